@@ -1,0 +1,144 @@
+"""The one interface a framework implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from inc_autotune.core.errors import ArgumentError, did_you_mean
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.smoothquant import InputGroup
+from inc_autotune.core.space import Unit
+
+ENTRY_POINT_GROUP = "inc_autotune.adaptors"
+
+
+class Adaptor(ABC):
+    """What the tuner needs of a framework.
+
+    Two methods are enough: `query_fw_capability` and `quantize`. The others have defaults that leave a feature
+    out: no smoothing without `calibrate` and `input_groups`, no ranking by output error without
+    `reference_outputs` and `run`, no measured speed-up without `measure`.
+
+    One adaptor object serves one tuning run and may keep what it learned about the model. It never changes the
+    user's model. `inc_autotune.testing.AdaptorContract` is a test suite for implementations.
+    """
+
+    framework: str = "unknown"
+    """Names the row of the scheme table in `core.quantization` and stands in recipes."""
+
+    @abstractmethod
+    def query_fw_capability(self, model: Any) -> dict[str, Any]:
+        """What each operator of the model may become.
+
+        Returns:
+            `{'opwise': {(op_name, op_type): [config, ...]}, 'optypewise': {op_type: config}}`. A config is
+            `{'weight': {...}, 'activation': {...}}` with dtype, scheme, granularity, algorithm and, for the
+            activation, quant_mode; the first is the default, the last is fp32.
+        """
+
+    @abstractmethod
+    def quantize(
+        self,
+        tune_cfg: Mapping[str, Any],
+        model: Any,
+        dataloader: Any,
+        q_func: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """The deployable quantized model for one configuration; the given model stays as it is.
+
+        Args:
+            tune_cfg: `{'op': {(name, type): config}, 'calib_iteration': samples, 'recipe_cfgs': {...}}`; an
+                operator that is not named stays in fp32.
+            model: the fp32 model.
+            dataloader: calibration data; not read again where `calibrate` was called.
+            q_func: trains the fake-quantized model it is given, for quantization-aware training.
+        """
+
+    def calibrate(self, model: Any, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        """Collect statistics in one pass over the data, with a snapshot at each sampling size.
+
+        Returns:
+            The number of samples read; 0 where this adaptor calibrates inside `quantize`.
+        """
+        return 0
+
+    def groups(self, model: Any) -> Sequence[Sequence[str]]:
+        """Names of operators that must be decided together; the others stand alone."""
+        return ()
+
+    def skipped(self, model: Any) -> Mapping[str, str]:
+        """Operators that cannot be quantized, each with the reason."""
+        return {}
+
+    def operator_type(self, model: Any, name: str) -> str:
+        """The type of an operator named by `skipped`."""
+        return "unknown"
+
+    def is_simulated(self, name: str, config: OpConfig) -> bool:
+        """Whether an operator would be computed in fp32 with integer values, because no kernel exists."""
+        return False
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        """The units SmoothQuant may smooth, under their names, with statistics, weights and default configs."""
+        return ()
+
+    def integer_product(self) -> Callable[[Any, Any], Any] | None:
+        """A fast product of integer-valued arrays [rows, in] and [out, in], for the alpha search."""
+        return None
+
+    def reference_outputs(self) -> Sequence[Any] | None:
+        """The fp32 model's outputs on held-out calibration samples, as arrays."""
+        return None
+
+    def run(self, candidate: Any) -> Sequence[Any]:
+        """A candidate's outputs on the same held-out samples."""
+        raise NotImplementedError(f"{type(self).__name__} offers reference_outputs without run")
+
+    def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
+        """Median seconds of one forward pass of each model, measured in turn on the example inputs."""
+        return None
+
+    def model_size(self, model: Any) -> int | None:
+        """Bytes of the model's weights."""
+        return None
+
+    def fingerprint(self, model: Any) -> str | None:
+        """A content hash of structure and weights, the key under which trials can be resumed."""
+        return None
+
+    def notes(self) -> Sequence[str]:
+        """Remarks that belong in the result, such as a missing instruction set."""
+        return ()
+
+    def tuned_model(self, tune_cfg: Mapping[str, Any], model: Any, candidate: Any) -> Any:
+        """The form of the best candidate that is handed to the user; by default the candidate."""
+        return candidate
+
+    def to_recipe(self, tune_cfg: Mapping[str, Any], model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is needed beside the configurations to build the model again without data.
+
+        Returns:
+            Calibration values by operator name (plain numbers and names of arrays), and those arrays.
+        """
+        return {}, {}
+
+
+def registered_adaptor(name: str) -> type[Adaptor]:
+    """The adaptor class a third party registered under the entry point group `inc_autotune.adaptors`.
+
+    Raises:
+        ArgumentError: nothing is registered under that name.
+    """
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise ArgumentError(
+            f"adaptor={name!r}: no such adaptor. Registered: {sorted(found) or 'none'} "
+            f"(entry point group {ENTRY_POINT_GROUP!r}).{did_you_mean(name, found)}"
+        )
+    loaded = found[name].load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Adaptor)):
+        raise ArgumentError(f"adaptor={name!r}: {found[name].value} is not a subclass of Adaptor.")
+    return loaded

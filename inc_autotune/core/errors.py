@@ -1,0 +1,62 @@
+"""Every error the library raises on purpose, under one root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class AutotuneError(Exception):
+    """Root of all errors raised by inc_autotune."""
+
+
+class ArgumentError(AutotuneError, ValueError):
+    """An argument has a wrong type, key or value."""
+
+
+class CapabilityError(AutotuneError, ValueError):
+    """The framework YAML is malformed, or an option was asked for that it does not offer."""
+
+
+class ModelError(AutotuneError, ValueError):
+    """The model cannot be tuned as it is: train mode, meta device, already quantized, nothing quantizable."""
+
+
+class DataError(AutotuneError, ValueError):
+    """The calibration or evaluation data is empty or does not fit the model."""
+
+
+class CalibrationError(AutotuneError, RuntimeError):
+    """Calibration met values it cannot use, such as NaN in an activation."""
+
+
+class QuantizationError(AutotuneError, RuntimeError):
+    """A quantized candidate could not be built or run."""
+
+
+class RecipeError(AutotuneError, ValueError):
+    """A recipe file is malformed or does not fit the model."""
+
+
+class MissingDependencyError(AutotuneError, ImportError):
+    """An optional dependency is not installed; the message names the pip extra."""
+
+
+class EvaluationError(AutotuneError, RuntimeError):
+    """The user's evaluation raised, or returned something that is not a number.
+
+    Attributes:
+        partial_result: a `TuningResult` with every finished trial and the best model so far
+            (`partial_result.model`), or None when the fp32 baseline itself failed.
+    """
+
+    def __init__(self, message: str, partial_result: Any = None) -> None:
+        super().__init__(message)
+        self.partial_result = partial_result
+
+
+def did_you_mean(word: object, allowed: Iterable[str]) -> str:
+    """A hint such as ` Did you mean 'relative'?`, or an empty string when nothing is close."""
+    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

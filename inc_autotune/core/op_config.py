@@ -1,0 +1,88 @@
+"""How one operator is quantized: plain frozen values that compare, hash and turn into dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Approach = Literal["static", "dynamic", "weight_only"]
+
+FLOAT_DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TensorConfig:
+    """How one tensor of an operator is represented.
+
+    Args:
+        dtype: `int8`, `uint8`, any `intN`/`uintN` with N from 1 to 8, or a float: `fp32`, `bf16`, `fp16`.
+        scheme: `sym` or `asym`; None for a float dtype.
+        granularity: `per_tensor` or `per_channel`; None for a float dtype.
+        algorithm: calibration algorithm, `minmax`, `kl`, `percentile` or `mse`; None for a float dtype.
+    """
+
+    dtype: str
+    scheme: str | None = None
+    granularity: str | None = None
+    algorithm: str | None = None
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOAT_DTYPES
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+FP32_TENSOR = TensorConfig("fp32")
+
+
+@dataclass(frozen=True)
+class OpConfig:
+    """How one operator is quantized.
+
+    Args:
+        weight: the weight's representation.
+        activation: the input activation's representation.
+        approach: `static` (ranges from calibration), `dynamic` (ranges at run time), `weight_only`
+            (float activation); None where the operator stays in a float dtype.
+        alpha: SmoothQuant alpha in [0, 1]; None: not smoothed.
+    """
+
+    weight: TensorConfig
+    activation: TensorConfig
+    approach: Approach | None = None
+    alpha: float | None = None
+
+    @property
+    def is_quantized(self) -> bool:
+        return not self.weight.is_float
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that names the operator in tables: the weight's."""
+        return self.weight.dtype
+
+    def with_alpha(self, alpha: float | None) -> OpConfig:
+        return replace(self, alpha=alpha)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form used in `tune_cfg` and in recipes."""
+        activation = self.activation.to_dict()
+        if self.approach is not None:
+            activation["quant_mode"] = self.approach
+        result: dict[str, Any] = {"weight": self.weight.to_dict(), "activation": activation}
+        if self.alpha is not None:
+            result["alpha"] = self.alpha
+        return result
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> OpConfig:
+        """Inverse of `to_dict`."""
+        activation = dict(config["activation"])
+        approach = activation.pop("quant_mode", None)
+        return cls(TensorConfig(**config["weight"]), TensorConfig(**activation), approach, config.get("alpha"))
+
+
+FP32 = OpConfig(FP32_TENSOR, FP32_TENSOR)

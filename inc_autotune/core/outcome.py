@@ -1,0 +1,169 @@
+"""From finished trials to the best one, its reasons and its recipe."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import inc_autotune
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.criterion import Goal
+from inc_autotune.core.history import Trial
+from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result import OperatorOutcome, TuningResult
+from inc_autotune.core.sensitivity import UnitHarm
+from inc_autotune.core.smoothing_plan import SmoothingPlan
+from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace
+
+
+def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
+    """The best complete trial: one that met the goal before one that did not.
+
+    Among those that met: the fastest where speed was measured, else the one with the fewest fallbacks, then the
+    better score. Among those that did not: the better score.
+    """
+    best: Trial | None = None
+    for trial in trials:
+        if trial.state == "complete" and (best is None or _better(goal, trial, best)):
+            best = trial
+    return best
+
+
+def _better(goal: Goal, trial: Trial, than: Trial) -> bool:
+    assert trial.score is not None
+    assert than.score is not None
+    if trial.met != than.met:
+        return trial.met
+    if not trial.met:
+        return goal.better(trial.score, than.score)
+    if trial.speedup is not None and than.speedup is not None:
+        return trial.speedup > than.speedup
+    fallbacks = len(trial.assignment.fallback_units), len(than.assignment.fallback_units)
+    return fallbacks[0] < fallbacks[1] or (fallbacks[0] == fallbacks[1] and goal.better(trial.score, than.score))
+
+
+def warn_of_shortcomings(result: TuningResult, stacklevel: int) -> None:
+    """Warn the user, at the given stack level, of a goal that was not met and of a model that is not faster."""
+    if result.met is False:
+        warnings.warn(
+            f"the accuracy goal was not met in {len(result.trials)} trials (score {result.score:g}, goal "
+            f"{result.goal}); the best model found is returned. Loosen accuracy_criterion, or raise max_trials or "
+            "tuning_time.",
+            stacklevel=stacklevel + 1,
+        )
+    if result.speedup is not None and result.speedup < 1.0:
+        warnings.warn(
+            f"the tuned model is not faster than fp32 on this machine ({result.speedup:.2f}x, eager).",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def build_result(
+    *,
+    adaptor: Adaptor,
+    model: Any,
+    candidate: Any,
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    space: TuningSpace,
+    assignment: Assignment,
+    trial: Trial | None,
+    goal: Goal | None,
+    trials: Sequence[Trial],
+    plans: Sequence[SmoothingPlan],
+    ranks: Mapping[str, Sequence[UnitHarm]],
+    evaluations: int,
+    speedup: float | None,
+    phases: dict[str, float],
+) -> TuningResult:
+    """Put together what the phases of a run found."""
+    operators = _operators(adaptor, model, options, space, assignment, trial, ranks)
+    sizes = adaptor.model_size(model), adaptor.model_size(candidate)
+    calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
+    configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
+    recipe = Recipe(
+        framework=adaptor.framework,
+        operators={
+            each.name: OperatorRecipe(
+                each.type, configs.get(each.name, FP32), each.reason, calibration.get(each.name, {})
+            )
+            for each in operators
+        },
+        arrays=arrays,
+        metadata={
+            "inc_autotune": inc_autotune.__version__,
+            "sampling_size": assignment.sampling_size,
+            "baseline": goal.baseline if goal else None,
+            "score": trial.score if trial else None,
+            "met": trial.met if trial else None,
+        },
+    )
+    return TuningResult(
+        met=trial.met if trial else None,
+        baseline=goal.baseline if goal else None,
+        score=trial.score if trial else None,
+        goal=goal.describe() if goal else None,
+        trials=tuple(trials),
+        evaluations=evaluations,
+        operators=operators,
+        speedup=speedup,
+        size_ratio=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
+        smoothing=tuple((plan.name, plan.output_error) for plan in plans),
+        sampling_size=assignment.sampling_size,
+        phases=dict(phases),
+        notes=tuple(adaptor.notes()),
+        recipe=recipe,
+    )
+
+
+def _operators(
+    adaptor: Adaptor,
+    model: Any,
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    space: TuningSpace,
+    assignment: Assignment,
+    trial: Trial | None,
+    ranks: Mapping[str, Sequence[UnitHarm]],
+) -> tuple[OperatorOutcome, ...]:
+    """Every operator of a known type with its form and the reason for it."""
+    unit_of = {name: unit for unit in space.units for name in unit.operator_names}
+    places = _places(assignment, space, ranks)
+    outcomes = []
+    for (name, op_type), offered in options.items():
+        unit = unit_of.get(name)
+        config = assignment.by_unit[unit.name] if unit else FP32
+        if unit is None:
+            reason = _why_no_choice(offered)
+        elif config.is_quantized:
+            reason = "" if trial is None or trial.met else "best score found"
+        else:
+            reason = places.get(unit.name, "the strategy left it in fp32")
+        simulated = config.is_quantized and adaptor.is_simulated(name, config)
+        outcomes.append(OperatorOutcome(name, op_type, config.dtype, config.approach, config.alpha, reason, simulated))
+    skipped = [
+        OperatorOutcome(name, adaptor.operator_type(model, name), "fp32", None, None, reason)
+        for name, reason in adaptor.skipped(model).items()
+    ]
+    return (*outcomes, *skipped)
+
+
+def _why_no_choice(offered: Sequence[OpConfig]) -> str:
+    """The reason of an operator whose quantized options were all ruled out."""
+    approaches = {option.approach for option in offered if option.is_quantized}
+    if approaches == {"weight_only"}:
+        return "weights only, on request: objective='modelsize', approach='weight_only' or a rule that names it"
+    return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
+
+
+def _places(assignment: Assignment, space: TuningSpace, ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
+    """The reason of each unit that fell back: its place in the ranking the strategy used."""
+    fallbacks = set(assignment.fallback_units)
+    for harms in ranks.values():
+        if fallbacks and fallbacks == {harm.unit for harm in harms[: len(fallbacks)]}:
+            return {
+                harm.unit: f"harm rank {place} of {len(harms)}"
+                + ("" if harm.error is None else f": alone it costs an output error of {harm.error:.1e}")
+                for place, harm in enumerate(harms[: len(fallbacks)], start=1)
+            }
+    return {}

@@ -1,0 +1,39 @@
+"""How far a candidate's outputs are from the fp32 model's, on held-out calibration samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from inc_autotune.core.adaptor import Adaptor
+
+
+def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
+    """Squared error over squared reference, averaged over the output tensors.
+
+    Args:
+        reference: the fp32 model's outputs, float arrays.
+        outputs: the candidate's, in the same order and of the same shapes.
+
+    Returns:
+        0 for equal outputs, about 1 for unrelated ones; infinity where the candidate is not finite.
+    """
+    errors = []
+    for expected, actual in zip(reference, outputs, strict=True):
+        xp = array_namespace(expected)
+        difference = xp.astype(actual, expected.dtype) - expected
+        power = float(xp.sum(expected * expected))
+        error = float(xp.sum(difference * difference)) / max(power, 1e-30)
+        errors.append(error if math.isfinite(error) else math.inf)
+    return sum(errors) / len(errors) if errors else 0.0
+
+
+def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> float | None:
+    """Build the candidate of `tune_cfg` and compare it with the fp32 model; None where outputs are not offered."""
+    reference = adaptor.reference_outputs()
+    if not reference:
+        return None
+    return relative_error(reference, adaptor.run(adaptor.quantize(tune_cfg, model, None)))

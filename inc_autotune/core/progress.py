@@ -1,0 +1,39 @@
+"""Progress bars and the clock of a tuning run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+
+
+class Phases:
+    """Times the phases of a run and shows a bar for each.
+
+    Args:
+        show: whether bars are shown.
+        limit: seconds the whole run may take; 0: no limit.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, show: bool, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds: dict[str, float] = {}
+        self._show = show
+        self._clock = clock
+        self._deadline = clock() + limit if limit > 0 else None
+
+    def expired(self) -> bool:
+        """Whether the time limit has passed."""
+        return self._deadline is not None and self._clock() >= self._deadline
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[], object]]:
+        """Time a phase; yields the function that advances its bar by one."""
+        started = self._clock()
+        with tqdm(total=total, desc=name, disable=not self._show, leave=False) as bar:
+            try:
+                yield lambda: bar.update(1)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - started

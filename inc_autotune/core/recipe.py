@@ -1,0 +1,126 @@
+"""The outcome of a tuning run as a file a person can read, diff and apply again."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.op_config import OpConfig
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class OperatorRecipe:
+    """One operator: its configuration, why it has it, and the calibration values it needs."""
+
+    type: str
+    config: OpConfig
+    reason: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed, beside the fp32 model, to build the tuned model again without data.
+
+    Args:
+        framework: which extension wrote it.
+        operators: by operator name.
+        arrays: vectors the operators' calibration refers to by name, such as smoothing scales.
+        metadata: version of the library and framework, sampling size, scores; for people.
+    """
+
+    framework: str
+    operators: Mapping[str, OperatorRecipe]
+    arrays: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        operators = {
+            name: {
+                "type": operator.type,
+                **operator.config.to_dict(),
+                **({"reason": operator.reason} if operator.reason else {}),
+                **({"calibration": dict(operator.calibration)} if operator.calibration else {}),
+            }
+            for name, operator in self.operators.items()
+        }
+        document = {
+            "inc_autotune_recipe": FORMAT_VERSION,
+            "framework": self.framework,
+            "metadata": dict(self.metadata),
+            "operators": operators,
+            "arrays": {name: _encode(array) for name, array in self.arrays.items()},
+        }
+        return yaml.safe_dump(document, sort_keys=False, width=1 << 30)
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe as YAML."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "recipe") -> Recipe:
+        """Inverse of `to_yaml`.
+
+        Raises:
+            RecipeError: the text is not a recipe, or of a newer format.
+        """
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{source}: not a YAML file: {error}") from error
+        if not isinstance(document, dict) or "inc_autotune_recipe" not in document:
+            raise RecipeError(f"{source}: not a recipe: the key 'inc_autotune_recipe' is missing.")
+        if document["inc_autotune_recipe"] != FORMAT_VERSION:
+            raise RecipeError(
+                f"{source}: recipe format {document['inc_autotune_recipe']!r}; "
+                f"this version reads {FORMAT_VERSION}. Install the version of inc-autotune that wrote it."
+            )
+        try:
+            operators = {name: _operator(entry) for name, entry in document["operators"].items()}
+            arrays = {name: _decode(entry) for name, entry in (document.get("arrays") or {}).items()}
+            return cls(document["framework"], operators, arrays, document.get("metadata") or {})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RecipeError(f"{source}: malformed recipe: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a YAML file.
+
+        Raises:
+            RecipeError: the file is missing or malformed.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {str(path)!r}: cannot be read: {error}") from error
+        return cls.from_yaml(text, str(path))
+
+
+def _operator(entry: Mapping[str, Any]) -> OperatorRecipe:
+    return OperatorRecipe(
+        entry["type"], OpConfig.from_dict(entry), entry.get("reason", ""), entry.get("calibration") or {}
+    )
+
+
+def _encode(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    little_endian = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "base64": base64.b64encode(little_endian.tobytes()).decode("ascii"),
+    }
+
+
+def _decode(entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    dtype = np.dtype(entry["dtype"])
+    flat = np.frombuffer(base64.b64decode(entry["base64"]), dtype.newbyteorder("<"))
+    return flat.astype(dtype).reshape(entry["shape"])

@@ -1,0 +1,131 @@
+"""What a tuning run found, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inc_autotune.core.history import Trial
+from inc_autotune.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class OperatorOutcome:
+    """One operator of the tuned model.
+
+    Args:
+        dtype: `int8`, `int4`, `bf16`, `fp32` ...
+        approach: `static`, `dynamic`, `weight_only`; None in a float dtype.
+        alpha: SmoothQuant alpha; None where not smoothed.
+        reason: why it has this form.
+        simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
+    """
+
+    name: str
+    type: str
+    dtype: str
+    approach: str | None
+    alpha: float | None
+    reason: str
+    simulated: bool = False
+
+
+@dataclass
+class TuningResult:
+    """The outcome of `autotune`.
+
+    Args:
+        met: whether the score meets the goal; None where nothing was evaluated.
+        baseline: the fp32 model's score.
+        score: the tuned model's score.
+        goal: the goal in words.
+        trials: every evaluated candidate.
+        evaluations: calls of the user's evaluation in this run, the baseline included.
+        operators: every operator of a quantizable type.
+        speedup: measured fp32 seconds over tuned seconds of a forward pass of the deployable model, both eager.
+        size_ratio: bytes of the fp32 model's weights over the tuned model's.
+        smoothing: (plan, relative squared output error on held-out samples, where measured), best first.
+        sampling_size: calibration samples used.
+        phases: wall seconds of each phase.
+        notes: remarks on machine and model.
+        recipe: builds the same model again from the fp32 one.
+        model: the tuned model, only in the `partial_result` of an `EvaluationError`.
+    """
+
+    met: bool | None
+    baseline: float | None
+    score: float | None
+    goal: str | None
+    trials: tuple[Trial, ...]
+    evaluations: int
+    operators: tuple[OperatorOutcome, ...]
+    speedup: float | None
+    size_ratio: float | None
+    smoothing: tuple[tuple[str, float | None], ...]
+    sampling_size: int
+    phases: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+    model: Any = field(default=None, repr=False)
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        """SmoothQuant alpha by operator name, of the smoothed operators."""
+        return {each.name: each.alpha for each in self.operators if each.alpha is not None}
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Reason by operator name, of the operators that stay in a float dtype."""
+        return {each.name: each.reason for each in self.operators if each.approach is None}
+
+    def __str__(self) -> str:
+        parts = [self._headline(), *self._summary(), "", *self._operator_table()]
+        if self.trials:
+            parts += ["", *self._trial_table()]
+        parts += [f"note: {note}" for note in self.notes]
+        return "\n".join(parts)
+
+    def _headline(self) -> str:
+        if self.met is None:
+            return "Quantized without evaluation: no claim about accuracy"
+        verdict = "Goal met" if self.met else "GOAL NOT MET, this is the best model found"
+        return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
+
+    def _summary(self) -> list[str]:
+        counts = Counter(each.dtype + (" simulated" if each.simulated else "") for each in self.operators)
+        lines = ["operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common())]
+        if self.speedup is not None:
+            lines.append(f"measured speed-up: {self.speedup:.2f}x (eager forward pass, before jit or compile)")
+        if self.size_ratio is not None:
+            lines.append(f"weights: {self.size_ratio:.2f}x smaller")
+        if self.smoothing:
+            plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
+            lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
+        spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
+        lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
+        return lines
+
+    def _operator_table(self) -> list[str]:
+        rows = [("operator", "type", "dtype", "alpha", "reason")]
+        for each in self.operators:
+            dtype = each.dtype + (f" {each.approach}" if each.approach else "")
+            alpha = "" if each.alpha is None else f"{each.alpha:.3g}"
+            rows.append((each.name, each.type, dtype + (" simulated" if each.simulated else ""), alpha, each.reason))
+        return _table(rows)
+
+    def _trial_table(self) -> list[str]:
+        rows = [("trial", "score", "met", "seconds", "what was tried")]
+        for trial in self.trials:
+            score = f"{trial.score:.6g}" if trial.score is not None else "failed"
+            label = trial.label if trial.error is None else f"{trial.label}: {trial.error}"
+            rows.append((str(trial.number + 1), score, "yes" if trial.met else "no", f"{trial.seconds:.1f}", label))
+        return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Left-aligned columns with a rule under the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

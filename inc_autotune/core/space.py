@@ -1,0 +1,148 @@
+"""What is decided together, what may be decided, and one complete decision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from inc_autotune.core.errors import ModelError
+from inc_autotune.core.op_config import FP32, OpConfig
+
+OperatorKey = tuple[str, str]
+"""(operator name, operator type), as in `tune_cfg` and in the capability."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Operators that are decided together, such as the linears that read one tensor.
+
+    Args:
+        name: the first operator's name.
+        operators: (name, type) of each member.
+        options: what the unit may become; the first is the default, the last keeps it in fp32.
+    """
+
+    name: str
+    operators: tuple[OperatorKey, ...]
+    options: tuple[OpConfig, ...]
+
+    @property
+    def operator_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.operators)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A complete decision: one `OpConfig` for each unit, and the calibration it is built on.
+
+    Args:
+        configs: (unit name, config) in the order of the space.
+        sampling_size: number of calibration samples whose statistics are used.
+    """
+
+    configs: tuple[tuple[str, OpConfig], ...]
+    sampling_size: int
+
+    @cached_property
+    def by_unit(self) -> dict[str, OpConfig]:
+        return dict(self.configs)
+
+    @property
+    def fallback_units(self) -> tuple[str, ...]:
+        """Units kept in a float dtype."""
+        return tuple(unit for unit, config in self.configs if not config.is_quantized)
+
+    @cached_property
+    def digest(self) -> str:
+        """A content hash: equal decisions have equal digests, in every process."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def replace(self, changes: Mapping[str, OpConfig]) -> Assignment:
+        """The same decision with some units changed."""
+        return Assignment(tuple((unit, changes.get(unit, config)) for unit, config in self.configs), self.sampling_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "sampling_size": self.sampling_size,
+            "units": {unit: config.to_dict() for unit, config in self.configs},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Assignment:
+        """Inverse of `to_dict`."""
+        configs = tuple((unit, OpConfig.from_dict(config)) for unit, config in data["units"].items())
+        return cls(configs, int(data["sampling_size"]))
+
+
+@dataclass(frozen=True)
+class TuningSpace:
+    """All units that have a choice."""
+
+    units: tuple[Unit, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Unit]:
+        return {unit.name: unit for unit in self.units}
+
+    def default(self, sampling_size: int, alphas: Mapping[str, float | None] | None = None) -> Assignment:
+        """Every unit at its first option, smoothed with `alphas` (by unit name) where given."""
+        alphas = alphas or {}
+        configs = tuple((unit.name, unit.options[0].with_alpha(alphas.get(unit.name))) for unit in self.units)
+        return Assignment(configs, sampling_size)
+
+    def only(self, assignment: Assignment, names: Iterable[str]) -> Assignment:
+        """`assignment` with every unit not in `names` kept in fp32."""
+        kept = set(names)
+        return assignment.replace({unit.name: FP32 for unit in self.units if unit.name not in kept})
+
+    def without(self, assignment: Assignment, names: Iterable[str]) -> Assignment:
+        """`assignment` with the units in `names` kept in fp32."""
+        return assignment.replace(dict.fromkeys(names, FP32))
+
+    def tune_cfg(self, assignment: Assignment) -> dict[str, Any]:
+        """The adaptor's form of an assignment: operator-wise configurations and recipes.
+
+        Returns:
+            `{'op': {(name, type): config}, 'calib_iteration': samples, 'recipe_cfgs': {'smooth_quant': bool,
+            'smooth_quant_args': {'alpha': {operator name: alpha}}}}`.
+        """
+        operators = {
+            operator: assignment.by_unit[unit.name].to_dict() for unit in self.units for operator in unit.operators
+        }
+        alphas = {name: config["alpha"] for (name, _), config in operators.items() if "alpha" in config}
+        return {
+            "op": operators,
+            "calib_iteration": assignment.sampling_size,
+            "recipe_cfgs": {"smooth_quant": bool(alphas), "smooth_quant_args": {"alpha": alphas}},
+        }
+
+
+def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Iterable[Sequence[str]] = ()) -> TuningSpace:
+    """Join operators into units.
+
+    Args:
+        options: what each operator may become, default first, fp32 last.
+        groups: names of operators that should be decided together. Members whose options differ (a rule for one
+            name, say) form units of their own, since they cannot be decided as one.
+
+    Raises:
+        ModelError: no operator has anything but a float option.
+    """
+    grouped: dict[str, str] = {name: members[0] for members in groups for name in members}
+    members_of: dict[tuple[str, tuple[OpConfig, ...]], list[OperatorKey]] = {}
+    for (name, op_type), configs in options.items():
+        if any(config.is_quantized for config in configs):
+            members_of.setdefault((grouped.get(name, name), tuple(configs)), []).append((name, op_type))
+    if not members_of:
+        raise ModelError(
+            f"model: nothing to quantize: none of its {len(options)} operators of a known type may become an integer "
+            f"type. Types found: {', '.join(sorted({op_type for _, op_type in options})) or 'none'}. "
+            "Check op_type_dict, op_name_dict, approach and excluded_precisions, or extend capability."
+        )
+    return TuningSpace(
+        tuple(Unit(members[0][0], tuple(members), configs) for (_, configs), members in members_of.items())
+    )

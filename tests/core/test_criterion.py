@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from inc_autotune.core.arguments import AccuracyCriterion
+from inc_autotune.core.criterion import Goal, checked_score
+from inc_autotune.core.errors import EvaluationError
+
+
+@pytest.mark.parametrize(
+    ("baseline", "criterion", "meets", "misses"),
+    [
+        (0.8, {"relative": 0.01}, 0.792, 0.7919),
+        (0.8, {"absolute": 0.05}, 0.75, 0.7499),
+        (20.0, {"relative": 0.01, "higher_is_better": False}, 20.2, 20.21),
+        (20.0, {"absolute": 1, "higher_is_better": False}, 21.0, 21.01),
+        (-5.0, {"relative": 0.1}, -5.5, -5.51),
+        (-5.0, {"relative": 0.1, "higher_is_better": False}, -4.5, -4.49),
+        (0.0, {"relative": 0.1}, 0.0, -1e-6),
+        (0.0, {"absolute": 0.1}, -0.1, -0.11),
+        (0.5, {"relative": 0.0}, 0.5, 0.4999),
+    ],
+)
+def test_goal_in_both_directions_and_around_zero(baseline, criterion, meets, misses):
+    goal = Goal(baseline, AccuracyCriterion(**criterion))
+    assert goal.met(meets)
+    assert not goal.met(misses)
+    assert goal.better(meets, misses)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.array(0.5), np.array([0.5])])
+def test_numbers_are_scores(value):
+    assert checked_score(value, "x") == float(np.asarray(value).reshape(()))
+
+
+@pytest.mark.parametrize(
+    "value", [None, "0.1", True, [[1.0]], [0.5], {"accuracy": 1.0}, float("nan"), float("inf"), np.ones(3), object()]
+)
+def test_everything_else_is_an_error_that_says_what_to_return(value):
+    with pytest.raises(EvaluationError, match="Return one finite number"):
+        checked_score(value, "the fp32 model")
+
+
+def test_none_explains_the_third_argument():
+    with pytest.raises(EvaluationError, match="calib_func"):
+        checked_score(None, "the fp32 model")

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.recipe import OperatorRecipe, Recipe
+
+INT8 = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), TensorConfig("uint8", "asym"), "static", 0.7)
+
+
+def recipe() -> Recipe:
+    scale = np.array([1.1, 0.3, np.pi], np.float32)
+    operators = {
+        "fc": OperatorRecipe("Linear", INT8, "", {"input_minimum": -0.1, "smoothing": "fc.smoothing"}),
+        "head": OperatorRecipe("Linear", FP32, "harm rank 1 of 2"),
+    }
+    return Recipe("pytorch", operators, {"fc.smoothing": scale}, {"score": 0.9})
+
+
+def test_a_recipe_round_trips_exactly(tmp_path):
+    recipe().save(tmp_path / "recipe.yaml")
+    loaded = Recipe.load(tmp_path / "recipe.yaml")
+    assert loaded.operators == recipe().operators
+    assert loaded.metadata == recipe().metadata
+    np.testing.assert_array_equal(loaded.arrays["fc.smoothing"], recipe().arrays["fc.smoothing"])
+    assert loaded.to_yaml() == recipe().to_yaml()
+
+
+def test_a_person_can_read_it():
+    text = recipe().to_yaml()
+    assert "reason: harm rank 1 of 2" in text
+    assert "alpha: 0.7" in text
+    assert text.index("operators:") < text.index("arrays:")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not a YAML file"),
+        ("a: 1", "not a recipe"),
+        ("inc_autotune_recipe: 99", "format 99"),
+        ("inc_autotune_recipe: 1\nframework: pytorch", "malformed"),
+        ("inc_autotune_recipe: 1\nframework: pytorch\noperators: {fc: {type: Linear}}", "malformed"),
+        ("inc_autotune_recipe: 1\noperators: !!python/object/apply:os.system ['true']", "not a YAML file"),
+    ],
+)
+def test_a_malformed_recipe_is_an_error(text, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_yaml(text)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.load(tmp_path / "none.yaml")

@@ -1,0 +1,287 @@
+"""The loop, on the tiny numpy framework: counted evaluations with scores we choose."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.errors import EvaluationError, ModelError, QuantizationError
+from inc_autotune.core.tuner import tune
+from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, random_model
+
+
+def data(samples: int = 64, features: int = 16, seed: int = 1) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=(8, features)).astype(np.float32) for _ in range(samples // 8)]
+
+
+def arguments(**given):
+    return validate_arguments(strategies=["auto"], backends=["default"], **{"progress": False, **given})
+
+
+class Scores:
+    """An evaluation that returns what it was told to, and counts."""
+
+    def __init__(self, *scores):
+        self.scores, self.models = list(scores), []
+
+    def __call__(self, model):
+        self.models.append(model)
+        score = self.scores[min(len(self.models), len(self.scores)) - 1]
+        if isinstance(score, Exception):
+            raise score
+        return score
+
+    @property
+    def calls(self):
+        return len(self.models)
+
+
+def run(evaluate, adaptor=None, model=None, **given):
+    return tune(adaptor or NumpyAdaptor(), model or random_model(), data(), evaluate, arguments(**given))
+
+
+@pytest.fixture(params=[NumpyAdaptor, MinimalNumpyAdaptor])
+def adaptor(request):
+    return request.param()
+
+
+def test_success_at_once_costs_two_evaluations(adaptor):
+    scores = Scores(1.0, 1.2)
+    result = run(scores, adaptor).result
+    assert (scores.calls, result.evaluations, result.met) == (2, 2, True)
+    assert not result.fallbacks
+    assert all(operator.dtype == "int8" for operator in result.operators)
+
+
+def test_without_evaluation_everything_is_quantized_and_nothing_is_claimed(adaptor):
+    result = run(None, adaptor).result
+    assert (result.met, result.score, result.baseline, result.evaluations) == (None, None, None, 0)
+    assert not result.fallbacks
+    assert "no claim" in str(result)
+
+
+def test_fallbacks_double_until_the_goal_is_met(adaptor):
+    scores = Scores(1.0, 0.5, 0.6, 0.7, 1.0)
+    result = run(scores, adaptor, random_model(8)).result
+    assert scores.calls == 5
+    assert result.met
+    assert len(result.fallbacks) == 4
+
+
+def test_the_goal_is_never_met_and_the_best_is_returned(adaptor):
+    scores = Scores(1.0, 0.5, 0.9, 0.7, 0.6)
+    tuned = run(scores, adaptor)
+    assert tuned.model is not None
+    assert tuned.result.met is False
+    assert tuned.result.score == 0.9
+    assert "NOT MET" in str(tuned.result)
+    assert len(tuned.result.fallbacks) == 1
+
+
+def test_one_trial_only_returns_an_explicit_unmet_result():
+    result = run(Scores(1.0, 0.9), max_trials=1).result
+    assert (result.met, result.score, len(result.trials)) == (False, 0.9, 1)
+
+
+def test_every_fallback_has_a_reason():
+    result = run(Scores(1.0, 0.5, 1.0)).result
+    (reason,) = result.fallbacks.values()
+    assert "harm rank 1 of 4" in reason
+    assert "output error" in reason
+
+
+def test_the_most_harmful_unit_falls_back_first():
+    model = random_model(5)
+    bad = model.layers[3]
+    weight = bad.weight.copy()
+    weight[:, 2] *= 500  # one input channel decides, and the rounding of the others drowns
+    model = model.with_layers([type(bad)(bad.name, weight, bad.bias)])
+    samples = np.concatenate(data(seed=2))
+    reference = model(samples)
+
+    def fidelity(candidate):
+        return 1 - ((candidate(samples) - reference) ** 2).sum() / (reference**2).sum()
+
+    result = run(
+        fidelity,
+        model=model,
+        smoothquant_args=None,
+        recipes={"smooth_quant": False},
+        accuracy_criterion={"relative": 1e-9},
+        max_trials=2,
+    ).result
+    first = result.trials[1].assignment.fallback_units
+    ranked = run(Scores(1.0, 0.5, 1.0), model=model, recipes={"smooth_quant": False}).result
+    assert first == tuple(ranked.fallbacks)
+
+
+def test_a_list_of_alphas_is_tried_in_order_and_the_first_that_meets_wins():
+    scores = Scores(1.0, 0.8, 1.1)
+    result = run(scores, smoothquant_args={"alpha": [0.1, 0.15]}).result
+    assert scores.calls == 3
+    assert set(result.alphas.values()) == {0.15}
+
+
+@pytest.mark.parametrize(("scores", "best"), [((1, 0.8, 0.9), 0.15), ((1, 0.9, 0.8), 0.1)])
+def test_a_list_of_alphas_none_of_which_meets_keeps_the_best(scores, best):
+    result = run(Scores(*scores, 0.0), smoothquant_args={"alpha": [0.1, 0.15]}, max_trials=2).result
+    assert result.met is False
+    assert set(result.alphas.values()) == {best}
+
+
+def test_each_alpha_of_a_list_gives_a_model_of_its_own():
+    """The old system quantized every trial with the first alpha of the list."""
+    scores = Scores(1.0, 0.1, 0.1, 0.1)
+    model = random_model(outlier=30.0)
+    run(scores, model=model, smoothquant_args={"alpha": [0.2, 0.5, 0.8]}, max_trials=3)
+    weights = [candidate.layers[1].weight for candidate in scores.models[1:]]
+    assert not np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+
+
+def test_auto_alpha_gives_each_layer_its_own():
+    """The old system gave every layer the first layer's alpha."""
+    from inc_autotune.core.smoothing_plan import plan_smoothing
+    from inc_autotune.core.space import build_space
+    from inc_autotune.core.tuner import _offered_options
+
+    adaptor, model = NumpyAdaptor(), random_model(6, 32, outlier=30.0)
+    size = adaptor.calibrate(model, data(features=32), (64,))
+    chosen = arguments(smoothquant_args={"alpha": "auto"})
+    space = build_space(_offered_options(adaptor, model))
+    plans = plan_smoothing(adaptor, model, space, chosen.smoothquant_args, size)
+    (layer_wise,) = [plan for plan in plans if plan.name == "layer-wise"]
+    assert len(set(layer_wise.alphas.values())) > 1
+    assert plans[0].output_error == min(plan.output_error for plan in plans)
+    assert {"off", "layer-wise"} < {plan.name for plan in plans}
+
+
+def test_smoothing_beats_plain_int8_on_outliers():
+    result = run(None, model=random_model(outlier=30.0), smoothquant_args={"alpha": "auto"}).result
+    errors = dict(result.smoothing)
+    assert min(errors.values()) < 0.2 * errors["off"]
+    assert result.alphas
+
+
+def test_smoothing_can_be_forbidden():
+    result = run(None, model=random_model(outlier=30.0), recipes={"smooth_quant": False}).result
+    assert not result.alphas
+    assert [name for name, _ in result.smoothing] == ["off"]
+
+
+def test_an_evaluation_that_raises_loses_nothing():
+    scores = Scores(1.0, 0.5, 0.6, 0.7, 0.65, ValueError("disk full"))
+    with pytest.raises(EvaluationError, match=r"trial 5.*disk full") as caught:
+        run(scores, model=random_model(12))
+    partial = caught.value.partial_result
+    assert [trial.score for trial in partial.trials] == [0.5, 0.6, 0.7, 0.65, None]
+    assert "disk full" in partial.trials[-1].error
+    assert partial.score == 0.7
+    assert partial.met is False
+    assert partial.model is not None
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("bad", [None, "0.5", [[1.0]], float("nan")])
+def test_a_baseline_that_is_no_number_stops_before_any_trial(bad):
+    scores = Scores(bad)
+    with pytest.raises(EvaluationError, match="fp32 model"):
+        run(scores)
+    assert scores.calls == 1
+
+
+def test_a_candidate_that_cannot_be_built_is_a_failed_trial_not_the_end():
+    class Fragile(NumpyAdaptor):
+        def quantize(self, tune_cfg, model, dataloader, q_func=None):
+            if all(config["weight"]["dtype"] == "int8" for config in tune_cfg["op"].values()):
+                raise MemoryError("no room")
+            return super().quantize(tune_cfg, model, dataloader, q_func)
+
+    result = run(Scores(1.0, 1.0), Fragile(), recipes={"smooth_quant": False}).result
+    assert [trial.state for trial in result.trials] == ["failed", "complete"]
+    assert "no room" in result.trials[0].error
+    assert result.met
+
+
+def test_no_candidate_at_all_is_an_error_with_the_reason():
+    class Broken(MinimalNumpyAdaptor):
+        def quantize(self, tune_cfg, model, dataloader, q_func=None):
+            raise MemoryError("no room")
+
+    with pytest.raises(QuantizationError, match="no room"):
+        run(Scores(1.0), Broken())
+
+
+def test_lower_is_better():
+    criterion = {"relative": 0.1, "higher_is_better": False}
+    assert run(Scores(10.0, 10.9), accuracy_criterion=criterion).result.met
+    assert not run(Scores(10.0, 11.1), accuracy_criterion=criterion, max_trials=1).result.met
+
+
+def test_rules_keep_an_operator_in_fp32_with_a_reason():
+    fp32 = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
+    result = run(Scores(1.0, 1.0), op_name_dict={"dense[01]": fp32}).result
+    assert set(result.fallbacks) == {"dense0", "dense1"}
+    assert "ruled out" in result.fallbacks["dense0"]
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        run(Scores(1.0), op_type_dict={"Dense": fp32})
+
+
+def test_sampling_sizes_are_trials_of_their_own_on_one_pass():
+    scores = Scores(1.0, 0.5, 1.0)
+    result = run(scores, sampling_sizes=[16, 48]).result
+    assert result.sampling_size == 48
+    assert [trial.assignment.sampling_size for trial in result.trials] == [16, 48]
+
+
+def test_more_samples_than_there_are_is_no_error():
+    assert run(None, sampling_sizes=[1000, 2000]).result.sampling_size == 64
+
+
+def test_time_left_is_used_for_fewer_fallbacks():
+    scores = Scores(1.0, 0.5, 0.6, 0.7, 1.0, 1.0, 0.9)
+    result = run(scores, model=random_model(9), tuning_time=1000).result
+    # 1, 2, 4 fail or meet at 4 -> between 2 and 4 lies 3
+    assert result.met
+    assert len(result.fallbacks) == 3
+
+
+def test_a_passed_time_limit_still_returns_the_best():
+    result = run(Scores(1.0, 0.5), tuning_time=1e-9).result
+    assert (len(result.trials), result.met) == (1, False)
+
+
+def test_a_stored_study_is_resumed_without_repeating_an_evaluation(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'run.db'}"
+    first = Scores(1.0, 0.5, 0.6, ValueError("killed"))
+    with pytest.raises(EvaluationError):
+        run(first, model=random_model(8), storage=storage)
+    second = Scores(1.0)
+    result = run(second, model=random_model(8), storage=storage).result
+    assert second.calls == result.evaluations == 1
+    assert [trial.score for trial in result.trials] == [0.5, 0.6, None, 1.0]
+    assert result.trials[2].assignment == result.trials[3].assignment
+    assert result.baseline == 1.0
+
+
+def test_a_changed_model_starts_a_new_study(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'run.db'}"
+    run(Scores(1.0, 1.0), storage=storage)
+    scores = Scores(1.0, 1.0)
+    run(scores, model=random_model(seed=5), storage=storage)
+    assert scores.calls == 2
+
+
+def test_the_same_seed_gives_the_same_result():
+    outputs = [run(None, model=random_model(outlier=30.0)).model(np.concatenate(data())) for _ in range(2)]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_nothing_is_printed(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(Scores(1.0, 0.9), max_trials=1)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
