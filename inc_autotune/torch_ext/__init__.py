@@ -1,0 +1,11 @@
+"""PyTorch: autotune, convert, save, load and apply_recipe for `torch.nn.Module`."""
+
+from inc_autotune.core.optional import require
+
+require("torch", extra="torch")
+require("safetensors", extra="torch")
+
+from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
+from inc_autotune.torch_ext.persistence import load, save  # noqa: E402
+
+__all__ = ["apply_recipe", "autotune", "convert", "load", "save"]

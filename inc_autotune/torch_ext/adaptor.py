@@ -1,0 +1,269 @@
+"""The PyTorch adaptor: stock torch on CPU, real integer kernels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.capability import Capability, load_capability
+from inc_autotune.core.errors import DataError
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.smoothquant import InputGroup
+from inc_autotune.core.space import Unit
+from inc_autotune.torch_ext import kernels
+from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
+from inc_autotune.torch_ext.calibration import (
+    LINEAR_TYPES,
+    Collector,
+    HeldOut,
+    Statistics,
+    collect,
+    collect_from_function,
+)
+from inc_autotune.torch_ext.data import Batch, calibration_batches, run
+from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.measurement import interleaved_medians, weight_bytes
+from inc_autotune.torch_ext.modules import (
+    OperatorCalibration,
+    convert_module,
+    operator_type,
+    prepare_module,
+    simulation_reason,
+)
+from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, linear_weight, operator_calibrations
+from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.surgery import replace_modules, shared_copy
+from inc_autotune.torch_ext.trace import ModelTrace, trace_model
+
+DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
+MEASURED_SAMPLES = 8
+
+
+class CalibrationFunction:
+    """A user's function that runs the model it is given, in place of a dataloader."""
+
+    def __init__(self, function: Callable[[nn.Module], object]) -> None:
+        self.function = function
+
+
+class TorchAdaptor(Adaptor):
+    """Quantizes `torch.nn.Module`s for stock PyTorch on CPU.
+
+    Args:
+        capability: the user's framework YAML or dict; None: the one shipped.
+        example_inputs: inputs for measuring speed; None: the first calibration samples.
+        histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
+            operator can only be calibrated by minmax.
+    """
+
+    framework = "pytorch"
+
+    def __init__(self, capability: Any = None, example_inputs: Batch | None = None, *, histogram: bool = False) -> None:
+        version = torch.__version__.split("+")[0]
+        self.capability: Capability = load_capability(DEFAULT_CAPABILITY, version, capability)
+        self.reduce_range = kernels.needs_reduced_range()
+        self._histogram = histogram or self.capability.default_needs_histogram
+        self._example_inputs = example_inputs
+        self._trace: ModelTrace | None = None
+        self._base = nn.Module()
+        self._snapshots: dict[int, Statistics] = {}
+        self._held_out = HeldOut()
+        self._modules: dict[str, tuple[object, nn.Module]] = {}
+
+    @property
+    def trace(self) -> ModelTrace:
+        """How the model runs; known after calibration."""
+        if self._trace is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._trace
+
+    # What the model is
+
+    def query_fw_capability(self, model: nn.Module) -> dict[str, Any]:
+        """Options of each operator; only of those that ran, once calibration has seen the model run."""
+        skipped = self.skipped(model)
+        if self._trace is not None:
+            types = {name: each.type for name, each in self._trace.operators.items()}
+        else:
+            found = {name: operator_type(module) for name, module in model.named_modules()}
+            types = {name: op_type for name, op_type in found.items() if op_type is not None}
+        opwise = {
+            (name, op_type): [option.to_dict() for option in self.capability.options(op_type)]
+            for name, op_type in types.items()
+            if name not in skipped
+        }
+        return {
+            "opwise": {operator: options for operator, options in opwise.items() if options},
+            "optypewise": self.capability.optypewise(),
+        }
+
+    def groups(self, model: nn.Module) -> Sequence[Sequence[str]]:
+        return self._trace.groups if self._trace is not None else ()
+
+    def skipped(self, model: nn.Module) -> Mapping[str, str]:
+        if self._trace is None:
+            return {}
+        reasons = {name: kernels.fp32_reason(model.get_submodule(name)) for name in self._trace.operators}
+        return {**self._trace.skipped, **{name: reason for name, reason in reasons.items() if reason is not None}}
+
+    def operator_type(self, model: nn.Module, name: str) -> str:
+        return type(model.get_submodule(name)).__name__
+
+    def is_simulated(self, name: str, config: OpConfig) -> bool:
+        return simulation_reason(self.trace.operators[name].type, config) is not None
+
+    def notes(self) -> Sequence[str]:
+        if not self.reduce_range:
+            return ()
+        return ("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8",)
+
+    def fingerprint(self, model: nn.Module) -> str:
+        digest = hashlib.sha256(repr(model).encode())
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for size, statistics in sorted(self._snapshots.items()):
+            for name, each in statistics.inputs.items():
+                digest.update(f"{size} {name} {float(each.minimum)!r} {float(each.maximum)!r}".encode())
+        return digest.hexdigest()
+
+    # One pass over the data
+
+    def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        def start(first: Batch) -> Collector:
+            self._trace = trace_model(model, first.args, first.kwargs)
+            self._base = base_model(model, self._trace.batch_norms)
+            return Collector(self._trace, seed=seed, histogram=self._histogram)
+
+        if isinstance(dataloader, CalibrationFunction):
+            watched = shared_copy(model)
+            disable_fast_paths(watched)
+            self._snapshots, collector = collect_from_function(watched, dataloader.function, start)
+        else:
+            batches = calibration_batches(dataloader, model, max(sampling_sizes))
+            first = next(batches, None)
+            if first is None:
+                raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
+            collector = start(first)
+            self._snapshots = collect(model, collector, chain([first], batches), sampling_sizes)
+        self._held_out = collector.held_out
+        return collector.samples
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        leaders = {name: members[0] for members in self.trace.groups for name in members}
+        return [
+            InputGroup(
+                name=unit.name,
+                operators=unit.operator_names,
+                statistics=self._snapshots[sampling_size].inputs[leaders[unit.name]],
+                weights=partial(_weights, self._base, unit.operator_names),
+                configs=(unit.options[0],) * len(unit.operators),
+                reduce_range=self.reduce_range,
+            )
+            for unit in units
+            if unit.options[0].approach in ("static", "dynamic")
+            and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
+        ]
+
+    def integer_product(self) -> Callable[[Any, Any], Any]:
+        return _integer_product
+
+    # Candidates
+
+    @torch.no_grad()
+    def quantize(
+        self,
+        tune_cfg: Mapping[str, Any],
+        model: nn.Module,
+        dataloader: Any,
+        q_func: Callable[[Any], Any] | None = None,
+    ) -> nn.Module:
+        if self._trace is None:
+            self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
+        if q_func is not None:
+            prepared = self.tuned_model(tune_cfg, model, None)
+            with torch.enable_grad():
+                q_func(prepared)
+            return converted_model(prepared.eval())
+        configs, calibrations = self._calibrated(tune_cfg)
+        replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
+        return replace_modules(shared_copy(self._base), replacements)
+
+    def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
+        """The fake-quantized model, with weights of its own."""
+        configs, calibrations = self._calibrated(tune_cfg)
+        return prepared_model(self._base, configs, calibrations, reduce_range=self.reduce_range)
+
+    def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+        _, calibrations = self._calibrated(tune_cfg)
+        arrays: dict[str, Any] = {}
+        entries: dict[str, dict[str, Any]] = {
+            name: dict(calibration_to_recipe(name, calibration, arrays)) for name, calibration in calibrations.items()
+        }
+        for conv, batch_norm in self.trace.batch_norms.items():
+            entries.setdefault(conv, {})["batch_norm"] = batch_norm
+        if self.reduce_range:
+            for entry in entries.values():
+                entry["reduce_range"] = True
+        return entries, arrays
+
+    def _calibrated(self, tune_cfg: Mapping[str, Any]) -> tuple[dict[str, OpConfig], dict[str, OperatorCalibration]]:
+        """Configurations of the operators that leave fp32, with their ranges and scales."""
+        every = {name: OpConfig.from_dict(config) for (name, _), config in tune_cfg["op"].items()}
+        configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
+        size = min(tune_cfg["calib_iteration"], max(self._snapshots))
+        return configs, operator_calibrations(configs, self.trace, self._base, self._snapshots[size])
+
+    def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
+        """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
+        ranges = (
+            calibration.input_minimum,
+            calibration.input_maximum,
+            calibration.output_minimum,
+            calibration.output_maximum,
+        )
+        key = (config, ranges)
+        if name not in self._modules or self._modules[name][0] != key:
+            source = self._base.get_submodule(name)
+            prepared = prepare_module(source, config, calibration, reduce_range=self.reduce_range)
+            self._modules[name] = (key, convert_module(prepared))
+        return self._modules[name][1]
+
+    # Comparing candidates
+
+    def reference_outputs(self) -> Sequence[torch.Tensor]:
+        return self._held_out.outputs
+
+    @torch.no_grad()
+    def run(self, candidate: nn.Module) -> Sequence[torch.Tensor]:
+        outputs: list[torch.Tensor] = []
+        for batch in self._held_out.batches:
+            outputs += real_outputs(run(candidate, batch), real_positions(candidate, batch))
+        return outputs
+
+    def measure(self, models: Sequence[nn.Module]) -> Sequence[float]:
+        batch = self._example_inputs
+        if batch is None:
+            first = self._held_out.batches[0]
+            batch = first.slice(0, min(first.size, MEASURED_SAMPLES))
+        return interleaved_medians(models, batch)
+
+    def model_size(self, model: nn.Module) -> int:
+        return weight_bytes(model)
+
+
+def _weights(model: nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
+    return [linear_weight(model.get_submodule(name)) for name in names]
+
+
+def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """[rows, in] x [out, in] of integers from -128 to 127, through the int8 kernel."""
+    return torch._int_mm(activation.to(torch.int8), weight.to(torch.int8).t()).float()

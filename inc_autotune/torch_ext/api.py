@@ -1,0 +1,260 @@
+"""The verbs a PyTorch user calls: autotune, convert, apply_recipe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.outcome import warn_of_shortcomings
+from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.tuner import tune
+from inc_autotune.torch_ext.adaptor import CalibrationFunction, TorchAdaptor
+from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
+from inc_autotune.torch_ext.data import example_batch
+from inc_autotune.torch_ext.metric import check_evaluation_arguments
+from inc_autotune.torch_ext.model_check import check_model
+from inc_autotune.torch_ext.modules import is_prepared, operator_type
+from inc_autotune.torch_ext.operator_calibration import calibration_from_recipe
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("default",)
+RECIPES = ("smooth_quant", "smooth_quant_args")
+
+
+def autotune(
+    model: nn.Module,
+    calib_dataloader: Any = None,
+    eval_func: Callable[[nn.Module], Any] | None = None,
+    *,
+    calib_func: Callable[[nn.Module], object] | None = None,
+    eval_dataloader: Any = None,
+    eval_metric: Any = None,
+    op_type_dict: Mapping[str, Any] | None = None,
+    op_name_dict: Mapping[str, Any] | None = None,
+    smoothquant_args: Mapping[str, Any] | None = None,
+    recipes: Mapping[str, Any] | None = None,
+    sampling_sizes: Sequence[int] | int | None = None,
+    accuracy_criterion: Mapping[str, Any] | None = None,
+    tuning_time: float = 0,
+    max_trials: int = 100,
+    strategy: str = "auto",
+    approach: str = "auto",
+    backend: str = "default",
+    device: str = "cpu",
+    capability: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+    excluded_precisions: Sequence[str] = (),
+    objective: str = "performance",
+    storage: str | None = None,
+    study_name: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    example_inputs: Any = None,
+) -> nn.Module:
+    """Find an INT8 form of a model that is as accurate as asked.
+
+    Args:
+        model: an fp32 module in eval mode, on the CPU. It is not changed.
+        calib_dataloader: yields calibration batches: a tensor or array, a tuple or list of inputs, `(inputs, label)`,
+            or a dict of keyword inputs. A DataLoader, a list, or a generator; read once.
+        eval_func: takes a model with integer kernels and returns its score, one finite number. Without it (and
+            without `eval_dataloader` and `eval_metric`) the model is quantized with tuned alphas and no claim is made.
+        calib_func: instead of `calib_dataloader`, a function that runs the model it is given on calibration inputs.
+        eval_dataloader: yields `(inputs, label)`, with `eval_metric` instead of `eval_func`.
+        eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), or
+            "accuracy".
+        op_type_dict: rules by operator type, a regular expression: `{"Conv2d": {"weight": {"dtype": ["fp32"]}}}`.
+        op_name_dict: the same by operator name; wins over types.
+        smoothquant_args: `{"alpha": "auto" | number | list, "auto_alpha_args": {...}, "folding": bool}`; None: the
+            strategy may smooth with alphas of its own choice.
+        recipes: `{"smooth_quant": bool, "smooth_quant_args": {...}}`; False forbids smoothing.
+        sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
+        accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
+        tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
+        max_trials: candidates to evaluate at most.
+        strategy: how candidates are chosen.
+        approach: "auto", "static", "dynamic" or "weight_only".
+        backend: "default" is stock PyTorch.
+        device: where the model will run; "cpu".
+        capability: a framework YAML, or a dict, that extends the one shipped.
+        excluded_precisions: dtypes that must not be used, such as `["bf16"]`.
+        objective: "performance", "modelsize" or "footprint".
+        storage: an Optuna storage URL that keeps trials over a crash, such as `sqlite:///run.db`.
+        study_name: prefix of the study's name there.
+        seed: of everything random.
+        progress: whether to show progress bars.
+        example_inputs: inputs for measuring speed (a tensor, tuple or dict). Default: the first calibration samples.
+
+    Returns:
+        The tuned model: fake-quantized, differentiable, ready for `convert`. Its `tuning_result` says what was
+        found; `print(tuned.tuning_result)` is a table.
+
+    Raises:
+        ArgumentError, ModelError, DataError, CapabilityError: bad input, found as early as it can be.
+        EvaluationError: `eval_func` raised or returned no number. Finished trials and the best model so far are in
+            its `partial_result`.
+    """
+    arguments = validate_arguments(
+        strategies=STRATEGIES,
+        backends=BACKENDS,
+        recipe_names=RECIPES,
+        op_type_dict=op_type_dict,
+        op_name_dict=op_name_dict,
+        smoothquant_args=smoothquant_args,
+        recipes=recipes,
+        sampling_sizes=sampling_sizes,
+        accuracy_criterion=accuracy_criterion,
+        tuning_time=tuning_time,
+        max_trials=max_trials,
+        strategy=strategy,
+        approach=approach,
+        backend=backend,
+        device=device,
+        capability=capability,
+        excluded_precisions=excluded_precisions,
+        objective=objective,
+        storage=storage,
+        study_name=study_name,
+        seed=seed,
+        progress=progress,
+    )
+    check_model(model)
+    _check_supported(arguments)
+    evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric)
+    calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
+    example = None if example_inputs is None else example_batch(example_inputs, model)
+    adaptor = TorchAdaptor(capability, example, histogram=arguments.needs_histogram)
+    try:
+        tuned = tune(adaptor, model, calibration, _without_gradients(evaluate), arguments)
+    except EvaluationError as error:
+        if error.partial_result is not None:
+            _attach(error.partial_result.model, error.partial_result, error.partial_result.recipe)
+        raise
+    warn_of_shortcomings(tuned.result, stacklevel=2)
+    return _attach(tuned.model, tuned.result, tuned.result.recipe)
+
+
+def convert(tuned: nn.Module) -> nn.Module:
+    """Replace the fake-quantized operators of a tuned model by ones with integer kernels.
+
+    Args:
+        tuned: what `autotune` or `apply_recipe` returned, perhaps fine-tuned since. It is not changed.
+
+    Returns:
+        A model that shares nothing with `tuned`: it can be called, deep-copied, pickled, traced with
+        `torch.jit.trace`, exported with `torch.export` and compiled with `torch.compile`.
+
+    Raises:
+        ArgumentError: `tuned` is not a tuned model.
+    """
+    if not isinstance(tuned, nn.Module) or not any(is_prepared(module) for module in tuned.modules()):
+        raise ArgumentError(
+            f"tuned: a {type(tuned).__name__} without tuned operators. Allowed: what autotune() or apply_recipe() "
+            "returned, not yet converted."
+        )
+    return _attach(converted_model(tuned), getattr(tuned, "tuning_result", None), getattr(tuned, "tuning_recipe", None))
+
+
+def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
+    """Build a tuned model from its fp32 model and a recipe, without data.
+
+    Args:
+        model: the fp32 model, in eval mode. It is not changed.
+        recipe: `tuned.tuning_result.recipe`, or the path of a YAML file written by its `save`.
+
+    Returns:
+        The tuned model, ready for `convert`.
+
+    Raises:
+        RecipeError: the recipe is for another framework, or names operators the model does not have.
+    """
+    check_model(model)
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    return _attach(build_from_recipe(model, recipe), None, recipe)
+
+
+def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """The prepared model a recipe describes."""
+    if recipe.framework != TorchAdaptor.framework:
+        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {TorchAdaptor.framework!r}.")
+    modules = dict(model.named_modules())
+    quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
+    unmatched = [name for name, each in quantized.items() if operator_type(modules.get(name, model)) != each.type]
+    if unmatched:
+        raise RecipeError(
+            f"recipe: {len(unmatched)} of its {len(quantized)} quantized operators are not in the model or of another "
+            f"type there, the first is {unmatched[0]!r} ({quantized[unmatched[0]].type}). Is it the same model?"
+        )
+    batch_norms = {
+        name: str(each.calibration["batch_norm"])
+        for name, each in recipe.operators.items()
+        if "batch_norm" in each.calibration
+    }
+    configs: dict[str, OpConfig] = {name: each.config for name, each in quantized.items()}
+    calibrations = {name: calibration_from_recipe(each.calibration, recipe.arrays) for name, each in quantized.items()}
+    reduce_range = any(each.calibration.get("reduce_range") for each in quantized.values())
+    return prepared_model(base_model(model, batch_norms), configs, calibrations, reduce_range=reduce_range)
+
+
+def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:
+    """Let the model carry its result and recipe, as plain attributes."""
+    object.__setattr__(model, "tuning_result", result)
+    object.__setattr__(model, "tuning_recipe", recipe)
+    return model
+
+
+def _check_supported(arguments: AutotuneArguments) -> None:
+    if arguments.device != "cpu":
+        raise ArgumentError(
+            f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only."
+        )
+    smoothquant = arguments.smoothquant_args
+    if smoothquant is not None and smoothquant.auto_alpha_args.enable_blockwise_loss:
+        raise ArgumentError(
+            "smoothquant_args['auto_alpha_args']['enable_blockwise_loss']=True: not available for PyTorch in this "
+            "version. Leave it False: layer-wise alphas are compared with global ones at the model's output."
+        )
+
+
+def _calibration_source(
+    calib_dataloader: Any,
+    calib_func: Callable[[nn.Module], object] | None,
+    example_inputs: Any,
+    arguments: AutotuneArguments,
+) -> Any:
+    """What the adaptor calibrates from."""
+    if calib_func is not None:
+        if not callable(calib_func):
+            raise ArgumentError(f"calib_func={calib_func!r}: not callable. Allowed: a function that takes the model.")
+        if calib_dataloader is not None:
+            logger.warning("calib_func is given, so calib_dataloader is not read")
+        return CalibrationFunction(calib_func)
+    if calib_dataloader is not None:
+        return calib_dataloader
+    if arguments.approach in ("dynamic", "weight_only") and example_inputs is not None:
+        return [example_inputs]
+    raise ArgumentError(
+        "calib_dataloader is None. Give calibration batches (calib_dataloader), or a function that runs the model "
+        "(calib_func). With approach='dynamic' or 'weight_only', example_inputs is enough."
+    )
+
+
+def _without_gradients(evaluate: Callable[[nn.Module], Any] | None) -> Callable[[nn.Module], Any] | None:
+    """An evaluation has no use for a graph, and a user who forgot `no_grad` none for its memory."""
+    if evaluate is None:
+        return None
+
+    def wrapped(model: nn.Module) -> Any:
+        with torch.no_grad():
+            return evaluate(model)
+
+    return wrapped

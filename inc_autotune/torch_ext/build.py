@@ -1,0 +1,65 @@
+"""From operators' configurations and calibration to prepared and quantized models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, is_prepared, prepare_module
+from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, replace_modules, shared_copy
+
+
+def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
+    """The fp32 model candidates are made from: batch norms folded, the user's tensors shared."""
+    base = fold_batch_norms(shared_copy(model), batch_norms)
+    disable_fast_paths(base)
+    return base
+
+
+def prepared_model(
+    base: nn.Module,
+    configs: Mapping[str, OpConfig],
+    calibrations: Mapping[str, OperatorCalibration],
+    *,
+    reduce_range: bool,
+) -> nn.Module:
+    """The fake-quantized model, with weights of its own and gradients."""
+    copy = shared_copy(base)
+    replacements = {
+        name: prepare_module(copy.get_submodule(name), config, calibrations[name], reduce_range=reduce_range)
+        for name, config in configs.items()
+    }
+    return own_tensors(replace_modules(copy, replacements))
+
+
+def converted_model(prepared: nn.Module) -> nn.Module:
+    """A model with real integer kernels in place of the prepared modules; shares nothing with `prepared`."""
+    return own_tensors(
+        convert_modules(shared_copy(prepared), lambda module: convert_module(module) if is_prepared(module) else None)
+    )
+
+
+def own_tensors(model: nn.Module) -> nn.Module:
+    """Give a model tensors of its own, in place; what was tied stays tied."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in copies:
+            twin = tensor.detach().clone()
+            copies[id(tensor)] = (
+                nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+            )
+        return copies[id(tensor)]
+
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = copied(parameter)  # type: ignore[assignment]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copied(buffer)
+    return model

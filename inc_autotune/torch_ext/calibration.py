@@ -1,0 +1,244 @@
+"""One pass over the calibration data: statistics of every input group, and held-out reference outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.errors import DataError
+from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.trace import ModelTrace
+
+SAMPLED_ROWS = 128
+"""Rows that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
+
+HELD_OUT_SAMPLES = 16
+"""Samples whose outputs are compared with a candidate's."""
+
+HELD_OUT_BYTES = 256 << 20
+"""Their outputs take no more memory than this, whatever the model returns."""
+
+LINEAR_TYPES = ("Linear", "Conv1D")
+
+
+@dataclass
+class Statistics:
+    """What calibration found, at one sampling size.
+
+    Args:
+        inputs: by the first operator of each input group.
+        outputs: by convolution name; after its BatchNorm.
+    """
+
+    inputs: dict[str, ActivationStatistics]
+    outputs: dict[str, ActivationStatistics]
+
+    def copy(self) -> Statistics:
+        return Statistics(
+            {name: each.copy() for name, each in self.inputs.items()},
+            {name: each.copy() for name, each in self.outputs.items()},
+        )
+
+
+@dataclass
+class HeldOut:
+    """Samples kept apart to compare candidates at the model's output.
+
+    Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
+    stands in until there is a second one.
+    """
+
+    batches: list[Batch] = field(default_factory=list)
+    outputs: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        return sum(batch.size for batch in self.batches)
+
+    def wants(self, index: int) -> bool:
+        """Whether the batch of this number is to be held out."""
+        return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
+
+    def add(self, index: int, model: nn.Module, batch: Batch, output: Any) -> None:
+        """Keep a batch's first samples, if there is room for their outputs."""
+        if index == 1:
+            self.batches, self.outputs = [], []
+        kept = batch.slice(0, min(HELD_OUT_SAMPLES - self.samples, batch.size))
+        cut = Batch((), {"output": output}, batch.size).slice(0, kept.size).kwargs["output"]
+        fitting = real_outputs(cut, real_positions(model, kept))
+        size = sum(output.element_size() * output.numel() for output in (*self.outputs, *fitting))
+        if size <= HELD_OUT_BYTES or not self.batches:
+            self.batches.append(kept)
+            self.outputs += [output.detach().float().clone() for output in fitting]
+
+
+class Collector:
+    """Collects statistics of a traced model while hooks are installed on it."""
+
+    def __init__(self, trace: ModelTrace, *, seed: int, histogram: bool) -> None:
+        self.trace = trace
+        self.samples = 0
+        self.held_out = HeldOut()
+        self._batch_index = 0
+        self._keep_rows = True
+        self.statistics = Statistics({}, {})
+        for members in trace.groups:
+            leader = members[0]
+            op_type = trace.operators[leader].type
+            if op_type == "Embedding":
+                continue
+            rows = SAMPLED_ROWS if op_type in LINEAR_TYPES else 0
+            self.statistics.inputs[leader] = ActivationStatistics(leader, rows=rows, seed=seed, histogram=histogram)
+        for name, operator in trace.operators.items():
+            if operator.type.startswith("Conv") and operator.type not in LINEAR_TYPES:
+                self.statistics.outputs[name] = ActivationStatistics(name)
+
+    def begin_batch(self) -> None:
+        """To be called before each forward pass."""
+        self._keep_rows = not self.held_out.wants(self._batch_index)
+
+    def end_batch(self, model: nn.Module, batch: Batch, output: Any) -> None:
+        """To be called after each forward pass, with its inputs and what it returned."""
+        if self._batch_index == 0 or not self._keep_rows:
+            self.held_out.add(self._batch_index, model, batch, output)
+        self.samples += batch.size
+        self._batch_index += 1
+
+    @contextmanager
+    def installed(self, model: nn.Module) -> Iterator[None]:
+        """Hooks on `model` for the duration of the context."""
+        with ExitStack() as stack:
+            for members in self.trace.groups:
+                if members[0] not in self.statistics.inputs:
+                    continue
+                # Members read one tensor; only where modules run several times can their inputs differ.
+                several = any(self.trace.operators[name].calls > 1 for name in members)
+                for name in members if several else members[:1]:
+                    hook = self._input_hook(members[0], self.trace.operators[name].type)
+                    handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
+                    stack.callback(handle.remove)
+            for name in self.statistics.outputs:
+                source = model.get_submodule(self.trace.batch_norms.get(name, name))
+                stack.callback(source.register_forward_hook(self._output_hook(name)).remove)
+            yield
+
+    def _input_hook(self, leader: str, op_type: str) -> Callable[[nn.Module, Any, Any], None]:
+        statistics = self.statistics.inputs[leader]
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            value = args[0] if args else next(iter(kwargs.values()))
+            axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
+            statistics.update(value.detach(), channel_axis=axis, keep_rows=self._keep_rows)
+
+        return hook
+
+    def _output_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        statistics = self.statistics.outputs[name]
+        op_type = self.trace.operators[name].type
+
+        def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+            statistics.update(output.detach(), channel_axis=_channel_axis(output, op_type), keep_rows=False)
+
+        return hook
+
+
+def _channel_axis(value: torch.Tensor, op_type: str) -> int:
+    """Dimension 1 of a batch, 0 of an unbatched image."""
+    return value.dim() - int(op_type[-2]) - 1
+
+
+@torch.no_grad()
+def collect(
+    model: nn.Module, collector: Collector, batches: Iterable[Batch], sizes: Sequence[int]
+) -> dict[int, Statistics]:
+    """Run the model over the batches once.
+
+    Args:
+        batches: at most `max(sizes)` samples.
+        sizes: sampling sizes, at each of which the statistics are kept.
+
+    Returns:
+        Statistics by sampling size; of all samples under their number, where there are fewer than asked for.
+
+    Raises:
+        DataError: there is no batch.
+        CalibrationError: an activation is not finite.
+    """
+    snapshots: dict[int, Statistics] = {}
+    with collector.installed(model):
+        for batch in _cut(batches, sorted(sizes)):
+            collector.begin_batch()
+            collector.end_batch(model, batch, run(model, batch))
+            if collector.samples in sizes:
+                snapshots[collector.samples] = collector.statistics.copy()
+    if collector.samples == 0:
+        raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
+    snapshots.setdefault(collector.samples, collector.statistics)
+    return snapshots
+
+
+@torch.no_grad()
+def collect_from_function(
+    model: nn.Module,
+    calib_func: Callable[[nn.Module], object],
+    start: Callable[[Batch], Collector],
+) -> tuple[dict[int, Statistics], Collector]:
+    """Let the user's function run the model, and watch.
+
+    Args:
+        model: a copy of the user's model, which gets hooks for the duration of the call.
+        calib_func: calls the model it is given, once a batch.
+        start: called with the inputs of the first call, traces the model and makes the collector.
+
+    Raises:
+        DataError: the function never called the model.
+    """
+    collectors: list[Collector] = []
+    starting = False
+
+    with ExitStack() as stack:
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal starting
+            if starting:
+                return
+            if not collectors:
+                starting = True
+                collectors.append(start(Batch.of(args, kwargs)))
+                starting = False
+                stack.enter_context(collectors[0].installed(model))
+            collectors[0].begin_batch()
+
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if not starting:
+                collectors[0].end_batch(module, Batch.of(args, kwargs), output)
+
+        stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(after, with_kwargs=True).remove)
+        calib_func(model)
+    if not collectors:
+        raise DataError(
+            "calib_func returned without calling the model it was given. It must run that model on calibration "
+            "inputs, for example: def calib_func(model): [model(x) for x in batches]."
+        )
+    return {collectors[0].samples: collectors[0].statistics}, collectors[0]
+
+
+def _cut(batches: Iterable[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
+    """The same samples, cut so that a batch ends at every sampling size."""
+    seen = 0
+    for batch in batches:
+        start = 0
+        for size in sizes:
+            if seen + start < size < seen + batch.size:
+                yield batch.slice(start, size - seen)
+                start = size - seen
+        yield batch.slice(start, batch.size) if start else batch
+        seen += batch.size

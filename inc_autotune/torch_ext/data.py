@@ -1,0 +1,211 @@
+"""Turns whatever a user's loader yields into calls of the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.torch_ext.items import ALLOWED_ITEMS, check_item, describe, iterable_loader, map_tensors, to_torch
+from inc_autotune.torch_ext.probe import attention_fast_path_disabled, tensors_in, untouched
+from inc_autotune.torch_ext.readings import Reading, possible_readings, signature_text, unknown_keys
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Batch:
+    """The arguments of one model call.
+
+    Args:
+        args: positional inputs.
+        kwargs: keyword inputs.
+        size: number of samples: the first dimension of the first tensor that has one, else 1.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    size: int
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Batch:
+        """A batch whose size is read from its tensors."""
+        kwargs = dict(kwargs or {})
+        sizes = (tensor.shape[0] for tensor in tensors_in((args, kwargs)) if tensor.ndim > 0)
+        return cls(tuple(args), kwargs, int(next(sizes, 1)))
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Samples `start` to `stop`: cuts every tensor, nested ones too, whose first dimension is the batch's size."""
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[start:stop] if tensor.ndim > 0 and tensor.shape[0] == self.size else tensor
+
+        start, stop = max(start, 0), min(stop, self.size)
+        if start == 0 and stop == self.size:
+            return self
+        return Batch(map_tensors(self.args, cut), map_tensors(self.kwargs, cut), stop - start)
+
+    def take(self, count: int) -> Batch:
+        """The first `count` samples, all of them when there are fewer."""
+        return self.slice(0, count)
+
+
+def run(model: nn.Module, batch: Batch) -> Any:
+    """The model's output on a batch, without gradients.
+
+    Torch's fused attention is off, so that hooks see every module and fp32 and quantized models take the same path.
+    """
+    with torch.no_grad(), attention_fast_path_disabled():
+        return model(*batch.args, **batch.kwargs)
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """The floating-point tensors of a model's output, in the order of its tuples, dicts, dataclasses or fields."""
+    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Device of the model's first parameter or buffer; the CPU when it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def calibration_batches(
+    dataloader: Any, model: nn.Module, limit: int | None = None, *, argument: str = "calib_dataloader"
+) -> Iterator[Batch]:
+    """The loader's items as batches on the model's device; the loader is read once, and no further than needed.
+
+    Which part of an item is input is decided on the first one (see `possible_readings`) by running the model on
+    its first sample; when that fails the next possible reading is tried.
+
+    Args:
+        dataloader: a DataLoader, a torch or Hugging Face dataset (single samples), a list, a generator or any other
+            iterable of batches.
+        model: in evaluation mode; left as it was.
+        limit: most samples in all; the last batch is cut. None: all there are.
+        argument: name of the loader's argument, for messages.
+
+    Raises:
+        ArgumentError: the loader is not an iterable of batches; at once.
+        DataError: while iterating: it is empty, or its items do not fit the model. Exceptions of the loader itself
+            pass through.
+    """
+    loader = iterable_loader(dataloader, argument)
+    return _limited((batch for batch, _ in _batches(loader, model, argument)), limit)
+
+
+def labelled_batches(
+    dataloader: Any, model: nn.Module, reading: Reading | None = None, *, argument: str = "eval_dataloader"
+) -> Iterator[tuple[Batch, Any, Reading]]:
+    """Batches with their labels, and the reading in use so that it can be passed in again for another model.
+
+    Raises:
+        ArgumentError: the loader is not an iterable of batches; at once.
+        DataError: while iterating: it is empty, an item has no label, or items do not fit the model.
+    """
+    loader = iterable_loader(dataloader, argument)
+    return _labelled(loader, model, reading, argument)
+
+
+def example_batch(example_inputs: Any, model: nn.Module, *, argument: str = "example_inputs") -> Batch:
+    """The user's example inputs, in any form that a loader's item may have, as a batch.
+
+    Raises:
+        DataError: the model does not accept them.
+    """
+    return next(_batches([example_inputs], model, argument))[0]
+
+
+def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:
+    seen = 0
+    for batch in batches:
+        batch = batch if limit is None else batch.take(limit - seen)
+        seen += batch.size
+        yield batch
+        if limit is not None and seen >= limit:
+            return
+
+
+def _batches(
+    loader: Iterable[Any], model: nn.Module, argument: str, reading: Reading | None = None, need_label: bool = False
+) -> Iterator[tuple[Batch, tuple[Any, Reading]]]:
+    device = model_device(model)
+    empty = True
+    for raw in loader:
+        empty = False
+        check_item(raw)
+        item = to_torch(raw, device)
+        if reading is None:
+            reading = _choose_reading(item, model, argument, need_label)
+        try:
+            args, kwargs, label = reading.parse(item)
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(
+                f"{argument} yields items of different forms: the first ones were {reading}, then came "
+                f"{describe(item)}. Give all items the same form."
+            ) from error
+        yield Batch.of(args, kwargs), (label, reading)
+    if empty:
+        raise DataError(
+            f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before "
+            "cannot be read again."
+        )
+
+
+def _labelled(
+    loader: Iterable[Any], model: nn.Module, reading: Reading | None, argument: str
+) -> Iterator[tuple[Batch, Any, Reading]]:
+    for batch, (label, used) in _batches(loader, model, argument, reading, need_label=True):
+        if label is None:
+            raise DataError(f"{argument} yields an item without a label. Allowed: (inputs, label), or a dict with one.")
+        yield batch, label, used
+
+
+def _choose_reading(item: Any, model: nn.Module, argument: str, need_label: bool) -> Reading:
+    """The first possible reading on which the model runs."""
+    readings = possible_readings(item, model, need_label=need_label)
+    failures: dict[Reading, Exception] = {}
+    for whole in (False, True):  # some models refuse a single sample
+        for reading in readings:
+            args, kwargs, _ = reading.parse(item)
+            batch = Batch.of(args, kwargs)
+            error = _failure(model, batch if whole else batch.take(1))
+            if error is None:
+                _LOGGER.debug("%s: items are read as %s", argument, reading)
+                return reading
+            failures[reading] = error
+    raise _mismatch(item, model, argument, failures, need_label) from next(iter(failures.values()), None)
+
+
+def _failure(model: nn.Module, batch: Batch) -> Exception | None:
+    try:
+        with untouched(model, batch.args, batch.kwargs):
+            model(*batch.args, **batch.kwargs)
+    except (AutotuneError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model raises on inputs that are not its own
+        return error
+    return None
+
+
+def _mismatch(
+    item: Any, model: nn.Module, argument: str, failures: dict[Reading, Exception], need_label: bool
+) -> DataError:
+    lines = [
+        f"{argument} yields items that the model does not accept.",
+        f"The model accepts: {signature_text(model)}",
+        f"The loader yields: {describe(item)}",
+    ]
+    unknown = unknown_keys(item, model)
+    lines += [unknown] if unknown else []
+    lines += [f"Read as {reading}: {type(error).__name__}: {error}" for reading, error in failures.items()]
+    if need_label and not failures:
+        lines.append("Evaluation needs a label in each item: (inputs, label), or a dict with a key such as 'labels'.")
+    lines.append(f"Allowed: {ALLOWED_ITEMS}.")
+    return DataError("\n".join(lines))

@@ -1,0 +1,167 @@
+"""What a data loader may be, and what its items may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from inc_autotune.core.errors import ArgumentError, DataError
+
+ALLOWED_ITEMS = (
+    "a tensor or numpy array, a tuple or list of inputs, (inputs, label), or a dict of keyword inputs "
+    "(a BatchEncoding too), each input a batch with samples along its first dimension"
+)
+ALLOWED_LOADERS = "a DataLoader, a torch Dataset, a list of batches, a generator, or any other iterable"
+
+
+def iterable_loader(loader: Any, argument: str) -> Iterable[Any]:
+    """The loader as something to iterate over; a torch Dataset becomes batches of one sample.
+
+    Args:
+        loader: the user's argument.
+        argument: its name, for messages.
+
+    Raises:
+        ArgumentError: it cannot be iterated over, or iterating it would not give batches.
+    """
+    if isinstance(loader, Dataset) or _is_table(loader):
+        return DataLoader(loader, batch_size=1, collate_fn=_collate_samples)
+    if isinstance(loader, (Tensor, np.ndarray, Mapping, str, bytes)):
+        hint = " Put it into a list to give a single batch." if not isinstance(loader, (str, bytes)) else ""
+        raise ArgumentError(f"{argument} is {describe(loader)}, one object. Allowed: {ALLOWED_LOADERS}.{hint}")
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise ArgumentError(f"{argument}={loader!r} cannot be iterated over. Allowed: {ALLOWED_LOADERS}.")
+    return loader  # type: ignore[no-any-return]
+
+
+def _is_table(loader: Any) -> bool:
+    """A Hugging Face dataset: single samples as dicts of columns."""
+    return all(hasattr(loader, name) for name in ("column_names", "__getitem__", "__len__"))
+
+
+def is_one_shot(loader: Any) -> bool:
+    """Whether the loader can be read only once, as a generator."""
+    return isinstance(loader, Iterator)
+
+
+def _collate_samples(samples: list[Any]) -> Any:
+    for sample in samples:
+        check_item(sample)
+    return default_collate(samples)
+
+
+def check_item(item: Any) -> None:
+    """Refuse what no reading can turn into inputs, with a message that says what is allowed.
+
+    Raises:
+        DataError: the item is empty, or is or holds plain numbers, text or objects where tensors are expected.
+    """
+    first = _first_input(item)
+    if first is not None:
+        raise DataError(f"The loader yields {describe(item)}: {first}. Allowed: {ALLOWED_ITEMS}.")
+
+
+def _first_input(item: Any) -> str | None:
+    """What is wrong with the inputs of an item; None when they hold tensors."""
+    if isinstance(item, (Tensor, np.ndarray)):
+        return None
+    if isinstance(item, Mapping):
+        if not item:
+            return "it is empty"
+        numbers = [key for key, value in item.items() if _is_number_list(value)]
+        if numbers:
+            return (
+                f"{numbers[0]!r} is a list of numbers; convert it to a tensor "
+                "(a Hugging Face dataset does so after dataset.set_format('torch'))"
+            )
+        return None
+    if isinstance(item, (tuple, list)):
+        if not item:
+            return "it is empty"
+        if _is_number_list(item):
+            return "a list of numbers is ambiguous; convert it to a tensor"
+        return _first_input(item[0])
+    return f"{type(item).__name__} is no model input"
+
+
+def _is_number_list(value: Any) -> bool:
+    while isinstance(value, (tuple, list)) and value:
+        value = value[0]
+        if isinstance(value, (bool, int, float)):
+            return True
+    return False
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same nesting with `function` applied to every tensor; mappings become dicts."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, function) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(item, function) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {each.name: map_tensors(getattr(value, each.name), function) for each in _init_fields(value)}
+        return dataclasses.replace(value, **changes)
+    return value
+
+
+def _init_fields(value: Any) -> list[dataclasses.Field[Any]]:
+    return [each for each in dataclasses.fields(value) if each.init]
+
+
+def to_torch(item: Any, device: torch.device) -> Any:
+    """The item with numpy arrays turned into tensors and all tensors on `device`.
+
+    float64 arrays, numpy's default, become float32; tensors keep their dtype.
+
+    Raises:
+        DataError: a numpy dtype torch has no counterpart for.
+    """
+    return map_tensors(_from_numpy(item), lambda tensor: tensor.to(device))
+
+
+def _from_numpy(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        if value.dtype == np.float64:
+            value = value.astype(np.float32)
+        try:
+            return torch.from_numpy(value if value.flags.writeable else value.copy())
+        except (TypeError, ValueError) as error:
+            raise DataError(f"The loader yields {describe(value)}, which torch cannot take: {error}") from error
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _from_numpy(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_from_numpy(item) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_from_numpy(item) for item in value)
+    return value
+
+
+def describe(value: Any, depth: int = 3) -> str:
+    """Types, shapes, dtypes and keys of an item, on one line."""
+    if isinstance(value, Tensor):
+        return f"Tensor {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"ndarray {value.dtype} {list(value.shape)}"
+    if isinstance(value, Mapping):
+        body = ", ".join(f"{key!r}: {describe(item, depth - 1)}" for key, item in list(value.items())[:12])
+        name = "" if type(value) is dict else f"{type(value).__name__} "
+        return f"{name}{{{body}}}" if depth > 0 else f"{name}{{...}}"
+    if isinstance(value, (tuple, list)):
+        shown = [describe(item, depth - 1) for item in value[:6]] if depth > 0 else ["..."]
+        body = ", ".join([*shown, "..."] if len(value) > 6 and depth > 0 else shown)
+        return f"({body})" if isinstance(value, tuple) else f"[{body}]"
+    if isinstance(value, (bool, int, float)) or value is None:
+        return repr(value)
+    return type(value).__name__

@@ -1,0 +1,166 @@
+"""What this machine and this torch offer for int8: instruction sets, engines, kernels that are safe to use."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+PackedWeight: TypeAlias = Any
+"""A weight in the layout of a kernel: a TorchScript object."""
+
+_logger = logging.getLogger(__name__)
+
+SAFE_WEIGHT_MAGNITUDE = 64
+"""|weight| up to which two u8 * s8 products fit into int16, so that kernels without VNNI cannot saturate."""
+
+
+@cache
+def has_vnni() -> bool:
+    """Whether the processor has AVX512-VNNI: u8 * s8 products are summed in int32, without saturation in int16.
+
+    The AVX-VNNI of client processors does not count, since FBGEMM does not use it.
+    """
+    probe = getattr(torch.cpu, "_is_vnni_supported", None)
+    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(probe is not None and probe()) or bool(capabilities().get("avx512_vnni", False))
+
+
+@cache
+def needs_reduced_range() -> bool:
+    """Whether weights must be kept within 7 bits: an x86 processor whose u8 * s8 products saturate silently."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") and not has_vnni()
+
+
+@cache
+def has_engine(name: str) -> bool:
+    """Whether torch was built with a quantized engine: `fbgemm`, `onednn`, `x86` or `qnnpack`."""
+    return name in torch.backends.quantized.supported_engines
+
+
+@contextmanager
+def quantized_engine(name: str) -> Iterator[None]:
+    """Select the engine that packs weights; the user's choice is restored whatever happens inside."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+@cache
+def has_fused_linear() -> bool:
+    """Whether FBGEMM's Linear with the quantize and dequantize steps inside exists and computes what it should.
+
+    The operator belongs to a family that torch has deprecated, so it is tried out rather than assumed.
+    """
+    if not has_engine("fbgemm"):
+        return False
+    weight = torch.tensor([[1, -2, 3], [4, 5, -6]], dtype=torch.int8)
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    try:
+        packed = pack_linear(weight, torch.ones(2), None)
+        results = fused_linear(x, 1.0, 8, packed), fused_dynamic_linear(x, packed)
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        _logger.info("FBGEMM's fused Linear is not used, since trying it failed: %s", error)
+        return False
+    expected = torch.tensor([[6.0, -4.0]])
+    return all(torch.allclose(result, expected, atol=0.2) for result in results)
+
+
+def can_use_fused_linear(weight: Tensor) -> bool:
+    """Whether FBGEMM's fused Linear gives the right result for an int8 weight on this machine.
+
+    It wins or ties against `torch._int_mm` at every shape tried (1 to 1024 rows, 384 to 1536 features, smoothed or
+    not, eager and jit), so it is taken wherever it is exact: with AVX512-VNNI, or with weights within 7 bits.
+    """
+    if weight.device.type != "cpu" or not has_fused_linear():
+        return False
+    return has_vnni() or bool((weight <= SAFE_WEIGHT_MAGNITUDE).all() and (weight >= -SAFE_WEIGHT_MAGNITUDE).all())
+
+
+def fp32_reason(module: nn.Module) -> str | None:
+    """Why an operator should not be quantized although it could be; None when int8 is worth trying."""
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        return "torch has no int8 kernel for transposed convolutions that gives right results"
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        if module.groups > 1 and module.groups == module.in_channels:
+            return "a depthwise convolution is not faster in int8"
+        if not has_engine("onednn"):
+            return "this torch was built without oneDNN, which the int8 convolution needs"
+    return None
+
+
+def pack_linear(weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> PackedWeight:
+    """Weights of a Linear in FBGEMM's layout.
+
+    Args:
+        weight: int8 [out_features, in_features], zero point 0.
+        weight_scale: float32 [out_features].
+        bias: float32 [out_features] or None.
+    """
+    with quantized_engine("fbgemm"):
+        return torch.ops.quantized.linear_prepack(_quantized_tensor(weight, weight_scale), bias)
+
+
+def fused_linear(x: Tensor, scale: float, zero_point: int, packed: PackedWeight) -> Tensor:
+    """Quantize `x` [..., in_features] to uint8, multiply, dequantize to float32 [..., out_features]; at least 2-D."""
+    result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x, scale, zero_point, packed)
+    return result
+
+
+def fused_dynamic_linear(x: Tensor, packed: PackedWeight) -> Tensor:
+    """As `fused_linear`, with the range of `x` taken from `x` itself (asymmetric, per tensor)."""
+    result: Tensor = torch.ops.quantized.linear_dynamic(x, packed, False)
+    return result
+
+
+def pack_convolution(
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> PackedWeight:
+    """Weights of a Conv1d, Conv2d or Conv3d in oneDNN's layout.
+
+    FBGEMM is not used: it saturates in depthwise convolutions even with VNNI.
+
+    Args:
+        weight: int8 [out_channels, in_channels / groups, *kernel], zero point 0.
+        weight_scale: float32 [out_channels].
+        bias: float32 [out_channels] or None.
+        stride: one number a spatial dimension, as are `padding` and `dilation`.
+    """
+    prepack = getattr(torch.ops.quantized, f"conv{len(stride)}d_prepack")
+    with quantized_engine("onednn"):
+        return prepack(_quantized_tensor(weight, weight_scale), bias, stride, padding, dilation, groups)
+
+
+def integer_convolution(x: Tensor, packed: PackedWeight, dimensions: int, scale: float, zero_point: int) -> Tensor:
+    """Convolve a quint8 tensor into a quint8 tensor with the given output scale and zero point."""
+    if dimensions == 1:
+        result: Tensor = torch.ops.quantized.conv1d(x, packed, scale, zero_point)
+    elif dimensions == 2:
+        result = torch.ops.quantized.conv2d.new(x, packed, scale, zero_point)
+    else:
+        result = torch.ops.quantized.conv3d.new(x, packed, scale, zero_point)
+    return result
+
+
+def _quantized_tensor(weight: Tensor, weight_scale: Tensor) -> Tensor:
+    zero_points = torch.zeros(weight.shape[0], dtype=torch.int64)
+    with warnings.catch_warnings():
+        # torch warns once that quantized tensors are deprecated; they live only inside packed weights here.
+        warnings.filterwarnings("ignore", message=r".*quantized tensor creation functions", category=UserWarning)
+        return torch._make_per_channel_quantized_tensor(weight.contiguous(), weight_scale.double(), zero_points, 0)

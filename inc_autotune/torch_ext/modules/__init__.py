@@ -1,0 +1,20 @@
+"""Operators of a model in their three forms: fp32, prepared (fake-quantized, trainable) and quantized (deployable).
+
+`prepare_module` makes the second from the first, `convert_module` the third from the second.
+"""
+
+from inc_autotune.torch_ext.modules.availability import simulation_reason, writes_integers
+from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules.operators import operator_type
+from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, is_quantized, prepare_module
+
+__all__ = [
+    "OperatorCalibration",
+    "convert_module",
+    "is_prepared",
+    "is_quantized",
+    "operator_type",
+    "prepare_module",
+    "simulation_reason",
+    "writes_integers",
+]

@@ -1,0 +1,45 @@
+"""Which configurations have an integer kernel; the others are simulated."""
+
+from __future__ import annotations
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.kernels import has_engine
+
+_LINEAR = ("Linear", "Conv1D")
+_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")
+
+
+def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
+    """Why an operator of this config is computed in float with integer values; None where an integer form exists.
+
+    Args:
+        operator_name: as from `operator_type`.
+        config: an integer config; a float config is never simulated.
+    """
+    weight, activation = config.weight, config.activation
+    if weight.is_float:
+        return None
+    if operator_name == "Embedding":
+        return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
+    if operator_name not in _LINEAR + _CONVOLUTIONS:
+        return f"no integer kernel for {operator_name} that gives right results"
+    if weight.dtype != "int8" or weight.scheme == "asym":
+        return f"no kernel for {weight.dtype} {weight.scheme} weights"
+    if activation.dtype not in ("int8", "uint8"):
+        return f"no kernel for {activation.dtype} activations"
+    if operator_name in _CONVOLUTIONS:
+        if config.approach != "static":
+            return f"no {config.approach} kernel for {operator_name}"
+        if not has_engine("onednn"):
+            return "this torch was built without oneDNN"
+    return None
+
+
+def multiplies_integers(operator_name: str, config: OpConfig) -> bool:
+    """Whether the operator runs as u8 * s8 products, which saturate on processors without VNNI."""
+    return config.is_quantized and operator_name != "Embedding" and simulation_reason(operator_name, config) is None
+
+
+def writes_integers(operator_name: str, config: OpConfig) -> bool:
+    """Whether the operator's kernel writes uint8, so that its output range must be known."""
+    return operator_name in _CONVOLUTIONS and multiplies_integers(operator_name, config)

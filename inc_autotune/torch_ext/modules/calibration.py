@@ -1,0 +1,28 @@
+"""What calibration says about one operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorCalibration:
+    """Ranges and smoothing of one operator.
+
+    Args:
+        input_minimum: smallest input value after smoothing; None where the range is found at run time
+            (dynamic) or the activation stays float (weight_only).
+        input_maximum: largest input value after smoothing; None as above.
+        smoothing: SmoothQuant scale, float32 [in_features], positive: the input is divided by it and the weight's
+            input channels are multiplied by it; None: not smoothed.
+        output_minimum: smallest output value, needed by the int8 convolutions, whose kernels write uint8.
+        output_maximum: largest output value.
+    """
+
+    input_minimum: float | None = None
+    input_maximum: float | None = None
+    smoothing: Tensor | None = None
+    output_minimum: float | None = None
+    output_maximum: float | None = None

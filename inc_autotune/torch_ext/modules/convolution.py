@@ -1,0 +1,130 @@
+"""Conv1d, Conv2d and Conv3d with int8 weight, uint8 input and uint8 output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+import torch.nn.functional as F
+from torch import Tensor
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext import kernels
+from inc_autotune.torch_ext.modules.state import QuantizedOperator
+
+_decomposed = torch.ops.quantized_decomposed
+
+
+class QuantizedConvolution(QuantizedOperator):
+    """Convolution of 1, 2 or 3 spatial dimensions, float32 in and out.
+
+    Eager and `torch.jit.trace`: quantize, oneDNN's int8 convolution, dequantize. The kernel writes uint8 in the
+    calibrated output range; where that begins at 0 the zero point is 0, and a ReLU that follows changes nothing.
+    `torch.compile`, `torch.export` and devices other than the CPU: quantize and dequantize operators around the float
+    convolution, without rounding of the output, which inductor lowers to oneDNN for 1 and 2 dimensions.
+
+    Args:
+        config: static.
+        source: the fp32 convolution, for its strides, padding and so on.
+        weight: int8 [out_channels, in_channels / groups, *kernel].
+        weight_scale: float32 [out_channels] or 0-d.
+        bias: float32 [out_channels] or None.
+        input_scale: float32 0-d.
+        input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
+        output_scale: float32 0-d.
+        output_zero_point: int32 0-d, 0 to 255.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor
+    input_zero_point: Tensor
+    output_scale: Tensor
+    output_zero_point: Tensor
+    _weight_zero_point: Tensor
+
+    def __init__(
+        self,
+        config: OpConfig,
+        source: Any,
+        weight: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor | None,
+        input_scale: Tensor,
+        input_zero_point: Tensor,
+        output_scale: Tensor,
+        output_zero_point: Tensor,
+    ) -> None:
+        super().__init__(config)
+        self.in_channels, self.out_channels, self.groups = source.in_channels, source.out_channels, source.groups
+        self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
+        self.padding, self.padding_mode = source.padding, source.padding_mode
+        self._kernel_padding, self._explicit_padding = _split_padding(source)
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", weight_scale.expand(self.out_channels).clone())
+        self.register_buffer("bias", bias)
+        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("input_zero_point", input_zero_point)
+        self.register_buffer("output_scale", output_scale)
+        self.register_buffer("output_zero_point", output_zero_point)
+        self.rebuild()
+
+    @torch.no_grad()
+    def rebuild(self) -> None:
+        self.keep_packed(None)
+        if not self.has_values:
+            return
+        # Signed activations are the same integers shifted by 128.
+        shift = 128 if self.config.activation.dtype == "int8" else 0
+        self._input = float(self.input_scale), int(self.input_zero_point) + shift
+        self._output = float(self.output_scale), int(self.output_zero_point)
+        self.derive("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64))
+        if self.weight.device.type == "cpu" and kernels.has_engine("onednn"):
+            geometry = (self.stride, self._kernel_padding, self.dilation, self.groups)
+            self.keep_packed(kernels.pack_convolution(self.weight, self.weight_scale, self.bias, *geometry))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return self.forward(x.float()).to(x.dtype)
+        if self._explicit_padding:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._explicit_padding, mode=mode)
+        if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
+            return self._dequantized(x)
+        dimensions = len(self.kernel_size)
+        is_single = x.dim() == dimensions + 1
+        batch = x.unsqueeze(0) if is_single else x
+        integers = torch.quantize_per_tensor(batch, *self._input, torch.quint8)
+        y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output).dequantize()
+        return y.squeeze(0) if is_single else y
+
+    def _dequantized(self, x: Tensor) -> Tensor:
+        arguments = (*self._input, 0, 255, torch.uint8)
+        x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
+        weight = _decomposed.dequantize_per_channel(
+            self.weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
+        )
+        convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        y: Tensor = convolve(x, weight, self.bias, self.stride, self._kernel_padding, self.dilation, self.groups)
+        return y
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
+            f"padding_mode={self.padding_mode}, {super().extra_repr()}"
+        )
+
+
+def _split_padding(source: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the kernel pads (symmetric zeros), and what `F.pad` must pad before it, in the order of `F.pad`."""
+    none = (0,) * len(source.kernel_size)
+    around = tuple(source._reversed_padding_repeated_twice)
+    if source.padding_mode != "zeros":
+        return none, around
+    if isinstance(source.padding, str):
+        before, after = around[0::2], around[1::2]
+        return (tuple(reversed(before)), ()) if before == after else (none, around)
+    return tuple(source.padding), ()

@@ -1,0 +1,48 @@
+"""Embedding with 8-bit rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.state import QuantizedOperator
+
+
+class QuantizedEmbedding(QuantizedOperator):
+    """Looks up 8-bit rows and dequantizes those: a quarter of the memory, float32 out.
+
+    Plain aten operators only, so it runs, traces, exports and compiles on every device.
+
+    Args:
+        config: weight_only, int8 or uint8.
+        source: the fp32 embedding, for its attributes.
+        weight: int8 or uint8 [num_embeddings, embedding_dim].
+        weight_scale: float32 [num_embeddings] or 0-d.
+        weight_zero_point: int32, the same shape.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero_point: Tensor
+
+    def __init__(
+        self, config: OpConfig, source: Any, weight: Tensor, weight_scale: Tensor, weight_zero_point: Tensor
+    ) -> None:
+        super().__init__(config)
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.padding_idx = source.padding_idx
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", weight_scale.expand(self.num_embeddings).clone())
+        self.register_buffer("weight_zero_point", weight_zero_point.expand(self.num_embeddings).clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = F.embedding(ids, self.weight, self.padding_idx).float()
+        scale, zero_point = self.weight_scale[ids].unsqueeze(-1), self.weight_zero_point[ids].unsqueeze(-1)
+        return (rows - zero_point) * scale
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f"padding_idx={self.padding_idx}, "
+        return f"{self.num_embeddings}, {self.embedding_dim}, {padding}{super().extra_repr()}"

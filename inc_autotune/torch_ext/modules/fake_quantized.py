@@ -1,0 +1,241 @@
+"""Operators in fp32 that behave as their integer forms will: the tuned model before `convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import (
+    QuantizationParameters,
+    dequantize,
+    integer_type,
+    quantization_parameters,
+    quantize,
+    weight_parameters,
+)
+from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
+from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
+from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
+
+
+class FakeQuantized(PreparedOperator):
+    """Mixin of every prepared operator: parameters of the fp32 module, ranges as buffers.
+
+    `weight` and `bias` are the parameters of the module it was made from, and trainable: gradients pass rounding
+    straight through, and are zero for inputs outside the calibrated range. Ranges are fixed when it is made.
+
+    Attributes:
+        weight_minimum, weight_maximum: smallest and largest integer of the weight.
+        smoothing: float32 [in_features] or None; the input is divided by it.
+        weight_scale: float32, 0-d or [out_channels].
+        weight_zero_point: int32, the same shape.
+        input_scale, input_zero_point: 0-d; None for dynamic and weight_only.
+        output_scale, output_zero_point: 0-d, where the kernel writes uint8, else None.
+    """
+
+    weight_minimum: int
+    weight_maximum: int
+    smoothing: Tensor | None
+    weight_scale: Tensor
+    weight_zero_point: Tensor
+    input_scale: Tensor | None
+    input_zero_point: Tensor
+    output_scale: Tensor | None
+    output_zero_point: Tensor
+
+    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+        dtype = x.dtype
+        y = self.operator.compute(self, self.fake_input(x.float()), self.fake_weight(), self.bias, *arguments)
+        return self.fake_output(y).to(dtype)
+
+    def smoothed_weight(self) -> Tensor:
+        """The weight with its input channels multiplied by the smoothing scale."""
+        if self.smoothing is None:
+            return self.weight
+        return self.weight * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+
+    def integer_weight(self) -> Tensor:
+        """The smoothed weight's integers, int8 or uint8, in the layout of `weight`."""
+        kind = integer_type(self.config.weight.dtype)
+        with torch.no_grad():
+            integers: Tensor = quantize(self.smoothed_weight(), self._weight_parameters(), self.weight_axis)
+        return integers.to(torch.int8 if kind.signed else torch.uint8)
+
+    @property
+    def weight_axis(self) -> int | None:
+        """The axis of `weight` along which scales differ; None for one scale."""
+        return self.operator.output_axis if self.weight_scale.dim() else None
+
+    def fake_weight(self) -> Tensor:
+        weight = self.smoothed_weight()
+        parameters = self._weight_parameters()
+        with torch.no_grad():
+            quantized = dequantize(quantize(weight, parameters, self.weight_axis), parameters, self.weight_axis)
+        return straight_through(weight, quantized)
+
+    def fake_input(self, x: Tensor) -> Tensor:
+        if self.smoothing is not None:
+            x = x * self.smoothing.reciprocal()
+        return fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
+
+    def fake_output(self, y: Tensor) -> Tensor:
+        if self.output_scale is None:
+            return y
+        return fake_quantize(y, self.output_scale, self.output_zero_point, 0, 255)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {describe(self.config)}, smoothed={self.smoothing is not None}".lstrip(", ")
+
+    def _weight_parameters(self) -> QuantizationParameters:
+        return QuantizationParameters(
+            self.weight_scale, self.weight_zero_point, self.weight_minimum, self.weight_maximum
+        )
+
+
+class FakeQuantizedLinear(FakeQuantized, nn.Linear):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConv1d(FakeQuantized, nn.Conv1d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConv2d(FakeQuantized, nn.Conv2d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConv3d(FakeQuantized, nn.Conv3d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConvTranspose1d(FakeQuantized, nn.ConvTranspose1d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConvTranspose2d(FakeQuantized, nn.ConvTranspose2d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConvTranspose3d(FakeQuantized, nn.ConvTranspose3d):
+    """See `FakeQuantized`."""
+
+
+class FakeQuantizedConv1D(FakeQuantized):
+    """See `FakeQuantized`. Weight [in_features, out_features]; no subclass of the transformers library's class."""
+
+    def extra_repr(self) -> str:
+        return f"nf={self.nf}, nx={self.nx}, {super().extra_repr()}"
+
+
+class FakeQuantizedEmbedding(FakeQuantized, nn.Embedding):
+    """See `FakeQuantized`. Rows are looked up first, so only those used are rounded."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = self.operator.compute(self, ids, self.weight)
+        scale, zero_point = self.weight_scale, self.weight_zero_point
+        if scale.dim():
+            scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
+        with torch.no_grad():
+            quantized = torch.clamp(torch.round(rows / scale) + zero_point, self.weight_minimum, self.weight_maximum)
+            quantized = (quantized - zero_point) * scale
+        return straight_through(rows, quantized)
+
+
+_FAKE_QUANTIZED: Mapping[str, type[FakeQuantized]] = {
+    "Linear": FakeQuantizedLinear,
+    "Conv1D": FakeQuantizedConv1D,
+    "Conv1d": FakeQuantizedConv1d,
+    "Conv2d": FakeQuantizedConv2d,
+    "Conv3d": FakeQuantizedConv3d,
+    "ConvTranspose1d": FakeQuantizedConvTranspose1d,
+    "ConvTranspose2d": FakeQuantizedConvTranspose2d,
+    "ConvTranspose3d": FakeQuantizedConvTranspose3d,
+    "Embedding": FakeQuantizedEmbedding,
+}
+
+
+def prepare_fake_quantized(
+    module: nn.Module, operator_name: str, config: OpConfig, calibration: OperatorCalibration, reduce_range: bool
+) -> FakeQuantized:
+    """The fake-quantized form of an fp32 module, sharing its parameters.
+
+    Raises:
+        ArgumentError: the calibration lacks a range the config needs, or does not fit the module.
+    """
+    prepared = adopt(module, _FAKE_QUANTIZED[operator_name], operator_name, config)
+    device = prepared.weight.device
+    prepared.register_buffer("smoothing", _checked_smoothing(prepared, calibration.smoothing))
+    parameters = weight_parameters(
+        prepared.smoothed_weight().detach(),
+        config.weight,
+        axis=prepared.operator.output_axis,
+        reduce_range=reduce_range and multiplies_integers(operator_name, config),
+    )
+    prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
+    prepared.register_buffer("weight_scale", parameters.scale)
+    prepared.register_buffer("weight_zero_point", parameters.zero_point)
+    activation = config.activation
+    needs_input = config.approach == "static" and not activation.is_float
+    input_range = (calibration.input_minimum, calibration.input_maximum) if needs_input else None
+    _register_range(prepared, "input", input_range, activation.dtype, activation.scheme or "asym", device)
+    output_range = (calibration.output_minimum, calibration.output_maximum)
+    needs_output = writes_integers(operator_name, config)
+    _register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
+    return prepared
+
+
+def fake_quantized_input(
+    x: Tensor, config: OpConfig, input_scale: Tensor | None, input_zero_point: Tensor | None
+) -> Tensor:
+    """The smoothed input as an integer kernel sees it: range given, found at run time (dynamic), or left as it is."""
+    activation = config.activation
+    if activation.is_float:
+        return x
+    kind = integer_type(activation.dtype)
+    if config.approach == "dynamic":
+        input_scale, input_zero_point = dynamic_parameters(x, kind.minimum, kind.maximum, activation.scheme == "sym")
+    if input_scale is None or input_zero_point is None:
+        return x
+    return fake_quantize(x, input_scale, input_zero_point, kind.minimum, kind.maximum)
+
+
+def _register_range(
+    prepared: FakeQuantized,
+    name: str,
+    bounds: tuple[float | None, float | None] | None,
+    dtype: str,
+    scheme: str,
+    device: torch.device,
+) -> None:
+    scale = zero_point = None
+    if bounds is not None:
+        if bounds[0] is None or bounds[1] is None:
+            raise ArgumentError(
+                f"calibration: {name}_minimum={bounds[0]}, {name}_maximum={bounds[1]}: a statically quantized "
+                f"{prepared.operator_name} needs both.\nRun calibration data through the operator, or choose the "
+                "dynamic approach."
+            )
+        parameters = quantization_parameters(bounds[0], bounds[1], dtype=dtype, scheme=scheme)
+        scale = torch.as_tensor(parameters.scale, dtype=torch.float32, device=device)
+        zero_point = torch.as_tensor(parameters.zero_point, dtype=torch.int32, device=device)
+    prepared.register_buffer(f"{name}_scale", scale)
+    prepared.register_buffer(f"{name}_zero_point", zero_point)
+
+
+def _checked_smoothing(prepared: FakeQuantized, smoothing: Tensor | None) -> Tensor | None:
+    if smoothing is None:
+        return None
+    axis = prepared.operator.input_axis
+    features = None if axis is None else prepared.weight.shape[axis]
+    if smoothing.dim() != 1 or smoothing.numel() != features or not bool((smoothing > 0).all()):
+        raise ArgumentError(
+            f"calibration.smoothing of shape {list(smoothing.shape)}: does not fit {prepared.operator_name}.\n"
+            + (f"Allowed: {features} positive numbers." if features else "Allowed: None; it cannot be smoothed.")
+        )
+    return smoothing.detach().to(prepared.weight.device, torch.float32).clone()

@@ -1,0 +1,168 @@
+"""Linear with int8 weight and uint8 activation."""
+
+from __future__ import annotations
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+import torch.nn.functional as F
+from torch import Tensor
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext import kernels
+from inc_autotune.torch_ext.modules.rounding import SMALLEST_DYNAMIC_SCALE, dynamic_parameters, round_to_integers
+from inc_autotune.torch_ext.modules.state import QuantizedOperator
+
+_decomposed = torch.ops.quantized_decomposed
+
+
+class QuantizedLinear(QuantizedOperator):
+    """y = dequantize(quantize(x / smoothing) @ weight.T) + bias, also for the transformers library's `Conv1D`.
+
+    Three forms of the same arithmetic, chosen by a fixed rule:
+
+    1. under `torch.compile` and `torch.export`, and away from the CPU: quantize and dequantize operators around
+       `F.linear`, which inductor lowers to oneDNN's int8 kernels when it freezes;
+    2. where `kernels.can_use_fused_linear` says so: FBGEMM's kernel that quantizes while packing its input;
+    3. else plain aten with `torch._int_mm`, correct on every CPU.
+
+    Eager and `torch.jit.trace` take 2 or 3. Inputs of any leading shape, float32, bfloat16 or float16; the output has
+    the dtype of the input.
+
+    Args:
+        config: static or dynamic.
+        weight: int8 [out_features, in_features].
+        weight_scale: float32 [out_features] or 0-d.
+        bias: float32 [out_features] or None.
+        smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
+        input_scale: float32 0-d; None: the range is found at run time (dynamic).
+        input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    smoothing: Tensor | None
+    input_scale: Tensor | None
+    input_zero_point: Tensor | None
+    _inverse_smoothing: Tensor | None
+    _weight_sum: Tensor
+    _weight_zero_point: Tensor
+    _multiplier: Tensor
+    _offset: Tensor
+    _output_scale: Tensor
+    _output_bias: Tensor
+
+    def __init__(
+        self,
+        config: OpConfig,
+        weight: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor | None,
+        smoothing: Tensor | None = None,
+        input_scale: Tensor | None = None,
+        input_zero_point: Tensor | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", weight_scale.expand(self.out_features).clone())
+        self.register_buffer("bias", bias)
+        self.register_buffer("smoothing", smoothing)
+        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("input_zero_point", input_zero_point)
+        self.rebuild()
+
+    @torch.no_grad()
+    def rebuild(self) -> None:
+        self.keep_packed(None)
+        if not self.has_values:
+            return
+        self.derive("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal())
+        self.derive("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64))
+        # At most 128 * in_features: exact in float32 up to 131,072 features.
+        self.derive("_weight_sum", self.weight.sum(1, dtype=torch.int64).float())
+        if self.input_scale is not None and self.input_zero_point is not None:
+            # Signed activations are the same integers shifted by 128.
+            shift = 128 if self.config.activation.dtype == "int8" else 0
+            self._scale, self._zero_point = float(self.input_scale), int(self.input_zero_point) + shift
+            step = self.input_scale if self.smoothing is None else self.input_scale * self.smoothing
+            self.derive("_multiplier", self._for_each_feature(step.reciprocal()))
+            self.derive("_offset", torch.full_like(self.input_scale, self._zero_point - 128))
+            output_scale, output_bias = self._output_parameters(self.input_scale, self._offset)
+            self.derive("_output_scale", output_scale)
+            self.derive("_output_bias", output_bias)
+        is_symmetric_dynamic = self.input_scale is None and self.config.activation.scheme == "sym"
+        if not is_symmetric_dynamic and kernels.can_use_fused_linear(self.weight):
+            self.keep_packed(kernels.pack_linear(self.weight, self.weight_scale, self.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return self.forward(x.float()).to(x.dtype)
+        if torch.compiler.is_compiling() or not x.is_cpu:
+            return self._dequantized(x)
+        packed = self.packed
+        return self._integer(x) if packed is None else self._fused(x, packed)
+
+    def _smoothed(self, x: Tensor) -> Tensor:
+        return x if self._inverse_smoothing is None else x * self._inverse_smoothing
+
+    def _dequantized(self, x: Tensor) -> Tensor:
+        x = self._smoothed(x)
+        if self.input_scale is None:
+            x = _dequantized_dynamic(x, self.config.activation.scheme == "sym")
+        else:
+            arguments = (self._scale, self._zero_point, 0, 255, torch.uint8)
+            x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
+        weight = _decomposed.dequantize_per_channel(
+            self.weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
+        )
+        return F.linear(x, weight, self.bias)
+
+    def _fused(self, x: Tensor, packed: kernels.PackedWeight) -> Tensor:
+        x = self._smoothed(x)
+        rows = x.unsqueeze(0) if x.dim() == 1 else x
+        if self.input_scale is None:
+            y = kernels.fused_dynamic_linear(rows, packed)
+        else:
+            y = kernels.fused_linear(rows, self._scale, self._zero_point, packed)
+        return y.squeeze(0) if x.dim() == 1 else y
+
+    def _integer(self, x: Tensor) -> Tensor:
+        if self.input_scale is None:
+            x = self._smoothed(x)
+            scale, zero_point = dynamic_parameters(x, 0, 255, self.config.activation.scheme == "sym")
+            multiplier, offset = self._for_each_feature(scale.reciprocal()), zero_point - 128
+            output_scale, output_bias = self._output_parameters(scale, offset)
+        else:
+            # Smoothing is part of the multiplier here, so it costs nothing.
+            multiplier, offset = self._multiplier, self._offset
+            output_scale, output_bias = self._output_scale, self._output_bias
+        integers = round_to_integers(x, multiplier, offset, -128, 127).to(torch.int8)
+        sums = torch._int_mm(integers.reshape(-1, self.in_features), self.weight.t())
+        return torch.addcmul(output_bias, sums, output_scale).reshape(*x.shape[:-1], self.out_features)
+
+    def _output_parameters(self, input_scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale of the integer sums, and the bias with what the zero point adds to them taken off; [out_features]."""
+        scale = self.weight_scale * input_scale
+        correction = scale * offset * self._weight_sum
+        return scale, -correction if self.bias is None else self.bias - correction
+
+    def _for_each_feature(self, multiplier: Tensor) -> Tensor:
+        # One multiplier a feature is four times as fast as a 0-d tensor, which aten does not vectorize.
+        return multiplier.expand(self.in_features).contiguous()
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"smoothed={self.smoothing is not None}, {super().extra_repr()}"
+        )
+
+
+def _dequantized_dynamic(x: Tensor, symmetric: bool) -> Tensor:
+    if symmetric:
+        scale, zero_point = dynamic_parameters(x, 0, 255, True)
+        return (round_to_integers(x, scale.reciprocal(), zero_point, 0, 255) - zero_point) * scale
+    scale, zero_point = _decomposed.choose_qparams(x, 0, 255, SMALLEST_DYNAMIC_SCALE, torch.uint8)
+    arguments = (scale, zero_point, 0, 255, torch.uint8)
+    result: Tensor = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
+    return result

@@ -1,0 +1,145 @@
+"""The operator types that can be quantized: how to recognise each, and how to compute it with given tensors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_CONVOLUTION_ATTRIBUTES = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "transposed",
+    "output_padding",
+    "groups",
+    "padding_mode",
+    "_reversed_padding_repeated_twice",
+)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator type.
+
+    Args:
+        name: its name in configurations, such as `Conv2d`.
+        output_axis: the weight's axis of output channels.
+        input_axis: the weight's axis of input channels where the operator can be smoothed, else None.
+        attributes: names of the attributes `compute` reads from the module.
+        compute: `compute(module, x, weight, bias, *arguments)`, the operator with other tensors than the module's own.
+    """
+
+    name: str
+    output_axis: int
+    input_axis: int | None
+    attributes: tuple[str, ...]
+    compute: Callable[..., Tensor]
+
+
+def operator_type(module: nn.Module) -> str | None:
+    """The operator type of a module, or None where the module cannot be quantized.
+
+    None is for: other classes, subclasses with a `forward` of their own, modules whose `forward` was replaced on the
+    instance, weights that are no plain float32 parameter (parametrized, pruned, lazy, half precision), an
+    `Embedding` with `max_norm` (it rewrites its weight), and the output projection of `nn.MultiheadAttention`, whose
+    weight is read without calling the module.
+    """
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) or "forward" in module.__dict__:
+        return None
+    if not _is_plain_float32(module) or getattr(module, "max_norm", None) is not None:
+        return None
+    for name, base in _base_classes().items():
+        if isinstance(module, base) and _inherits_computation(type(module), base):
+            return name
+    return None
+
+
+def _base_classes() -> Mapping[str, type[nn.Module]]:
+    # A model with a transformers Conv1D has loaded the module that defines the class: no need to import it here.
+    conv1d = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)
+    return _TORCH_CLASSES if conv1d is None else {**_TORCH_CLASSES, "Conv1D": conv1d}
+
+
+def _inherits_computation(cls: type[nn.Module], base: type[nn.Module]) -> bool:
+    methods = ("forward", "_conv_forward", "_output_padding")
+    return all(getattr(cls, name, None) is getattr(base, name, None) for name in methods)
+
+
+def _is_plain_float32(module: nn.Module) -> bool:
+    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+    if weight is None or nn.parameter.is_lazy(weight) or weight.layout != torch.strided:
+        return False
+    if bias is None and getattr(module, "bias", None) is not None:
+        return False
+    return weight.dtype == torch.float32 and (bias is None or bias.dtype == torch.float32)
+
+
+def _linear(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def _transposed_weight_linear(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight.t(), bias)
+
+
+def _embedding(module: Any, ids: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.embedding(ids, weight, module.padding_idx, None, 2.0, module.scale_grad_by_freq, module.sparse)
+
+
+def _convolution(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    base: Any = _CONVOLUTIONS[len(module.kernel_size)]
+    result: Tensor = base._conv_forward(module, x, weight, bias)
+    return result
+
+
+def _transposed_convolution(
+    module: Any, x: Tensor, weight: Tensor, bias: Tensor | None, output_size: list[int] | None = None
+) -> Tensor:
+    dimensions = len(module.kernel_size)
+    output_padding = nn.ConvTranspose2d._output_padding(
+        module, x, output_size, module.stride, module.padding, module.kernel_size, dimensions, module.dilation
+    )
+    convolve: Callable[..., Tensor] = getattr(F, f"conv_transpose{dimensions}d")
+    return convolve(x, weight, bias, module.stride, module.padding, output_padding, module.groups, module.dilation)
+
+
+_CONVOLUTIONS: Mapping[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+_TORCH_CLASSES: Mapping[str, type[nn.Module]] = {
+    "Linear": nn.Linear,
+    "Conv1d": nn.Conv1d,
+    "Conv2d": nn.Conv2d,
+    "Conv3d": nn.Conv3d,
+    "ConvTranspose1d": nn.ConvTranspose1d,
+    "ConvTranspose2d": nn.ConvTranspose2d,
+    "ConvTranspose3d": nn.ConvTranspose3d,
+    "Embedding": nn.Embedding,
+}
+
+OPERATORS: Mapping[str, Operator] = {
+    operator.name: operator
+    for operator in (
+        Operator("Linear", 0, 1, ("in_features", "out_features"), _linear),
+        # The transformers library's Linear with its weight stored [in_features, out_features].
+        Operator("Conv1D", 1, 0, ("nf", "nx"), _transposed_weight_linear),
+        *(Operator(f"Conv{n}d", 0, None, _CONVOLUTION_ATTRIBUTES, _convolution) for n in (1, 2, 3)),
+        *(Operator(f"ConvTranspose{n}d", 1, None, _CONVOLUTION_ATTRIBUTES, _transposed_convolution) for n in (1, 2, 3)),
+        Operator(
+            "Embedding",
+            0,
+            None,
+            ("num_embeddings", "embedding_dim", "padding_idx", "scale_grad_by_freq", "sparse"),
+            _embedding,
+        ),
+    )
+}
+"""Every operator type by name."""

@@ -1,0 +1,134 @@
+"""From an fp32 module to its prepared form, and from that to its deployable form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.availability import simulation_reason
+from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
+from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
+from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
+from inc_autotune.torch_ext.modules.linear import QuantizedLinear
+from inc_autotune.torch_ext.modules.low_precision import (
+    LowPrecisionOperator,
+    LowPrecisionPrepared,
+    is_low_precision,
+    prepare_low_precision,
+)
+from inc_autotune.torch_ext.modules.operators import operator_type
+from inc_autotune.torch_ext.modules.prepared import PreparedOperator, hand_over
+from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
+from inc_autotune.torch_ext.modules.state import QuantizedOperator
+
+
+def prepare_module(
+    module: nn.Module, config: OpConfig, calibration: OperatorCalibration, *, reduce_range: bool = False
+) -> nn.Module:
+    """The form of an operator in the tuned model: float arithmetic, numbers of the integer form.
+
+    It shares the parameters of `module` under the names `weight` and `bias`, is an instance of the same torch class
+    (except for the transformers library's `Conv1D`, and for bf16 and fp16), and can be fine-tuned: gradients pass
+    rounding straight through. Its output equals that of `convert_module(prepared)` up to float32 rounding.
+
+    Args:
+        module: an operator that `operator_type` knows; it stays as it is.
+        config: integer, bf16 or fp16.
+        calibration: ranges and smoothing.
+        reduce_range: 7-bit weights where int8 kernels are used, for processors on which u8 * s8 products saturate.
+
+    Raises:
+        ModelError: `module` is not an operator that can be quantized.
+        ArgumentError: `config` or `calibration` does not fit the operator.
+    """
+    name = operator_type(module)
+    if name is None:
+        raise ModelError(
+            f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding or "
+            "transformers Conv1D with float32 parameters and the forward method of its class; leave it in fp32."
+        )
+    if is_low_precision(config):
+        return prepare_low_precision(module, name, config)
+    if not config.is_quantized:
+        raise ArgumentError(
+            f"config: weight dtype {config.dtype!r}: nothing to prepare. Allowed: an integer dtype, 'bf16' or 'fp16'; "
+            "an operator that stays in fp32 is left as it is."
+        )
+    if config.activation.granularity == "per_channel":
+        raise ArgumentError(
+            "config: activation granularity 'per_channel': not supported. Allowed: 'per_tensor'; smoothing scales "
+            "the channels of an activation one by one."
+        )
+    return prepare_fake_quantized(module, name, config, calibration, reduce_range)
+
+
+@torch.no_grad()
+def convert_module(prepared: nn.Module) -> nn.Module:
+    """The deployable form of a prepared operator: integer kernels where they exist, else simulated.
+
+    Forward hooks and the training flag of `prepared` are carried over; `prepared` stays as it is.
+
+    Raises:
+        ModelError: `prepared` does not come from `prepare_module`.
+    """
+    converted: QuantizedOperator
+    if isinstance(prepared, LowPrecisionPrepared):
+        converted = LowPrecisionOperator(prepared.operator_name, prepared.config, prepared)
+    elif isinstance(prepared, FakeQuantized):
+        converted = _convert_fake_quantized(prepared)
+    else:
+        raise ModelError(f"module {type(prepared).__name__}: not prepared. Pass what prepare_module returned.")
+    hand_over(prepared, converted)
+    return converted
+
+
+def is_prepared(module: nn.Module) -> bool:
+    """Whether a module comes from `prepare_module`."""
+    return isinstance(module, PreparedOperator)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module comes from `convert_module`; it then has `config` and `simulated`."""
+    return isinstance(module, QuantizedOperator)
+
+
+def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
+    name, config, weight = prepared.operator_name, prepared.config, prepared.integer_weight()
+    scale, zero_point = prepared.weight_scale.clone(), prepared.weight_zero_point.clone()
+    bias = _copy(getattr(prepared, "bias", None))
+    smoothing = _copy(prepared.smoothing)
+    input_scale, input_zero_point = _copy(prepared.input_scale), _copy(prepared.input_zero_point)
+    if simulation_reason(name, config) is not None:
+        if scale.dim():
+            shape = [1] * weight.dim()
+            shape[prepared.operator.output_axis] = -1
+            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        return SimulatedOperator(
+            name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point
+        )
+    if name == "Embedding":
+        return QuantizedEmbedding(config, prepared, weight, scale, zero_point)
+    if name in ("Linear", "Conv1D"):
+        rows = weight.t().contiguous() if name == "Conv1D" else weight
+        return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point)
+    assert input_scale is not None
+    assert input_zero_point is not None
+    assert prepared.output_scale is not None
+    return QuantizedConvolution(
+        config,
+        prepared,
+        weight,
+        scale,
+        bias,
+        input_scale,
+        input_zero_point,
+        prepared.output_scale.clone(),
+        prepared.output_zero_point.clone(),
+    )
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()

@@ -1,0 +1,83 @@
+"""Rounding of activations, the same in every form of an operator.
+
+Integers are `clamp(round(x * (1 / scale) + zero_point))`, the product and the sum fused into one rounding. That is what
+torch's quantize kernels compute on x86, so the fake-quantized form and the fused kernels agree in every integer;
+`x / scale` rounded by itself would differ in about one element in 100,000.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SMALLEST_DYNAMIC_SCALE = 6.1e-5
+"""Scales found at run time are not smaller than this, as in torch's dynamic kernels."""
+
+
+def round_to_integers(x: Tensor, multiplier: Tensor, zero_point: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """Integer-valued float32 tensor of the shape of `x`.
+
+    Args:
+        x: float32.
+        multiplier: 1 / scale, 0-d or broadcastable; not 0-d where speed matters.
+        zero_point: float32, 0-d.
+        quant_min: smallest integer.
+        quant_max: largest integer.
+    """
+    return torch.addcmul(zero_point, x, multiplier).round_().clamp_(quant_min, quant_max)
+
+
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """The values an integer kernel sees, with the gradient of a clamp to the representable range.
+
+    Args:
+        x: float32.
+        scale: float32, 0-d.
+        zero_point: any dtype, 0-d.
+        quant_min: smallest integer.
+        quant_max: largest integer.
+    """
+    zero_point = zero_point.to(torch.float32)
+    with torch.no_grad():
+        integers = round_to_integers(x, scale.reciprocal(), zero_point, quant_min, quant_max)
+        quantized = integers.sub_(zero_point).mul_(scale)
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return quantized
+    clipped = torch.clamp(x, (quant_min - zero_point) * scale, (quant_max - zero_point) * scale)
+    return straight_through(clipped, quantized)
+
+
+def straight_through(value: Tensor, quantized: Tensor) -> Tensor:
+    """`quantized`, with the gradient of `value`."""
+    if not (torch.is_grad_enabled() and value.requires_grad):
+        return quantized
+    return value + (quantized - value).detach()
+
+
+def dynamic_parameters(x: Tensor, quant_min: int, quant_max: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a tensor from its own range, widened to hold zero.
+
+    Args:
+        x: float32, any shape.
+        quant_min: smallest integer.
+        quant_max: largest integer.
+        symmetric: zero point in the middle of the integers.
+
+    Returns:
+        (scale float32 0-d, zero point float32 0-d); a scale of at least `SMALLEST_DYNAMIC_SCALE`.
+
+    Source: ChooseQuantizationParams in ATen/native/quantized/cpu/QuantUtils.h.
+    """
+    if not torch.jit.is_tracing() and x.numel() == 0:  # type: ignore[attr-defined, no-untyped-call]
+        return x.new_ones(()), x.new_zeros(())
+    minimum, maximum = torch.aminmax(x.detach())
+    minimum, maximum = minimum.double().clamp(max=0.0), maximum.double().clamp(min=0.0)
+    levels = quant_max - quant_min
+    if symmetric:
+        scale = torch.maximum(-minimum, maximum) / max(levels / 2, 1.0)
+        zero_point = torch.full_like(scale, round((quant_min + quant_max) / 2))
+    else:
+        scale = (maximum - minimum) / levels
+        # An all-zero tensor has no scale; its zero point is the smallest integer.
+        zero_point = quant_min - (minimum / scale.clamp(min=1e-300)).round()
+    return scale.clamp(min=SMALLEST_DYNAMIC_SCALE).float(), zero_point.clamp(quant_min, quant_max).float()

@@ -1,0 +1,77 @@
+"""Any operator at any bit width, computed in float with integer values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
+from inc_autotune.torch_ext.modules.operators import OPERATORS
+from inc_autotune.torch_ext.modules.state import QuantizedOperator
+
+
+class SimulatedOperator(QuantizedOperator):
+    """The numbers of an integer operator for which there is no kernel; not faster than fp32.
+
+    The weight is stored as integers of 1 to 8 bits in a byte each and dequantized at every call; the input is
+    rounded to its integers and back. Runs, traces, exports and compiles on every device.
+
+    Args:
+        operator_name: key of `OPERATORS`.
+        config: integer weight; static, dynamic or weight_only.
+        source: the fp32 operator, for its attributes.
+        weight: int8 or uint8, in the layout of the operator.
+        weight_scale: float32, shaped to broadcast against `weight`, as is `weight_zero_point`.
+        weight_zero_point: int32.
+        bias: float32 or None.
+        smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
+        input_scale: float32 0-d; None: dynamic or weight_only.
+        input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
+    """
+
+    simulated = True
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero_point: Tensor
+    bias: Tensor | None
+    smoothing: Tensor | None
+    input_scale: Tensor | None
+    input_zero_point: Tensor | None
+
+    def __init__(
+        self,
+        operator_name: str,
+        config: OpConfig,
+        source: nn.Module,
+        weight: Tensor,
+        weight_scale: Tensor,
+        weight_zero_point: Tensor,
+        bias: Tensor | None,
+        smoothing: Tensor | None = None,
+        input_scale: Tensor | None = None,
+        input_zero_point: Tensor | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.operator_name = operator_name
+        for name in OPERATORS[operator_name].attributes:
+            setattr(self, name, getattr(source, name))
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scale", weight_scale)
+        self.register_buffer("weight_zero_point", weight_zero_point)
+        self.register_buffer("bias", bias)
+        self.register_buffer("smoothing", smoothing)
+        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("input_zero_point", input_zero_point)
+
+    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+        dtype = x.dtype if x.is_floating_point() else self.weight_scale.dtype
+        if x.is_floating_point():
+            x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
+            x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
+        weight = (self.weight.float() - self.weight_zero_point) * self.weight_scale
+        return OPERATORS[self.operator_name].compute(self, x, weight, self.bias, *arguments).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.operator_name} {list(self.weight.shape)}, {super().extra_repr()}"

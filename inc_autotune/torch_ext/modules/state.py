@@ -1,0 +1,107 @@
+"""How quantized operators keep their state: plain tensors are the truth, everything else is rebuilt from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.kernels import PackedWeight
+from inc_autotune.torch_ext.modules.prepared import describe
+
+_HOLDER = "_packed_holder"
+
+
+class _PackedHolder(nn.Module):
+    """Where `torch.jit.trace` finds a packed weight, and `torch.export` does not.
+
+    Tracing knows only objects that are attributes of a registered module. Exporting walks through `named_children` and
+    rejects a model in which it meets such an object, although no exported operator uses it.
+    """
+
+    def __init__(self, packed: PackedWeight) -> None:
+        super().__init__()
+        self.packed = packed
+        self.training = False
+
+
+class QuantizedOperator(nn.Module):
+    """Base of the converted operators.
+
+    A subclass registers its truth as persistent buffers, then calls `rebuild`, which derives python numbers,
+    non-persistent buffers and the packed weight. `rebuild` runs again whenever the truth may have changed: after
+    `load_state_dict`, `deepcopy`, unpickling and `.to()`. Derived state is never saved. Changing the dtype of a model
+    (`.half()`, `.to(torch.bfloat16)`) leaves scales and bias in the dtype they have, so that results stay the same.
+
+    Attributes:
+        config: how the operator is quantized.
+        simulated: True where it is computed in float, for want of a kernel.
+    """
+
+    config: OpConfig
+    simulated: bool = False
+
+    def __init__(self, config: OpConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def rebuild(self) -> None:
+        """Derive everything that is not a persistent buffer."""
+
+    def derive(self, name: str, tensor: Tensor | None) -> None:
+        """Keep a tensor computed from the buffers: it moves with the module but is not saved."""
+        self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def packed(self) -> PackedWeight | None:
+        """The weight in the layout of a kernel, where there is one for this machine."""
+        holder = self._modules.get(_HOLDER)
+        return None if holder is None else holder.packed
+
+    def keep_packed(self, packed: PackedWeight | None) -> None:
+        """Keep what `packed` returns."""
+        self._modules.pop(_HOLDER, None)
+        if packed is not None:
+            self._modules[_HOLDER] = _PackedHolder(packed)
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """None: the holder of the packed weight is not for other eyes."""
+        return iter(())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the weight holds numbers; False on the meta device."""
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        return not weight.is_meta
+
+    def extra_repr(self) -> str:
+        return f"{describe(self.config)}, simulated={self.simulated}"
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        super()._load_from_state_dict(*arguments, **keywords)
+        self.rebuild()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedOperator:
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        self.rebuild()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        derived = self._non_persistent_buffers_set
+        state["_modules"] = {}
+        state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in derived}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.rebuild()

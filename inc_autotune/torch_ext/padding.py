@@ -1,0 +1,51 @@
+"""Which positions of a batch are real, and which are padding whose outputs nobody reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.torch_ext.data import Batch, output_tensors
+from inc_autotune.torch_ext.readings import forward_signature
+
+
+def real_positions(model: nn.Module, batch: Batch) -> Tensor | None:
+    """A bool tensor [batch, sequence], true at real tokens; None where the model takes no padding mask.
+
+    Two conventions are known: `attention_mask` (transformers: 1 is real) and `*key_padding_mask` (torch: True is
+    padding).
+    """
+    for name, value in _named_inputs(model, batch).items():
+        if not isinstance(value, Tensor) or value.dim() != 2:
+            continue
+        if name == "attention_mask" and bool(((value == 0) | (value == 1)).all()):
+            return value.bool()
+        if name.endswith("key_padding_mask") and value.dtype == torch.bool:
+            return ~value
+    return None
+
+
+def real_outputs(output: Any, real: Tensor | None) -> Sequence[Tensor]:
+    """The floating-point tensors of a model's output, without the rows of padded positions.
+
+    The outputs at padding are never read, and their errors are erratic enough to drown those that matter.
+    """
+    tensors = output_tensors(output)
+    if real is None or not bool(real.any()):
+        return tensors
+    return [tensor[real] if tensor.shape[:2] == real.shape else tensor for tensor in tensors]
+
+
+def _named_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    signature = forward_signature(model)
+    if signature is None:
+        return dict(batch.kwargs)
+    bound = signature.bind_partial(*batch.args, **batch.kwargs).arguments
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            bound = {**bound, **bound.get(name, {})}
+    return dict(bound)

@@ -1,0 +1,175 @@
+"""Run a user's model without leaving a trace on it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Label = TypeVar("Label")
+
+# Batch-norm kernels write the running statistics although their schema does not say so.
+_UNDECLARED_WRITES = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4)}
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor of nested tuples, lists, mappings and dataclasses, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name, None))
+
+
+class AddressMap(Generic[Label]):
+    """Finds whose memory a tensor lies in, views into the middle included."""
+
+    def __init__(self, tensors: Iterable[tuple[Tensor, Label]]) -> None:
+        regions: dict[int, tuple[int, list[Label]]] = {}
+        for tensor, label in tensors:
+            start, size = _address(tensor), tensor.numel() * tensor.element_size()
+            if not start or not size:
+                continue
+            end, labels = regions.get(start, (start, []))
+            regions[start] = (max(end, start + size), [*labels, label])
+        self._starts = sorted(regions)
+        self._regions = regions
+
+    def find(self, tensor: Tensor) -> list[Label]:
+        """Labels of the region in which `tensor` starts; empty when there is none."""
+        address = _address(tensor)
+        index = bisect_right(self._starts, address) - 1
+        if index < 0:
+            return []
+        end, labels = self._regions[self._starts[index]]
+        return labels if address < end else []
+
+
+def _address(tensor: Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # meta, sparse and opaque tensors, uninitialized parameters
+        return 0
+
+
+@lru_cache(maxsize=4096)
+def _written_parameters(function: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    schema = getattr(function, "_schema", None)
+    if schema is None:
+        return (), ()
+    written = [(index, argument.name) for index, argument in enumerate(schema.arguments) if _is_written(argument)]
+    positions = {index for index, _ in written}
+    positions.update(_UNDECLARED_WRITES.get(function.overloadpacket.__name__, ()))
+    return tuple(sorted(positions)), tuple(name for _, name in written)
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def written_tensors(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among an operator's arguments that it changes in place."""
+    positions, names = _written_parameters(function)
+    if not positions and not names:
+        return []
+    values = [args[position] for position in positions if position < len(args)]
+    values += [kwargs[name] for name in names if name in kwargs]
+    return list(tensors_in(values))
+
+
+class _WriteGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps a copy of each protected tensor from just before the first write into it."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._protected = AddressMap((tensor, tensor) for tensor in tensors)
+        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for written in written_tensors(func, args, kwargs or {}):
+            for tensor in self._protected.find(written):
+                if id(tensor) not in self._saved:
+                    self._saved[id(tensor)] = (tensor, tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+    def restore(self) -> None:
+        for tensor, saved in self._saved.values():
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                tensor.copy_(saved)
+
+
+def _snapshot(values: dict[str, Any]) -> Callable[[], None]:
+    """Remember a dictionary's entries; the function returned puts them back."""
+    before = dict(values)
+
+    def restore() -> None:
+        if len(values) != len(before) or any(values.get(key, values) is not item for key, item in before.items()):
+            values.clear()
+            values.update(before)
+
+    return restore
+
+
+def _module_snapshots(model: nn.Module) -> list[Callable[[], None]]:
+    snapshots = []
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        snapshots.append(_snapshot(module.__dict__))
+        for name in ("_parameters", "_buffers", "_modules"):
+            snapshots.append(_snapshot(module.__dict__[name]))
+    return snapshots
+
+
+@contextmanager
+def attention_fast_path_disabled() -> Iterator[None]:
+    """Switch off torch's fused attention and encoder layers, process-wide, for the duration of the block."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def untouched(model: nn.Module, *inputs: Any) -> Iterator[None]:
+    """Undo, on leaving, what forward passes inside the block change, whatever happens there.
+
+    Covered: parameters, buffers and input tensors written in place (each is copied only when it is first written),
+    attributes set or replaced on modules, buffers registered, the random generators, and the switch of torch's fused
+    attention fast path, which is off inside the block: it reads the weights of Linear modules without calling them,
+    and refuses padded batches once a hook is attached. Objects that a model changes in its own way (a list it appends
+    to) are not.
+
+    Args:
+        model: the model that is run inside the block, without gradients.
+        inputs: what it is run on, any nesting of tensors.
+    """
+    guard = _WriteGuard([*model.parameters(), *model.buffers(), *tensors_in(inputs)])
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"}
+    snapshots = _module_snapshots(model)
+    try:
+        with torch.random.fork_rng(sorted(devices)), attention_fast_path_disabled(), torch.no_grad(), guard:
+            yield
+    finally:
+        for restore in snapshots:
+            restore()
+        guard.restore()

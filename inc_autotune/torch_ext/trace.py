@@ -1,0 +1,224 @@
+"""How the operators of a model hang together, found by running it once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from inc_autotune.torch_ext.data_flow import Operation, Value, readers_through_views
+from inc_autotune.torch_ext.operator_calls import CallRecord, record_calls
+
+KEPT = "output"
+_LAST_CHANNEL = frozenset({"Linear", "Conv1D"})
+_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class OperatorTrace:
+    """One quantizable operator as it ran.
+
+    Args:
+        name: as in `named_modules`.
+        type: `Linear`, `Conv2d` ...
+        calls: times it was called in one forward pass.
+        input_shape: of the first call.
+        output_shape: of the first call.
+    """
+
+    name: str
+    type: str
+    calls: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelTrace:
+    """What one forward pass tells about a model's quantizable operators.
+
+    Args:
+        operators: quantizable and run, in the order of their first calls.
+        groups: operators that read the same tensor and so share one smoothing scale and one range; those called several
+            times on different tensors join groups. Every operator is in exactly one; the first one leads.
+        batch_norms: convolution -> BatchNorm that can be folded into it.
+        relu_outputs: convolutions whose output, after a folded BatchNorm, is read by nothing but ReLUs.
+        output_groups: convolution -> leader of the one group that alone reads its output, after BatchNorm and ReLU.
+        consumers: group leader -> what else reads the group's input: module names, `aten.add` ..., `output`
+            when the model returns or stores it.
+        skipped: operator -> why it cannot be quantized.
+    """
+
+    operators: dict[str, OperatorTrace]
+    groups: tuple[tuple[str, ...], ...]
+    batch_norms: dict[str, str]
+    relu_outputs: frozenset[str]
+    output_groups: dict[str, str]
+    consumers: dict[str, tuple[str, ...]]
+    skipped: dict[str, str]
+
+
+def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
+    """Run `model` once and describe its quantizable operators.
+
+    The model is left as it was: hooks are removed, buffers and inputs written by the pass are restored. It runs
+    without gradients and without torch's fused attention fast path, as the quantized model will.
+
+    Args:
+        model: in evaluation mode.
+        args: positional example inputs, on the model's device.
+        kwargs: keyword example inputs.
+
+    Raises:
+        ModelError: a parameter is not initialized yet (lazy modules).
+        Exception: whatever the model itself raises on these inputs.
+    """
+    record = record_calls(model, tuple(args), dict(kwargs or {}))
+    return _analyse(record, dict(model.named_modules()))
+
+
+def _analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace:
+    order = [name for name in record.calls if name in record.types]
+    opaque = {*record.types, *record.skipped}
+    groups, roots = _input_groups(record, order, opaque)
+    leaders = {name: group[0] for group in groups for name in group}
+    batch_norms: dict[str, str] = {}
+    relu_outputs: set[str] = set()
+    output_groups: dict[str, str] = {}
+    for name in order:
+        output = record.only_output(name)
+        if output is None or not record.types[name].startswith(_CONVOLUTIONS):
+            continue
+        batch_norm = _foldable_batch_norm(output, record, modules, modules[name])
+        if batch_norm is not None:
+            batch_norms[name] = batch_norm
+            output = record.only_output(batch_norm) or output
+        rectified = _rectified(output, opaque)
+        if rectified is not None:
+            relu_outputs.add(name)
+        outputs = [output] if rectified is None else rectified
+        leader = _only_group(outputs[0], leaders, opaque) if len(outputs) == 1 else None
+        if leader is not None:
+            output_groups[name] = leader
+    return ModelTrace(
+        operators={name: _operator(name, record) for name in order},
+        groups=groups,
+        batch_norms=batch_norms,
+        relu_outputs=frozenset(relu_outputs),
+        output_groups=output_groups,
+        consumers={group[0]: _other_readers(group, roots[group[0]], opaque) for group in groups},
+        skipped=record.skipped,
+    )
+
+
+def _operator(name: str, record: CallRecord) -> OperatorTrace:
+    calls = record.calls[name]
+    first_input, first_output = calls[0].input_value, calls[0].output_value
+    return OperatorTrace(
+        name=name,
+        type=record.types[name],
+        calls=len(calls),
+        input_shape=first_input.shape if first_input is not None else (),
+        output_shape=first_output.shape if first_output is not None else (),
+    )
+
+
+def _input_groups(
+    record: CallRecord, order: list[str], opaque: Collection[str]
+) -> tuple[tuple[tuple[str, ...], ...], dict[str, list[Value]]]:
+    """Join operators that read the same tensor in the same channel layout; also the group inputs by leader."""
+    parent = {name: name for name in order}
+    position = {name: index for index, name in enumerate(order)}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    first_reader: dict[tuple[Value, bool], str] = {}
+    operator_roots: dict[str, list[Value]] = {}
+    for name in order:
+        kind = record.types[name]
+        by_last = kind in _LAST_CHANNEL
+        for call in record.calls[name]:
+            if call.input_value is None:
+                continue
+            root = _root(call.input_value, by_last, opaque)
+            operator_roots.setdefault(name, []).append(root)
+            if kind == "Embedding":  # indices have no range: each table stands alone
+                continue
+            reader = first_reader.setdefault((root, by_last), name)
+            left, right = sorted((find(reader), find(name)), key=position.__getitem__)
+            parent[right] = left
+    members: dict[str, list[str]] = {}
+    for name in order:
+        members.setdefault(find(name), []).append(name)
+    roots = {
+        leader: list(dict.fromkeys(root for name in group for root in operator_roots.get(name, [])))
+        for leader, group in members.items()
+    }
+    return tuple(tuple(group) for group in members.values()), roots
+
+
+def _root(value: Value, by_last: bool, opaque: Collection[str]) -> Value:
+    """The tensor that `value` is a view of, as long as channels stay where they are."""
+    while value.producer is not None and value.producer.is_view and value.producer.scope not in opaque:
+        if value.producer.layout != "same" and not (by_last and value.producer.layout == "last"):
+            break
+        value = value.producer.inputs[0]
+    return value
+
+
+def _foldable_batch_norm(
+    output: Value, record: CallRecord, modules: Mapping[str, nn.Module], convolution: nn.Module
+) -> str | None:
+    """Name of the BatchNorm that alone reads a convolution's output and can be folded into its weight."""
+    scopes = {operation.scope for operation in output.readers}
+    name = scopes.pop() if len(scopes) == 1 else None
+    if name is None or output.kept:
+        return None
+    module = modules[name]
+    calls = record.calls.get(name, [])
+    if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
+        return None
+    if module.training or module.running_mean is None or _unfit_batch_norm(module):
+        return None
+    if len(calls) != 1 or calls[0].input_value is not output or calls[0].output_value is None:
+        return None
+    return name if module.num_features == convolution.out_channels else None
+
+
+def _unfit_batch_norm(module: nn.Module) -> bool:
+    return bool("forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _rectified(output: Value, opaque: Collection[str]) -> list[Value] | None:
+    """Outputs of the ReLUs that are the only readers of `output`; None when something else reads it or nothing does."""
+    readers = [operation for _, operation in readers_through_views(output, opaque)]
+    operations = [operation for operation in readers if operation is not None and operation.is_rectifier]
+    if not operations or len(operations) != len(readers):
+        return None
+    return [value for operation in dict.fromkeys(operations) for value in operation.outputs]
+
+
+def _only_group(output: Value, leaders: Mapping[str, str], opaque: Collection[str]) -> str | None:
+    found: set[str | None] = set()
+    for _, operation in readers_through_views(output, opaque):
+        scope = operation.scope if operation is not None else None
+        found.add(leaders.get(scope) if scope is not None else None)
+    return found.pop() if len(found) == 1 else None
+
+
+def _other_readers(group: tuple[str, ...], roots: list[Value], opaque: Collection[str]) -> tuple[str, ...]:
+    names = [_reader_name(operation) for root in roots for _, operation in readers_through_views(root, opaque)]
+    return tuple(name for name in dict.fromkeys(names) if name not in group)
+
+
+def _reader_name(operation: Operation | None) -> str:
+    if operation is None:
+        return KEPT
+    return operation.scope or operation.name
