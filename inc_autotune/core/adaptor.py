@@ -73,6 +73,10 @@ class Adaptor(ABC):
         """Operators that cannot be quantized, each with the reason."""
         return {}
 
+    def fp32_reason(self, model: Any, name: str, config: OpConfig) -> str | None:
+        """Why an operator should stay in fp32 although it could have this configuration; None where it is worth it."""
+        return None
+
     def operator_type(self, model: Any, name: str) -> str:
         """The type of an operator named by `skipped`."""
         return "unknown"

@@ -209,7 +209,7 @@ class ActivationStatistics:
             raise CalibrationError(
                 f"{self.name}: NaN or infinity in the activation of shape {shape}, first in channel "
                 f"{int(np.argmin(finite))}, after {self.count} tokens.\n"
-                "The fp32 model itself produces it on this calibration batch: check the data, or exclude the operator."
+                "The fp32 model itself produces it on this calibration batch: check the data and the weights before it."
             )
 
     def _seen(self, value: Array | None) -> Array:

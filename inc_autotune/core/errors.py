@@ -48,7 +48,7 @@ class EvaluationError(AutotuneError, RuntimeError):
 
     Attributes:
         partial_result: a `TuningResult` with every finished trial and the best model so far
-            (`partial_result.model`), or None when the fp32 baseline itself failed.
+            (`partial_result.model`), or None when no candidate was finished.
     """
 
     def __init__(self, message: str, partial_result: Any = None) -> None:

@@ -60,6 +60,17 @@ class Trial:
         }
 
 
+def check_storage(storage: str | None) -> None:
+    """Open a storage once, before a long run depends on it.
+
+    Raises:
+        ArgumentError: it cannot be opened.
+    """
+    if storage is not None:
+        with _storage_errors(storage), _quiet_optuna():
+            optuna.storages.get_storage(storage)
+
+
 class History:
     """The trials of one tuning run."""
 
@@ -73,22 +84,14 @@ class History:
         Raises:
             ArgumentError: the storage cannot be opened.
         """
-        try:
-            with _quiet_optuna():
-                study = optuna.create_study(
-                    storage=storage,
-                    study_name=name,
-                    direction="maximize" if higher_is_better else "minimize",
-                    sampler=optuna.samplers.RandomSampler(seed=0),
-                    load_if_exists=True,
-                )
-        except Exception as error:
-            if storage is None:
-                raise
-            raise ArgumentError(
-                f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
-                "'sqlite:///run.db', or None to keep the trials in memory."
-            ) from error
+        with _storage_errors(storage), _quiet_optuna():
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="maximize" if higher_is_better else "minimize",
+                sampler=optuna.samplers.RandomSampler(seed=0),
+                load_if_exists=True,
+            )
         history = cls(study)
         if history.trials():
             logger.info("study %s: resuming with %d finished trials", name, len(history.trials()))
@@ -140,6 +143,20 @@ def _thaw(frozen: FrozenTrial) -> Trial:
         seconds=attributes["seconds"],
         speedup=attributes["speedup"],
     )
+
+
+@contextmanager
+def _storage_errors(storage: str | None) -> Iterator[None]:
+    """Whatever a database driver raises, as an error that names the argument."""
+    try:
+        yield
+    except Exception as error:
+        if storage is None:
+            raise
+        raise ArgumentError(
+            f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
+            "'sqlite:///run.db', or None to keep the trials in memory."
+        ) from error
 
 
 @contextmanager

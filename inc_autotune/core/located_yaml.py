@@ -52,7 +52,9 @@ def load_yaml(path: Path, source: str | None = None) -> Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CapabilityError(f"{source}: the file cannot be read: {reason}.") from error
+        raise CapabilityError(
+            f"{source}: the file cannot be read: {reason}. Give capability= the path of a YAML file, or a dict."
+        ) from error
     lines: dict[Steps, int] = {}
     try:
         loader = yaml.SafeLoader(text)

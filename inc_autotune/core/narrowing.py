@@ -32,6 +32,7 @@ def narrow_options(
     approach: str = "auto",
     excluded_precisions: Collection[str] = (),
     include_weight_only: bool = False,
+    warn: bool = True,
 ) -> dict[Operator, tuple[OpConfig, ...]]:
     """Keep the options that the user's arguments allow.
 
@@ -56,6 +57,7 @@ def narrow_options(
         approach: "auto" (static, then dynamic), "static", "dynamic" or "weight_only".
         excluded_precisions: dtypes that no weight and no activation may have.
         include_weight_only: keep weight-only options after the others, under any approach.
+        warn: whether to warn of patterns that match nothing.
 
     Returns:
         The same operators in the same order; the last option of each is fp32. `options` is not changed.
@@ -74,7 +76,7 @@ def narrow_options(
     for argument, index, pattern, rule in rules:
         matched = [operator for operator in options if re.fullmatch(pattern, operator[index])]
         place = f"{argument}[{pattern!r}]"
-        if not matched:
+        if not matched and warn:
             _warn_unmatched(place, pattern, [operator[index] for operator in options])
         _check_offered(place, rule, [option for operator in matched for option in options[operator]])
         for operator in matched:

@@ -66,6 +66,7 @@ def build_result(
     model: Any,
     candidate: Any,
     options: Mapping[OperatorKey, Sequence[OpConfig]],
+    fp32_reasons: Mapping[str, str],
     space: TuningSpace,
     assignment: Assignment,
     trial: Trial | None,
@@ -78,7 +79,7 @@ def build_result(
     phases: dict[str, float],
 ) -> TuningResult:
     """Put together what the phases of a run found."""
-    operators = _operators(adaptor, model, options, space, assignment, trial, ranks)
+    operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, trial, ranks)
     sizes = adaptor.model_size(model), adaptor.model_size(candidate)
     calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
     configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
@@ -121,6 +122,7 @@ def _operators(
     adaptor: Adaptor,
     model: Any,
     options: Mapping[OperatorKey, Sequence[OpConfig]],
+    fp32_reasons: Mapping[str, str],
     space: TuningSpace,
     assignment: Assignment,
     trial: Trial | None,
@@ -134,7 +136,7 @@ def _operators(
         unit = unit_of.get(name)
         config = assignment.by_unit[unit.name] if unit else FP32
         if unit is None:
-            reason = _why_no_choice(offered)
+            reason = fp32_reasons.get(name) or _why_no_choice(offered)
         elif config.is_quantized:
             reason = "" if trial is None or trial.met else "best score found"
         else:

@@ -10,12 +10,15 @@ from array_api_compat import array_namespace
 
 from inc_autotune.core.adaptor import Adaptor
 
+LARGEST_OUTPUT = 1e15
+"""What is larger stands for "masked out" (minus infinity, the smallest float): its error says nothing."""
+
 
 def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
     """Squared error over squared reference, averaged over the output tensors.
 
     Args:
-        reference: the fp32 model's outputs, float arrays.
+        reference: the fp32 model's outputs, float arrays; elements beyond `LARGEST_OUTPUT` are not compared.
         outputs: the candidate's, in the same order and of the same shapes.
 
     Returns:
@@ -24,7 +27,12 @@ def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
     errors = []
     for expected, actual in zip(reference, outputs, strict=True):
         xp = array_namespace(expected)
-        difference = xp.astype(actual, expected.dtype) - expected
+        actual = xp.astype(actual, expected.dtype)
+        compared = xp.abs(expected) <= LARGEST_OUTPUT
+        if not bool(xp.all(compared)):
+            nothing = xp.zeros_like(expected)
+            expected, actual = xp.where(compared, expected, nothing), xp.where(compared, actual, nothing)
+        difference = actual - expected
         power = float(xp.sum(expected * expected))
         error = float(xp.sum(difference * difference)) / max(power, 1e-30)
         errors.append(error if math.isfinite(error) else math.inf)

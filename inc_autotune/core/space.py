@@ -137,6 +137,11 @@ def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Itera
     for (name, op_type), configs in options.items():
         if any(config.is_quantized for config in configs):
             members_of.setdefault((grouped.get(name, name), tuple(configs)), []).append((name, op_type))
+    if not options:
+        raise ModelError(
+            "model: nothing to quantize: it has no operator of a type in the capability, or none with float32 weights "
+            "that runs. Check the model, or extend capability."
+        )
     if not members_of:
         raise ModelError(
             f"model: nothing to quantize: none of its {len(options)} operators of a known type may become an integer "

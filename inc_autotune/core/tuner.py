@@ -13,9 +13,9 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.capability import narrow_options
 from inc_autotune.core.criterion import Goal, checked_score
-from inc_autotune.core.errors import EvaluationError, QuantizationError
-from inc_autotune.core.history import History, Trial
-from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.errors import AutotuneError, EvaluationError, QuantizationError
+from inc_autotune.core.history import History, Trial, check_storage
+from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.outcome import build_result, choose_best
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.result import TuningResult
@@ -56,6 +56,9 @@ def tune(
         AutotuneError: bad input, found as early as it can be.
         EvaluationError: the evaluation raised or returned no number; `.partial_result` keeps what was found.
     """
+    # What the user asked for and cannot have is known before the model runs.
+    check_storage(arguments.storage)
+    build_space(_allowed_options(_offered_options(adaptor, model), arguments))
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
         samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)
@@ -82,8 +85,10 @@ class _Run:
         sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
         self.sampling_sizes = tuple(dict.fromkeys(sizes))
         self.offered = _offered_options(adaptor, model)
-        options = _allowed_options(self.offered, arguments)
-        self.space: TuningSpace = build_space(options, adaptor.groups(model))
+        options = _allowed_options(self.offered, arguments, warn=False)
+        self.fp32_reasons = _fp32_reasons(adaptor, model, options)
+        chosen = {operator: (FP32,) if operator[0] in self.fp32_reasons else each for operator, each in options.items()}
+        self.space: TuningSpace = build_space(chosen, adaptor.groups(model))
         self.plans: tuple[SmoothingPlan, ...] = ()
         self.goal: Goal | None = None
         self.history = History.open(
@@ -129,10 +134,13 @@ class _Run:
             self.evaluations += 1
             try:
                 score = checked_score(evaluate(self.model), "the fp32 model")
-            except EvaluationError:
+            except AutotuneError:
                 raise
             except Exception as error:
-                raise EvaluationError(f"eval_func raised {type(error).__name__} on the fp32 model: {error}") from error
+                raise EvaluationError(
+                    f"eval_func raised {type(error).__name__} on the fp32 model: {error}. The model was passed as it "
+                    "is: eval_func(model) must run by itself."
+                ) from error
         self.history.baseline = score
         return score
 
@@ -200,12 +208,15 @@ class _Run:
             message = (
                 str(error)
                 if isinstance(error, EvaluationError)
-                else (f"eval_func raised {type(error).__name__} in trial {trial.number + 1} ({trial.label}): {error}")
+                else (f"eval_func raised {type(error).__name__} in trial {trial.number + 1} ({trial.label}): {error}.")
             )
-            raise EvaluationError(
-                f"{message} The finished trials and the best model so far are in this exception's .partial_result.",
-                self._partial_result(),
-            ) from error
+            partial_result = self._partial_result()
+            kept = (
+                "No trial was finished before it."
+                if partial_result is None
+                else "The finished trials and the best model so far are in this exception's .partial_result."
+            )
+            raise EvaluationError(f"{message} {kept}", partial_result) from error
         met = goal.met(score)
         trial = replace(trial, state="complete", score=score, met=met)
         if met and self.arguments.tuning_time > 0:
@@ -256,6 +267,7 @@ class _Run:
             model=self.model,
             candidate=candidate,
             options=self.offered,
+            fp32_reasons=self.fp32_reasons,
             space=self.space,
             assignment=assignment,
             trial=trial,
@@ -291,7 +303,7 @@ def _offered_options(adaptor: Adaptor, model: Any) -> dict[OperatorKey, tuple[Op
 
 
 def _allowed_options(
-    offered: Mapping[OperatorKey, tuple[OpConfig, ...]], arguments: AutotuneArguments
+    offered: Mapping[OperatorKey, tuple[OpConfig, ...]], arguments: AutotuneArguments, *, warn: bool = True
 ) -> Mapping[OperatorKey, tuple[OpConfig, ...]]:
     """What the user's rules leave of the capability."""
     return narrow_options(
@@ -301,4 +313,15 @@ def _allowed_options(
         approach=arguments.approach,
         excluded_precisions=arguments.excluded_precisions,
         include_weight_only=arguments.objective == "modelsize",
+        warn=warn,
     )
+
+
+def _fp32_reasons(adaptor: Adaptor, model: Any, options: Mapping[OperatorKey, tuple[OpConfig, ...]]) -> dict[str, str]:
+    """Operators whose default the adaptor advises against, with its reason."""
+    reasons = {
+        name: adaptor.fp32_reason(model, name, configs[0])
+        for (name, _), configs in options.items()
+        if configs[0].is_quantized
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}

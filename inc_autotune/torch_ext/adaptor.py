@@ -28,19 +28,20 @@ from inc_autotune.torch_ext.calibration import (
     collect,
     collect_from_function,
 )
-from inc_autotune.torch_ext.data import Batch, calibration_batches, run
+from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
 from inc_autotune.torch_ext.measurement import interleaved_medians, weight_bytes
 from inc_autotune.torch_ext.modules import (
     OperatorCalibration,
     convert_module,
+    is_quantized,
     operator_type,
     prepare_module,
     simulation_reason,
 )
 from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, linear_weight, operator_calibrations
 from inc_autotune.torch_ext.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.surgery import replace_modules, shared_copy
+from inc_autotune.torch_ext.surgery import own_buffers, replace_modules, shared_copy
 from inc_autotune.torch_ext.trace import ModelTrace, trace_model
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
@@ -59,19 +60,21 @@ class TorchAdaptor(Adaptor):
 
     Args:
         capability: the user's framework YAML or dict; None: the one shipped.
-        example_inputs: inputs for measuring speed; None: the first calibration samples.
+        example_inputs: inputs for measuring speed, in any form a loader's item may have; None: the first
+            calibration samples.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
             operator can only be calibrated by minmax.
     """
 
     framework = "pytorch"
 
-    def __init__(self, capability: Any = None, example_inputs: Batch | None = None, *, histogram: bool = False) -> None:
+    def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(DEFAULT_CAPABILITY, version, capability)
         self.reduce_range = kernels.needs_reduced_range()
         self._histogram = histogram or self.capability.default_needs_histogram
-        self._example_inputs = example_inputs
+        self._given_example = example_inputs
+        self._example: Batch | None = None
         self._trace: ModelTrace | None = None
         self._base = nn.Module()
         self._snapshots: dict[int, Statistics] = {}
@@ -111,8 +114,18 @@ class TorchAdaptor(Adaptor):
     def skipped(self, model: nn.Module) -> Mapping[str, str]:
         if self._trace is None:
             return {}
-        reasons = {name: kernels.fp32_reason(model.get_submodule(name)) for name in self._trace.operators}
-        return {**self._trace.skipped, **{name: reason for name, reason in reasons.items() if reason is not None}}
+        without = {
+            name: f"no entry for {each.type} in the capability"
+            for name, each in self._trace.operators.items()
+            if not self.capability.options(each.type)
+        }
+        return {**self._trace.skipped, **without}
+
+    def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:
+        """Of operators whose integer kernel is no gain; one that is simulated was asked for and needs none."""
+        if self.is_simulated(name, config):
+            return None
+        return kernels.fp32_reason(model.get_submodule(name))
 
     def operator_type(self, model: nn.Module, name: str) -> str:
         return type(model.get_submodule(name)).__name__
@@ -138,6 +151,9 @@ class TorchAdaptor(Adaptor):
     # One pass over the data
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        if self._given_example is not None:
+            self._example = example_batch(self._given_example, model)
+
         def start(first: Batch) -> Collector:
             self._trace = trace_model(model, first.args, first.kwargs)
             self._base = base_model(model, self._trace.batch_norms)
@@ -195,7 +211,7 @@ class TorchAdaptor(Adaptor):
             return converted_model(prepared.eval())
         configs, calibrations = self._calibrated(tune_cfg)
         replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
-        return replace_modules(shared_copy(self._base), replacements)
+        return replace_modules(own_buffers(shared_copy(self._base)), replacements)
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
@@ -250,11 +266,15 @@ class TorchAdaptor(Adaptor):
         return outputs
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float]:
-        batch = self._example_inputs
+        batch = self._example
         if batch is None:
             first = self._held_out.batches[0]
             batch = first.slice(0, min(first.size, MEASURED_SAMPLES))
-        return interleaved_medians(models, batch)
+        # A forward pass may leave something on the module, so the user's own model is not the one that is timed.
+        copies = [
+            model if any(map(is_quantized, model.modules())) else own_buffers(shared_copy(model)) for model in models
+        ]
+        return interleaved_medians(copies, batch)
 
     def model_size(self, model: nn.Module) -> int:
         return weight_bytes(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from inc_autotune.core.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import CalibrationFunction, TorchAdaptor
 from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
-from inc_autotune.torch_ext.data import example_batch
+from inc_autotune.torch_ext.items import iterable_loader
 from inc_autotune.torch_ext.metric import check_evaluation_arguments
 from inc_autotune.torch_ext.model_check import check_model
-from inc_autotune.torch_ext.modules import is_prepared, operator_type
-from inc_autotune.torch_ext.operator_calibration import calibration_from_recipe
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized, operator_type
+from inc_autotune.torch_ext.operator_calibration import calibration_from_recipe, linear_weight
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,11 @@ def autotune(
     _check_supported(arguments)
     evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric)
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
-    example = None if example_inputs is None else example_batch(example_inputs, model)
-    adaptor = TorchAdaptor(capability, example, histogram=arguments.needs_histogram)
+    adaptor = TorchAdaptor(capability, example_inputs, histogram=arguments.needs_histogram)
     try:
-        tuned = tune(adaptor, model, calibration, _without_gradients(evaluate), arguments)
+        # A DataLoader draws from the global generator, even where it does not shuffle.
+        with torch.random.fork_rng(devices=[]):
+            tuned = tune(adaptor, model, calibration, _without_gradients(evaluate), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:
             _attach(error.partial_result.model, error.partial_result, error.partial_result.recipe)
@@ -150,18 +152,20 @@ def convert(tuned: nn.Module) -> nn.Module:
         tuned: what `autotune` or `apply_recipe` returned, perhaps fine-tuned since. It is not changed.
 
     Returns:
-        A model that shares nothing with `tuned`: it can be called, deep-copied, pickled, traced with
+        A model in eval mode that shares nothing with `tuned`: it can be called, deep-copied, pickled, traced with
         `torch.jit.trace`, exported with `torch.export` and compiled with `torch.compile`.
 
     Raises:
         ArgumentError: `tuned` is not a tuned model.
     """
-    if not isinstance(tuned, nn.Module) or not any(is_prepared(module) for module in tuned.modules()):
+    modules = list(tuned.modules()) if isinstance(tuned, nn.Module) else []
+    if not any(map(is_prepared, modules)):
+        state = "that is converted already" if any(map(is_quantized, modules)) else "without tuned operators"
         raise ArgumentError(
-            f"tuned: a {type(tuned).__name__} without tuned operators. Allowed: what autotune() or apply_recipe() "
-            "returned, not yet converted."
+            f"tuned: a {type(tuned).__name__} {state}. Allowed: what autotune() or apply_recipe() returned."
         )
-    return _attach(converted_model(tuned), getattr(tuned, "tuning_result", None), getattr(tuned, "tuning_recipe", None))
+    converted = converted_model(tuned).eval()
+    return _attach(converted, getattr(tuned, "tuning_result", None), getattr(tuned, "tuning_recipe", None))
 
 
 def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
@@ -175,10 +179,17 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
         The tuned model, ready for `convert`.
 
     Raises:
+        ArgumentError: `model` is not a model, or `recipe` not a recipe.
+        ModelError: the model is not an fp32 model in eval mode.
         RecipeError: the recipe is for another framework, or names operators the model does not have.
     """
     check_model(model)
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if isinstance(recipe, str | PathLike):
+        recipe = Recipe.load(recipe)
+    if not isinstance(recipe, Recipe):
+        raise ArgumentError(
+            f"recipe: a {type(recipe).__name__}. Allowed: tuned.tuning_result.recipe, or the path of a recipe in YAML."
+        )
     return _attach(build_from_recipe(model, recipe), None, recipe)
 
 
@@ -188,7 +199,9 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
         raise RecipeError(f"recipe: is for {recipe.framework!r}, not {TorchAdaptor.framework!r}.")
     modules = dict(model.named_modules())
     quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
-    unmatched = [name for name, each in quantized.items() if operator_type(modules.get(name, model)) != each.type]
+    unmatched = [
+        name for name, each in quantized.items() if name not in modules or operator_type(modules[name]) != each.type
+    ]
     if unmatched:
         raise RecipeError(
             f"recipe: {len(unmatched)} of its {len(quantized)} quantized operators are not in the model or of another "
@@ -199,8 +212,20 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
         for name, each in recipe.operators.items()
         if "batch_norm" in each.calibration
     }
+    missing = [name for pair in batch_norms.items() for name in pair if name not in modules]
+    if missing:
+        raise RecipeError(
+            f"recipe: {missing[0]!r} is not in the model. Is it the same model, its batch norms not folded?"
+        )
     configs: dict[str, OpConfig] = {name: each.config for name, each in quantized.items()}
     calibrations = {name: calibration_from_recipe(each.calibration, recipe.arrays) for name, each in quantized.items()}
+    for name, calibration in calibrations.items():
+        features = None if calibration.smoothing is None else linear_weight(modules[name]).shape[1]
+        if calibration.smoothing is not None and calibration.smoothing.numel() != features:
+            raise RecipeError(
+                f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.numel()} in the "
+                "recipe. Is it the same model?"
+            )
     reduce_range = any(each.calibration.get("reduce_range") for each in quantized.values())
     return prepared_model(base_model(model, batch_norms), configs, calibrations, reduce_range=reduce_range)
 
@@ -215,13 +240,17 @@ def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:
 def _check_supported(arguments: AutotuneArguments) -> None:
     if arguments.device != "cpu":
         raise ArgumentError(
-            f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only."
+            f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only. Leave it out."
         )
     smoothquant = arguments.smoothquant_args
     if smoothquant is not None and smoothquant.auto_alpha_args.enable_blockwise_loss:
         raise ArgumentError(
             "smoothquant_args['auto_alpha_args']['enable_blockwise_loss']=True: not available for PyTorch in this "
             "version. Leave it False: layer-wise alphas are compared with global ones at the model's output."
+        )
+    if smoothquant is not None and smoothquant.folding:
+        logger.warning(
+            "smoothquant_args: 'folding' has no effect for PyTorch: scales are part of the quantizer and cost nothing"
         )
 
 
@@ -239,6 +268,7 @@ def _calibration_source(
             logger.warning("calib_func is given, so calib_dataloader is not read")
         return CalibrationFunction(calib_func)
     if calib_dataloader is not None:
+        iterable_loader(calib_dataloader, "calib_dataloader")
         return calib_dataloader
     if arguments.approach in ("dynamic", "weight_only") and example_inputs is not None:
         return [example_inputs]

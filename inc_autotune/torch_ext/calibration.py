@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from inc_autotune.core.calibration import ActivationStatistics
-from inc_autotune.core.errors import DataError
+from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.items import describe
 from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.probe import untouched
 from inc_autotune.torch_ext.trace import ModelTrace
 
 SAMPLED_ROWS = 128
@@ -168,20 +170,33 @@ def collect(
         Statistics by sampling size; of all samples under their number, where there are fewer than asked for.
 
     Raises:
-        DataError: there is no batch.
+        DataError: there is no batch, or the model fails on one.
         CalibrationError: an activation is not finite.
     """
     snapshots: dict[int, Statistics] = {}
-    with collector.installed(model):
+    with untouched(model), collector.installed(model):
         for batch in _cut(batches, sorted(sizes)):
             collector.begin_batch()
-            collector.end_batch(model, batch, run(model, batch))
+            collector.end_batch(model, batch, _checked_run(model, batch, collector.samples))
             if collector.samples in sizes:
                 snapshots[collector.samples] = collector.statistics.copy()
     if collector.samples == 0:
         raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
     snapshots.setdefault(collector.samples, collector.statistics)
     return snapshots
+
+
+def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
+    try:
+        return run(model, batch)
+    except (AutotuneError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model raises on inputs that are not its own
+        given = describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
+        raise DataError(
+            f"calib_dataloader: the model fails on the batch {given}, which comes after {samples} samples: "
+            f"{type(error).__name__}: {error}\nGive all batches the form and the feature shapes of the first one."
+        ) from error
 
 
 @torch.no_grad()
@@ -220,6 +235,7 @@ def collect_from_function(
             if not starting:
                 collectors[0].end_batch(module, Batch.of(args, kwargs), output)
 
+        stack.enter_context(untouched(model))
         stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.callback(model.register_forward_hook(after, with_kwargs=True).remove)
         calib_func(model)

@@ -139,7 +139,7 @@ def _batches(
     empty = True
     for raw in loader:
         empty = False
-        check_item(raw)
+        check_item(raw, argument)
         item = to_torch(raw, device)
         if reading is None:
             reading = _choose_reading(item, model, argument, need_label)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, DataError
 
 ALLOWED_ITEMS = (
@@ -36,7 +37,13 @@ def iterable_loader(loader: Any, argument: str) -> Iterable[Any]:
         hint = " Put it into a list to give a single batch." if not isinstance(loader, (str, bytes)) else ""
         raise ArgumentError(f"{argument} is {describe(loader)}, one object. Allowed: {ALLOWED_LOADERS}.{hint}")
     if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-        raise ArgumentError(f"{argument}={loader!r} cannot be iterated over. Allowed: {ALLOWED_LOADERS}.")
+        hint = (
+            " A function that scores a model goes to eval_func=, one that runs it on data to calib_func=; call a "
+            "function that makes a generator, and pass what it returns."
+            if callable(loader)
+            else ""
+        )
+        raise ArgumentError(f"{argument}={shown(loader)} cannot be iterated over. Allowed: {ALLOWED_LOADERS}.{hint}")
     return loader  # type: ignore[no-any-return]
 
 
@@ -56,15 +63,19 @@ def _collate_samples(samples: list[Any]) -> Any:
     return default_collate(samples)
 
 
-def check_item(item: Any) -> None:
+def check_item(item: Any, argument: str = "The loader") -> None:
     """Refuse what no reading can turn into inputs, with a message that says what is allowed.
+
+    Args:
+        item: what the loader yielded.
+        argument: the loader's argument, for the message.
 
     Raises:
         DataError: the item is empty, or is or holds plain numbers, text or objects where tensors are expected.
     """
     first = _first_input(item)
     if first is not None:
-        raise DataError(f"The loader yields {describe(item)}: {first}. Allowed: {ALLOWED_ITEMS}.")
+        raise DataError(f"{argument} yields {describe(item)}: {first}. Allowed: {ALLOWED_ITEMS}.")
 
 
 def _first_input(item: Any) -> str | None:
@@ -87,6 +98,8 @@ def _first_input(item: Any) -> str | None:
         if _is_number_list(item):
             return "a list of numbers is ambiguous; convert it to a tensor"
         return _first_input(item[0])
+    if isinstance(item, str):
+        return "text is no model input; tokenize it first, such as tokenizer(texts, return_tensors='pt', padding=True)"
     return f"{type(item).__name__} is no model input"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError, did_you_mean
 from inc_autotune.torch_ext.data import labelled_batches, output_tensors, run
 from inc_autotune.torch_ext.items import describe, is_one_shot, iterable_loader, map_tensors
@@ -94,7 +95,10 @@ def check_evaluation_arguments(
                 "together with eval_metric."
             )
         if not callable(eval_func):
-            raise ArgumentError(f"eval_func={eval_func!r} cannot be called. Give a function (model) -> number.")
+            raise ArgumentError(
+                f"eval_func={shown(eval_func)} cannot be called. Give a function (model) -> number. The order is "
+                "autotune(model, calib_dataloader, eval_func)."
+            )
         return eval_func  # type: ignore[no-any-return]
     if eval_dataloader is None and eval_metric is None:
         return None

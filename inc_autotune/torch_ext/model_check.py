@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized, operator_type
 
 QUANTIZED_PACKAGES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes")
 
@@ -18,16 +21,27 @@ def check_model(model: Any) -> nn.Module:
 
     Raises:
         ArgumentError: it is not an eager `torch.nn.Module`.
-        ModelError: it is in train mode, on another device, not fp32, or already quantized.
+        ModelError: it is in train mode, on another device, not fp32, already quantized, or holds NaN.
+    """
+    check_architecture(model)
+    _check_mode(model)
+    _check_values(model)
+    return cast(nn.Module, model)
+
+
+def check_architecture(model: Any) -> nn.Module:
+    """The model, if it is an eager module on the CPU that is not quantized, whatever its mode and its numbers.
+
+    Raises:
+        ArgumentError: it is not an eager `torch.nn.Module`.
+        ModelError: it is on another device, not initialized, or already quantized.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise ArgumentError("model: is a TorchScript module. Pass the eager nn.Module; trace after convert().")
     if hasattr(model, "_orig_mod"):
         raise ArgumentError("model: is the result of torch.compile. Pass the eager nn.Module; compile after convert().")
     if not isinstance(model, nn.Module):
-        raise ArgumentError(
-            f"model: is a {type(model).__module__}.{type(model).__qualname__}. Allowed: a torch.nn.Module."
-        )
+        raise ArgumentError(f"model={shown(model)}: not a model. Allowed: a torch.nn.Module.{_remedy(model)}")
     for name, module in model.named_modules():
         if is_quantized(module) or type(module).__module__.startswith(QUANTIZED_PACKAGES):
             raise ModelError(
@@ -37,9 +51,18 @@ def check_model(model: Any) -> nn.Module:
             raise ModelError(
                 f"model: is the result of autotune already ({name}). Call convert() on it, or pass the fp32 model."
             )
-    _check_mode(model)
-    _check_tensors(model)
+    _check_devices(model)
     return model
+
+
+def _remedy(value: Any) -> str:
+    if isinstance(value, type):
+        return f" Pass an instance: {value.__name__}(...)."
+    if isinstance(value, (str, PathLike)):
+        return " Build the model and load its weights first; inc_autotune.torch_ext.load reads what save wrote."
+    if isinstance(value, Mapping):
+        return " Build the model and load the weights into it: model.load_state_dict(...)."
+    return ""
 
 
 def _check_mode(model: nn.Module) -> None:
@@ -51,13 +74,30 @@ def _check_mode(model: nn.Module) -> None:
         )
 
 
-def _check_tensors(model: nn.Module) -> None:
+def _check_devices(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(tensor):
+            raise ModelError(f"model: {name} is not initialized yet. Run the model once, or load its weights.")
         if tensor.is_meta:
             raise ModelError(f"model: {name} is on the meta device, it has no values. Load the weights first.")
         if tensor.device.type != "cpu":
             raise ModelError(f"model: {name} is on {tensor.device}. Allowed: cpu. Call model.cpu() first.")
-    half = [name for name, parameter in model.named_parameters() if parameter.dtype in (torch.float16, torch.bfloat16)]
-    if half:
-        dtype = model.get_parameter(half[0]).dtype
-        raise ModelError(f"model: {half[0]} is {dtype}. Allowed: torch.float32. Call model.float() first.")
+
+
+def _check_values(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ModelError(f"model: {name} is {parameter.dtype}. Allowed: torch.float32. Call model.float() first.")
+    for name, module in model.named_modules():
+        if operator_type(module) is None:
+            continue
+        for own, parameter in module._parameters.items():
+            if parameter is not None and not _is_finite(parameter):
+                place = f"{name}.{own}" if name else own
+                raise ModelError(f"model: {place} holds NaN or infinity. Load weights from before training diverged.")
+
+
+@torch.no_grad()
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Without a temporary of the tensor's size."""
+    return tensor.numel() == 0 or all(bool(bound.isfinite()) for bound in tensor.aminmax())

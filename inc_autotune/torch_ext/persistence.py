@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -14,6 +15,7 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
+from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
 
 WEIGHTS = "model.safetensors"
@@ -26,8 +28,12 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     A model of the transformers library also gets its `config.json`, so that `load` can build it by itself.
 
+    Args:
+        model: what `autotune`, `convert`, `apply_recipe` or `load` returned.
+        path: a folder; made where it does not exist, files of an earlier `save` in it are replaced.
+
     Raises:
-        ArgumentError: the model is neither tuned nor converted.
+        ArgumentError: the model is neither tuned nor converted, or `path` is a file.
     """
     recipe = getattr(model, "tuning_recipe", None)
     converted = any(is_quantized(module) for module in model.modules())
@@ -37,6 +43,8 @@ def save(model: nn.Module, path: str | Path) -> None:
             "convert(), apply_recipe() or load() returned."
         )
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"path={str(path)!r}: is a file. Give the name of a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / WEIGHTS))
     replace(recipe, metadata={**recipe.metadata, "converted": converted}).save(folder / RECIPE)
@@ -57,13 +65,13 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         model: an fp32 model of the same architecture; its weights are not used and it is not changed.
 
     Raises:
-        ArgumentError: `model` is needed.
+        ArgumentError: `model` is needed, or is not a model.
+        ModelError: `model` is quantized or has no values.
         RecipeError: a file is missing, or the model does not fit.
     """
     folder = Path(path)
     recipe = Recipe.load(folder / RECIPE)
-    source = model if model is not None else _transformers_model(folder)
-    source.eval()
+    source = _transformers_model(folder) if model is None else check_architecture(model)
     prepared = build_from_recipe(source, recipe)
     result = _attach(prepared, None, recipe)
     if recipe.metadata.get("converted"):
@@ -94,6 +102,7 @@ def _transformers_model(folder: Path) -> nn.Module:
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
         raise ModelError(f"{folder / CONFIG}: {name!r} is not a model class of the installed transformers library.")
     config_class: Any = architecture.config_class
-    model = architecture(config_class.from_dict(description))
+    with torch.random.fork_rng(devices=[]):  # building a model draws its initial weights
+        model = architecture(config_class.from_dict(description))
     assert isinstance(model, nn.Module)
     return model

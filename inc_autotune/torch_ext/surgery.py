@@ -28,6 +28,16 @@ def shared_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def own_buffers(model: nn.Module) -> nn.Module:
+    """Give a model buffers of its own, in place: a forward pass that writes into them then changes no other model."""
+    copies: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    return model
+
+
 def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """Put modules in place of the named ones, wherever those are registered (a module can have several names).
 

@@ -116,7 +116,7 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
 
 
 class EveryKind(nn.Module):
-    """A network of quantized operators of every kind, for deployment tests; call it with token ids [batch, sequence]."""
+    """A network of quantized operators of every kind, for deployment tests; takes token ids [batch, sequence]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from module_examples import EXAMPLES, Example, calibrated, convolution, integer_config, linear
 from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError, ModelError
@@ -14,6 +13,7 @@ from inc_autotune.core.op_config import FP32
 from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.torch_ext.kernels import has_fused_linear
 from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, prepare_module, simulation_reason
+from tests.torch.module_examples import EXAMPLES, Example, calibrated, convolution, integer_config, linear
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -167,7 +167,7 @@ def test_every_bit_width_is_simulated(bits, build):
     quantized = example.quantized()
     y = quantized(example.x)
     assert quantized.simulated
-    assert len(quantized.weight.unique()) <= 2**bits
+    assert len(quantized.integer_weight.unique()) <= 2**bits
     assert torch.equal(y, example.prepared()(example.x))
     assert torch.isfinite(y).all()
 
@@ -183,15 +183,15 @@ def test_accuracy_grows_with_the_bits():
 @pytest.mark.parametrize("name", ["linear", "linear smoothed", "linear dynamic", "Conv1D", "Conv2d"])
 def test_reduced_range_keeps_weights_within_7_bits(name):
     example = EXAMPLES[name]()
-    weight = example.quantized(reduce_range=True).weight
-    assert -64 <= weight.min()
+    weight = example.quantized(reduce_range=True).integer_weight
+    assert weight.min() >= -64
     assert weight.max() <= 63
     assert decibels(example, reduce_range=True) >= 90
 
 
 def test_reduced_range_leaves_simulated_weights_alone():
     example = linear(integer_config("int4", "uint4"))
-    assert torch.equal(example.quantized(reduce_range=True).weight, example.quantized().weight)
+    assert torch.equal(example.quantized(reduce_range=True).integer_weight, example.quantized().integer_weight)
 
 
 @pytest.mark.parametrize("approach", ["static", "dynamic"])

@@ -36,7 +36,7 @@ class QuantizedConvolution(QuantizedOperator):
         output_zero_point: int32 0-d, 0 to 255.
     """
 
-    weight: Tensor
+    integer_weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
     input_scale: Tensor
@@ -62,13 +62,13 @@ class QuantizedConvolution(QuantizedOperator):
         self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
         self.padding, self.padding_mode = source.padding, source.padding_mode
         self._kernel_padding, self._explicit_padding = _split_padding(source)
-        self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", weight_scale.expand(self.out_channels).clone())
-        self.register_buffer("bias", bias)
-        self.register_buffer("input_scale", input_scale)
-        self.register_buffer("input_zero_point", input_zero_point)
-        self.register_buffer("output_scale", output_scale)
-        self.register_buffer("output_zero_point", output_zero_point)
+        self.keep("integer_weight", weight)
+        self.keep("weight_scale", weight_scale.expand(self.out_channels).clone())
+        self.keep("bias", bias)
+        self.keep("input_scale", input_scale)
+        self.keep("input_zero_point", input_zero_point)
+        self.keep("output_scale", output_scale)
+        self.keep("output_zero_point", output_zero_point)
         self.rebuild()
 
     @torch.no_grad()
@@ -80,10 +80,10 @@ class QuantizedConvolution(QuantizedOperator):
         shift = 128 if self.config.activation.dtype == "int8" else 0
         self._input = float(self.input_scale), int(self.input_zero_point) + shift
         self._output = float(self.output_scale), int(self.output_zero_point)
-        self.derive("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64))
-        if self.weight.device.type == "cpu" and kernels.has_engine("onednn"):
+        self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
+        if self.integer_weight.device.type == "cpu" and kernels.has_engine("onednn"):
             geometry = (self.stride, self._kernel_padding, self.dilation, self.groups)
-            self.keep_packed(kernels.pack_convolution(self.weight, self.weight_scale, self.bias, *geometry))
+            self.keep_packed(kernels.pack_convolution(self.integer_weight, self.weight_scale, self.bias, *geometry))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
@@ -104,11 +104,15 @@ class QuantizedConvolution(QuantizedOperator):
         arguments = (*self._input, 0, 255, torch.uint8)
         x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
         weight = _decomposed.dequantize_per_channel(
-            self.weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
+            self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
         )
         convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
         y: Tensor = convolve(x, weight, self.bias, self.stride, self._kernel_padding, self.dilation, self.groups)
         return y
+
+    @property
+    def weight(self) -> Tensor:
+        return self.integer_weight * self.weight_scale.reshape(-1, *(1,) * (self.integer_weight.dim() - 1))
 
     def extra_repr(self) -> str:
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
@@ -24,7 +24,7 @@ class QuantizedEmbedding(QuantizedOperator):
         weight_zero_point: int32, the same shape.
     """
 
-    weight: Tensor
+    integer_weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
 
@@ -34,14 +34,18 @@ class QuantizedEmbedding(QuantizedOperator):
         super().__init__(config)
         self.num_embeddings, self.embedding_dim = weight.shape
         self.padding_idx = source.padding_idx
-        self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", weight_scale.expand(self.num_embeddings).clone())
-        self.register_buffer("weight_zero_point", weight_zero_point.expand(self.num_embeddings).clone())
+        self.keep("integer_weight", weight)
+        self.keep("weight_scale", weight_scale.expand(self.num_embeddings).clone())
+        self.keep("weight_zero_point", weight_zero_point.expand(self.num_embeddings).clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = F.embedding(ids, self.weight, self.padding_idx).float()
+        rows = torch.embedding(self.integer_weight, ids).float()
         scale, zero_point = self.weight_scale[ids].unsqueeze(-1), self.weight_zero_point[ids].unsqueeze(-1)
         return (rows - zero_point) * scale
+
+    @property
+    def weight(self) -> Tensor:
+        return (self.integer_weight.float() - self.weight_zero_point.unsqueeze(-1)) * self.weight_scale.unsqueeze(-1)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f"padding_idx={self.padding_idx}, "

@@ -170,7 +170,7 @@ def prepare_fake_quantized(
     """
     prepared = adopt(module, _FAKE_QUANTIZED[operator_name], operator_name, config)
     device = prepared.weight.device
-    prepared.register_buffer("smoothing", _checked_smoothing(prepared, calibration.smoothing))
+    _keep(prepared, "smoothing", _checked_smoothing(prepared, calibration.smoothing))
     parameters = weight_parameters(
         prepared.smoothed_weight().detach(),
         config.weight,
@@ -224,8 +224,16 @@ def _register_range(
         parameters = quantization_parameters(bounds[0], bounds[1], dtype=dtype, scheme=scheme)
         scale = torch.as_tensor(parameters.scale, dtype=torch.float32, device=device)
         zero_point = torch.as_tensor(parameters.zero_point, dtype=torch.int32, device=device)
-    prepared.register_buffer(f"{name}_scale", scale)
-    prepared.register_buffer(f"{name}_zero_point", zero_point)
+    _keep(prepared, f"{name}_scale", scale)
+    _keep(prepared, f"{name}_zero_point", zero_point)
+
+
+def _keep(prepared: FakeQuantized, name: str, tensor: Tensor | None) -> None:
+    # A buffer that is None makes torch.export stumble in the root module of a model.
+    if tensor is None:
+        setattr(prepared, name, None)
+    else:
+        prepared.register_buffer(name, tensor)
 
 
 def _checked_smoothing(prepared: FakeQuantized, smoothing: Tensor | None) -> Tensor | None:

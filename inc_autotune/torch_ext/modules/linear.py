@@ -38,7 +38,7 @@ class QuantizedLinear(QuantizedOperator):
         input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
     """
 
-    weight: Tensor
+    integer_weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
     smoothing: Tensor | None
@@ -64,12 +64,12 @@ class QuantizedLinear(QuantizedOperator):
     ) -> None:
         super().__init__(config)
         self.out_features, self.in_features = weight.shape
-        self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", weight_scale.expand(self.out_features).clone())
-        self.register_buffer("bias", bias)
-        self.register_buffer("smoothing", smoothing)
-        self.register_buffer("input_scale", input_scale)
-        self.register_buffer("input_zero_point", input_zero_point)
+        self.keep("integer_weight", weight)
+        self.keep("weight_scale", weight_scale.expand(self.out_features).clone())
+        self.keep("bias", bias)
+        self.keep("smoothing", smoothing)
+        self.keep("input_scale", input_scale)
+        self.keep("input_zero_point", input_zero_point)
         self.rebuild()
 
     @torch.no_grad()
@@ -77,23 +77,23 @@ class QuantizedLinear(QuantizedOperator):
         self.keep_packed(None)
         if not self.has_values:
             return
-        self.derive("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal())
-        self.derive("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64))
+        self.keep("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal(), derived=True)
+        self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
         # At most 128 * in_features: exact in float32 up to 131,072 features.
-        self.derive("_weight_sum", self.weight.sum(1, dtype=torch.int64).float())
+        self.keep("_weight_sum", self.integer_weight.sum(1, dtype=torch.int64).float(), derived=True)
         if self.input_scale is not None and self.input_zero_point is not None:
             # Signed activations are the same integers shifted by 128.
             shift = 128 if self.config.activation.dtype == "int8" else 0
             self._scale, self._zero_point = float(self.input_scale), int(self.input_zero_point) + shift
             step = self.input_scale if self.smoothing is None else self.input_scale * self.smoothing
-            self.derive("_multiplier", self._for_each_feature(step.reciprocal()))
-            self.derive("_offset", torch.full_like(self.input_scale, self._zero_point - 128))
+            self.keep("_multiplier", self._for_each_feature(step.reciprocal()), derived=True)
+            self.keep("_offset", torch.full_like(self.input_scale, self._zero_point - 128), derived=True)
             output_scale, output_bias = self._output_parameters(self.input_scale, self._offset)
-            self.derive("_output_scale", output_scale)
-            self.derive("_output_bias", output_bias)
+            self.keep("_output_scale", output_scale, derived=True)
+            self.keep("_output_bias", output_bias, derived=True)
         is_symmetric_dynamic = self.input_scale is None and self.config.activation.scheme == "sym"
-        if not is_symmetric_dynamic and kernels.can_use_fused_linear(self.weight):
-            self.keep_packed(kernels.pack_linear(self.weight, self.weight_scale, self.bias))
+        if not is_symmetric_dynamic and kernels.can_use_fused_linear(self.integer_weight):
+            self.keep_packed(kernels.pack_linear(self.integer_weight, self.weight_scale, self.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
@@ -114,7 +114,7 @@ class QuantizedLinear(QuantizedOperator):
             arguments = (self._scale, self._zero_point, 0, 255, torch.uint8)
             x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
         weight = _decomposed.dequantize_per_channel(
-            self.weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
+            self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
         )
         return F.linear(x, weight, self.bias)
 
@@ -138,7 +138,7 @@ class QuantizedLinear(QuantizedOperator):
             multiplier, offset = self._multiplier, self._offset
             output_scale, output_bias = self._output_scale, self._output_bias
         integers = round_to_integers(x, multiplier, offset, -128, 127).to(torch.int8)
-        sums = torch._int_mm(integers.reshape(-1, self.in_features), self.weight.t())
+        sums = torch._int_mm(integers.reshape(-1, self.in_features), self.integer_weight.t())
         return torch.addcmul(output_bias, sums, output_scale).reshape(*x.shape[:-1], self.out_features)
 
     def _output_parameters(self, input_scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +150,11 @@ class QuantizedLinear(QuantizedOperator):
     def _for_each_feature(self, multiplier: Tensor) -> Tensor:
         # One multiplier a feature is four times as fast as a 0-d tensor, which aten does not vectorize.
         return multiplier.expand(self.in_features).contiguous()
+
+    @property
+    def weight(self) -> Tensor:
+        weight = self.integer_weight * self.weight_scale.unsqueeze(1)
+        return weight if self.smoothing is None else weight / self.smoothing
 
     def extra_repr(self) -> str:
         return (

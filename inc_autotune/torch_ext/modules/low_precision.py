@@ -35,7 +35,7 @@ class LowPrecisionOperator(QuantizedOperator):
         source: the prepared operator, for its attributes, weight and bias.
     """
 
-    weight: Tensor
+    low_precision_weight: Tensor
     bias: Tensor | None
 
     def __init__(self, operator_name: str, config: OpConfig, source: PreparedOperator) -> None:
@@ -44,14 +44,18 @@ class LowPrecisionOperator(QuantizedOperator):
         for name in OPERATORS[operator_name].attributes:
             setattr(self, name, getattr(source, name))
         dtype = _DTYPES[config.dtype]
-        self.register_buffer("weight", source.weight.detach().to(dtype))
-        self.register_buffer("bias", _cast(getattr(source, "bias", None), dtype))
+        self.keep("low_precision_weight", source.weight.detach().to(dtype))
+        self.keep("bias", _cast(getattr(source, "bias", None), dtype))
 
     def forward(self, x: Tensor, *arguments: Any) -> Tensor:
-        return _compute(self, self.operator_name, x, self.weight, self.bias, *arguments)
+        return _compute(self, self.operator_name, x, self.low_precision_weight, self.bias, *arguments)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.low_precision_weight.float()
 
     def extra_repr(self) -> str:
-        return f"{self.operator_name} {list(self.weight.shape)}, {super().extra_repr()}"
+        return f"{self.operator_name} {list(self.low_precision_weight.shape)}, {super().extra_repr()}"
 
 
 def prepare_low_precision(module: nn.Module, operator_name: str, config: OpConfig) -> LowPrecisionPrepared:

@@ -92,7 +92,9 @@ def _transposed_weight_linear(module: Any, x: Tensor, weight: Tensor, bias: Tens
 
 
 def _embedding(module: Any, ids: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.embedding(ids, weight, module.padding_idx, None, 2.0, module.scale_grad_by_freq, module.sparse)
+    # Not F.embedding: its checks of padding_idx make torch.jit.trace warn. The index -1 is that of no padding.
+    padding_idx = -1 if module.padding_idx is None else module.padding_idx
+    return torch.embedding(weight, ids, padding_idx, module.scale_grad_by_freq, module.sparse)
 
 
 def _convolution(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

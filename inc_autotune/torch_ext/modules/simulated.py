@@ -32,7 +32,7 @@ class SimulatedOperator(QuantizedOperator):
     """
 
     simulated = True
-    weight: Tensor
+    integer_weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
     bias: Tensor | None
@@ -57,21 +57,31 @@ class SimulatedOperator(QuantizedOperator):
         self.operator_name = operator_name
         for name in OPERATORS[operator_name].attributes:
             setattr(self, name, getattr(source, name))
-        self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", weight_scale)
-        self.register_buffer("weight_zero_point", weight_zero_point)
-        self.register_buffer("bias", bias)
-        self.register_buffer("smoothing", smoothing)
-        self.register_buffer("input_scale", input_scale)
-        self.register_buffer("input_zero_point", input_zero_point)
+        self.keep("integer_weight", weight)
+        self.keep("weight_scale", weight_scale)
+        self.keep("weight_zero_point", weight_zero_point)
+        self.keep("bias", bias)
+        self.keep("smoothing", smoothing)
+        self.keep("input_scale", input_scale)
+        self.keep("input_zero_point", input_zero_point)
 
     def forward(self, x: Tensor, *arguments: Any) -> Tensor:
         dtype = x.dtype if x.is_floating_point() else self.weight_scale.dtype
         if x.is_floating_point():
             x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
             x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
-        weight = (self.weight.float() - self.weight_zero_point) * self.weight_scale
+        weight = self._smoothed_weight()
         return OPERATORS[self.operator_name].compute(self, x, weight, self.bias, *arguments).to(dtype)
 
+    def _smoothed_weight(self) -> Tensor:
+        return (self.integer_weight.float() - self.weight_zero_point) * self.weight_scale
+
+    @property
+    def weight(self) -> Tensor:
+        weight = self._smoothed_weight()
+        if self.smoothing is None:
+            return weight
+        return weight / (self.smoothing if self.operator_name != "Conv1D" else self.smoothing.unsqueeze(1))
+
     def extra_repr(self) -> str:
-        return f"{self.operator_name} {list(self.weight.shape)}, {super().extra_repr()}"
+        return f"{self.operator_name} {list(self.integer_weight.shape)}, {super().extra_repr()}"

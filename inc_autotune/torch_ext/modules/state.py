@@ -50,9 +50,19 @@ class QuantizedOperator(nn.Module):
     def rebuild(self) -> None:
         """Derive everything that is not a persistent buffer."""
 
-    def derive(self, name: str, tensor: Tensor | None) -> None:
-        """Keep a tensor computed from the buffers: it moves with the module but is not saved."""
-        self.register_buffer(name, tensor, persistent=False)
+    def keep(self, name: str, tensor: Tensor | None, *, derived: bool = False) -> None:
+        """Register a buffer, or set an attribute to None.
+
+        A buffer that is None is avoided, since `torch.export` stumbles over it in the root module of a model.
+
+        Args:
+            derived: computed from other buffers: it moves with the module but is not saved.
+        """
+        if tensor is None:
+            self._buffers.pop(name, None)
+            setattr(self, name, None)
+        else:
+            self.register_buffer(name, tensor, persistent=not derived)
 
     @property
     def packed(self) -> PackedWeight | None:
@@ -75,9 +85,18 @@ class QuantizedOperator(nn.Module):
 
     @property
     def has_values(self) -> bool:
-        """Whether the weight holds numbers; False on the meta device."""
-        weight: Tensor = self.weight  # type: ignore[assignment]
-        return not weight.is_meta
+        """Whether the buffers that are the truth hold numbers; False on the meta device."""
+        truth = set(self._buffers) - self._non_persistent_buffers_set
+        return not any(getattr(self._buffers[name], "is_meta", False) for name in truth)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight dequantized to float32, [out, in, ...], made anew at every access.
+
+        Models read `weight.dtype` and `weight.device` of their modules, to cast an input for instance, and must find
+        those of the fp32 module; a few read the values.
+        """
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{describe(self.config)}, simulated={self.simulated}"
