@@ -101,6 +101,18 @@ class Adaptor(ABC):
         """A candidate's outputs on the same held-out samples."""
         raise NotImplementedError(f"{type(self).__name__} offers reference_outputs without run")
 
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        """Names of the operators in each block that repeats, such as the layers of a transformer."""
+        return {}
+
+    def block_reference(self, block: str) -> Sequence[Any]:
+        """The fp32 block's outputs on held-out samples."""
+        raise NotImplementedError(f"{type(self).__name__} offers blocks without block_reference")
+
+    def run_block(self, block: str, candidate: Any) -> Sequence[Any]:
+        """The block's outputs in a candidate, on the inputs that the fp32 block saw."""
+        raise NotImplementedError(f"{type(self).__name__} offers blocks without run_block")
+
     def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
         """Median seconds of one forward pass of each model, measured in turn on the example inputs."""
         return None

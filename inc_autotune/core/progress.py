@@ -13,7 +13,7 @@ class Phases:
     """Times the phases of a run and shows a bar for each.
 
     Args:
-        show: whether bars are shown.
+        show: whether bars are shown, where the output is a terminal.
         limit: seconds the whole run may take; 0: no limit.
         clock: monotonic seconds.
     """
@@ -32,7 +32,7 @@ class Phases:
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[], object]]:
         """Time a phase; yields the function that advances its bar by one."""
         started = self._clock()
-        with tqdm(total=total, desc=name, disable=not self._show, leave=False) as bar:
+        with tqdm(total=total, desc=name, disable=None if self._show else True, leave=False) as bar:
             try:
                 yield lambda: bar.update(1)
             finally:

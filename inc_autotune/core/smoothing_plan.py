@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.block_search import search_blocks
 from inc_autotune.core.output_error import output_error
 from inc_autotune.core.smoothquant import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
 from inc_autotune.core.space import TuningSpace
+
+logger = logging.getLogger(__name__)
 
 GLOBAL_CANDIDATES = 3
 """How many global alphas are compared at the model's output: the best by local loss."""
@@ -21,7 +25,7 @@ class SmoothingPlan:
     """Alphas for the whole model.
 
     Args:
-        name: `off`, `alpha 0.7` or `layer-wise`.
+        name: `off`, `alpha 0.7`, `layer-wise` or `block-wise`.
         alphas: alpha by unit name; a unit that is not named is not smoothed.
         required: whether it must be tried before units fall back to fp32.
         output_error: relative squared error at the model's output on held-out samples, where measured.
@@ -48,9 +52,10 @@ def plan_smoothing(
 ) -> tuple[SmoothingPlan, ...]:
     """The plans to try, best first.
 
-    A number or a list of alphas is taken as it stands. "auto" searches one alpha a layer by local error, then
-    compares layer-wise, the best global alphas and no smoothing at the model's output, since the sum of local
-    errors does not decide the end metric: the best of them is required, the others stay in reserve.
+    A number or a list of alphas is taken as it stands. "auto" searches one alpha a layer by local error (one a block
+    by the block's error, with `enable_blockwise_loss`), then compares that, the best global alphas and no smoothing
+    at the model's output, since the sum of local errors does not decide the end metric: the best of them is required,
+    the others stay in reserve.
 
     Args:
         arguments: what the user asked for; None forbids smoothing.
@@ -64,8 +69,19 @@ def plan_smoothing(
         return (_uniform(groups, arguments.alpha),)
     if isinstance(arguments.alpha, tuple):
         return tuple(_uniform(groups, alpha) for alpha in arguments.alpha)
-    searches = _search_groups(adaptor, groups, arguments.auto_alpha_args, expired, advance)
-    candidates = [_layer_wise(searches), *_best_uniform(groups, searches), OFF]
+    options = arguments.auto_alpha_args
+    grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
+    searches = _search_groups(adaptor, groups, grid, options, expired, advance)
+    searched = _layer_wise(searches)
+    if options.enable_blockwise_loss:
+        names = [group.name for group in groups]
+        alphas = search_blocks(
+            adaptor, model, space, names, grid, sampling_size, init_alpha=options.init_alpha, expired=expired
+        )
+        if not alphas:
+            logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
+        searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
+    candidates = [searched, *_best_uniform(groups, searches), OFF]
     return _compare(adaptor, model, space, candidates, sampling_size, expired, advance)
 
 
@@ -83,11 +99,11 @@ def _uniform(groups: Sequence[InputGroup], alpha: float) -> SmoothingPlan:
 def _search_groups(
     adaptor: Adaptor,
     groups: Sequence[InputGroup],
+    grid: Sequence[float],
     options: AutoAlphaArgs,
     expired: Callable[[], bool],
     advance: Callable[[], object],
 ) -> dict[str, AlphaSearchResult]:
-    grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
     product = adaptor.integer_product()
     searches = {}
     for group in groups:

@@ -19,6 +19,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.smoothquant import InputGroup
 from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext import kernels
+from inc_autotune.torch_ext.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
 from inc_autotune.torch_ext.calibration import (
     LINEAR_TYPES,
@@ -79,6 +80,7 @@ class TorchAdaptor(Adaptor):
         self._base = nn.Module()
         self._snapshots: dict[int, Statistics] = {}
         self._held_out = HeldOut()
+        self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
 
     @property
@@ -264,6 +266,18 @@ class TorchAdaptor(Adaptor):
         for batch in self._held_out.batches:
             outputs += real_outputs(run(candidate, batch), real_positions(candidate, batch))
         return outputs
+
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        found = find_blocks(self._base, self.trace.operators)
+        self._block_calls = capture_calls(self._base, found, self._held_out.batches[0])
+        return {block: operators for block, operators in found.items() if block in self._block_calls}
+
+    def block_reference(self, block: str) -> Sequence[torch.Tensor]:
+        return self._block_calls[block].outputs
+
+    def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
+        real = real_positions(self._base, self._held_out.batches[0])
+        return run_block(candidate, block, self._block_calls[block], real)
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float]:
         batch = self._example

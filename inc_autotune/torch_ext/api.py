@@ -243,11 +243,6 @@ def _check_supported(arguments: AutotuneArguments) -> None:
             f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only. Leave it out."
         )
     smoothquant = arguments.smoothquant_args
-    if smoothquant is not None and smoothquant.auto_alpha_args.enable_blockwise_loss:
-        raise ArgumentError(
-            "smoothquant_args['auto_alpha_args']['enable_blockwise_loss']=True: not available for PyTorch in this "
-            "version. Leave it False: layer-wise alphas are compared with global ones at the model's output."
-        )
     if smoothquant is not None and smoothquant.folding:
         logger.warning(
             "smoothquant_args: 'folding' has no effect for PyTorch: scales are part of the quantizer and cost nothing"

@@ -68,12 +68,19 @@ class HeldOut:
         """Whether the batch of this number is to be held out."""
         return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
 
-    def add(self, index: int, model: nn.Module, batch: Batch, output: Any) -> None:
-        """Keep a batch's first samples, if there is room for their outputs."""
+    def add(self, index: int, model: nn.Module, inputs: Batch, output: Any, size: int) -> None:
+        """Keep the first samples of a batch, if there is room for their outputs.
+
+        Args:
+            index: number of the batch.
+            inputs: its first samples, from before the model ran.
+            output: of the whole batch.
+            size: samples in the whole batch.
+        """
         if index == 1:
             self.batches, self.outputs = [], []
-        kept = batch.slice(0, min(HELD_OUT_SAMPLES - self.samples, batch.size))
-        cut = Batch((), {"output": output}, batch.size).slice(0, kept.size).kwargs["output"]
+        kept = inputs.take(HELD_OUT_SAMPLES - self.samples)
+        cut = Batch((), {"output": output}, size).take(kept.size).kwargs["output"]
         fitting = real_outputs(cut, real_positions(model, kept))
         size = sum(output.element_size() * output.numel() for output in (*self.outputs, *fitting))
         if size <= HELD_OUT_BYTES or not self.batches:
@@ -89,7 +96,9 @@ class Collector:
         self.samples = 0
         self.held_out = HeldOut()
         self._batch_index = 0
+        self._batch_size = 0
         self._keep_rows = True
+        self._held_out_inputs: Batch | None = None
         self.statistics = Statistics({}, {})
         for members in trace.groups:
             leader = members[0]
@@ -102,15 +111,19 @@ class Collector:
             if operator.type.startswith("Conv") and operator.type not in LINEAR_TYPES:
                 self.statistics.outputs[name] = ActivationStatistics(name)
 
-    def begin_batch(self) -> None:
-        """To be called before each forward pass."""
+    def begin_batch(self, batch: Batch) -> None:
+        """To be called before each forward pass, with its inputs."""
         self._keep_rows = not self.held_out.wants(self._batch_index)
+        held_out = self._batch_index == 0 or not self._keep_rows
+        # Copied now: the model may write into its inputs, and a loader may fill the same memory again.
+        self._held_out_inputs = batch.take(HELD_OUT_SAMPLES).copy() if held_out else None
+        self._batch_size = batch.size
 
-    def end_batch(self, model: nn.Module, batch: Batch, output: Any) -> None:
-        """To be called after each forward pass, with its inputs and what it returned."""
-        if self._batch_index == 0 or not self._keep_rows:
-            self.held_out.add(self._batch_index, model, batch, output)
-        self.samples += batch.size
+    def end_batch(self, model: nn.Module, output: Any) -> None:
+        """To be called after each forward pass, with what it returned."""
+        if self._held_out_inputs is not None:
+            self.held_out.add(self._batch_index, model, self._held_out_inputs, output, self._batch_size)
+        self.samples += self._batch_size
         self._batch_index += 1
 
     @contextmanager
@@ -176,8 +189,8 @@ def collect(
     snapshots: dict[int, Statistics] = {}
     with untouched(model), collector.installed(model):
         for batch in _cut(batches, sorted(sizes)):
-            collector.begin_batch()
-            collector.end_batch(model, batch, _checked_run(model, batch, collector.samples))
+            collector.begin_batch(batch)
+            collector.end_batch(model, _checked_run(model, batch, collector.samples))
             if collector.samples in sizes:
                 snapshots[collector.samples] = collector.statistics.copy()
     if collector.samples == 0:
@@ -229,11 +242,11 @@ def collect_from_function(
                 collectors.append(start(Batch.of(args, kwargs)))
                 starting = False
                 stack.enter_context(collectors[0].installed(model))
-            collectors[0].begin_batch()
+            collectors[0].begin_batch(Batch.of(args, kwargs))
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if not starting:
-                collectors[0].end_batch(module, Batch.of(args, kwargs), output)
+                collectors[0].end_batch(module, output)
 
         stack.enter_context(untouched(model))
         stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)

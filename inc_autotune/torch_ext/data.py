@@ -54,12 +54,21 @@ class Batch:
         """The first `count` samples, all of them when there are fewer."""
         return self.slice(0, count)
 
+    def copy(self) -> Batch:
+        """The same inputs in memory of their own."""
+        return Batch(map_tensors(self.args, _copied), map_tensors(self.kwargs, _copied), self.size)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a batch, without gradients.
+    """The model's output on a batch, without gradients; the model gets a copy of the batch, in case it writes into it.
 
     Torch's fused attention is off, so that hooks see every module and fp32 and quantized models take the same path.
     """
+    batch = batch.copy()
     with torch.no_grad(), attention_fast_path_disabled():
         return model(*batch.args, **batch.kwargs)
 

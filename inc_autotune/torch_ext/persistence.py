@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -78,7 +79,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         result = convert(result)
     try:
         load_model(result, str(folder / WEIGHTS))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
     return result.eval()
 

@@ -1,0 +1,79 @@
+"""The repeated blocks of a model, and what they read and return."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.padding import real_outputs, real_positions
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """One call of a block: its inputs as they were before the call, and its outputs at real positions."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Sequence[Tensor]
+
+
+def find_blocks(model: nn.Module, operators: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Members of outermost `ModuleList`s and `Sequential`s of equal modules, with the operators in each.
+
+    Args:
+        operators: names of quantizable operators.
+    """
+    names = list(operators)
+    blocks: dict[str, tuple[str, ...]] = {}
+    for container_name, container in model.named_modules():
+        if not isinstance(container, (nn.ModuleList, nn.Sequential)) or len(container) < 2:
+            continue
+        inside_a_block = any(container_name.startswith(f"{block}.") for block in blocks)
+        if inside_a_block or len({type(member) for member in container}) != 1:
+            continue
+        for key in container._modules:
+            block = f"{container_name}.{key}" if container_name else key
+            members = tuple(name for name in names if name.startswith(f"{block}."))
+            if members:
+                blocks[block] = members
+    return blocks
+
+
+def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch) -> dict[str, BlockCall]:
+    """What each block reads and returns on a batch; a block that runs several times, or not at all, is left out."""
+    before: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
+    after: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for block in blocks:
+
+            def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], block: str = block) -> None:
+                # A copy, since caches among the arguments grow during the call.
+                before.setdefault(block, []).append(copy.deepcopy((args, kwargs)))
+
+            def leave(module: nn.Module, args: tuple[Any, ...], output: Any, block: str = block) -> None:
+                after[block] = output
+
+            module = model.get_submodule(block)
+            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        run(model, batch)
+    real = real_positions(model, batch)
+    return {
+        block: BlockCall(*calls[0], real_outputs(after[block], real))
+        for block, calls in before.items()
+        if len(calls) == 1
+    }
+
+
+@torch.no_grad()
+def run_block(model: nn.Module, block: str, call: BlockCall, real: Tensor | None) -> Sequence[Tensor]:
+    """The block's outputs in another model, on the same inputs."""
+    args, kwargs = copy.deepcopy((call.args, call.kwargs))
+    return real_outputs(model.get_submodule(block)(*args, **kwargs), real)
