@@ -16,9 +16,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.evaluation import Scores, Verdict
 from inc_autotune.core.space import Assignment
 
 logger = logging.getLogger(__name__)
+
+LARGEST_BASELINE = 4 << 20
+"""Characters of the fp32 model's per-sample scores that are kept in the study."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Trial:
         interrupted: the evaluation raised; a resumed run tries the same again.
         seconds: wall time of building and evaluating the candidate.
         speedup: fp32 seconds over candidate seconds, where measured.
+        verdict: `pass`, `fail` or `undecided`, from a paired test where the evaluation gave per-sample scores.
+        interval: confidence interval of the loss against fp32, in the score's unit; None for a plain number.
+        samples: number of per-sample scores compared.
     """
 
     number: int
@@ -46,6 +53,9 @@ class Trial:
     interrupted: bool = False
     seconds: float = 0.0
     speedup: float | None = None
+    verdict: Verdict | None = None
+    interval: tuple[float, float] | None = None
+    samples: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         """What is stored with the Optuna trial."""
@@ -57,6 +67,9 @@ class Trial:
             "interrupted": self.interrupted,
             "seconds": self.seconds,
             "speedup": self.speedup,
+            "verdict": self.verdict,
+            "interval": self.interval,
+            "samples": self.samples,
         }
 
 
@@ -67,7 +80,7 @@ def check_storage(storage: str | None) -> None:
         ArgumentError: it cannot be opened.
     """
     if storage is not None:
-        with _storage_errors(storage), _quiet_optuna():
+        with _storage_errors(storage), quiet_optuna():
             optuna.storages.get_storage(storage)
 
 
@@ -84,7 +97,7 @@ class History:
         Raises:
             ArgumentError: the storage cannot be opened.
         """
-        with _storage_errors(storage), _quiet_optuna():
+        with _storage_errors(storage), quiet_optuna():
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -98,14 +111,25 @@ class History:
         return history
 
     @property
-    def baseline(self) -> float | None:
-        """The fp32 model's score, once known."""
-        value = self.study.user_attrs.get("baseline")
-        return None if value is None else float(value)
+    def baseline(self) -> Scores | None:
+        """The fp32 model's scores, once known."""
+        stored = self.study.user_attrs
+        if "baseline" not in stored:
+            return None
+        texts = [stored[f"baseline_samples_{index}"] for index in range(stored.get("baseline_parts", 0))]
+        return Scores.decode(float(stored["baseline"]), texts)
 
     @baseline.setter
-    def baseline(self, value: float) -> None:
-        self.study.set_user_attr("baseline", value)
+    def baseline(self, scores: Scores) -> None:
+        texts = scores.encode()
+        if sum(map(len, texts)) > LARGEST_BASELINE:
+            logger.info("the baseline's %d samples are not stored: a resumed run gives no interval", len(texts))
+            texts = []
+        for index, text in enumerate(texts):
+            self.study.set_user_attr(f"baseline_samples_{index}", text)
+        self.study.set_user_attr("baseline_parts", len(texts))
+        # Last, so that a run killed in between evaluates again instead of losing the pairing.
+        self.study.set_user_attr("baseline", scores.mean)
 
     def trials(self) -> tuple[Trial, ...]:
         """Finished trials in order; a trial that a killed process left running is not among them."""
@@ -114,14 +138,14 @@ class History:
 
     def begin(self) -> optuna.Trial:
         """Reserve the next trial."""
-        with _quiet_optuna():
+        with quiet_optuna():
             return self.study.ask()
 
     def finish(self, reserved: optuna.Trial, trial: Trial) -> None:
         """Record a trial's end; what is stored survives whatever happens next."""
         for key, value in trial.attributes().items():
             reserved.set_user_attr(key, value)
-        with _quiet_optuna():
+        with quiet_optuna():
             if trial.state == "complete":
                 self.study.tell(reserved, trial.score)
             else:
@@ -142,6 +166,9 @@ def _thaw(frozen: FrozenTrial) -> Trial:
         interrupted=attributes["interrupted"],
         seconds=attributes["seconds"],
         speedup=attributes["speedup"],
+        verdict=attributes["verdict"],
+        interval=None if attributes["interval"] is None else tuple(attributes["interval"]),
+        samples=attributes["samples"],
     )
 
 
@@ -160,7 +187,7 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Optuna logs each trial to stderr; the tuner reports in its own words."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -15,5 +15,5 @@ def require(package: str, *, extra: str) -> None:
     """
     if find_spec(package) is None:
         raise MissingDependencyError(
-            f"{package} is not installed, and this extension needs it. Run: pip install 'inc-autotune[{extra}]'"
+            f"{package} is not installed, and this needs it. Run: pip install 'inc-autotune[{extra}]'"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.criterion import Goal
+from inc_autotune.core.evaluation import Judgement
 from inc_autotune.core.history import Trial
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.recipe import OperatorRecipe, Recipe
@@ -79,7 +80,8 @@ def build_result(
     phases: dict[str, float],
 ) -> TuningResult:
     """Put together what the phases of a run found."""
-    operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, trial, ranks)
+    operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
+    simulated = sum(each.simulated for each in operators)
     sizes = adaptor.model_size(model), adaptor.model_size(candidate)
     calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
     configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
@@ -105,17 +107,35 @@ def build_result(
         baseline=goal.baseline if goal else None,
         score=trial.score if trial else None,
         goal=goal.describe() if goal else None,
+        evidence=_evidence(trial, goal) if trial and goal else None,
         trials=tuple(trials),
         evaluations=evaluations,
         operators=operators,
-        speedup=speedup,
+        # Simulation computes in fp32 and more, so its time says nothing about the integer type.
+        speedup=None if simulated else speedup,
         size_ratio=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
         smoothing=tuple((plan.name, plan.output_error) for plan in plans),
         sampling_size=assignment.sampling_size,
         phases=dict(phases),
-        notes=tuple(adaptor.notes()),
+        notes=(*adaptor.notes(), *_simulation_note(simulated)),
         recipe=recipe,
+        target=goal.target if goal else None,
+        chosen=trial.number if trial else None,
+        harms=tuple(list(ranks.values())[-1]) if ranks else (),
     )
+
+
+def _evidence(trial: Trial, goal: Goal) -> str | None:
+    """How sure the verdict is."""
+    if trial.score is None or trial.verdict not in ("pass", "fail", "undecided"):
+        return None
+    return Judgement(trial.score, trial.met, trial.verdict, trial.interval, count=trial.samples).describe(goal)
+
+
+def _simulation_note(simulated: int) -> tuple[str, ...]:
+    if not simulated:
+        return ()
+    return (f"{simulated} operators simulated in fp32, since no kernel exists for their types; no speed-up is claimed",)
 
 
 def _operators(
@@ -125,22 +145,21 @@ def _operators(
     fp32_reasons: Mapping[str, str],
     space: TuningSpace,
     assignment: Assignment,
-    trial: Trial | None,
     ranks: Mapping[str, Sequence[UnitHarm]],
 ) -> tuple[OperatorOutcome, ...]:
     """Every operator of a known type with its form and the reason for it."""
     unit_of = {name: unit for unit in space.units for name in unit.operator_names}
-    places = _places(assignment, space, ranks)
+    places = _places(ranks)
     outcomes = []
     for (name, op_type), offered in options.items():
         unit = unit_of.get(name)
         config = assignment.by_unit[unit.name] if unit else FP32
         if unit is None:
             reason = fp32_reasons.get(name) or _why_no_choice(offered)
-        elif config.is_quantized:
-            reason = "" if trial is None or trial.met else "best score found"
+        elif config.with_alpha(None) == unit.options[0]:
+            reason = ""
         else:
-            reason = places.get(unit.name, "the strategy left it in fp32")
+            reason = places.get(unit.name, "chosen by the strategy")
         simulated = config.is_quantized and adaptor.is_simulated(name, config)
         outcomes.append(OperatorOutcome(name, op_type, config.dtype, config.approach, config.alpha, reason, simulated))
     skipped = [
@@ -158,14 +177,13 @@ def _why_no_choice(offered: Sequence[OpConfig]) -> str:
     return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
 
 
-def _places(assignment: Assignment, space: TuningSpace, ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
-    """The reason of each unit that fell back: its place in the ranking the strategy used."""
-    fallbacks = set(assignment.fallback_units)
-    for harms in ranks.values():
-        if fallbacks and fallbacks == {harm.unit for harm in harms[: len(fallbacks)]}:
-            return {
-                harm.unit: f"harm rank {place} of {len(harms)}"
-                + ("" if harm.error is None else f": alone it costs an output error of {harm.error:.1e}")
-                for place, harm in enumerate(harms[: len(fallbacks)], start=1)
-            }
-    return {}
+def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
+    """Why a unit fell back: its place in the ranking by harm that was made last."""
+    if not ranks:
+        return {}
+    harms = list(ranks.values())[-1]
+    return {
+        harm.unit: f"harm rank {place} of {len(harms)}"
+        + ("" if harm.error is None else f": alone it costs an output error of {harm.error:.1e}")
+        for place, harm in enumerate(harms, start=1)
+    }

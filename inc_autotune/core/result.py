@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.history import Trial
 from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.sensitivity import UnitHarm
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class TuningResult:
         baseline: the fp32 model's score.
         score: the tuned model's score.
         goal: the goal in words.
+        evidence: the verdict in words, with the confidence interval of the loss where the evaluation gave per-sample
+            scores.
         trials: every evaluated candidate.
         evaluations: calls of the user's evaluation in this run, the baseline included.
         operators: every operator of a quantizable type.
@@ -52,6 +56,9 @@ class TuningResult:
         notes: remarks on machine and model.
         recipe: builds the same model again from the fp32 one.
         model: the tuned model, only in the `partial_result` of an `EvaluationError`.
+        target: the goal as a score.
+        chosen: number of the trial whose model was returned.
+        harms: the ranking of units by harm made last, the most harmful first; empty where none was needed.
     """
 
     met: bool | None
@@ -69,6 +76,10 @@ class TuningResult:
     notes: tuple[str, ...] = ()
     recipe: Recipe | None = None
     model: Any = field(default=None, repr=False)
+    evidence: str | None = None
+    target: float | None = None
+    chosen: int | None = None
+    harms: tuple[UnitHarm, ...] = ()
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -79,6 +90,20 @@ class TuningResult:
     def fallbacks(self) -> dict[str, str]:
         """Reason by operator name, of the operators that stay in a float dtype."""
         return {each.name: each.reason for each in self.operators if each.approach is None}
+
+    def save_report(self, path: str | Path) -> None:
+        """Write the result as one HTML page with charts that works offline.
+
+        Args:
+            path: the file to write, about 5 MB; an existing one is replaced.
+
+        Raises:
+            MissingDependencyError: plotly, the extra `report`, is not installed.
+            OSError: the file cannot be written.
+        """
+        from inc_autotune.core.report import save_report
+
+        save_report(self, path)
 
     def __str__(self) -> str:
         parts = [self._headline(), *self._summary(), "", *self._operator_table()]
@@ -95,7 +120,8 @@ class TuningResult:
 
     def _summary(self) -> list[str]:
         counts = Counter(each.dtype + (" simulated" if each.simulated else "") for each in self.operators)
-        lines = ["operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common())]
+        lines = [] if self.evidence is None else [f"verdict: {self.evidence}"]
+        lines.append("operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common()))
         if self.speedup is not None:
             lines.append(f"measured speed-up: {self.speedup:.2f}x (eager forward pass, before jit or compile)")
         if self.size_ratio is not None:

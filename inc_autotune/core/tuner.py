@@ -12,14 +12,15 @@ from typing import Any
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.capability import narrow_options
-from inc_autotune.core.criterion import Goal, checked_score
+from inc_autotune.core.criterion import Goal
 from inc_autotune.core.errors import AutotuneError, EvaluationError, QuantizationError
+from inc_autotune.core.evaluation import Scores, judge, read_scores
 from inc_autotune.core.history import History, Trial, check_storage
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.outcome import build_result, choose_best
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.result import TuningResult
-from inc_autotune.core.sensitivity import UnitHarm, rank_units
+from inc_autotune.core.sensitivity import UnitHarm, choose_fallback, rank_units
 from inc_autotune.core.smoothing_plan import SmoothingPlan, plan_smoothing, planned_steps
 from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace, build_space
 from inc_autotune.core.strategy import STRATEGIES, Proposal, SearchView
@@ -90,6 +91,7 @@ class _Run:
         chosen = {operator: (FP32,) if operator[0] in self.fp32_reasons else each for operator, each in options.items()}
         self.space: TuningSpace = build_space(chosen, adaptor.groups(model))
         self.plans: tuple[SmoothingPlan, ...] = ()
+        self.baseline = Scores(float("nan"))
         self.goal: Goal | None = None
         self.history = History.open(
             storage=arguments.storage,
@@ -98,11 +100,13 @@ class _Run:
         )
         self.best: tuple[Trial, Any] | None = None
         self._ranks: dict[str, tuple[UnitHarm, ...]] = {}
+        self._fallbacks: dict[tuple[str, str], OpConfig] = {}
 
     def complete(self) -> Tuned:
         """Baseline, smoothing, search, result."""
         if self.evaluate is not None:
-            self.goal = Goal(self._baseline(self.evaluate), self.arguments.accuracy_criterion)
+            self.baseline = self._baseline(self.evaluate)
+            self.goal = Goal(self.baseline.mean, self.arguments.accuracy_criterion)
             logger.info("fp32 score %g, goal %s", self.goal.baseline, self.goal.describe())
         with self.phases.phase("smoothing", planned_steps(self.arguments.smoothing, self.space)) as advance:
             self.plans = plan_smoothing(
@@ -127,13 +131,14 @@ class _Run:
         trial, candidate = self.best
         return self._finish(trial.assignment, trial, candidate)
 
-    def _baseline(self, evaluate: Evaluate) -> float:
-        if self.history.baseline is not None:
-            return self.history.baseline
+    def _baseline(self, evaluate: Evaluate) -> Scores:
+        stored = self.history.baseline
+        if stored is not None:
+            return stored
         with self.phases.phase("evaluation"):
             self.evaluations += 1
             try:
-                score = checked_score(evaluate(self.model), "the fp32 model")
+                scores = read_scores(evaluate(self.model), "the fp32 model")
             except AutotuneError:
                 raise
             except Exception as error:
@@ -141,8 +146,8 @@ class _Run:
                     f"eval_func raised {type(error).__name__} on the fp32 model: {error}. The model was passed as it "
                     "is: eval_func(model) must run by itself."
                 ) from error
-        self.history.baseline = score
-        return score
+        self.history.baseline = scores
+        return scores
 
     def _search(self, goal: Goal) -> None:
         strategy = STRATEGIES[self.arguments.strategy]
@@ -163,7 +168,9 @@ class _Run:
                     plans=self.plans,
                     sampling_sizes=self.sampling_sizes,
                     rank=self._rank,
+                    fallback=self._fallback,
                     thorough=not stop_at_first,
+                    seed=self.arguments.seed,
                 )
             )
             if proposal is None:
@@ -200,7 +207,8 @@ class _Run:
         try:
             with self.phases.phase("evaluation"):
                 self.evaluations += 1
-                score = checked_score(self.evaluate(candidate), f"trial {trial.number + 1} ({trial.label})")
+                what = f"trial {trial.number + 1} ({trial.label})"
+                judgement = judge(self.evaluate(candidate), self.baseline, goal, what)
         except BaseException as error:
             record(replace(trial, error=f"{type(error).__name__}: {error}", interrupted=True))
             if not isinstance(error, Exception):
@@ -217,8 +225,16 @@ class _Run:
                 else "The finished trials and the best model so far are in this exception's .partial_result."
             )
             raise EvaluationError(f"{message} {kept}", partial_result) from error
-        met = goal.met(score)
-        trial = replace(trial, state="complete", score=score, met=met)
+        score, met = judgement.score, judgement.met
+        trial = replace(
+            trial,
+            state="complete",
+            score=score,
+            met=met,
+            verdict=judgement.verdict,
+            interval=judgement.interval,
+            samples=judgement.count,
+        )
         if met and self.arguments.tuning_time > 0:
             trial = replace(trial, speedup=self._speedup(candidate))
         trial = record(trial)
@@ -240,6 +256,16 @@ class _Run:
                     self.adaptor, self.model, self.space, assignment, expired=self.phases.expired, advance=advance
                 )
         return self._ranks[digest]
+
+    def _fallback(self, assignment: Assignment, unit: str) -> OpConfig:
+        key = (assignment.digest, unit)
+        if key not in self._fallbacks:
+            error = {harm.unit: harm.error for harm in self._rank(assignment)}.get(unit)
+            with self.phases.phase("ranking"):
+                self._fallbacks[key] = choose_fallback(
+                    self.adaptor, self.model, self.space, assignment, unit, None if self.phases.expired() else error
+                )
+        return self._fallbacks[key]
 
     def _quantize(self, assignment: Assignment) -> Any:
         with self.phases.phase("quantization"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,12 @@ def autotune(
         model: an fp32 module in eval mode, on the CPU. It is not changed.
         calib_dataloader: yields calibration batches: a tensor or array, a tuple or list of inputs, `(inputs, label)`,
             or a dict of keyword inputs. A DataLoader, a list, or a generator; read once.
-        eval_func: takes a model with integer kernels and returns its score, one finite number. Without it (and
-            without `eval_dataloader` and `eval_metric`) the model is quantized with tuned alphas and no claim is made.
+        eval_func: takes a model with integer kernels and returns its score: one finite number, or a 1-D array or tensor
+            of per-sample scores whose mean is the score, or a generator that yields such scores bit by bit. With
+            per-sample scores, which must be of the same samples in the same order for every model, the verdict is a
+            paired test with a confidence interval, and a generator (in a random but fixed order) is stopped as soon
+            as the verdict is clear. Without it (and without `eval_dataloader` and `eval_metric`) the model is quantized
+            with tuned alphas and no claim is made.
         calib_func: instead of `calib_dataloader`, a function that runs the model it is given on calibration inputs.
         eval_dataloader: yields `(inputs, label)`, with `eval_metric` instead of `eval_func`.
         eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), or
@@ -139,7 +144,9 @@ def autotune(
             tuned = tune(adaptor, model, calibration, _without_gradients(evaluate), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:
-            _attach(error.partial_result.model, error.partial_result, error.partial_result.recipe)
+            # Without the model in its own result, which would double whatever is copied or pickled.
+            result = replace(error.partial_result, model=None)
+            _attach(error.partial_result.model, result, result.recipe)
         raise
     warn_of_shortcomings(tuned.result, stacklevel=2)
     return _attach(tuned.model, tuned.result, tuned.result.recipe)
@@ -280,6 +287,18 @@ def _without_gradients(evaluate: Callable[[nn.Module], Any] | None) -> Callable[
 
     def wrapped(model: nn.Module) -> Any:
         with torch.no_grad():
-            return evaluate(model)
+            scores = evaluate(model)
+        return _steps_without_gradients(scores) if isinstance(scores, Iterator) else scores
 
     return wrapped
+
+
+def _steps_without_gradients(scores: Iterator[Any]) -> Iterator[Any]:
+    """The same iterator; each of its steps, but not what its reader does in between, runs without gradients."""
+    while True:
+        with torch.no_grad():
+            try:
+                step = next(scores)
+            except StopIteration:
+                return
+        yield step

@@ -285,3 +285,120 @@ def test_nothing_is_printed(capsys):
         run(Scores(1.0, 0.9), max_trials=1)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+class NumpyAdaptorWithSpeed(NumpyAdaptor):
+    def measure(self, models):
+        return [2.0, 1.0]
+
+
+def test_a_simulated_model_claims_no_speed():
+    class Simulated(NumpyAdaptorWithSpeed):
+        def is_simulated(self, name, config):
+            return name == "dense0"
+
+    result = tune(Simulated(), random_model(), data(), None, arguments()).result
+    assert result.speedup is None
+    assert any("1 operators simulated in fp32" in note for note in result.notes)
+    assert tune(NumpyAdaptorWithSpeed(), random_model(), data(), None, arguments()).result.speedup == 2.0
+
+
+def test_a_harmful_unit_takes_the_first_rung_that_takes_its_harm_away():
+    from inc_autotune.core.op_config import FP32
+    from inc_autotune.core.sensitivity import choose_fallback, rank_units
+    from inc_autotune.core.space import build_space
+    from inc_autotune.core.tuner import _offered_options
+
+    finer = {
+        "int8": {
+            "dynamic": {
+                "Dense": {
+                    "weight": {
+                        "dtype": ["int8"],
+                        "scheme": ["sym"],
+                        "granularity": ["per_channel"],
+                        "algorithm": ["minmax"],
+                    },
+                    "activation": {
+                        "dtype": ["uint8"],
+                        "scheme": ["asym"],
+                        "granularity": ["per_tensor"],
+                        "algorithm": ["minmax"],
+                    },
+                }
+            }
+        }
+    }
+
+    class Rungs(NumpyAdaptor):
+        """Counts a dynamic operator as exact."""
+
+        def quantize(self, tune_cfg, model, dataloader, q_func=None):
+            static = {
+                operator: config
+                for operator, config in tune_cfg["op"].items()
+                if config["activation"].get("quant_mode") == "static"
+            }
+            return super().quantize({**tune_cfg, "op": static}, model, dataloader, q_func)
+
+    for adaptor, expected in ((Rungs(finer), "dynamic"), (NumpyAdaptor(finer), None), (NumpyAdaptor(), None)):
+        model = random_model()
+        size = adaptor.calibrate(model, data(), (64,))
+        space = build_space(_offered_options(adaptor, model))
+        assignment = space.default(size)
+        worst = rank_units(adaptor, model, space, assignment)[0]
+        chosen = choose_fallback(adaptor, model, space, assignment, worst.unit, worst.error)
+        assert chosen.approach == expected
+        assert expected or chosen == FP32
+
+
+def per_sample(*shares: float, count: int = 400):
+    """Evaluations that return arrays of right (1) and wrong (0), each with this share of right ones."""
+    return Scores(*(np.arange(count) < share * count for share in shares))
+
+
+def test_per_sample_scores_are_judged_with_an_interval():
+    result = run(per_sample(0.9, 0.5, 0.9), accuracy_criterion={"relative": 0.1}).result
+    assert [trial.verdict for trial in result.trials] == ["fail", "pass"]
+    low, high = result.trials[0].interval
+    assert low < 0.4 < high
+    assert result.trials[0].samples == 400
+    assert "95 % interval of the loss" in result.evidence
+    assert "verdict: pass" in str(result)
+
+
+def test_one_number_says_that_no_interval_is_known():
+    result = run(Scores(1.0, 1.0)).result
+    assert (result.trials[0].verdict, result.trials[0].interval) == ("pass", None)
+    assert "no interval" in result.evidence
+
+
+def test_a_generator_is_stopped_when_the_verdict_is_clear():
+    read = []
+
+    def evaluate(model):
+        is_baseline = not read
+        read.append(0)
+        for index in range(2000):
+            read[-1] += 1
+            yield float(index % 10 > 0) if is_baseline else float(index % 10 > 5)
+
+    result = run(evaluate, max_trials=1).result
+    assert read[0] == 2000
+    assert read[1] < 500
+    assert result.met is False
+    assert result.score == pytest.approx(0.4, abs=0.1)
+
+
+def test_other_samples_than_the_baselines_are_an_error():
+    with pytest.raises(EvaluationError, match="2000|400"):
+        run(Scores(np.ones(400), np.ones(2000)))
+
+
+def test_a_resumed_study_keeps_the_pairing(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'run.db'}"
+    with pytest.raises(EvaluationError):
+        run(Scores(np.arange(400) < 360, ValueError("killed")), storage=storage, accuracy_criterion={"relative": 0.1})
+    scores = per_sample(0.9)
+    result = run(scores, storage=storage, accuracy_criterion={"relative": 0.1}).result
+    assert (scores.calls, result.trials[-1].verdict, result.trials[-1].samples) == (1, "pass", 400)

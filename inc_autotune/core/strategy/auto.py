@@ -6,42 +6,30 @@ from collections.abc import Callable
 
 from inc_autotune.core.space import Assignment
 from inc_autotune.core.strategy.base import Proposal, SearchView
+from inc_autotune.core.strategy.starts import all_quantized, any_met, first_untried, met
 
 
 def auto(view: SearchView) -> Proposal | None:
     """The default strategy.
 
     1. Every unit quantized, with each required smoothing plan and sampling size.
-    2. From the best of those, the 1, 2, 4, 8, ... most harmful units in fp32 until the goal is met, so never
-       more than twice the needed number.
+    2. From the best of those, the 1, 2, 4, 8, ... most harmful units fall back (to dynamic or bf16 where that takes
+       the harm away, else to fp32) until the goal is met, so never more than twice the needed number.
     3. With time left, bisection between the last failure and the success; or, where no unit had to fall back, the
        smoothing plans in reserve, one of which may be faster.
     """
-    starts = _starts(view, required=True)
+    starts = all_quantized(view, required=True)
     for proposal in starts:
         if view.trial_of(proposal.assignment) is None:
             return proposal
-    if not _any_met(view):
+    if not any_met(view):
         return _fall_back(view, view.best_of([start.assignment for start in starts]))
     if not view.thorough:
         return None
     full = [start.assignment for start in starts]
-    if any(_met(view, assignment) for assignment in full):
-        return _first_untried(view, _starts(view, required=False))
+    if any(met(view, assignment) for assignment in full):
+        return first_untried(view, all_quantized(view, required=False))
     return _fall_back(view, view.best_of(full))
-
-
-def _starts(view: SearchView, *, required: bool) -> list[Proposal]:
-    several = len(view.sampling_sizes) > 1
-    return [
-        Proposal(
-            view.space.default(size, plan.alphas),
-            f"all quantized, smoothing {plan.name}" + (f", {size} samples" if several else ""),
-        )
-        for size in view.sampling_sizes
-        for plan in view.plans
-        if plan.required == required
-    ]
 
 
 def _fall_back(view: SearchView, start: Assignment) -> Proposal | None:
@@ -49,7 +37,8 @@ def _fall_back(view: SearchView, start: Assignment) -> Proposal | None:
     order = [harm.unit for harm in view.rank(start)]
 
     def proposal(count: int) -> Proposal:
-        return Proposal(view.space.without(start, order[:count]), f"{count} of {len(order)} units in fp32")
+        assignment = start.replace({unit: view.fallback(start, unit) for unit in order[:count]})
+        return Proposal(assignment, f"{count} of {len(order)} units fall back")
 
     failed = 0
     for count in _doubling(len(order)):
@@ -79,16 +68,3 @@ def _bisect(view: SearchView, proposal: Callable[[int], Proposal], failed: int, 
             return tried
         failed, met = (failed, middle) if trial.met else (middle, met)
     return None
-
-
-def _first_untried(view: SearchView, proposals: list[Proposal]) -> Proposal | None:
-    return next((each for each in proposals if view.trial_of(each.assignment) is None), None)
-
-
-def _met(view: SearchView, assignment: Assignment) -> bool:
-    trial = view.trial_of(assignment)
-    return trial is not None and trial.met
-
-
-def _any_met(view: SearchView) -> bool:
-    return any(trial.met for trial in view.trials)

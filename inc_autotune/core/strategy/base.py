@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inc_autotune.core.criterion import Goal
 from inc_autotune.core.history import Trial
+from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.sensitivity import UnitHarm
 from inc_autotune.core.smoothing_plan import SmoothingPlan
 from inc_autotune.core.space import Assignment, TuningSpace
@@ -31,7 +32,9 @@ class SearchView:
         plans: smoothing plans, best first.
         sampling_sizes: calibration sizes with statistics, in the user's order.
         rank: units of an assignment, the most harmful first; measured at the first call, remembered after.
+        fallback: what a harmful unit of an assignment becomes instead: dynamic, bf16 or fp32; measured once each.
         thorough: whether to go on after a success, looking for a faster model (`tuning_time` > 0).
+        seed: of strategies that draw at random.
     """
 
     space: TuningSpace
@@ -40,7 +43,9 @@ class SearchView:
     plans: Sequence[SmoothingPlan]
     sampling_sizes: Sequence[int]
     rank: Callable[[Assignment], Sequence[UnitHarm]]
+    fallback: Callable[[Assignment, str], OpConfig] = lambda assignment, unit: FP32
     thorough: bool = False
+    seed: int = 0
 
     def trial_of(self, assignment: Assignment) -> Trial | None:
         """The finished trial of exactly this assignment; one whose evaluation was interrupted is still to be done."""

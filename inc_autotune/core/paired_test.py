@@ -1,0 +1,211 @@
+"""Confidence intervals for the mean of paired differences, at a fixed size and while samples still arrive.
+
+Differences come in two kinds, and each needs its own treatment:
+
+- Dense: most samples differ a little (similarities, losses). Student's t interval.
+- Bounded: scores with two values (right or wrong), or of which most stay exactly the same. A few samples carry all
+  information, so the normal approximation fails: it calls ten equal answers a proof of equality. At a fixed size the
+  score interval for matched pairs (Tango 1998), while samples arrive an interval by betting (Waudby-Smith and
+  Ramdas 2024), which is valid at every size without any approximation.
+
+Sources:
+    Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample design,
+    Statistics in Medicine 17, 1998.
+    Waudby-Smith, Ramdas, Estimating means of bounded random variables by betting, JRSS B 86, 2024.
+    Jennison, Turnbull, Interim analyses: the repeated confidence interval approach, JRSS B 51, 1989.
+    Cochran, Sampling Techniques, 3rd edition, 1977, section 2.15 (skewness).
+    Abramowitz, Stegun, Handbook of Mathematical Functions, 26.7.3 to 26.7.5 (Student's t).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+Interval = tuple[float, float]
+
+FIRST_LOOK = 32
+LOOK_GROWTH = 1.5
+# The part of alpha that stopping early may use up; what is kept for the end costs 5 % of the interval's width.
+EARLY_SHARE = 0.2
+_SKEWNESS_FACTOR = 100
+# Bets as a share of the largest one that cannot lose everything but the last cent.
+_BETS = np.append(np.geomspace(0.01, 0.9, 15), 0.99)
+
+
+def look_sizes(total: int) -> tuple[int, ...]:
+    """The sizes at which an evaluation of `total` samples may stop early: from 32 on, each 1.5 times the last."""
+    sizes, size = [], float(FIRST_LOOK)
+    while size < total:
+        sizes.append(int(size))
+        size *= LOOK_GROWTH
+    return tuple(sizes)
+
+
+def score_range(reference: Samples, candidate: Samples) -> float | None:
+    """The largest possible difference where differences are bounded in the sense above; None where they are dense.
+
+    Args:
+        reference: fp32 scores, shape [n]
+        candidate: scores of the same samples, shape [n]
+    """
+    values = np.unique(np.concatenate([reference, candidate]))
+    spread = float(values[-1] - values[0])
+    if len(values) == 1:
+        return abs(float(values[0])) or 1.0
+    changed = np.count_nonzero(reference != candidate)
+    if len(values) == 2 or 0 < 2 * changed <= len(candidate):
+        return spread
+    # Nothing changed: many different values that all agree say that both models compute the same, few values do not.
+    if changed == 0 and 2 * len(values) <= len(candidate):
+        return spread
+    return None
+
+
+def final_interval(differences: Samples, bound: float | None, alpha: float) -> Interval:
+    """Interval of the mean difference for a size fixed beforehand.
+
+    Args:
+        differences: shape [n], n >= 2
+        bound: what `score_range` gave
+        alpha: two-sided error rate, split evenly
+    """
+    if bound is None:
+        return mean_interval(differences, alpha)
+    losses = float(np.sum(differences[differences > 0])) / bound
+    gains = -float(np.sum(differences[differences < 0])) / bound
+    low, high = matched_pairs_interval(losses, gains, len(differences), alpha)
+    return low * bound, high * bound
+
+
+def look_interval(differences: Samples, bound: float | None, alpha: float, looks: int) -> Interval:
+    """Interval of the mean difference that may be computed at each of `looks` sizes.
+
+    All of them together miss the true mean with probability `alpha` at most: exactly so for bounded differences
+    (Ville's inequality), for dense ones by giving every look an equal part of `alpha`. The latter
+    holds for a mean that is nearly normal, so the interval is endless while samples are too few for their skewness.
+    """
+    if bound is None:
+        return mean_interval(differences, alpha / looks) if _nearly_normal(differences) else (-math.inf, math.inf)
+    low, high = betting_interval(differences / bound, alpha)
+    return low * bound, high * bound
+
+
+def mean_interval(differences: Samples, alpha: float) -> Interval:
+    """Student's t interval of a mean."""
+    mean = float(np.mean(differences))
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    width = student_t_quantile(1 - alpha / 2, len(differences) - 1) * error
+    return mean - width, mean + width
+
+
+def _nearly_normal(differences: Samples) -> bool:
+    """Whether a t interval may be trusted far out in its tails: n >= 100 * skewness ** 2.
+
+    Cochran's rule asks for 25 at the 5 % level. The levels of single looks are far smaller; with 100, simulated
+    lognormal losses (sigma 0.25 to 1.5) stop wrongly in at most 1.2 % of the runs, with 25 in up to 6 %.
+    """
+    centered = differences - np.mean(differences)
+    variance = float(np.mean(centered**2))
+    skewness = float(np.mean(centered**3)) / variance**1.5 if variance > 0 else 0.0
+    return len(differences) >= _SKEWNESS_FACTOR * skewness**2
+
+
+def matched_pairs_interval(losses: float, gains: float, count: int, alpha: float) -> Interval:
+    """Tango's score interval of (losses - gains) / count, in [-1, 1].
+
+    Args:
+        losses: pairs that got worse. May be fractional: a pair that got worse by a third of the range counts a third,
+            which overstates the variance and so widens the interval.
+        gains: pairs that got better
+        count: all pairs
+    """
+    quantile = NormalDist().inv_cdf(1 - alpha / 2)
+    return -_tango_upper(gains, losses, count, quantile), _tango_upper(losses, gains, count, quantile)
+
+
+def _tango_upper(losses: float, gains: float, count: int, quantile: float) -> float:
+    def excluded(difference: float) -> bool:
+        # The probability of a gain, estimated under the hypothesis that the true difference is `difference`.
+        linear = (2 * count - losses + gains) * difference - losses - gains
+        constant = -gains * difference * (1 - difference)
+        gain = (math.sqrt(max(linear**2 - 8 * count * constant, 0.0)) - linear) / (4 * count)
+        variance = count * max(2 * gain + difference * (1 - difference), 0.0)
+        return count * difference - (losses - gains) > quantile * math.sqrt(variance)
+
+    return _first(excluded, (losses - gains) / count, 1.0)
+
+
+def betting_interval(differences: Samples, alpha: float) -> Interval:
+    """Interval of the mean of differences in [-1, 1], valid at every size at once.
+
+    Whoever bets against a mean that is true cannot expect to win: the capital, averaged over several sizes of bet,
+    exceeds 1 / error with at most that probability, ever. The interval holds the means against which no bet has.
+    """
+    return -_betting_upper(-differences, alpha / 2), _betting_upper(differences, alpha / 2)
+
+
+def _betting_upper(differences: Samples, error: float) -> float:
+    values, counts = np.unique(differences, return_counts=True)
+    threshold = math.log(len(_BETS) / error)
+
+    def excluded(mean: float) -> bool:
+        gains = np.log1p(_BETS[:, None] * (mean - values) / max(1 - mean, 1e-12)) @ counts
+        return bool(np.logaddexp.reduce(gains) > threshold)
+
+    return _first(excluded, float(np.mean(differences)), 1.0)
+
+
+def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where a condition that is false at `low` and stays true once it is begins to hold; `high` if it never does."""
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t distribution, for probability in [0.5, 1) and degrees >= 1; relative error below 1e-6."""
+    normal = NormalDist().inv_cdf(probability)
+    if degrees < 200:
+        # The angle whose tangent is t / sqrt(degrees) lies in [0, pi / 2).
+        angle = _first(lambda angle: _t_within(angle, degrees) > 2 * probability - 1, 0.0, math.pi / 2)
+        return math.sqrt(degrees) * math.tan(angle)
+    square = normal**2
+    first = (square + 1) / 4
+    second = ((5 * square + 16) * square + 3) / 96
+    third = (((3 * square + 19) * square + 17) * square - 15) / 384
+    return normal * (1 + first / degrees + second / degrees**2 + third / degrees**3)
+
+
+def _t_within(angle: float, degrees: int) -> float:
+    """P(|T| < sqrt(degrees) * tan(angle))."""
+    cosine, odd = math.cos(angle), degrees % 2
+    term = cosine if odd else 1.0
+    total = 0.0 if degrees == 1 else term
+    for power in range(3 if odd else 2, degrees - 1, 2):
+        term *= (power - 1) / power * cosine**2
+        total += term
+    inside = math.sin(angle) * total
+    return 2 / math.pi * (angle + inside) if odd else inside
+
+
+def representative(reference: Any, prefix: int) -> bool:
+    """Whether the first `prefix` reference scores look like a random draw from all of them.
+
+    Data sorted by class, length or difficulty fails this where the scores show it: then the first samples say nothing
+    about the rest. The limit is two standard errors of a draw without replacement: a false alarm only delays a stop.
+    """
+    total = len(reference)
+    error = float(np.std(reference)) * math.sqrt((total - prefix) / (prefix * max(total - 1, 1)))
+    gap = abs(float(np.mean(reference[:prefix]) - np.mean(reference)))
+    return gap <= 2 * error + 1e-12 * max(1.0, abs(float(np.mean(reference))))

@@ -1,0 +1,279 @@
+"""The HTML page, read back the way a browser would."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.history import Trial
+from inc_autotune.core.op_config import FP32
+from inc_autotune.core.result import OperatorOutcome, TuningResult
+from inc_autotune.core.sensitivity import UnitHarm
+from inc_autotune.core.space import Assignment
+from inc_autotune.core.tuner import tune
+from inc_autotune.testing import NumpyAdaptor, random_model
+
+VOID = {"meta", "input"}
+HOSTILE = "</script><script>alert(1)</script><a href='http://example.org'>x</a>&amp;%{x}"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and text; complains about tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements = [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        element = {"tag": tag, **dict(attributes), "text": "", "inside": [each["tag"] for each in self.open]}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, tag):
+        return [element for element in self.elements if element["tag"] == tag]
+
+    @property
+    def charts(self):
+        (data,) = [each for each in self.all("script") if each.get("id") == "charts"]
+        return json.loads(data["text"])
+
+    @property
+    def text(self):
+        (main,) = self.all("main")
+        return main["text"]
+
+
+def result(**changes) -> TuningResult:
+    plain = TuningResult(
+        met=True,
+        baseline=0.8,
+        score=0.795,
+        goal=">= 0.792 (relative 0.01 of 0.8)",
+        trials=(trial(0, 0.795, met=True),),
+        evaluations=2,
+        operators=operators(4),
+        speedup=2.31,
+        size_ratio=3.6,
+        smoothing=(("layer-wise", 1e-5), ("alpha 0.5", 3e-5), ("off", 1e-3)),
+        sampling_size=100,
+        phases={"calibration": 4.25, "evaluation": 12.0},
+        target=0.792,
+        chosen=0,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def trial(number, score=None, **given) -> Trial:
+    state = "failed" if score is None else "complete"
+    return Trial(number, Assignment((("unit", FP32),), 100), f"trial label {number}", state, score, **given)
+
+
+def operators(count, name="block.{}.dense") -> tuple[OperatorOutcome, ...]:
+    return tuple(
+        OperatorOutcome(name.format(place), "Linear", "int8", "static", 0.1 * (place % 11), "")
+        for place in range(count)
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    pytest.importorskip("plotly")
+
+    def save(what: TuningResult) -> Page:
+        what.save_report(tmp_path / "report.html")
+        return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+    return save
+
+
+def test_the_headline_says_what_was_reached(saved):
+    page = saved(result())
+    assert "Accuracy goal met" in page.text
+    assert "Score 0.795 against 0.8 in fp32; the goal is >= 0.792" in page.text
+    assert {"2.31x", "3.60x"} <= {each["text"][:5] for each in page.all("dd")}
+
+
+def test_an_unmet_goal_and_a_slower_model_are_said(saved):
+    page = saved(result(met=False, speedup=0.87))
+    assert "Accuracy goal not met" in page.text
+    assert "best model found in 1 trials" in page.text
+    assert "slower than fp32" in page.text
+
+
+def test_nothing_evaluated_is_no_claim(saved):
+    page = saved(
+        TuningResult(None, None, None, None, (), 0, (), speedup=None, size_ratio=None, smoothing=(), sampling_size=0)
+    )
+    assert "No claim about accuracy" in page.text
+    assert "Nothing was evaluated" in page.text
+    assert page.charts == {}
+
+
+def test_a_real_run_shows_every_chart(saved):
+    scores = iter([1.0, 0.5, 0.7, 1.0])
+    data = [np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)]
+    arguments = validate_arguments(
+        strategies=["auto"], backends=["default"], progress=False, smoothquant_args={"alpha": "auto"}
+    )
+    tuned = tune(NumpyAdaptor(), random_model(6, outlier=20.0), data, lambda model: next(scores), arguments).result
+    assert tuned.chosen == 2
+    assert tuned.target == 0.99
+    assert len(tuned.harms) == 6
+    page = saved(tuned)
+    assert {"accuracy-trial", "sensitivity", "alpha", "smoothing", "phases"} <= set(page.charts)
+    bars = [length for trace in page.charts["sensitivity"]["data"] for length in trace["x"]]
+    assert sorted(bars) == sorted(harm.error for harm in tuned.harms)
+    lines = {shape["name"]: shape["y0"] for shape in page.charts["accuracy-trial"]["layout"]["shapes"]}
+    assert lines == {"goal": 0.99, "fp32 model": 1.0}
+
+
+def test_trials_stand_at_their_measured_speed(saved):
+    trials = (trial(0, 0.7), trial(1, 0.795, met=True, speedup=2.0), trial(2, 0.793, met=True, speedup=2.5), trial(3))
+    page = saved(result(trials=trials, chosen=2))
+    traces = {trace["name"]: trace for trace in page.charts["accuracy-speed"]["data"]}
+    assert (traces["goal met"]["x"], traces["goal met"]["y"]) == ([2.0, 2.5], [0.795, 0.793])
+    assert (traces["returned model"]["x"], traces["fp32 model"]["x"]) == ([2.5], [1.0])
+    by_number = {trace["name"]: trace["x"] for trace in page.charts["accuracy-trial"]["data"]}
+    assert by_number == {"goal met": [2.0, 3.0], "not met": [1.0], "returned model": [3.0]}
+    assert "Failed, without a score: 1" in page.text
+
+
+def test_the_returned_model_has_the_speed_measured_at_the_end(saved):
+    page = saved(result())
+    assert "accuracy-trial" not in page.charts
+    assert page.charts["accuracy-speed"]["data"][1]["x"] == [2.31]
+    assert "accuracy-speed" not in saved(result(speedup=None)).charts
+
+
+def test_equal_scores_still_leave_room_around_them(saved):
+    page = saved(result(baseline=0.0, target=0.0, score=0.0, trials=(trial(0, 0.0, met=True),)))
+    low, high = page.charts["accuracy-speed"]["layout"]["yaxis"]["range"]
+    assert low < 0 < high
+
+
+def test_every_operator_and_trial_is_in_a_table(saved):
+    names = [each.name for each in operators(300)]
+    page = saved(result(operators=operators(300), trials=tuple(trial(place, 0.7) for place in range(50))))
+    headers = [each["text"] for each in page.all("th") if each.get("scope") == "row"]
+    assert set(names) <= set(headers)
+    assert {"1 (returned)", "50"} <= set(headers)
+    assert "ticktext" not in page.charts["alpha"]["layout"]["xaxis"]
+
+
+def test_the_sensitivity_chart_stays_readable_and_its_table_complete(saved):
+    harms = [UnitHarm(f"unit{place}", 10.0**-place) for place in range(1, 100)]
+    page = saved(result(harms=(*harms, UnitHarm("harmless", 0.0), UnitHarm("late", None))))
+    layout = page.charts["sensitivity"]["layout"]
+    assert layout["xaxis"]["type"] == "log"
+    assert layout["yaxis"]["ticktext"] == [f"unit{place}" for place in range(1, 41)]
+    rows = [each["text"] for each in page.all("tr")]
+    assert "unit991.000e-99" in rows
+    assert "harmless0.000e+00" in rows
+    assert "latenot measured" in rows
+
+
+def test_long_names_keep_their_ends(saved):
+    page = saved(result(operators=operators(3, "encoder." * 10 + "layer.{}.dense")))
+    ticks = page.charts["alpha"]["layout"]["xaxis"]["ticktext"]
+    assert [tick.endswith(f".layer.{place}.dense") for place, tick in enumerate(ticks)] == [True] * 3
+    assert max(map(len, ticks)) < 40
+
+
+def test_text_is_text(saved):
+    bad = OperatorOutcome("<script>", HOSTILE, "int8", "static", 0.5, HOSTILE)
+    page = saved(
+        result(
+            operators=(bad, dataclasses.replace(bad, name=HOSTILE)),
+            harms=(UnitHarm("<script>", 0.1), UnitHarm(HOSTILE, 0.01)),
+            trials=(dataclasses.replace(trial(0, 0.7), label=HOSTILE, error=HOSTILE),),
+            smoothing=((HOSTILE, 0.1), ("off", 0.2)),
+            phases={HOSTILE: 1.0},
+            notes=(HOSTILE,),
+        )
+    )
+    assert len(page.all("script")) == 3
+    assert page.all("a") == []
+    assert page.text.count(HOSTILE) >= 8
+    # Plotly reads some HTML in labels, so there it must be escaped once more.
+    assert page.charts["alpha"]["layout"]["xaxis"]["ticktext"][0] == "&lt;script&gt;"
+    assert "<" not in json.dumps([each["layout"] for each in page.charts.values()])
+    assert not re.search(
+        r"<(?!extra|br)", json.dumps([each["data"] for each in page.charts.values()]).replace("</", "")
+    )
+
+
+def test_the_page_asks_the_network_for_nothing(saved):
+    page = saved(result(notes=("see https://example.org",)))
+    assert [
+        each for each in page.elements if "src" in each or "href" in each or each["tag"] in ("link", "iframe")
+    ] == []
+    (policy,) = [each["content"] for each in page.all("meta") if each.get("http-equiv")]
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    (style,) = page.all("style")
+    assert "url(" not in style["text"]
+    assert "@import" not in style["text"]
+
+
+def test_the_page_is_accessible(saved):
+    page = saved(result(harms=(UnitHarm("block.0.dense", 0.1),)))
+    (html,) = page.all("html")
+    assert html["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    assert len(page.all("h2")) == 7
+    assert all(each.get("scope") in ("row", "col") for each in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    captions = {each["id"]: each["text"] for each in page.all("figcaption")}
+    charts = [each for each in page.all("div") if each.get("role") == "img"]
+    assert {each["id"] for each in charts} == set(page.charts)
+    assert all(len(captions[each["aria-labelledby"]]) > 40 for each in charts)
+    labels = {each["for"] for each in page.all("label")}
+    assert {each["id"] for each in page.all("input")} == labels
+
+
+def test_colours_are_variables_with_a_light_and_a_dark_value(saved):
+    page = saved(result())
+    (style,) = page.all("style")
+    light, dark = style["text"].split("prefers-color-scheme: dark")
+    used = set(re.findall(r'"(--\w+)"', json.dumps(page.charts)))
+    assert used
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
+
+
+def test_the_same_result_gives_the_same_page(saved, tmp_path):
+    saved(result())
+    first = (tmp_path / "report.html").read_bytes()
+    saved(result())
+    assert (tmp_path / "report.html").read_bytes() == first
+    assert len(first) < 8e6
+
+
+def test_plotly_is_only_needed_for_the_report():
+    code = (
+        "import sys, inc_autotune.core.report\n"
+        "assert 'plotly' not in sys.modules\n"
+        "sys.modules['plotly'] = None\n"
+        "from inc_autotune.core.result import TuningResult\n"
+        "try:\n    TuningResult(None, None, None, None, (), 0, (), None, None, (), 0).save_report('unused.html')\n"
+        "except ImportError as error:\n    print(type(error).__name__, error)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.startswith("MissingDependencyError plotly is not installed")
+    assert "inc-autotune[report]" in output
