@@ -153,6 +153,8 @@ def _narrow(
         if quantizable or literal:
             raise _nothing_kept(operator, offered, [place for place, _ in rules], wanted, approach, excluded)
         kept = [option for option in usual if not option.is_quantized]
+    if not float_named and not any(option.is_quantized for option in kept):
+        kept = []  # bf16 is where an integer type falls back to, or what a rule asks for
     return (*kept, FP32)
 
 

@@ -14,7 +14,9 @@ from inc_autotune.core.quantization import Array, quantization_parameters, quant
 IntegerProduct = Callable[[Array, Array], Array]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
 
-_CHUNK_ELEMENTS = 1 << 22  # of a weight at a time, so that temporaries stay at 16 MiB
+# Of a weight at a time. Temporaries stay at 4 MiB: larger ones go back to the system whenever they are freed, and the
+# page faults of getting them again take twice as long as the arithmetic.
+_CHUNK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 GLOBAL_CANDIDATES = 3
 """How many global alphas are compared at the model's output: the best by local loss."""
 
+SCORED_OUTPUT_CHANNELS = 1024
+"""Output channels of each operator that score an alpha. On MiniLM and a small GPT 512 choose as well as all of them (48
+of 49 alphas, 0.02 % more error), 256 do not; it is large models that this makes several times faster."""
+
 
 @dataclass(frozen=True)
 class SmoothingPlan:
@@ -116,6 +120,7 @@ def _search_groups(
             shared_criterion=options.shared_criterion,
             framework=adaptor.framework,
             integer_product=product,
+            output_channels=SCORED_OUTPUT_CHANNELS,
         )
         advance()
     return searches

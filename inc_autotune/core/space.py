@@ -130,12 +130,12 @@ def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Itera
             name, say) form units of their own, since they cannot be decided as one.
 
     Raises:
-        ModelError: no operator has anything but a float option.
+        ModelError: no operator has anything but fp32.
     """
     grouped: dict[str, str] = {name: members[0] for members in groups for name in members}
     members_of: dict[tuple[str, tuple[OpConfig, ...]], list[OperatorKey]] = {}
     for (name, op_type), configs in options.items():
-        if any(config.is_quantized for config in configs):
+        if any(config != FP32 for config in configs):
             members_of.setdefault((grouped.get(name, name), tuple(configs)), []).append((name, op_type))
     if not options:
         raise ModelError(

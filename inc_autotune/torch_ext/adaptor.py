@@ -14,7 +14,7 @@ from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.capability import Capability, load_capability
-from inc_autotune.core.errors import DataError
+from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.smoothquant import InputGroup
 from inc_autotune.core.space import Unit
@@ -101,7 +101,11 @@ class TorchAdaptor(Adaptor):
             found = {name: operator_type(module) for name, module in model.named_modules()}
             types = {name: op_type for name, op_type in found.items() if op_type is not None}
         opwise = {
-            (name, op_type): [option.to_dict() for option in self.capability.options(op_type)]
+            (name, op_type): [
+                option.to_dict()
+                for option in self.capability.options(op_type)
+                if option.dtype != "bf16" or kernels.has_bf16()
+            ]
             for name, op_type in types.items()
             if name not in skipped
         }
@@ -234,8 +238,20 @@ class TorchAdaptor(Adaptor):
         return entries, arrays
 
     def _calibrated(self, tune_cfg: Mapping[str, Any]) -> tuple[dict[str, OpConfig], dict[str, OperatorCalibration]]:
-        """Configurations of the operators that leave fp32, with their ranges and scales."""
+        """Configurations of the operators that leave fp32, with their ranges and scales.
+
+        An alpha of an operator that cannot be smoothed has no effect.
+
+        Raises:
+            ArgumentError: `tune_cfg` names an operator that the model does not have, or that did not run.
+        """
         every = {name: OpConfig.from_dict(config) for (name, _), config in tune_cfg["op"].items()}
+        for name, config in every.items():
+            if name not in self.trace.operators:
+                known = ", ".join(map(repr, self.trace.operators))
+                raise ArgumentError(f"tune_cfg['op']: no operator named {name!r} ran. Operators: {known}.")
+            if config.alpha is not None and self.trace.operators[name].type not in LINEAR_TYPES:
+                every[name] = config.with_alpha(None)
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
         size = min(tune_cfg["calib_iteration"], max(self._snapshots))
         return configs, operator_calibrations(configs, self.trace, self._base, self._snapshots[size])

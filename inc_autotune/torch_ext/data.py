@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class Batch:
     Args:
         args: positional inputs.
         kwargs: keyword inputs.
-        size: number of samples: the first dimension of the first tensor that has one, else 1.
+        size: number of samples: the first dimension of the first tensor that has one, else 1; 1 also where the inputs
+            cannot be cut.
     """
 
     args: tuple[Any, ...]
@@ -159,7 +160,8 @@ def _batches(
                 f"{argument} yields items of different forms: the first ones were {reading}, then came "
                 f"{describe(item)}. Give all items the same form."
             ) from error
-        yield Batch.of(args, kwargs), (label, reading)
+        batch = Batch.of(args, kwargs)
+        yield (replace(batch, size=1) if reading.whole else batch), (label, reading)
     if empty:
         raise DataError(
             f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before "
@@ -180,14 +182,14 @@ def _choose_reading(item: Any, model: nn.Module, argument: str, need_label: bool
     """The first possible reading on which the model runs."""
     readings = possible_readings(item, model, need_label=need_label)
     failures: dict[Reading, Exception] = {}
-    for whole in (False, True):  # some models refuse a single sample
+    for whole in (False, True):
         for reading in readings:
             args, kwargs, _ = reading.parse(item)
             batch = Batch.of(args, kwargs)
             error = _failure(model, batch if whole else batch.take(1))
             if error is None:
                 _LOGGER.debug("%s: items are read as %s", argument, reading)
-                return reading
+                return replace(reading, whole=whole)
             failures[reading] = error
     raise _mismatch(item, model, argument, failures, need_label) from next(iter(failures.values()), None)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import smoothed_range, smoothing_scale
+from inc_autotune.core.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
 from inc_autotune.torch_ext.calibration import Statistics
 from inc_autotune.torch_ext.modules import OperatorCalibration
 from inc_autotune.torch_ext.trace import ModelTrace
@@ -60,9 +60,9 @@ def _smoothing_scales(
                 alike.setdefault(config, []).append(name)
         for config, names in alike.items():
             assert config.alpha is not None
-            weights = [linear_weight(model.get_submodule(name)).abs().amax(0) for name in names]
+            weights = [linear_weight(model.get_submodule(name)) for name in names]
             activation = statistics.inputs[members[0]].channel_absmax
-            scale: torch.Tensor = smoothing_scale(activation, torch.stack(weights).amax(0), config.alpha)
+            scale: torch.Tensor = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
             scales |= dict.fromkeys(names, scale)
     return scales
 

@@ -32,12 +32,15 @@ class Reading:
         labelled: the item's last element is the label.
         wrapped: the inputs are the only element of a tuple or list.
         dropped: keyword inputs that are not passed to the model.
+        whole: the inputs cannot be cut along their first dimension: they are one sample, or the model wants exactly so
+            many.
     """
 
     form: Form
     labelled: bool = False
     wrapped: bool = False
     dropped: frozenset[str] = frozenset()
+    whole: bool = False
 
     def __str__(self) -> str:
         text = _FORM_NAMES[self.form]
@@ -52,6 +55,8 @@ class Reading:
             TypeError, ValueError, IndexError: the item is not built like that.
         """
         label = None
+        if (self.labelled or self.wrapped) and not isinstance(item, (tuple, list)):
+            raise TypeError(f"a {type(item).__name__} where a tuple was expected")
         if self.labelled:
             *inputs, label = item
             item = inputs[0] if len(inputs) == 1 else tuple(inputs)

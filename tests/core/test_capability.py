@@ -454,7 +454,7 @@ def test_a_wide_pattern_leaves_out_what_cannot_be_quantized(options):
 def test_excluded_precisions(options):
     assert dtypes(narrow_options(options, excluded_precisions=["bf16"])[LINEAR]) == ["int8", "fp32"]
     assert dtypes(narrow_options(options, excluded_precisions=["int8"])[CONV]) == ["int4", "fp32"]
-    assert dtypes(narrow_options(options, excluded_precisions=["uint8"])[LINEAR]) == ["bf16", "fp32"]
+    assert dtypes(narrow_options(options, excluded_precisions=["uint8"])[LINEAR]) == ["fp32"]
 
 
 def test_an_operator_without_options_is_fp32():

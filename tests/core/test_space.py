@@ -31,6 +31,11 @@ def test_an_operator_without_integer_option_is_no_unit():
     assert "head" not in space().by_name
 
 
+def test_an_operator_that_may_only_become_bf16_is_a_unit():
+    bf16 = OpConfig(TensorConfig("bf16"), TensorConfig("bf16"))
+    assert build_space({("head", "Linear"): (bf16, FP32)}).default(8).by_unit["head"] == bf16
+
+
 def test_nothing_to_quantize_is_an_error():
     with pytest.raises(ModelError, match="nothing to quantize"):
         build_space({("head", "Linear"): (FP32,)})

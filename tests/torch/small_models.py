@@ -241,7 +241,11 @@ class Scores:
 
 
 def tune(model: nn.Module, data: Any = None, eval_func: Any = None, **arguments: Any) -> nn.Module:
-    """`autotune` without progress bars, without smoothing unless asked for, and without a word about speed."""
+    """`autotune` without progress bars and without a word about speed.
+
+    Smoothing only where it is asked for; no bf16, which not every processor has.
+    """
+    arguments.setdefault("excluded_precisions", ["bf16"])
     if "smoothquant_args" not in arguments:
         arguments.setdefault("recipes", {"smooth_quant": False})
     with warnings.catch_warnings():

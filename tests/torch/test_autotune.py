@@ -107,7 +107,7 @@ def test_one_evaluation_is_enough_where_int8_is_accurate():
 
 def test_fallbacks_have_reasons_and_leave_the_original_operator():
     model, data = outlier_mlp(), vectors()
-    tuned = tune(model, data, Scores(1.0, 0.5, 1.0))
+    tuned = tune(model, data, Scores(1.0, 0.5, 1.0), approach="static")
     result = tuned.tuning_result
     assert result.met
     assert result.fallbacks, "one unit had to fall back"
@@ -120,10 +120,10 @@ def test_fallbacks_have_reasons_and_leave_the_original_operator():
 
 def test_a_goal_that_is_not_met_gives_the_best_model_and_a_warning_in_the_users_line():
     model, data = outlier_mlp(), vectors()
-    scores = Scores(1.0, 0.5, 0.6, 0.4)
+    options = {"recipes": {"smooth_quant": False}, "approach": "static", "excluded_precisions": ["bf16"]}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        tuned = torch_ext.autotune(model, data, scores, recipes={"smooth_quant": False}, progress=False)
+        tuned = torch_ext.autotune(model, data, Scores(1.0, 0.5, 0.6, 0.4), **options, progress=False)
     result = tuned.tuning_result
     assert (result.met, result.score, result.baseline) == (False, 0.6, 1.0)
     assert len(result.fallbacks) > 0
@@ -189,13 +189,14 @@ def test_trials_and_the_best_model_survive_an_evaluation_that_raises_in_trial_5(
     model = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Tanh())]).eval()
     data = vectors(2)
     with pytest.raises(EvaluationError, match=r"ZeroDivisionError in trial 5 .*partial_result") as caught:
-        tune(model, data, Scores(1.0, 0.5, 0.7, 0.6, 0.65, ZeroDivisionError("no samples")))
+        tune(model, data, Scores(1.0, 0.5, 0.7, 0.6, 0.65, ZeroDivisionError("no samples")), approach="static")
     partial = caught.value.partial_result
     assert [trial.score for trial in partial.trials] == [0.5, 0.7, 0.6, 0.65, None]
     assert "no samples" in partial.trials[-1].error
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert (partial.met, partial.score, len(partial.fallbacks)) == (False, 0.7, 1)
     quantized = torch_ext.convert(partial.model)
+    assert quantized.tuning_result.score == 0.7
     with torch.no_grad():
         assert error(quantized(data[0]), model(data[0])) < 1e-2
     rebuilt = torch_ext.apply_recipe(model, partial.recipe)
@@ -221,7 +222,10 @@ def test_trials_on_disk_are_not_evaluated_again(tmp_path):
     repeated = tune(model, data, finished, storage=storage, study_name="mlp")
     assert not finished.models
     assert repeated.tuning_result.score == 1.0
-    assert all(torch.equal(one, two) for one, two in zip(tuned.state_dict().values(), repeated.state_dict().values()))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(*(each.state_dict().values() for each in (tuned, repeated)), strict=True)
+    )
     other = Scores(1.0)
     with torch.no_grad():
         model.head.weight += 0.1
@@ -230,7 +234,8 @@ def test_trials_on_disk_are_not_evaluated_again(tmp_path):
 
 
 def test_the_result_can_be_read():
-    result = tune(outlier_mlp(), vectors(), Scores(1.0, 0.5, 1.0), smoothquant_args={"alpha": 0.6}).tuning_result
+    options = {"smoothquant_args": {"alpha": 0.6}, "approach": "static"}
+    result = tune(outlier_mlp(), vectors(), Scores(1.0, 0.5, 1.0), **options).tuning_result
     text = str(result)
     for word in ("Goal met: score 1 against fp32 1", "goal >= 0.99 (relative 0.01 of 1)", "2 int8", "harm rank 1"):
         assert word in text, text

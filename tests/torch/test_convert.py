@@ -92,7 +92,7 @@ def test_copied_pickled_and_loaded_from_a_state_dict(quantized, name):
     assert str(loaded.tuning_result) == str(model.tuning_result)
     scrambled = copy.deepcopy(model)
     for value in scrambled.state_dict().values():
-        value.copy_(value.flip(0) if value.ndim else value * 2)
+        value.copy_(value.flip(0) if value.ndim else value)
     scrambled.load_state_dict(scrambled.state_dict())
     assert not torch.equal(call(scrambled, inputs), expected)
     scrambled.load_state_dict(model.state_dict())
@@ -199,13 +199,25 @@ def test_a_tuned_model_in_train_mode_is_converted_for_use():
     assert torch.equal(converted(vectors()[0]), converted(vectors()[0]))
 
 
+@pytest.mark.parametrize(
+    ("make", "inputs"), [(outlier_mlp, vectors()[0]), (small_cnn, image_batches()[0]), (gpt2, padded(IDS))]
+)
+def test_a_tuned_model_is_copied_and_pickled_as_well(make, inputs):
+    tuned = tune(make(), [inputs] * 2)
+    expected = call(tuned, inputs)
+    buffer = io.BytesIO()
+    torch.save(tuned, buffer)
+    buffer.seek(0)
+    for again in (copy.deepcopy(tuned), torch.load(buffer, weights_only=False)):
+        assert torch.equal(call(again, inputs), expected)
+        assert torch.equal(call(torch_ext.convert(again), inputs), call(torch_ext.convert(tuned), inputs))
+
+
 def test_weights_are_integers(quantized):
     state = quantized["mlp"][0].state_dict()
-    assert {name: value.dtype for name, value in state.items() if name.endswith(".weight")} == {
-        "norm.weight": torch.float32,
-        **dict.fromkeys([f"{name}.weight" for name in ("query", "key", "hidden", "head")], torch.int8),
-    }
-    assert quantized["text"][0].table.weight.dtype == torch.uint8
+    integers = {name for name, value in state.items() if value.dtype == torch.int8}
+    assert integers == {f"{name}.integer_weight" for name in ("query", "key", "hidden", "head")}
+    assert quantized["text"][0].state_dict()["table.integer_weight"].dtype == torch.uint8
 
 
 def test_a_module_under_two_names_stays_one_module():

@@ -97,3 +97,9 @@ def test_reasons_to_stay_in_fp32():
     assert "transposed" in str(kernels.fp32_reason(nn.ConvTranspose2d(8, 8, 3)))
     assert kernels.fp32_reason(nn.Conv2d(8, 8, 3, groups=2)) is None
     assert kernels.fp32_reason(nn.Linear(8, 8)) is None
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 4096), (0, 4), (64, 1)])
+def test_row_sums_are_exact(shape):
+    weight = torch.full(shape, -128, dtype=torch.int8)
+    assert kernels.row_sums(weight).tolist() == [-128 * shape[1]] * shape[0]

@@ -279,3 +279,11 @@ def test_weights_by_least_squared_error_are_not_worse():
 
     assert math.isfinite(noise("mse"))
     assert noise("mse") <= noise("minmax")
+
+
+@pytest.mark.parametrize("name", ["linear smoothed", "linear int4", "Conv1D", "Conv2d"])
+def test_a_weight_is_quantized_alike_in_blocks(name, monkeypatch):
+    prepared = EXAMPLES[name]().prepared()
+    expected = prepared.integer_weight()
+    monkeypatch.setattr("inc_autotune.torch_ext.modules.fake_quantized._BLOCK_ELEMENTS", 3 * prepared.weight[0].numel())
+    assert torch.equal(prepared.integer_weight(), expected)

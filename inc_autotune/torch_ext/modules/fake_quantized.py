@@ -23,6 +23,10 @@ from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
 
+# A weight is quantized this many elements at a time: larger temporaries go back to the system whenever they are freed,
+# and the page faults of getting them again cost more than the arithmetic.
+_BLOCK_ELEMENTS = 1 << 20
+
 
 class FakeQuantized(PreparedOperator):
     """Mixin of every prepared operator: parameters of the fp32 module, ranges as buffers.
@@ -62,10 +66,18 @@ class FakeQuantized(PreparedOperator):
 
     def integer_weight(self) -> Tensor:
         """The smoothed weight's integers, int8 or uint8, in the layout of `weight`."""
-        kind = integer_type(self.config.weight.dtype)
+        dtype = torch.int8 if integer_type(self.config.weight.dtype).signed else torch.uint8
         with torch.no_grad():
-            integers: Tensor = quantize(self.smoothed_weight(), self._weight_parameters(), self.weight_axis)
-        return integers.to(torch.int8 if kind.signed else torch.uint8)
+            if self.weight_axis != 0:
+                whole: Tensor = quantize(self.smoothed_weight(), self._weight_parameters(), self.weight_axis)
+                return whole.to(dtype)
+            integers = torch.empty_like(self.weight, dtype=dtype, memory_format=torch.contiguous_format)
+            step = max(_BLOCK_ELEMENTS // max(self.weight[0].numel(), 1), 1)
+            for start in range(0, len(self.weight), step):
+                block = slice(start, start + step)
+                weight = self.weight[block] if self.smoothing is None else self.weight[block] * self.smoothing
+                integers[block] = quantize(weight, self._weight_parameters(block), 0)
+        return integers
 
     @property
     def weight_axis(self) -> int | None:
@@ -92,10 +104,11 @@ class FakeQuantized(PreparedOperator):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe(self.config)}, smoothed={self.smoothing is not None}".lstrip(", ")
 
-    def _weight_parameters(self) -> QuantizationParameters:
-        return QuantizationParameters(
-            self.weight_scale, self.weight_zero_point, self.weight_minimum, self.weight_maximum
-        )
+    def _weight_parameters(self, channels: slice | None = None) -> QuantizationParameters:
+        scale, zero_point = self.weight_scale, self.weight_zero_point
+        if channels is not None:
+            scale, zero_point = scale[channels], zero_point[channels]
+        return QuantizationParameters(scale, zero_point, self.weight_minimum, self.weight_maximum)
 
 
 class FakeQuantizedLinear(FakeQuantized, nn.Linear):

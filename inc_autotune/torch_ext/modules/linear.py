@@ -80,7 +80,7 @@ class QuantizedLinear(QuantizedOperator):
         self.keep("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal(), derived=True)
         self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
         # At most 128 * in_features: exact in float32 up to 131,072 features.
-        self.keep("_weight_sum", self.integer_weight.sum(1, dtype=torch.int64).float(), derived=True)
+        self.keep("_weight_sum", kernels.row_sums(self.integer_weight).float(), derived=True)
         if self.input_scale is not None and self.input_zero_point is not None:
             # Signed activations are the same integers shifted by 128.
             shift = 128 if self.config.activation.dtype == "int8" else 0

@@ -1,0 +1,64 @@
+"""The contract of every adaptor, kept by the one for PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from inc_autotune.testing import AdaptorContract  # noqa: E402
+from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
+
+FEATURES = 16
+
+
+class TestTorchAdaptor(AdaptorContract):
+    """On Linears whose input has an outlier channel."""
+
+    def make_adaptor(self):
+        return TorchAdaptor()
+
+    def make_model(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.LayerNorm(FEATURES), nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8)
+        )
+        with torch.no_grad():
+            model[0].weight[3], model[1].weight[:, 3] = 20.0, model[1].weight[:, 3] / 20.0
+        return model.eval()
+
+    def make_data(self):
+        return list(torch.randn(4, 8, FEATURES, generator=torch.Generator().manual_seed(1)))
+
+    def outputs(self, model):
+        with torch.no_grad():
+            return np.asarray(model(torch.randn(32, FEATURES, generator=torch.Generator().manual_seed(2))))
+
+
+class TestTorchAdaptorOnImages(TestTorchAdaptor):
+    """On convolutions with BatchNorm, which are folded."""
+
+    def make_model(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 36, 8),
+        )
+        with torch.no_grad():
+            model(torch.randn(16, 3, 8, 8) * 3 + 1)
+        return model.eval()
+
+    def make_data(self):
+        return list(torch.randn(4, 8, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+    def outputs(self, model):
+        with torch.no_grad():
+            return np.asarray(model(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(2))))
