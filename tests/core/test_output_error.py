@@ -24,6 +24,12 @@ def test_masked_elements_are_not_compared(masked):
     assert relative_error([reference], [np.array([1.0, 0.0, 1.0], np.float32)]) == pytest.approx(0.2)
 
 
+def test_outputs_of_another_shape_or_number_are_unrelated():
+    assert relative_error([VALUES, VALUES], [VALUES, VALUES[:2]]) == 0.5
+    assert relative_error([VALUES], [VALUES, VALUES]) == 0.5
+    assert relative_error([VALUES, VALUES], [VALUES]) == 0.5
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_candidate_that_is_not_finite_is_infinitely_far(value):
     assert relative_error([VALUES], [np.array([1.0, value, 2.0], np.float32)]) == math.inf

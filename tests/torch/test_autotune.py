@@ -366,6 +366,22 @@ def test_masked_outputs_do_not_hide_the_error_of_the_others():
     assert all(0 < error < 0.1 for _, error in result.smoothing)
 
 
+def test_outputs_may_have_another_shape_for_every_candidate():
+    class Found(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = outlier_mlp()
+
+        def forward(self, x):
+            y = self.inner(x)
+            # Rounding decides which of these are found.
+            return [{"scores": row[(1000 * row).round() % 2 == 0], "best": row.argmax()} for row in y]
+
+    model = Found().eval()
+    tuned = tune(model, vectors(), Scores(1.0, 0.5, 1.0), smoothquant_args={"alpha": "auto"})
+    assert all(0 < error < 10 for _, error in tuned.tuning_result.smoothing)
+
+
 # The same again
 
 
