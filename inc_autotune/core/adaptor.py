@@ -114,7 +114,7 @@ class Adaptor(ABC):
         raise NotImplementedError(f"{type(self).__name__} offers blocks without run_block")
 
     def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
-        """Median seconds of one forward pass of each model, measured in turn on the example inputs."""
+        """Seconds of one forward pass of each model, measured in turn on the example inputs."""
         return None
 
     def model_size(self, model: Any) -> int | None:

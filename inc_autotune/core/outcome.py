@@ -173,7 +173,7 @@ def _why_no_choice(offered: Sequence[OpConfig]) -> str:
     """The reason of an operator whose quantized options were all ruled out."""
     approaches = {option.approach for option in offered if option.is_quantized}
     if approaches == {"weight_only"}:
-        return "weights only, on request: objective='modelsize', approach='weight_only' or a rule that names it"
+        return "on request only: objective='modelsize' or a rule"
     return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
 
 

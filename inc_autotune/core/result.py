@@ -116,6 +116,8 @@ class TuningResult:
         if self.met is None:
             return "Quantized without evaluation: no claim about accuracy"
         verdict = "Goal met" if self.met else "GOAL NOT MET, this is the best model found"
+        if self.evidence is not None and self.evidence.startswith("undecided"):
+            verdict += ", within the noise of the evaluation"
         return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
 
     def _summary(self) -> list[str]:

@@ -235,7 +235,7 @@ class _Run:
             interval=judgement.interval,
             samples=judgement.count,
         )
-        if met and self.arguments.tuning_time > 0:
+        if met and self.arguments.tuning_time > 0 and self.arguments.objective == "performance":
             trial = replace(trial, speedup=self._speedup(candidate))
         trial = record(trial)
         logger.info(

@@ -31,7 +31,7 @@ from inc_autotune.torch_ext.calibration import (
 )
 from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
-from inc_autotune.torch_ext.measurement import interleaved_medians, weight_bytes
+from inc_autotune.torch_ext.measurement import interleaved_seconds, weight_bytes
 from inc_autotune.torch_ext.modules import (
     OperatorCalibration,
     convert_module,
@@ -304,7 +304,7 @@ class TorchAdaptor(Adaptor):
         copies = [
             model if any(map(is_quantized, model.modules())) else own_buffers(shared_copy(model)) for model in models
         ]
-        return interleaved_medians(copies, batch)
+        return interleaved_seconds(copies, batch)
 
     def model_size(self, model: nn.Module) -> int:
         return weight_bytes(model)

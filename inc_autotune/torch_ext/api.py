@@ -93,7 +93,7 @@ def autotune(
         device: where the model will run; "cpu".
         capability: a framework YAML, or a dict, that extends the one shipped.
         excluded_precisions: dtypes that must not be used, such as `["bf16"]`.
-        objective: "performance", "modelsize" or "footprint".
+        objective: "performance", or "modelsize": embeddings are quantized too, and the smallest model is preferred.
         storage: an Optuna storage URL that keeps trials over a crash, such as `sqlite:///run.db`.
         study_name: prefix of the study's name there.
         seed: of everything random.
@@ -248,6 +248,11 @@ def _check_supported(arguments: AutotuneArguments) -> None:
     if arguments.device != "cpu":
         raise ArgumentError(
             f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only. Leave it out."
+        )
+    if arguments.objective == "footprint":
+        raise ArgumentError(
+            "objective='footprint': memory at run time is not measured for PyTorch in this version. Allowed: "
+            "'performance', 'modelsize' (embeddings are quantized too)."
         )
     smoothquant = arguments.smoothquant_args
     if smoothquant is not None and smoothquant.folding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 
@@ -11,23 +10,26 @@ from torch import nn
 
 from inc_autotune.torch_ext.data import Batch, run
 
-REPEATS = 5
-BUDGET_SECONDS = 4.0
+REPEATS = 9
+BUDGET_SECONDS = 3.0
 
 
 @torch.no_grad()
-def interleaved_medians(models: Sequence[nn.Module], batch: Batch) -> list[float]:
-    """Median seconds of one forward pass of each model, taken in turn so that a drifting machine hits all alike.
+def interleaved_seconds(models: Sequence[nn.Module], batch: Batch) -> list[float]:
+    """Seconds of one forward pass of each model, taken in turn so that a drifting machine hits all alike.
 
-    Each model runs once to warm up, then up to `REPEATS` times; fewer (at least 2) where that would take long.
+    Each model runs twice to warm up, then up to `REPEATS` times; fewer (at least 2) where that would take long. The
+    fastest pass counts: other jobs on the machine can only make a pass slower.
     """
+    for model in models:
+        _seconds(model, batch)
     warm_up = [_seconds(model, batch) for model in models]
     repeats = max(2, min(REPEATS, int(BUDGET_SECONDS / max(sum(warm_up), 1e-9))))
     times: list[list[float]] = [[] for _ in models]
     for _ in range(repeats):
         for model, taken in zip(models, times, strict=True):
             taken.append(_seconds(model, batch))
-    return [statistics.median(taken) for taken in times]
+    return [min(taken) for taken in times]
 
 
 def _seconds(model: nn.Module, batch: Batch) -> float:

@@ -391,7 +391,7 @@ def test_a_generator_is_stopped_when_the_verdict_is_clear():
 
 
 def test_other_samples_than_the_baselines_are_an_error():
-    with pytest.raises(EvaluationError, match="2000|400"):
+    with pytest.raises(EvaluationError, match=r"2000|400"):
         run(Scores(np.ones(400), np.ones(2000)))
 
 

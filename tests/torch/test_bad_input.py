@@ -123,6 +123,7 @@ def auto(**arguments) -> dict[str, object]:
         ({"max_trials": None}, ("max_trials=None: it is None",)),
         ({"strategy": "hawq"}, ("strategy='hawq': unknown strategy", "'auto'")),
         ({"objective": "speed"}, ("objective='speed': unknown value", "'performance', 'modelsize'")),
+        ({"objective": "footprint"}, ("objective='footprint'", "not measured", "'modelsize'")),
         ({"approach": "qat"}, ("approach='qat': unknown value", "'static', 'dynamic'")),
         ({"backend": "openvino"}, ("backend='openvino': unknown backend", "'default'")),
         ({"device": "cuda"}, ("device='cuda'", "'cpu' only", "Leave it out")),

@@ -1,0 +1,157 @@
+"""Speed of int8 models in PyTorch against fp32 eager: eager, traced + frozen, and compiled with freezing.
+
+    python benchmarks/torch_speed.py [--workloads DIR] [--peers FILE]
+
+Models: MiniLM-L6 (8 x 128 and 1 x 32 tokens), a ResNet-18 (2 and 1 images of 224 x 224) and, with workloads, byte_gpt
+(8 x 128 bytes). Each is quantized with `autotune` (smoothing tuned, no evaluation) and `convert`. All forms of a model
+are timed in turn in one run. `--peers` adds the JSON lines that the scripts in `benchmarks/peers` print; compare their
+milliseconds, since each framework has an fp32 of its own. `--profile` lists the operators of our compiled and traced
+models. Needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import resnet18
+import torch
+from torch import nn
+from torch._inductor import config as inductor_config
+from torch.profiler import ProfilerActivity, profile
+
+from inc_autotune import torch_ext
+
+Form = Callable[[nn.Module, nn.Module, Any], Any]
+
+
+@dataclass
+class Case:
+    """A model, what to calibrate it on, and the inputs to time by the name of their shape."""
+
+    model: nn.Module
+    calibration: Any
+    inputs: dict[str, Any]
+
+
+def minilm(_: Any) -> Case:
+    shapes = {"8x128": common.token_batch(8, 128), "1x32": common.token_batch(1, 32)}
+    return Case(common.minilm(), common.text_batches(100, 128), shapes)
+
+
+def resnet(_: Any) -> Case:
+    images = torch.rand(20, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    return Case(resnet18.resnet18(), images.split(4), {"2x224": images[:2], "1x224": images[:1]})
+
+
+def byte_gpt(workloads: Any) -> Case:
+    workload = workloads.byte_gpt(outliers=True)
+    return Case(workload.model, workload.calib_dataloader, {"8x128": workload.example_inputs})
+
+
+def compiled(model: nn.Module, inputs: Any) -> Any:
+    """`torch.compile` for exactly these inputs."""
+    torch._dynamo.reset()
+    result = torch.compile(model, dynamic=False)
+    common.call(result, inputs)
+    return result
+
+
+def in_bfloat16(model: nn.Module, inputs: Any) -> Any:
+    half = copy.deepcopy(model).bfloat16()
+    if isinstance(inputs, torch.Tensor) and inputs.is_floating_point():
+        return lambda x: half(x.bfloat16())
+    return half
+
+
+CASES: dict[str, Callable[[Any], Case]] = {"minilm": minilm, "resnet18": resnet, "byte_gpt": byte_gpt}
+FORMS: dict[str, Form] = {
+    "fp32 eager": lambda fp32, int8, inputs: fp32,
+    "fp32 jit": lambda fp32, int8, inputs: common.traced(fp32, inputs),
+    "fp32 compile": lambda fp32, int8, inputs: compiled(fp32, inputs),
+    "bf16 eager": lambda fp32, int8, inputs: in_bfloat16(fp32, inputs),
+    "int8 eager": lambda fp32, int8, inputs: int8,
+    "int8 jit": lambda fp32, int8, inputs: common.traced(int8, inputs),
+    "int8 compile": lambda fp32, int8, inputs: compiled(int8, inputs),
+}
+
+
+def print_profile(title: str, function: Callable[[], Any], repeat: int = 10) -> None:
+    """Self milliseconds of each operator in the quickest of some calls (wall time: the profiler knows no other)."""
+    function()
+    calls = []
+    for _ in range(repeat):
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            function()
+        events = {event.key: (event.count, event.self_cpu_time_total / 1e3) for event in profiler.key_averages()}
+        calls.append((sum(taken for _, taken in events.values()), events))
+    total, events = min(calls, key=lambda call: call[0])
+    largest = sorted(events.items(), key=lambda item: -item[1][1])[:10]
+    rows = [[name[:60], count, taken, taken / total] for name, (count, taken) in largest]
+    common.print_table(title, ("operator", "calls", "ms", "share"), [*rows, ["everything", None, total, 1.0]])
+
+
+def measure(name: str, options: argparse.Namespace, workloads: Any) -> list[list[Any]]:
+    case = CASES[name](workloads)
+    tuned = torch_ext.autotune(
+        case.model, case.calibration, smoothquant_args=common.AUTO_ALPHA, sampling_sizes=[100], progress=False
+    )
+    quantized = torch_ext.convert(tuned)
+    rows = []
+    for shape, inputs in case.inputs.items():
+        models = {form: FORMS[form](case.model, quantized, inputs) for form in options.form or FORMS}
+        calls = {form: partial(common.call, model, inputs) for form, model in models.items()}
+        times = common.interleaved(list(calls.values()), options.repeat, patience=options.patience)
+        rows += [[name, shape, form, 1e3 * taken, times[0] / taken] for form, taken in zip(models, times, strict=True)]
+        if options.profile:
+            for form in ("int8 jit", "int8 compile"):
+                print_profile(f"{name} {shape}, {form}", calls[form])
+    return rows
+
+
+def with_peers(rows: list[list[Any]], path: Path) -> list[list[Any]]:
+    """The table with what the peers printed below the rows of the same model and shape; the last line counts."""
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    peers = {(line["model"], line["shape"], line["peer"]): line for line in lines}
+    result = []
+    for model, shape in dict.fromkeys((row[0], row[1]) for row in rows):
+        result += [row for row in rows if row[:2] == [model, shape]]
+        for (*where, peer), line in peers.items():
+            if where == [model, shape]:
+                times = {precision: line[f"{precision}_ms"] for precision in ("fp32", "int8")}
+                result += [[model, shape, f"{peer} {p}", taken, times["fp32"] / taken] for p, taken in times.items()]
+    return result
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = common.parser(__doc__, workloads="optional", quiet=True)
+    parser.add_argument("--model", choices=CASES, action="append", help="repeatable; default: all")
+    parser.add_argument(
+        "--form", choices=FORMS, action="append", help="repeatable, the first is the base; default: all"
+    )
+    parser.add_argument("--peers", type=Path, help="JSON lines of the scripts in benchmarks/peers")
+    parser.add_argument("--profile", action="store_true")
+    options = common.parse(parser)
+    inductor_config.freezing = True
+    workloads = common.import_workloads(options.workloads) if options.workloads else None
+    names = options.model or [name for name in CASES if name != "byte_gpt" or workloads]
+    rows = [row for name in names for row in measure(name, options, workloads)]
+    if options.peers:
+        rows = with_peers(rows, options.peers)
+    common.print_table(
+        f"Speed, {options.threads} thread(s), torch {torch.__version__}",
+        ("model", "shape", "form", "ms", "times faster than its fp32"),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
