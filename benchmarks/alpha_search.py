@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.smoothing_plan import SCORED_OUTPUT_CHANNELS
 from inc_autotune.core.smoothquant import AlphaSearchResult, alpha_grid, search_alpha
 from inc_autotune.core.space import TuningSpace, build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
@@ -43,7 +44,10 @@ def searched(adaptor: TorchAdaptor, space: TuningSpace) -> tuple[dict[str, Alpha
     started = common.seconds()
     groups = adaptor.input_groups(space.units, SAMPLES)
     product = adaptor.integer_product()
-    results = {group.name: search_alpha(group, ALPHAS, integer_product=product) for group in groups}
+    results = {
+        group.name: search_alpha(group, ALPHAS, integer_product=product, output_channels=SCORED_OUTPUT_CHANNELS)
+        for group in groups
+    }
     return results, common.seconds() - started
 
 
