@@ -53,7 +53,8 @@ class Histogram:
         if values.size == 0:
             return
         largest = max(abs(float(values.min())), abs(float(values.max())))
-        self._widen(math.frexp(largest)[1])
+        if largest > 0:  # the exponent of zero, by frexp, is that of one half
+            self._widen(math.frexp(largest)[1])
         flat, bins_per_unit = values.reshape(-1), np.float32(1.0 / self.width)
         # In pieces that stay in the cache: ten times faster than whole tensors.
         for start in range(0, flat.size, _PIECE):

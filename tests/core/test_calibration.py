@@ -79,6 +79,15 @@ def test_merge_is_the_same_as_seeing_both(first: list[np.ndarray], second: list[
     np.testing.assert_array_equal(merged.histogram.counts, both.histogram.counts)
 
 
+def test_zeros_alone_do_not_widen_a_histogram():
+    whole, parts = Histogram(), Histogram()
+    whole.update(np.array([0.0, 0.25], np.float32))
+    parts.update(np.zeros(1, np.float32))
+    parts.update(np.array([0.25], np.float32))
+    assert whole.width == parts.width
+    assert np.array_equal(whole.counts, parts.counts)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     values=arrays(
