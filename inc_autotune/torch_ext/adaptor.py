@@ -41,7 +41,7 @@ from inc_autotune.torch_ext.modules import (
     simulation_reason,
 )
 from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, linear_weight, operator_calibrations
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.padding import real_outputs
 from inc_autotune.torch_ext.surgery import own_buffers, replace_modules, shared_copy
 from inc_autotune.torch_ext.trace import ModelTrace, trace_model
 
@@ -258,13 +258,15 @@ class TorchAdaptor(Adaptor):
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
-        ranges = (
+        # All that was calibrated: a dynamic operator has no range, but its smoothing depends on the samples too.
+        key = (
+            config,
             calibration.input_minimum,
             calibration.input_maximum,
+            None if calibration.smoothing is None else calibration.smoothing.numpy().tobytes(),
             calibration.output_minimum,
             calibration.output_maximum,
         )
-        key = (config, ranges)
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
             prepared = prepare_module(source, config, calibration, reduce_range=self.reduce_range)
@@ -279,21 +281,20 @@ class TorchAdaptor(Adaptor):
     @torch.no_grad()
     def run(self, candidate: nn.Module) -> Sequence[torch.Tensor]:
         outputs: list[torch.Tensor] = []
-        for batch in self._held_out.batches:
-            outputs += real_outputs(run(candidate, batch), real_positions(candidate, batch))
+        for batch, real in zip(self._held_out.batches, self._held_out.real, strict=True):
+            outputs += real_outputs(run(candidate, batch), real)
         return outputs
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)
-        self._block_calls = capture_calls(self._base, found, self._held_out.batches[0])
+        self._block_calls = capture_calls(self._base, found, self._held_out.batches[0], self._held_out.real[0])
         return {block: operators for block, operators in found.items() if block in self._block_calls}
 
     def block_reference(self, block: str) -> Sequence[torch.Tensor]:
         return self._block_calls[block].outputs
 
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
-        real = real_positions(self._base, self._held_out.batches[0])
-        return run_block(candidate, block, self._block_calls[block], real)
+        return run_block(candidate, block, self._block_calls[block], self._held_out.real[0])
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float]:
         batch = self._example

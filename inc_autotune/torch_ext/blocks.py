@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.padding import real_outputs
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def find_blocks(model: nn.Module, operators: Iterable[str]) -> dict[str, tuple[s
     return blocks
 
 
-def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch) -> dict[str, BlockCall]:
-    """What each block reads and returns on a batch; a block that runs several times, or not at all, is left out."""
+def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch, real: Tensor | None) -> dict[str, BlockCall]:
+    """What each block reads, and returns at real positions; one that runs several times, or not at all, is left out."""
     before: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
     after: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -64,7 +64,6 @@ def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch) -> dict
             stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         run(model, batch)
-    real = real_positions(model, batch)
     return {
         block: BlockCall(*calls[0], real_outputs(after[block], real))
         for block, calls in before.items()

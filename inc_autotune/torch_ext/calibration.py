@@ -55,9 +55,15 @@ class HeldOut:
 
     Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
     stands in until there is a second one.
+
+    Args:
+        batches: their inputs.
+        real: by batch, which positions are not padding; None where all are real.
+        outputs: what the fp32 model returned at those positions, over all batches.
     """
 
     batches: list[Batch] = field(default_factory=list)
+    real: list[torch.Tensor | None] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
 
     @property
@@ -78,13 +84,15 @@ class HeldOut:
             size: samples in the whole batch.
         """
         if index == 1:
-            self.batches, self.outputs = [], []
+            self.batches, self.real, self.outputs = [], [], []
         kept = inputs.take(HELD_OUT_SAMPLES - self.samples)
         cut = Batch((), {"output": output}, size).take(kept.size).kwargs["output"]
-        fitting = real_outputs(cut, real_positions(model, kept))
+        real = real_positions(model, kept)
+        fitting = real_outputs(cut, real)
         size = sum(output.element_size() * output.numel() for output in (*self.outputs, *fitting))
         if size <= HELD_OUT_BYTES or not self.batches:
             self.batches.append(kept)
+            self.real.append(real)
             self.outputs += [output.detach().float().clone() for output in fitting]
 
 

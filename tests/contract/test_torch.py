@@ -62,3 +62,21 @@ class TestTorchAdaptorOnImages(TestTorchAdaptor):
     def outputs(self, model):
         with torch.no_grad():
             return np.asarray(model(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(2))))
+
+
+def test_a_dynamic_operator_is_smoothed_by_the_samples_of_its_own_size():
+    """Candidates keep the modules they have in common; one without a range may still differ in its smoothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
+    data = [torch.randn(8, 8), 50 * torch.randn(8, 8)]
+    adaptor = TorchAdaptor()
+    adaptor.calibrate(model, data, (8, 16))
+    opwise = adaptor.query_fw_capability(model)["opwise"]
+    dynamic = {
+        operator: {**next(each for each in options if each["activation"].get("quant_mode") == "dynamic"), "alpha": 0.5}
+        for operator, options in opwise.items()
+    }
+    small, large = (
+        adaptor.quantize({"op": dynamic, "calib_iteration": size, "recipe_cfgs": {}}, model, None) for size in (8, 16)
+    )
+    assert not torch.equal(small[0].smoothing, large[0].smoothing)
