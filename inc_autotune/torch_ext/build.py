@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
 from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, is_prepared, prepare_module
-from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, replace_modules, shared_copy
+from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, own_buffers, replace_modules, shared_copy
 
 
 def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
@@ -45,21 +44,12 @@ def converted_model(prepared: nn.Module) -> nn.Module:
 
 def own_tensors(model: nn.Module) -> nn.Module:
     """Give a model tensors of its own, in place; what was tied stays tied."""
-    copies: dict[int, torch.Tensor] = {}
-
-    def copied(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in copies:
-            twin = tensor.detach().clone()
-            copies[id(tensor)] = (
-                nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
-            )
-        return copies[id(tensor)]
-
+    copies: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = copied(parameter)  # type: ignore[assignment]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = copied(buffer)
-    return model
+                if id(parameter) not in copies:
+                    twin = parameter.detach().clone()
+                    copies[id(parameter)] = nn.Parameter(twin, requires_grad=parameter.requires_grad)
+                module._parameters[name] = copies[id(parameter)]
+    return own_buffers(model)

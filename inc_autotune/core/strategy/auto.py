@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inc_autotune.core.space import Assignment
+from inc_autotune.core.strategy.accumulate import with_fallbacks
 from inc_autotune.core.strategy.base import Proposal, SearchView
-from inc_autotune.core.strategy.starts import all_quantized, any_met, first_untried, met
+from inc_autotune.core.strategy.starts import begin, best_start, start_met
 
 
 def auto(view: SearchView) -> Proposal | None:
@@ -18,18 +19,10 @@ def auto(view: SearchView) -> Proposal | None:
     3. With time left, bisection between the last failure and the success; or, where no unit had to fall back, the
        smoothing plans in reserve, one of which may be faster.
     """
-    starts = all_quantized(view, required=True)
-    for proposal in starts:
-        if view.trial_of(proposal.assignment) is None:
-            return proposal
-    if not any_met(view):
-        return _fall_back(view, view.best_of([start.assignment for start in starts]))
-    if not view.thorough:
-        return None
-    full = [start.assignment for start in starts]
-    if any(met(view, assignment) for assignment in full):
-        return first_untried(view, all_quantized(view, required=False))
-    return _fall_back(view, view.best_of(full))
+    proposal = begin(view)
+    if proposal is not None or start_met(view):
+        return proposal
+    return _fall_back(view, best_start(view))
 
 
 def _fall_back(view: SearchView, start: Assignment) -> Proposal | None:
@@ -37,8 +30,7 @@ def _fall_back(view: SearchView, start: Assignment) -> Proposal | None:
     order = [harm.unit for harm in view.rank(start)]
 
     def proposal(count: int) -> Proposal:
-        assignment = start.replace({unit: view.fallback(start, unit) for unit in order[:count]})
-        return Proposal(assignment, f"{count} of {len(order)} units fall back")
+        return Proposal(with_fallbacks(view, start, order[:count]), f"{count} of {len(order)} units fall back")
 
     failed = 0
     for count in _doubling(len(order)):
