@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Literal
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import OpConfig
@@ -13,6 +14,22 @@ from inc_autotune.core.smoothquant import InputGroup
 from inc_autotune.core.space import Unit
 
 ENTRY_POINT_GROUP = "inc_autotune.adaptors"
+
+Half = Literal["weight", "activation"]
+"""What a quantized operator rounds."""
+
+
+@dataclass(frozen=True)
+class UnitSpeed:
+    """How fast a unit's integer form is.
+
+    Args:
+        speedup: fp32 seconds over seconds of the default configuration, of the unit's operators alone.
+        measured: what was measured, for people: `Linear 1024x768 on 8x128x768`.
+    """
+
+    speedup: float
+    measured: str
 
 
 class Adaptor(ABC):
@@ -28,6 +45,9 @@ class Adaptor(ABC):
 
     framework: str = "unknown"
     """Names the row of the scheme table in `core.quantization` and stands in recipes."""
+
+    timed: str = "forward pass"
+    """What `measure` times, in a few words."""
 
     @abstractmethod
     def query_fw_capability(self, model: Any) -> dict[str, Any]:
@@ -51,7 +71,8 @@ class Adaptor(ABC):
 
         Args:
             tune_cfg: `{'op': {(name, type): config}, 'calib_iteration': samples, 'recipe_cfgs': {...}}`; an
-                operator that is not named stays in fp32.
+                operator that is not named stays in fp32. With `'without_held_out': True` the candidate will only be
+                compared on the held-out samples, and these should not have been calibrated on.
             model: the fp32 model.
             dataloader: calibration data; not read again where `calibrate` was called.
             q_func: trains the fake-quantized model it is given, for quantization-aware training.
@@ -101,6 +122,25 @@ class Adaptor(ABC):
         """A candidate's outputs on the same held-out samples."""
         raise NotImplementedError(f"{type(self).__name__} offers reference_outputs without run")
 
+    def half_quantized(self, tune_cfg: Mapping[str, Any], model: Any, half: Half) -> Any:
+        """A candidate whose operators round only their weights, or only their activations, to run on held-out samples.
+
+        None where this cannot be made. It need not be fast; `tune_cfg` is that of `quantize`.
+        """
+        return None
+
+    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> Mapping[str, float] | None:
+        """What `run` would show with each unit quantized alone, estimated from gradients for all units together.
+
+        Args:
+            units: to be judged.
+            tune_cfg: how they are quantized; other operators in it do not matter.
+
+        Returns:
+            About the relative squared error at the model's output, by unit name; None where there are no gradients.
+        """
+        return None
+
     def blocks(self) -> Mapping[str, Sequence[str]]:
         """Names of the operators in each block that repeats, such as the layers of a transformer."""
         return {}
@@ -117,8 +157,29 @@ class Adaptor(ABC):
         """Seconds of one forward pass of each model, measured in turn on the example inputs."""
         return None
 
+    def unit_speeds(
+        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, UnitSpeed]:
+        """Speed of each unit's default configuration alone, on inputs of the shape `measure` uses, by unit name.
+
+        Args:
+            units: to be measured.
+            expired: asked between measurements; once true, the rest is left out.
+
+        Returns:
+            Without units that cannot be measured, or that are too small for a difference to be seen.
+        """
+        return {}
+
     def model_size(self, model: Any) -> int | None:
         """Bytes of the model's weights."""
+        return None
+
+    def footprint(self, models: Sequence[Any]) -> Sequence[int] | None:
+        """Most bytes in use at once during a forward pass of each model, weights included.
+
+        Counted, not read off the process: the same model gives the same number.
+        """
         return None
 
     def fingerprint(self, model: Any) -> str | None:

@@ -46,7 +46,8 @@ def search_blocks(
         errors: dict[float | None, float] = {}
         for alpha in candidates:
             assignment = space.only(space.default(sampling_size, dict.fromkeys(members, alpha)), members)
-            quantized = adaptor.quantize(space.tune_cfg(assignment), model, None)
+            tune_cfg = {**space.tune_cfg(assignment), "without_held_out": True}
+            quantized = adaptor.quantize(tune_cfg, model, None)
             errors[alpha] = relative_error(reference, adaptor.run_block(block, quantized))
         chosen |= dict.fromkeys(members, min(candidates, key=lambda alpha: errors[alpha]))
     return chosen

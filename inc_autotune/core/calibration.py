@@ -142,13 +142,21 @@ class ActivationStatistics:
         )
 
     def copy(self) -> ActivationStatistics:
-        """A snapshot: later updates of either do not change the other."""
+        """A snapshot in memory of its own: later updates of either do not change the other."""
         snapshot = ActivationStatistics(self.name, rows=self.rows, seed=self.seed)
-        # Arrays are replaced, never changed in place, so sharing them is safe.
         snapshot.__dict__.update(self.__dict__)
+        snapshot._sample = _copied(self._sample)
+        snapshot._channel_minimum = _copied(self._channel_minimum)
+        snapshot._channel_maximum = _copied(self._channel_maximum)
         snapshot._generator = np.random.default_rng(self.seed)
         snapshot._generator.bit_generator.state = self._generator.bit_generator.state
         snapshot.histogram = None if self.histogram is None else self.histogram.copy()
+        return snapshot
+
+    def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
+        """A snapshot with the sampled rows of `other`, which may go beyond the ranges."""
+        snapshot = self.copy()
+        snapshot._sample, snapshot._keys = _copied(other._sample), other._keys
         return snapshot
 
     def merge(self, other: ActivationStatistics) -> None:
@@ -219,6 +227,10 @@ class ActivationStatistics:
                 "The operator never ran during calibration: calibrate with data that reaches it, or leave it in fp32."
             )
         return value
+
+
+def _copied(x: Array | None) -> Array | None:
+    return None if x is None else array_api_compat.array_namespace(x).asarray(x, copy=True)
 
 
 def _to_numpy(x: Array) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,8 +35,6 @@ _REMEDY = (
     "Return one finite number; or the scores of the single samples as a 1-D array or tensor; or yield those piece by "
     "piece, as numbers or 1-D arrays. Their mean is the score."
 )
-# Databases limit the length of a text (MySQL: 64 KiB).
-_TEXT_LENGTH = 32_768
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,20 @@ class Scores:
     mean: float
     samples: Samples | None = None
 
-    def encode(self) -> list[str]:
-        """The samples as short texts for a database, exact to the bit; empty without samples."""
+    def encode(self) -> str:
+        """The samples as a short text for a database, exact to the bit; empty without samples."""
         if self.samples is None:
-            return []
+            return ""
         # Bytes of equal significance side by side: scores of few values shrink to almost nothing.
         planes = self.samples.astype("<f8").view(np.uint8).reshape(-1, 8).T.tobytes()
-        text = base64.b64encode(zlib.compress(planes)).decode()
-        return [text[start : start + _TEXT_LENGTH] for start in range(0, len(text), _TEXT_LENGTH)]
+        return base64.b64encode(zlib.compress(planes)).decode()
 
     @classmethod
-    def decode(cls, mean: float, texts: Sequence[str]) -> Scores:
+    def decode(cls, mean: float, text: str) -> Scores:
         """What `encode` and `mean` came from."""
-        if not texts:
+        if not text:
             return cls(mean)
-        planes = np.frombuffer(zlib.decompress(base64.b64decode("".join(texts))), np.uint8).reshape(8, -1)
+        planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(8, -1)
         return cls(mean, np.ascontiguousarray(planes.T).view("<f8").reshape(-1).astype(np.float64))
 
 

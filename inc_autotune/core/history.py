@@ -1,197 +1,137 @@
-"""Finished trials, kept in an Optuna study.
+"""The trials of a tuning run, kept in an Optuna study.
 
-In memory by default. With a storage URL such as `sqlite:///run.db` the same call after a crash finds the trials
-it already paid for: the study's name carries a hash of everything that decides a score.
+In memory by default. With a storage URL such as `sqlite:///run.db` the same call after a crash finds the trials it
+already paid for, and several processes share them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.evaluation import Scores, Verdict
+from inc_autotune.core.evaluation import Scores
+from inc_autotune.core.shared_work import OWNER, SharedWork, claim
 from inc_autotune.core.space import Assignment
+from inc_autotune.core.study import StudyKey, create_study, open_study, quiet_optuna, read_text, write_text
+from inc_autotune.core.trial import Trial
+from inc_autotune.core.workers import Worker
 
 logger = logging.getLogger(__name__)
 
 LARGEST_BASELINE = 4 << 20
 """Characters of the fp32 model's per-sample scores that are kept in the study."""
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One evaluated candidate.
-
-    Args:
-        number: counted from 0, in the order of the study.
-        label: what the strategy tried, for people.
-        state: `complete` with a score, or `failed` with an error.
-        score: what the evaluation returned.
-        met: whether the score met the goal.
-        interrupted: the evaluation raised; a resumed run tries the same again.
-        seconds: wall time of building and evaluating the candidate.
-        speedup: fp32 seconds over candidate seconds, where measured.
-        verdict: `pass`, `fail` or `undecided`, from a paired test where the evaluation gave per-sample scores.
-        interval: confidence interval of the loss against fp32, in the score's unit; None for a plain number.
-        samples: number of per-sample scores compared.
-    """
-
-    number: int
-    assignment: Assignment
-    label: str
-    state: Literal["complete", "failed"]
-    score: float | None = None
-    met: bool = False
-    error: str | None = None
-    interrupted: bool = False
-    seconds: float = 0.0
-    speedup: float | None = None
-    verdict: Verdict | None = None
-    interval: tuple[float, float] | None = None
-    samples: int | None = None
-
-    def attributes(self) -> dict[str, Any]:
-        """What is stored with the Optuna trial."""
-        return {
-            "assignment": self.assignment.to_dict(),
-            "label": self.label,
-            "met": self.met,
-            "error": self.error,
-            "interrupted": self.interrupted,
-            "seconds": self.seconds,
-            "speedup": self.speedup,
-            "verdict": self.verdict,
-            "interval": self.interval,
-            "samples": self.samples,
-        }
-
-
-def check_storage(storage: str | None) -> None:
-    """Open a storage once, before a long run depends on it.
-
-    Raises:
-        ArgumentError: it cannot be opened.
-    """
-    if storage is not None:
-        with _storage_errors(storage), quiet_optuna():
-            optuna.storages.get_storage(storage)
+_BASELINE, _SAMPLES = "baseline", "baseline samples"
 
 
 class History:
-    """The trials of one tuning run."""
+    """The trials of one tuning run.
 
-    def __init__(self, study: optuna.Study) -> None:
-        self.study = study
+    Args:
+        storage: an Optuna storage URL; None keeps the trials in memory.
+        key: what decides the scores; equal keys share trials.
+        higher_is_better: whether a higher score is better.
 
-    @classmethod
-    def open(cls, *, storage: str | None, name: str, higher_is_better: bool) -> History:
-        """Open or create the study `name`.
+    Raises:
+        ArgumentError: the storage cannot be opened.
+    """
 
-        Raises:
-            ArgumentError: the storage cannot be opened.
-        """
-        with _storage_errors(storage), quiet_optuna():
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                direction="maximize" if higher_is_better else "minimize",
-                sampler=optuna.samplers.RandomSampler(seed=0),
-                load_if_exists=True,
-            )
-        history = cls(study)
-        if history.trials():
-            logger.info("study %s: resuming with %d finished trials", name, len(history.trials()))
-        return history
+    def __init__(self, storage: str | None, key: StudyKey, *, higher_is_better: bool) -> None:
+        opened = open_study(storage, key, higher_is_better=higher_is_better)
+        self.study = opened.study
+        self.note = opened.note
+        self.worker: Worker | None = None
+        shared = self.study
+        if opened.storage is not None:
+            shared = create_study(opened.storage, f"{key.study_name} shared work")
+            self.worker = Worker(shared)
+        self.work = SharedWork(shared, self.worker)
+        if self.trials():
+            logger.info("study %s: going on with %d trials", key.study_name, len(self.trials()))
+
+    def close(self) -> None:
+        """Leave the study to the other workers."""
+        if self.worker is not None:
+            self.worker.close()
+
+    @property
+    def workers(self) -> int:
+        """Processes that work on this tuning run."""
+        return 1 if self.worker is None else max(1, self.worker.count_alive())
 
     @property
     def baseline(self) -> Scores | None:
         """The fp32 model's scores, once known."""
         stored = self.study.user_attrs
-        if "baseline" not in stored:
+        if _BASELINE not in stored:
             return None
-        texts = [stored[f"baseline_samples_{index}"] for index in range(stored.get("baseline_parts", 0))]
-        return Scores.decode(float(stored["baseline"]), texts)
+        samples = read_text(stored, _SAMPLES)
+        return Scores.decode(float(stored[_BASELINE]), samples or "")
 
     @baseline.setter
     def baseline(self, scores: Scores) -> None:
-        texts = scores.encode()
-        if sum(map(len, texts)) > LARGEST_BASELINE:
-            logger.info("the baseline's %d samples are not stored: a resumed run gives no interval", len(texts))
-            texts = []
-        for index, text in enumerate(texts):
-            self.study.set_user_attr(f"baseline_samples_{index}", text)
-        self.study.set_user_attr("baseline_parts", len(texts))
+        text = scores.encode()
+        if len(text) > LARGEST_BASELINE:
+            logger.info("the baseline's samples are not stored: a resumed run gives no interval")
+            text = ""
+        write_text(self.study, _SAMPLES, text)
         # Last, so that a run killed in between evaluates again instead of losing the pairing.
-        self.study.set_user_attr("baseline", scores.mean)
+        self.study.set_user_attr(_BASELINE, scores.mean)
 
     def trials(self) -> tuple[Trial, ...]:
-        """Finished trials in order; a trial that a killed process left running is not among them."""
-        frozen = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        return tuple(_thaw(trial) for trial in frozen if "assignment" in trial.user_attrs)
+        """Trials in order: the finished ones, and those that other living workers evaluate at this moment."""
+        self._free_abandoned()
+        found = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
+        return tuple(
+            _thaw(trial)
+            for trial in found
+            if "label" in trial.user_attrs and (trial.state != TrialState.RUNNING or not self._is_mine(trial))
+        )
 
-    def begin(self) -> optuna.Trial:
-        """Reserve the next trial."""
+    def begin(self, assignment: Assignment, label: str) -> Any:
+        """Reserve the next trial; None where another worker has just begun the same."""
+        attributes = {"assignment": assignment.to_dict(), "label": label}
+        if self.worker is not None:
+            return claim(self.study, self.worker, assignment.digest, attributes)
         with quiet_optuna():
-            return self.study.ask()
+            reserved = self.study.ask()
+        for name, value in attributes.items():
+            reserved.set_user_attr(name, value)
+        return reserved
 
-    def finish(self, reserved: optuna.Trial, trial: Trial) -> None:
+    def finish(self, reserved: Any, trial: Trial) -> None:
         """Record a trial's end; what is stored survives whatever happens next."""
-        for key, value in trial.attributes().items():
-            reserved.set_user_attr(key, value)
+        for name, value in trial.attributes().items():
+            reserved.set_user_attr(name, value)
         with quiet_optuna():
             if trial.state == "complete":
                 self.study.tell(reserved, trial.score)
             else:
                 self.study.tell(reserved, state=TrialState.FAIL)
 
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return self.worker is None or trial.user_attrs.get(OWNER) == self.worker.id
+
+    def _free_abandoned(self) -> None:
+        """End the running trials of workers that died; they are tried again."""
+        if self.worker is None:
+            return
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = trial.user_attrs.get(OWNER)
+            if owner is not None and not self.worker.is_alive(owner):
+                with quiet_optuna():
+                    self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
 
 def _thaw(frozen: FrozenTrial) -> Trial:
     attributes = dict(frozen.user_attrs)
-    complete = frozen.state == TrialState.COMPLETE
-    return Trial(
-        number=frozen.number,
-        assignment=Assignment.from_dict(attributes["assignment"]),
-        label=attributes["label"],
-        state="complete" if complete else "failed",
-        score=frozen.value if complete else None,
-        met=attributes["met"],
-        error=attributes["error"],
-        interrupted=attributes["interrupted"],
-        seconds=attributes["seconds"],
-        speedup=attributes["speedup"],
-        verdict=attributes["verdict"],
-        interval=None if attributes["interval"] is None else tuple(attributes["interval"]),
-        samples=attributes["samples"],
-    )
-
-
-@contextmanager
-def _storage_errors(storage: str | None) -> Iterator[None]:
-    """Whatever a database driver raises, as an error that names the argument."""
-    try:
-        yield
-    except Exception as error:
-        if storage is None:
-            raise
-        raise ArgumentError(
-            f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
-            "'sqlite:///run.db', or None to keep the trials in memory."
-        ) from error
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Optuna logs each trial to stderr; the tuner reports in its own words."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    if frozen.state == TrialState.COMPLETE:
+        return Trial.from_attributes(frozen.number, "complete", frozen.value, attributes)
+    if frozen.state == TrialState.RUNNING:
+        return Trial.from_attributes(frozen.number, "running", None, attributes)
+    # A trial without an error did not end: its process was killed.
+    if attributes.get("error") is None:
+        attributes |= {"interrupted": True, "error": "its process ended before the evaluation did"}
+    return Trial.from_attributes(frozen.number, "failed", None, attributes)

@@ -8,41 +8,40 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.arguments import Objective
 from inc_autotune.core.criterion import Goal
 from inc_autotune.core.evaluation import Judgement
-from inc_autotune.core.history import Trial
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.recipe import OperatorRecipe, Recipe
 from inc_autotune.core.result import OperatorOutcome, TuningResult
 from inc_autotune.core.sensitivity import UnitHarm
 from inc_autotune.core.smoothing_plan import SmoothingPlan
 from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace
+from inc_autotune.core.trial import Trial
+
+GAIN_TIE = 0.03
+"""Gains within this part of the largest count as equal: two measurements of one model differ by as much."""
 
 
 def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
     """The best complete trial: one that met the goal before one that did not.
 
-    Among those that met: the fastest where speed was measured, else the one with the fewest fallbacks, then the
-    better score. Among those that did not: the better score.
+    Among those that met: the largest gain, where gains were measured; of those within `GAIN_TIE` of it, and of those
+    without a measured gain, the one with the fewest fallbacks, then the better score. Among those that did not
+    meet the goal: the better score. What is left equal goes to the earliest. The order of `trials` does not matter.
     """
-    best: Trial | None = None
-    for trial in trials:
-        if trial.state == "complete" and (best is None or _better(goal, trial, best)):
-            best = trial
-    return best
+    complete = [trial for trial in trials if trial.state == "complete"]
+    met = [trial for trial in complete if trial.met]
+    if not met:
+        return min(complete, key=lambda trial: (_loss(goal, trial), trial.number), default=None)
+    least = (1 - GAIN_TIE) * max((trial.gain for trial in met if trial.gain is not None), default=0.0)
+    equal = [trial for trial in met if trial.gain is None or trial.gain >= least]
+    return min(equal, key=lambda trial: (len(trial.assignment.fallback_units), _loss(goal, trial), trial.number))
 
 
-def _better(goal: Goal, trial: Trial, than: Trial) -> bool:
+def _loss(goal: Goal, trial: Trial) -> float:
     assert trial.score is not None
-    assert than.score is not None
-    if trial.met != than.met:
-        return trial.met
-    if not trial.met:
-        return goal.better(trial.score, than.score)
-    if trial.speedup is not None and than.speedup is not None:
-        return trial.speedup > than.speedup
-    fallbacks = len(trial.assignment.fallback_units), len(than.assignment.fallback_units)
-    return fallbacks[0] < fallbacks[1] or (fallbacks[0] == fallbacks[1] and goal.better(trial.score, than.score))
+    return goal.loss(trial.score)
 
 
 def warn_of_shortcomings(result: TuningResult, stacklevel: int) -> None:
@@ -56,7 +55,8 @@ def warn_of_shortcomings(result: TuningResult, stacklevel: int) -> None:
         )
     if result.speedup is not None and result.speedup < 1.0:
         warnings.warn(
-            f"the tuned model is not faster than fp32 on this machine ({result.speedup:.2f}x, eager).",
+            f"the tuned model is not faster than fp32 on this machine ({result.speedup:.2f}x; {result.timed}). "
+            "Give example_inputs of the size you deploy; or keep the fp32 model.",
             stacklevel=stacklevel + 1,
         )
 
@@ -78,6 +78,9 @@ def build_result(
     evaluations: int,
     speedup: float | None,
     phases: dict[str, float],
+    notes: Sequence[str] = (),
+    objective: Objective = "performance",
+    gain: float | None = None,
 ) -> TuningResult:
     """Put together what the phases of a run found."""
     operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
@@ -111,13 +114,15 @@ def build_result(
         trials=tuple(trials),
         evaluations=evaluations,
         operators=operators,
-        # Simulation computes in fp32 and more, so its time says nothing about the integer type.
-        speedup=None if simulated else speedup,
+        speedup=speedup,
+        objective=objective,
+        gain=gain,
         size_ratio=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
+        timed=adaptor.timed,
         smoothing=tuple((plan.name, plan.output_error) for plan in plans),
         sampling_size=assignment.sampling_size,
         phases=dict(phases),
-        notes=(*adaptor.notes(), *_simulation_note(simulated)),
+        notes=(*adaptor.notes(), *_simulation_note(simulated), *notes),
         recipe=recipe,
         target=goal.target if goal else None,
         chosen=trial.number if trial else None,
@@ -129,7 +134,9 @@ def _evidence(trial: Trial, goal: Goal) -> str | None:
     """How sure the verdict is."""
     if trial.score is None or trial.verdict not in ("pass", "fail", "undecided"):
         return None
-    return Judgement(trial.score, trial.met, trial.verdict, trial.interval, count=trial.samples).describe(goal)
+    return Judgement(
+        trial.score, trial.met, trial.verdict, trial.interval, count=trial.samples, stopped_early=trial.stopped_early
+    ).describe(goal)
 
 
 def _simulation_note(simulated: int) -> tuple[str, ...]:
@@ -173,7 +180,7 @@ def _why_no_choice(offered: Sequence[OpConfig]) -> str:
     """The reason of an operator whose quantized options were all ruled out."""
     approaches = {option.approach for option in offered if option.is_quantized}
     if approaches == {"weight_only"}:
-        return "on request only: objective='modelsize' or a rule"
+        return "on request only: objective='modelsize' or 'footprint', or a rule"
     return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
 
 
@@ -182,8 +189,14 @@ def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
     if not ranks:
         return {}
     harms = list(ranks.values())[-1]
-    return {
-        harm.unit: f"harm rank {place} of {len(harms)}"
-        + ("" if harm.error is None else f": alone it costs an output error of {harm.error:.1e}")
-        for place, harm in enumerate(harms, start=1)
-    }
+    return {harm.unit: f"harm rank {place} of {len(harms)}{_cost(harm)}" for place, harm in enumerate(harms, start=1)}
+
+
+def _cost(harm: UnitHarm) -> str:
+    """What a unit does to the output, and which half of it does that."""
+    if harm.error is None:
+        return ""
+    text = f": alone it costs an output error of {'about ' if harm.estimated else ''}{harm.error:.1e}"
+    if harm.activation_share is None:
+        return text
+    return f"{text}, {harm.activation_share:.0%} of it from its activation"

@@ -36,12 +36,14 @@ class Recipe:
         operators: by operator name.
         arrays: vectors the operators' calibration refers to by name, such as smoothing scales.
         metadata: version of the library and framework, sampling size, scores; for people.
+        settings: what the extension decided for the model as a whole and needs to build it again, in plain values.
     """
 
     framework: str
     operators: Mapping[str, OperatorRecipe]
     arrays: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         operators = {
@@ -57,6 +59,7 @@ class Recipe:
             "inc_autotune_recipe": FORMAT_VERSION,
             "framework": self.framework,
             "metadata": dict(self.metadata),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "operators": operators,
             "arrays": {name: _encode(array) for name, array in self.arrays.items()},
         }
@@ -87,7 +90,8 @@ class Recipe:
         try:
             operators = {name: _operator(entry) for name, entry in document["operators"].items()}
             arrays = {name: _decode(entry) for name, entry in (document.get("arrays") or {}).items()}
-            return cls(document["framework"], operators, arrays, document.get("metadata") or {})
+            metadata, settings = (document.get(key) or {} for key in ("metadata", "settings"))
+            return cls(document["framework"], operators, arrays, metadata, settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecipeError(f"{source}: malformed recipe: {type(error).__name__}: {error}") from error
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.history import Trial
+from inc_autotune.core.arguments import Objective
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.core.sensitivity import UnitHarm
+from inc_autotune.core.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TuningResult:
         trials: every evaluated candidate.
         evaluations: calls of the user's evaluation in this run, the baseline included.
         operators: every operator of a quantizable type.
-        speedup: measured fp32 seconds over tuned seconds of a forward pass of the deployable model, both eager.
+        speedup: measured fp32 seconds over tuned seconds of what `timed` says.
         size_ratio: bytes of the fp32 model's weights over the tuned model's.
         smoothing: (plan, relative squared output error on held-out samples, where measured), best first.
         sampling_size: calibration samples used.
@@ -59,6 +60,9 @@ class TuningResult:
         target: the goal as a score.
         chosen: number of the trial whose model was returned.
         harms: the ranking of units by harm made last, the most harmful first; empty where none was needed.
+        objective: what was to be gained: `performance`, `modelsize` or `footprint`.
+        gain: measured fp32 cost over tuned cost in that; None where the framework does not measure it.
+        timed: what was timed, such as "eager forward pass".
     """
 
     met: bool | None
@@ -80,6 +84,9 @@ class TuningResult:
     target: float | None = None
     chosen: int | None = None
     harms: tuple[UnitHarm, ...] = ()
+    objective: Objective = "performance"
+    gain: float | None = None
+    timed: str = "forward pass"
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -125,9 +132,11 @@ class TuningResult:
         lines = [] if self.evidence is None else [f"verdict: {self.evidence}"]
         lines.append("operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common()))
         if self.speedup is not None:
-            lines.append(f"measured speed-up: {self.speedup:.2f}x (eager forward pass, before jit or compile)")
+            lines.append(f"measured speed-up: {self.speedup:.2f}x ({self.timed})")
         if self.size_ratio is not None:
-            lines.append(f"weights: {self.size_ratio:.2f}x smaller")
+            lines.append(f"weights: {_smaller(self.size_ratio)}")
+        if self.objective == "footprint" and self.gain is not None:
+            lines.append(f"peak memory of a forward pass, weights included: {_smaller(self.gain)}")
         if self.smoothing:
             plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
@@ -144,12 +153,21 @@ class TuningResult:
         return _table(rows)
 
     def _trial_table(self) -> list[str]:
-        rows = [("trial", "score", "met", "seconds", "what was tried")]
+        measured = any(trial.gain is not None for trial in self.trials)
+        rows = [("trial", "score", "met", *(["gain"] if measured else []), "seconds", "what was tried")]
         for trial in self.trials:
-            score = f"{trial.score:.6g}" if trial.score is not None else "failed"
+            score = f"{trial.score:.6g}" if trial.score is not None else trial.state
+            gain = "" if trial.gain is None else f"{trial.gain:.2f}x"
             label = trial.label if trial.error is None else f"{trial.label}: {trial.error}"
-            rows.append((str(trial.number + 1), score, "yes" if trial.met else "no", f"{trial.seconds:.1f}", label))
+            if trial.stopped_early:
+                label += f" (stopped after {trial.samples} samples)"
+            cells = (str(trial.number + 1), score, "yes" if trial.met else "no", *([gain] if measured else []))
+            rows.append((*cells, f"{trial.seconds:.1f}", label))
         return _table(rows)
+
+
+def _smaller(ratio: float) -> str:
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +17,9 @@ from inc_autotune.core.space import TuningSpace
 
 logger = logging.getLogger(__name__)
 
-GLOBAL_CANDIDATES = 3
-"""How many global alphas are compared at the model's output: the best by local loss."""
-
 SCORED_OUTPUT_CHANNELS = 1024
-"""Output channels of each operator that score an alpha. On MiniLM and a small GPT 512 choose as well as all of them (48
-of 49 alphas, 0.02 % more error), 256 do not; it is large models that this makes several times faster."""
+"""Output channels of each operator that score an alpha. On MiniLM and a small GPT these choose as all of them do (49 of
+50 alphas), 256 do not (42); it is large models that this makes several times faster."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,13 @@ def plan_smoothing(
     """The plans to try, best first.
 
     A number or a list of alphas is taken as it stands. "auto" searches one alpha a layer by local error (one a block
-    by the block's error, with `enable_blockwise_loss`), then compares that, the best global alphas and no smoothing
+    by the block's error, with `enable_blockwise_loss`), then compares that, the best global alpha and no smoothing
     at the model's output, since the sum of local errors does not decide the end metric: the best of them is required,
     the others stay in reserve.
+
+    The best global alpha is found at the output too, by walking down the grid, or up, from the one with the smallest
+    sum of local losses. Those losses are those of samples that made the ranges, so they favour large alphas, which fit
+    each channel to the samples seen.
 
     Args:
         arguments: what the user asked for; None forbids smoothing.
@@ -85,15 +87,24 @@ def plan_smoothing(
         if not alphas:
             logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
         searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
-    candidates = [searched, *_best_uniform(groups, searches), OFF]
-    return _compare(adaptor, model, space, candidates, sampling_size, expired, advance)
+
+    def measured(plan: SmoothingPlan) -> SmoothingPlan:
+        """With its error at the output, unless there is no time left, or no output."""
+        assignment = space.default(sampling_size, plan.alphas)
+        error = None if expired() else output_error(adaptor, space.tune_cfg(assignment), model)
+        advance()
+        return replace(plan, output_error=error)
+
+    uniform = [_best_uniform(groups, grid, searches, measured)] if searches else []
+    return _best_first([measured(searched), *uniform, measured(OFF)])
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:
     """How often `plan_smoothing` will advance at most, for a progress bar."""
     if arguments is None or arguments.alpha != "auto":
         return None
-    return len(space.units) + GLOBAL_CANDIDATES + 2
+    options = arguments.auto_alpha_args
+    return len(space.units) + len(alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)) + 2
 
 
 def _uniform(groups: Sequence[InputGroup], alpha: float) -> SmoothingPlan:
@@ -135,34 +146,34 @@ def _layer_wise(searches: Mapping[str, AlphaSearchResult]) -> SmoothingPlan:
     return SmoothingPlan("layer-wise", alphas)
 
 
-def _best_uniform(groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult]) -> tuple[SmoothingPlan, ...]:
-    """The global alphas with the smallest sum of local losses."""
-    if not searches:
-        return ()
-    totals: dict[float, float] = {}
-    for search in searches.values():
-        for alpha, loss in search.losses.items():
-            totals[alpha] = totals.get(alpha, 0.0) + loss
-    best = sorted(totals, key=lambda alpha: (totals[alpha], alpha))[:GLOBAL_CANDIDATES]
-    return tuple(_uniform(groups, alpha) for alpha in best)
+def _best_uniform(
+    groups: Sequence[InputGroup],
+    grid: Sequence[float],
+    searches: Mapping[str, AlphaSearchResult],
+    measured: Callable[[SmoothingPlan], SmoothingPlan],
+) -> SmoothingPlan:
+    """The best global alpha: from that of the smallest local loss, downhill by the error at the output."""
+    totals = [math.fsum(search.losses[alpha] for search in searches.values()) for alpha in grid]
+    start = totals.index(min(totals))
+
+    def plan_of(index: int) -> SmoothingPlan:
+        return measured(_uniform(groups, grid[index]))
+
+    def walk(best: SmoothingPlan, step: int) -> SmoothingPlan:
+        index = start + step
+        while best.output_error is not None and 0 <= index < len(grid):
+            plan = plan_of(index)
+            if plan.output_error is None or plan.output_error >= best.output_error:
+                break
+            best, index = plan, index + step
+        return best
+
+    first = plan_of(start)
+    lower = walk(first, -1)
+    return lower if lower is not first else walk(first, 1)
 
 
-def _compare(
-    adaptor: Adaptor,
-    model: Any,
-    space: TuningSpace,
-    candidates: Sequence[SmoothingPlan],
-    sampling_size: int,
-    expired: Callable[[], bool],
-    advance: Callable[[], object],
-) -> tuple[SmoothingPlan, ...]:
-    """Order candidates by their error at the model's output; unmeasured ones keep their place behind."""
-    measured: list[SmoothingPlan] = []
-    unmeasured: list[SmoothingPlan] = []
-    for plan in candidates:
-        assignment = space.default(sampling_size, plan.alphas)
-        error = None if expired() else output_error(adaptor, space.tune_cfg(assignment), model)
-        advance()
-        (unmeasured if error is None else measured).append(replace(plan, output_error=error))
-    ordered = sorted(measured, key=lambda plan: plan.output_error or 0.0) + unmeasured
+def _best_first(plans: Sequence[SmoothingPlan]) -> tuple[SmoothingPlan, ...]:
+    """By their error at the output, the first one required; those without keep their order behind."""
+    ordered = sorted(plans, key=lambda plan: math.inf if plan.output_error is None else plan.output_error)
     return tuple(replace(plan, required=index == 0) for index, plan in enumerate(ordered))

@@ -37,6 +37,8 @@ class InputGroup:
         weights: gives the weights in the order of `operators`, each [out_features, in_features]; called once a search.
         configs: how each operator will be quantized.
         reduce_range: whether weights get one bit less.
+        folds: statistics to score alphas with, in place of `statistics`: each has its ranges from one part of the
+            calibration data and its rows from another, so that an alpha which fits the ranges too closely shows.
     """
 
     name: str
@@ -45,6 +47,7 @@ class InputGroup:
     weights: Callable[[], Sequence[Array]]
     configs: tuple[OpConfig, ...]
     reduce_range: bool = False
+    folds: tuple[ActivationStatistics, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +203,7 @@ def search_alpha(
 
     The loss of an operator is `||Y_q - Y||^2 / ||Y||^2` over all sampled rows, where `Y = X W^T` is the fp32 operator
     without smoothing and `Y_q` is computed from the smoothed, quantized activation and weight exactly as the
-    operator's config says. Ranges are the exact ones of all calibration data; rows only score.
+    operator's config says. Ranges are exact; rows only score. With `group.folds` it is the mean over these.
 
     Args:
         group: operators with their weights and the statistics of their input.
@@ -217,9 +220,40 @@ def search_alpha(
         CalibrationError: the group's input was never seen, or has no sampled rows.
     """
     _check_search(alphas, shared_criterion)
-    rows = _rows(group.statistics)
-    weights = _group_weights(group, rows.shape[1])
-    activation_absmax, weight_absmax = group.statistics.channel_absmax, group_weight_absmax(weights)
+    folds = group.folds or (group.statistics,)
+    weights = _group_weights(group, _rows(folds[0]).shape[1])
+    scored = [
+        _losses(group, statistics, weights, alphas, framework, integer_product, output_channels) for statistics in folds
+    ]
+    mean = {
+        alpha: {name: math.fsum(losses[alpha][name] for losses in scored) / len(scored) for name in group.operators}
+        for alpha in scored[0]
+    }
+    off = mean.pop(None)
+    operator_losses = {name: {float(alpha): mean[float(alpha)][name] for alpha in alphas} for name in group.operators}
+    best_alpha = {criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA}
+    return AlphaSearchResult(
+        alpha=best_alpha[shared_criterion],
+        losses=_shared_losses(operator_losses, shared_criterion),
+        loss_off=_aggregate(tuple(off.values()), shared_criterion),
+        operator_losses=operator_losses,
+        operator_losses_off=off,
+        best_alpha=best_alpha,
+    )
+
+
+def _losses(
+    group: InputGroup,
+    statistics: ActivationStatistics,
+    weights: Sequence[Array],
+    alphas: Sequence[float],
+    framework: str,
+    integer_product: IntegerProduct | None,
+    output_channels: int | None,
+) -> dict[float | None, dict[str, float]]:
+    """Loss of each operator by alpha; None: not smoothed."""
+    rows = _rows(statistics)
+    activation_absmax, weight_absmax = statistics.channel_absmax, group_weight_absmax(weights)
     operators = {
         name: OperatorLoss(
             rows,
@@ -236,23 +270,12 @@ def search_alpha(
     def losses_at(alpha: float | None) -> dict[str, float]:
         scale = None if alpha is None else smoothing_scale(activation_absmax, weight_absmax, alpha)
         quantized = {
-            config: _smoothed_rows(group.statistics, rows, scale, config, framework)
+            config: _smoothed_rows(statistics, rows, scale, config, framework)
             for config in dict.fromkeys(activations.values())
         }
         return {name: operator.loss(quantized[activations[name]], scale) for name, operator in operators.items()}
 
-    off = losses_at(None)
-    by_alpha = {float(alpha): losses_at(float(alpha)) for alpha in alphas}
-    operator_losses = {name: {alpha: losses[name] for alpha, losses in by_alpha.items()} for name in group.operators}
-    best_alpha = {criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA}
-    return AlphaSearchResult(
-        alpha=best_alpha[shared_criterion],
-        losses=_shared_losses(operator_losses, shared_criterion),
-        loss_off=_aggregate(tuple(off.values()), shared_criterion),
-        operator_losses=operator_losses,
-        operator_losses_off=off,
-        best_alpha=best_alpha,
-    )
+    return {alpha: losses_at(alpha) for alpha in (None, *map(float, alphas))}
 
 
 def group_weight_absmax(weights: Sequence[Array]) -> Array:

@@ -66,15 +66,23 @@ class Assignment:
         return Assignment(tuple((unit, changes.get(unit, config)) for unit, config in self.configs), self.sampling_size)
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain values, short where many units share a config."""
+        plain = [config.with_alpha(None) for _, config in self.configs]
+        options = list(dict.fromkeys(plain))
         return {
             "sampling_size": self.sampling_size,
-            "units": {unit: config.to_dict() for unit, config in self.configs},
+            "options": [option.to_dict() for option in options],
+            "units": {
+                unit: [options.index(option), config.alpha]
+                for (unit, config), option in zip(self.configs, plain, strict=True)
+            },
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Assignment:
         """Inverse of `to_dict`."""
-        configs = tuple((unit, OpConfig.from_dict(config)) for unit, config in data["units"].items())
+        options = [OpConfig.from_dict(option) for option in data["options"]]
+        configs = tuple((unit, options[index].with_alpha(alpha)) for unit, (index, alpha) in data["units"].items())
         return cls(configs, int(data["sampling_size"]))
 
 

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
-from inc_autotune.core.capability import narrow_options
+from inc_autotune.core.candidates import Candidates
 from inc_autotune.core.criterion import Goal
 from inc_autotune.core.errors import AutotuneError, EvaluationError, QuantizationError
 from inc_autotune.core.evaluation import Scores, judge, read_scores
-from inc_autotune.core.history import History, Trial, check_storage
-from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.history import History
+from inc_autotune.core.op_config import FP32
+from inc_autotune.core.options import allowed_options, is_asked_for, offered_options, reasons_for_fp32
 from inc_autotune.core.outcome import build_result, choose_best
 from inc_autotune.core.progress import Phases
+from inc_autotune.core.ranking import Ranking
 from inc_autotune.core.result import TuningResult
-from inc_autotune.core.sensitivity import UnitHarm, choose_fallback, rank_units
 from inc_autotune.core.smoothing_plan import SmoothingPlan, plan_smoothing, planned_steps
-from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace, build_space
-from inc_autotune.core.strategy import STRATEGIES, Proposal, SearchView
+from inc_autotune.core.space import Assignment, TuningSpace, build_space
+from inc_autotune.core.strategy import STRATEGIES, Proposal, SearchView, check_strategy
+from inc_autotune.core.study import StudyKey, check_storage
+from inc_autotune.core.trial import Trial
+from inc_autotune.core.unit_speed import slow_units
 
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Any], Any]
+
+POLL_SECONDS = 0.2
+"""Between two looks at what other processes found."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,16 @@ def tune(
     """
     # What the user asked for and cannot have is known before the model runs.
     check_storage(arguments.storage)
-    build_space(_allowed_options(_offered_options(adaptor, model), arguments))
+    check_strategy(arguments.strategy, adaptor)
+    build_space(allowed_options(offered_options(adaptor, model), arguments))
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
         samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)
-    return _Run(adaptor, model, dataloader, evaluate, arguments, phases, samples).complete()
+    run = _Run(adaptor, model, dataloader, evaluate, arguments, phases, samples)
+    try:
+        return run.complete()
+    finally:
+        run.history.close()
 
 
 class _Run:
@@ -85,60 +97,84 @@ class _Run:
         # A loader with fewer samples than asked for makes several sampling sizes the same.
         sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
         self.sampling_sizes = tuple(dict.fromkeys(sizes))
-        self.offered = _offered_options(adaptor, model)
-        options = _allowed_options(self.offered, arguments, warn=False)
-        self.fp32_reasons = _fp32_reasons(adaptor, model, options)
-        chosen = {operator: (FP32,) if operator[0] in self.fp32_reasons else each for operator, each in options.items()}
-        self.space: TuningSpace = build_space(chosen, adaptor.groups(model))
+        self.offered = offered_options(adaptor, model)
+        options = allowed_options(self.offered, arguments, warn=False)
+        self.fp32_reasons = reasons_for_fp32(adaptor, model, options, arguments)
+        self.space = self._space()
         self.plans: tuple[SmoothingPlan, ...] = ()
         self.baseline = Scores(float("nan"))
-        self.goal: Goal | None = None
-        self.history = History.open(
-            storage=arguments.storage,
-            name=self._study_name(),
-            higher_is_better=arguments.accuracy_criterion.higher_is_better,
+        self.kept: tuple[int, Any] | None = None
+        self.history = History(
+            arguments.storage, self._study_key(), higher_is_better=arguments.accuracy_criterion.higher_is_better
         )
-        self.best: tuple[Trial, Any] | None = None
-        self._ranks: dict[str, tuple[UnitHarm, ...]] = {}
-        self._fallbacks: dict[tuple[str, str], OpConfig] = {}
+
+    @property
+    def goal(self) -> Goal | None:
+        """What a score must reach; None without an evaluation."""
+        return None if self.evaluate is None else Goal(self.baseline.mean, self.arguments.accuracy_criterion)
+
+    def _space(self) -> TuningSpace:
+        """What there is to decide, without the operators that have a reason to stay in fp32."""
+        options = allowed_options(self.offered, self.arguments, warn=False)
+        left = {operator: (FP32,) if operator[0] in self.fp32_reasons else each for operator, each in options.items()}
+        return build_space(left, self.adaptor.groups(self.model))
 
     def complete(self) -> Tuned:
-        """Baseline, smoothing, search, result."""
-        if self.evaluate is not None:
-            self.baseline = self._baseline(self.evaluate)
-            self.goal = Goal(self.baseline.mean, self.arguments.accuracy_criterion)
-            logger.info("fp32 score %g, goal %s", self.goal.baseline, self.goal.describe())
-        with self.phases.phase("smoothing", planned_steps(self.arguments.smoothing, self.space)) as advance:
-            self.plans = plan_smoothing(
-                self.adaptor,
-                self.model,
-                self.space,
-                self.arguments.smoothing,
-                self.sampling_sizes[-1],
-                expired=self.phases.expired,
-                advance=advance,
-            )
+        """Speed of units, baseline, smoothing, search, result."""
+        if self.arguments.objective == "performance":
+            self._leave_out_slow_units()
+        self.ranking = Ranking(self.adaptor, self.model, self.space, self.phases, self.history.work)
+        self.candidates = Candidates(self.adaptor, self.model, self.dataloader, self.space, self.phases)
+        steps = [self._find_plans] if self.evaluate is None else [self._find_baseline, self._find_plans]
+        # Where another process evaluates the fp32 model, this one has time for the alphas.
+        if self.history.work.is_claimed(_BASELINE):
+            steps.reverse()
+        for step in steps:
+            step()
         if self.goal is None:
             assignment = self.space.default(self.sampling_sizes[-1], self.plans[0].alphas)
-            return self._finish(assignment, None, self._quantize(assignment))
+            return self._finish(assignment, None, self.candidates.build(assignment))
+        logger.info("fp32 score %g, goal %s", self.goal.baseline, self.goal.describe())
         self._search(self.goal)
-        if self.best is None:
+        best = self._best()
+        if best is None:
             errors = [trial.error for trial in self.history.trials() if trial.error]
             raise QuantizationError(
                 f"no candidate could be built and evaluated; the last of {len(errors)} errors: "
                 f"{errors[-1] if errors else 'none'}"
             )
-        trial, candidate = self.best
-        return self._finish(trial.assignment, trial, candidate)
+        return self._finish(best.assignment, best, self._candidate(best))
 
-    def _baseline(self, evaluate: Evaluate) -> Scores:
+    def _leave_out_slow_units(self) -> None:
+        """Units that int8 makes no faster stay in fp32; what one process measured holds for all."""
+
+        def compute() -> dict[str, str]:
+            with self.phases.phase("measurement"):
+                return slow_units(self.adaptor, self.space.units, expired=self.phases.expired)
+
+        slow = self.history.work.once("slow units", compute, keep=lambda: not self.phases.expired())
+        slow = {name: reason for name, reason in slow.items() if not is_asked_for(name, self.arguments)}
+        if slow:
+            self.fp32_reasons |= slow
+            self.space = self._space()
+
+    def _find_baseline(self) -> None:
+        def compute() -> bool:
+            self.history.baseline = self._evaluate_fp32()
+            return True
+
+        if self.history.baseline is None:
+            self.history.work.once(_BASELINE, compute)
         stored = self.history.baseline
-        if stored is not None:
-            return stored
+        assert stored is not None
+        self.baseline = stored
+
+    def _evaluate_fp32(self) -> Scores:
+        assert self.evaluate is not None
         with self.phases.phase("evaluation"):
             self.evaluations += 1
             try:
-                scores = read_scores(evaluate(self.model), "the fp32 model")
+                return read_scores(self.evaluate(self.model), "the fp32 model")
             except AutotuneError:
                 raise
             except Exception as error:
@@ -146,63 +182,95 @@ class _Run:
                     f"eval_func raised {type(error).__name__} on the fp32 model: {error}. The model was passed as it "
                     "is: eval_func(model) must run by itself."
                 ) from error
-        self.history.baseline = scores
-        return scores
+
+    def _find_plans(self) -> None:
+        def compute() -> list[dict[str, Any]]:
+            with self.phases.phase("smoothing", planned_steps(self.arguments.smoothing, self.space)) as advance:
+                plans = plan_smoothing(
+                    self.adaptor,
+                    self.model,
+                    self.space,
+                    self.arguments.smoothing,
+                    self.sampling_sizes[-1],
+                    expired=self.phases.expired,
+                    advance=advance,
+                )
+            return [asdict(plan) for plan in plans]
+
+        # A search that the clock cut short is not what a later run, with more time, should find.
+        plans = self.history.work.once("smoothing plans", compute, keep=lambda: not self.phases.expired())
+        self.plans = tuple(SmoothingPlan(**plan) for plan in plans)
 
     def _search(self, goal: Goal) -> None:
+        """Evaluate what the strategy proposes until it has nothing left, or the user's limits are reached."""
         strategy = STRATEGIES[self.arguments.strategy]
-        stop_at_first = self.arguments.tuning_time == 0
-        self._restore_best()
         while True:
             trials = self.history.trials()
-            done = sum(not trial.interrupted for trial in trials)
-            if done >= self.arguments.max_trials or (done and self.phases.expired()):
-                return
-            if stop_at_first and any(trial.met for trial in trials):
-                return
-            proposal = strategy(
-                SearchView(
-                    space=self.space,
-                    trials=trials,
-                    goal=goal,
-                    plans=self.plans,
-                    sampling_sizes=self.sampling_sizes,
-                    rank=self._rank,
-                    fallback=self._fallback,
-                    thorough=not stop_at_first,
-                    seed=self.arguments.seed,
+            running = [trial for trial in trials if trial.state == "running"]
+            proposal = None
+            if not self._is_over(goal, trials):
+                proposal = strategy(
+                    SearchView(
+                        space=self.space,
+                        trials=trials,
+                        goal=goal,
+                        plans=self.plans,
+                        sampling_sizes=self.sampling_sizes,
+                        rank=self.ranking.rank,
+                        curvature=self.ranking.curvature,
+                        fallback=self.ranking.fallback,
+                        thorough=self.arguments.tuning_time > 0,
+                        seed=self.arguments.seed,
+                        workers=self.history.workers,
+                    )
                 )
-            )
-            if proposal is None:
+            if proposal is not None:
+                self._try(proposal, goal)
+            elif running and not self._is_decided(goal, trials):
+                time.sleep(POLL_SECONDS)
+            else:
                 return
-            self._try(proposal, goal)
 
-    def _restore_best(self) -> None:
-        """After a resume, rebuild the best candidate of the stored trials."""
-        for trial in self.history.trials():
-            if trial.state == "complete":
-                self._keep(trial, None)
-        if self.best is not None:
-            self.best = (self.best[0], self._quantize(self.best[0].assignment))
+    def _is_over(self, goal: Goal, trials: tuple[Trial, ...]) -> bool:
+        """Whether no further evaluation should begin."""
+        begun = [trial for trial in trials if not trial.interrupted]
+        if len(begun) >= self.arguments.max_trials:
+            return True
+        if self.arguments.tuning_time == 0:
+            return any(trial.met for trial in trials)
+        return self.phases.expired() and any(trial.state != "running" for trial in begun)
+
+    def _is_decided(self, goal: Goal, trials: tuple[Trial, ...]) -> bool:
+        """Whether evaluations that still run in other processes cannot change the outcome, or are too late."""
+        best = choose_best(goal, trials)
+        if best is None:
+            return False
+        if self.arguments.tuning_time > 0:
+            return self.phases.expired()
+        fallbacks = len(best.assignment.fallback_units)
+        running = [trial for trial in trials if trial.state == "running"]
+        return best.met and all(len(trial.assignment.fallback_units) > fallbacks for trial in running)
 
     def _try(self, proposal: Proposal, goal: Goal) -> None:
         """Build and evaluate one candidate; its end is recorded before any exception goes on."""
         assert self.evaluate is not None
-        reserved = self.history.begin()
+        reserved = self.history.begin(proposal.assignment, proposal.label)
+        if reserved is None:
+            return
         trial = Trial(reserved.number, proposal.assignment, proposal.label, "failed")
-        started = sum(self.phases.seconds.values())
+        started = time.monotonic()
 
-        def record(ended: Trial) -> Trial:
-            ended = replace(ended, seconds=sum(self.phases.seconds.values()) - started)
+        def record(**found: Any) -> Trial:
+            ended = replace(trial, seconds=time.monotonic() - started, **found)
             self.history.finish(reserved, ended)
             return ended
 
         try:
-            candidate = self._quantize(proposal.assignment)
+            candidate = self.candidates.build(proposal.assignment)
         except Exception as error:
             # One configuration that cannot be built is a result of the search, not its end.
             logger.warning("trial %d (%s) could not be built", trial.number + 1, trial.label, exc_info=True)
-            record(replace(trial, error=f"{type(error).__name__}: {error}"))
+            record(error=f"{type(error).__name__}: {error}")
             return
         try:
             with self.phases.phase("evaluation"):
@@ -210,83 +278,66 @@ class _Run:
                 what = f"trial {trial.number + 1} ({trial.label})"
                 judgement = judge(self.evaluate(candidate), self.baseline, goal, what)
         except BaseException as error:
-            record(replace(trial, error=f"{type(error).__name__}: {error}", interrupted=True))
+            record(error=f"{type(error).__name__}: {error}", interrupted=True)
             if not isinstance(error, Exception):
                 raise
-            message = (
-                str(error)
-                if isinstance(error, EvaluationError)
-                else (f"eval_func raised {type(error).__name__} in trial {trial.number + 1} ({trial.label}): {error}.")
-            )
-            partial_result = self._partial_result()
-            kept = (
-                "No trial was finished before it."
-                if partial_result is None
-                else "The finished trials and the best model so far are in this exception's .partial_result."
-            )
-            raise EvaluationError(f"{message} {kept}", partial_result) from error
-        score, met = judgement.score, judgement.met
-        trial = replace(
-            trial,
+            raise self._evaluation_error(trial, error) from error
+        # Only where there is time to look for a better one does it matter how good each is.
+        matters = judgement.met and self.arguments.tuning_time > 0
+        gained = self.candidates.gain(trial.assignment, candidate, self.arguments.objective) if matters else None
+        ended = record(
             state="complete",
-            score=score,
-            met=met,
+            score=judgement.score,
+            met=judgement.met,
+            gain=gained,
             verdict=judgement.verdict,
             interval=judgement.interval,
             samples=judgement.count,
+            stopped_early=judgement.stopped_early,
         )
-        if met and self.arguments.tuning_time > 0 and self.arguments.objective == "performance":
-            trial = replace(trial, speedup=self._speedup(candidate))
-        trial = record(trial)
         logger.info(
-            "trial %d: %s: score %g, goal %s", trial.number + 1, trial.label, score, "met" if met else "not met"
+            "trial %d: %s: score %g, goal %s",
+            ended.number + 1,
+            ended.label,
+            judgement.score,
+            "met" if ended.met else "not met",
         )
-        self._keep(trial, candidate)
+        best = self._best()
+        if best is not None and best.number == ended.number:
+            self.kept = (ended.number, candidate)
 
-    def _keep(self, trial: Trial, candidate: Any) -> None:
-        assert self.goal is not None
-        if self.best is None or choose_best(self.goal, (self.best[0], trial)) is trial:
-            self.best = (trial, candidate)
-
-    def _rank(self, assignment: Assignment) -> Sequence[UnitHarm]:
-        digest = assignment.digest
-        if digest not in self._ranks:
-            with self.phases.phase("ranking", len(self.space.units)) as advance:
-                self._ranks[digest] = rank_units(
-                    self.adaptor, self.model, self.space, assignment, expired=self.phases.expired, advance=advance
-                )
-        return self._ranks[digest]
-
-    def _fallback(self, assignment: Assignment, unit: str) -> OpConfig:
-        key = (assignment.digest, unit)
-        if key not in self._fallbacks:
-            error = {harm.unit: harm.error for harm in self._rank(assignment)}.get(unit)
-            with self.phases.phase("ranking"):
-                self._fallbacks[key] = choose_fallback(
-                    self.adaptor, self.model, self.space, assignment, unit, None if self.phases.expired() else error
-                )
-        return self._fallbacks[key]
-
-    def _quantize(self, assignment: Assignment) -> Any:
-        with self.phases.phase("quantization"):
-            return self.adaptor.quantize(self.space.tune_cfg(assignment), self.model, self.dataloader)
-
-    def _speedup(self, candidate: Any) -> float | None:
-        with self.phases.phase("measurement"):
-            seconds = self.adaptor.measure([self.model, candidate])
-        return seconds[0] / seconds[1] if seconds else None
-
-    def _partial_result(self) -> TuningResult | None:
-        if self.best is None:
-            return None
-        trial, candidate = self.best
-        tuned = self._finish(trial.assignment, trial, candidate)
+    def _evaluation_error(self, trial: Trial, error: Exception) -> EvaluationError:
+        """What the user's evaluation raised, with everything found before it."""
+        message = (
+            str(error)
+            if isinstance(error, EvaluationError)
+            else f"eval_func raised {type(error).__name__} in trial {trial.number + 1} ({trial.label}): {error}."
+        )
+        best = self._best()
+        if best is None:
+            return EvaluationError(f"{message} No trial was finished before it.", None)
+        tuned = self._finish(best.assignment, best, self._candidate(best))
         tuned.result.model = tuned.model
-        return tuned.result
+        kept = "The finished trials and the best model so far are in this exception's .partial_result."
+        return EvaluationError(f"{message} {kept}", tuned.result)
+
+    def _best(self) -> Trial | None:
+        assert self.goal is not None
+        return choose_best(self.goal, self.history.trials())
+
+    def _candidate(self, trial: Trial) -> Any:
+        """The trial's model; built again where another process, or a run before this one, evaluated it."""
+        if self.kept is not None and self.kept[0] == trial.number:
+            return self.kept[1]
+        return self.candidates.build(trial.assignment)
 
     def _finish(self, assignment: Assignment, trial: Trial | None, candidate: Any) -> Tuned:
         tune_cfg = self.space.tune_cfg(assignment)
-        speedup = self._speedup(candidate)
+        measured = trial.gain if trial is not None else None
+        objective = self.arguments.objective
+        gained = self.candidates.gain(assignment, candidate, objective) if measured is None else measured
+        is_speed = objective == "performance"
+        speedup = gained if is_speed else self.candidates.gain(assignment, candidate, "performance")
         tuned_model = self.adaptor.tuned_model(tune_cfg, self.model, candidate)
         result = build_result(
             adaptor=self.adaptor,
@@ -300,54 +351,34 @@ class _Run:
             goal=self.goal,
             trials=self.history.trials(),
             plans=self.plans,
-            ranks=self._ranks,
+            ranks=self.ranking.ranks,
             evaluations=self.evaluations,
+            objective=objective,
+            gain=gained,
             speedup=speedup,
             phases=self.phases.seconds,
+            notes=() if self.history.note is None else (self.history.note,),
         )
         return Tuned(tuned_model, result)
 
-    def _study_name(self) -> str:
-        """The user's name or ours, with a hash of everything that decides a score."""
+    def _study_key(self) -> StudyKey:
+        """The user's name or ours, with everything that decides a score."""
+        prefix = self.arguments.study_name or "autotune"
         fingerprint = self.adaptor.fingerprint(self.model) if self.arguments.storage else None
         if fingerprint is None:
-            return self.arguments.study_name or "autotune"
+            return StudyKey(prefix, {})
         excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time"}
-        content = {
-            "model": fingerprint,
-            "arguments": self.arguments.model_dump(exclude=excluded, warnings=False),
-            "space": [(unit.operators, [option.to_dict() for option in unit.options]) for unit in self.space.units],
-        }
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        return f"{self.arguments.study_name or 'autotune'}-{digest}"
+        return StudyKey(
+            prefix,
+            {
+                "inc_autotune": inc_autotune.__version__,
+                "model or calibration data": fingerprint,
+                "operators": [
+                    (unit.operators, [option.to_dict() for option in unit.options]) for unit in self.space.units
+                ],
+                **self.arguments.model_dump(exclude=excluded, warnings=False),
+            },
+        )
 
 
-def _offered_options(adaptor: Adaptor, model: Any) -> dict[OperatorKey, tuple[OpConfig, ...]]:
-    """The adaptor's capability, parsed."""
-    opwise = adaptor.query_fw_capability(model)["opwise"]
-    return {operator: tuple(OpConfig.from_dict(config) for config in configs) for operator, configs in opwise.items()}
-
-
-def _allowed_options(
-    offered: Mapping[OperatorKey, tuple[OpConfig, ...]], arguments: AutotuneArguments, *, warn: bool = True
-) -> Mapping[OperatorKey, tuple[OpConfig, ...]]:
-    """What the user's rules leave of the capability."""
-    return narrow_options(
-        offered,
-        arguments.op_type_dict,
-        arguments.op_name_dict,
-        approach=arguments.approach,
-        excluded_precisions=arguments.excluded_precisions,
-        include_weight_only=arguments.objective == "modelsize",
-        warn=warn,
-    )
-
-
-def _fp32_reasons(adaptor: Adaptor, model: Any, options: Mapping[OperatorKey, tuple[OpConfig, ...]]) -> dict[str, str]:
-    """Operators whose default the adaptor advises against, with its reason."""
-    reasons = {
-        name: adaptor.fp32_reason(model, name, configs[0])
-        for (name, _), configs in options.items()
-        if configs[0].is_quantized
-    }
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+_BASELINE = "baseline"

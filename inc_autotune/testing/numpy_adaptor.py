@@ -117,6 +117,11 @@ class NumpyAdaptor(MinimalNumpyAdaptor):
     def model_size(self, model: NumpyModel) -> int:
         return sum(layer.weight.size * (4 if layer.transform.__name__ == "identity" else 1) for layer in model.layers)
 
+    def footprint(self, models: Sequence[NumpyModel]) -> Sequence[int]:
+        features = [layer.weight.shape for layer in self._model.layers]
+        activations = max(4 * len(self._held_out) * (inputs + outputs) for outputs, inputs in features)
+        return [self.model_size(model) + activations for model in models]
+
     def fingerprint(self, model: NumpyModel) -> str:
         digest = hashlib.sha256()
         for layer in model.layers:

@@ -10,12 +10,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.history import Trial
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.result import OperatorOutcome, TuningResult
 from inc_autotune.core.sensitivity import UnitHarm
 from inc_autotune.core.space import Assignment
+from inc_autotune.core.trial import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
@@ -70,6 +71,7 @@ def result(**changes) -> TuningResult:
         evaluations=2,
         operators=operators(4),
         speedup=2.31,
+        gain=2.31,
         size_ratio=3.6,
         smoothing=(("layer-wise", 1e-5), ("alpha 0.5", 3e-5), ("off", 1e-3)),
         sampling_size=100,
@@ -144,10 +146,10 @@ def test_a_real_run_shows_every_chart(saved):
     assert lines == {"goal": 0.99, "fp32 model": 1.0}
 
 
-def test_trials_stand_at_their_measured_speed(saved):
-    trials = (trial(0, 0.7), trial(1, 0.795, met=True, speedup=2.0), trial(2, 0.793, met=True, speedup=2.5), trial(3))
+def test_trials_stand_at_their_measured_gain(saved):
+    trials = (trial(0, 0.7), trial(1, 0.795, met=True, gain=2.0), trial(2, 0.793, met=True, gain=2.5), trial(3))
     page = saved(result(trials=trials, chosen=2))
-    traces = {trace["name"]: trace for trace in page.charts["accuracy-speed"]["data"]}
+    traces = {trace["name"]: trace for trace in page.charts["accuracy-gain"]["data"]}
     assert (traces["goal met"]["x"], traces["goal met"]["y"]) == ([2.0, 2.5], [0.795, 0.793])
     assert (traces["returned model"]["x"], traces["fp32 model"]["x"]) == ([2.5], [1.0])
     by_number = {trace["name"]: trace["x"] for trace in page.charts["accuracy-trial"]["data"]}
@@ -155,16 +157,89 @@ def test_trials_stand_at_their_measured_speed(saved):
     assert "Failed, without a score: 1" in page.text
 
 
-def test_the_returned_model_has_the_speed_measured_at_the_end(saved):
+def test_the_returned_model_has_the_gain_measured_at_the_end(saved):
     page = saved(result())
     assert "accuracy-trial" not in page.charts
-    assert page.charts["accuracy-speed"]["data"][1]["x"] == [2.31]
-    assert "accuracy-speed" not in saved(result(speedup=None)).charts
+    assert page.charts["accuracy-gain"]["data"][1]["x"] == [2.31]
+    assert "accuracy-gain" not in saved(result(gain=None)).charts
+
+
+@pytest.mark.parametrize(
+    ("objective", "axis", "column"),
+    [
+        ("performance", "speed-up over fp32", "speed-up"),
+        ("modelsize", "times smaller than fp32 weights", "smaller weights"),
+        ("footprint", "times less memory than fp32", "less memory"),
+    ],
+)
+def test_a_gain_is_called_what_the_objective_counts(saved, objective, axis, column):
+    page = saved(result(objective=objective))
+    assert page.charts["accuracy-gain"]["layout"]["xaxis"]["title"]["text"] == axis
+    assert column in [each["text"] for each in page.all("th")]
+
+
+def test_the_memory_saved_is_a_key_figure_where_it_was_the_objective(saved):
+    assert "Less memory" in [each["text"] for each in saved(result(objective="footprint")).all("dt")]
+    assert "Less memory" not in [each["text"] for each in saved(result()).all("dt")]
+
+
+def test_a_verdict_stands_with_its_interval_and_number_of_samples(saved):
+    decided = trial(0, 0.795, met=True, verdict="pass", interval=(-0.001, 0.006), samples=96, stopped_early=True)
+    unclear = trial(1, 0.79, verdict="undecided", interval=(-0.01, 0.03), samples=200)
+    page = saved(result(trials=(decided, unclear, trial(2, 0.7, verdict="fail"), trial(3)), evidence="pass (n = 96)"))
+    assert "Verdict: pass (n = 96)." in page.text
+    rows = trial_rows(page)
+    assert rows["1 (returned)"][1:4] == ["pass", "-0.001 to 0.006", "96, stopped early"]
+    assert rows["2"][1:4] == ["undecided, not met", "-0.01 to 0.03", "200"]
+    assert rows["3"][1:4] == ["fail", "no interval: one number", ""]
+    assert rows["4"][:4] == ["", "failed", "", ""]
+
+
+@pytest.mark.parametrize(("goal", "ends"), [(">= 0.792", (0.794, 0.801)), ("<= 0.808", (0.799, 0.806))])
+def test_the_interval_of_the_loss_is_drawn_around_the_score(saved, goal, ends):
+    score = 0.8 - 0.003 if goal.startswith(">=") else 0.8 + 0.003
+    scored = trial(0, score, met=True, verdict="pass", interval=(-0.001, 0.006), samples=50)
+    page = saved(result(trials=(scored,), goal=goal, score=score))
+    (trace,) = [each for each in page.charts["accuracy-gain"]["data"] if each["name"] == "goal met"]
+    bars = trace["error_y"]
+    assert score - bars["arrayminus"][0] == pytest.approx(ends[0])
+    assert score + bars["array"][0] == pytest.approx(ends[1])
+    low, high = page.charts["accuracy-gain"]["layout"]["yaxis"]["range"]
+    assert low < ends[0]
+    assert high > ends[1]
+
+
+def test_an_undecided_verdict_is_in_the_headline(saved):
+    unclear = trial(0, 0.795, met=True, verdict="undecided", interval=(-0.01, 0.03), samples=40)
+    assert "Accuracy goal met, within the noise of the evaluation" in saved(result(trials=(unclear,))).text
+
+
+def test_a_trial_that_another_process_still_evaluates_is_labelled(saved):
+    running = dataclasses.replace(trial(1), state="running")
+    page = saved(result(met=False, trials=(trial(0, 0.7), running)))
+    assert "Still running in other processes when this run ended: 1." in page.text
+    assert trial_rows(page)["2"][:2] == ["", "still running"]
+    assert "best model found in 1 trials" in page.text
+    assert "without a score" not in page.text
+
+
+def trial_rows(page) -> dict[str, list[str]]:
+    """Cells of the trial table by the text of the row's header."""
+    table = next(place for place, each in enumerate(page.elements) if each.get("id") == "trials")
+    rows, cells = {}, []
+    for element in page.elements[table:]:
+        if element["tag"] == "section":
+            break
+        if element["tag"] == "th" and element["scope"] == "row":
+            cells = rows.setdefault(element["text"], [])
+        elif element["tag"] == "td":
+            cells.append(element["text"])
+    return rows
 
 
 def test_equal_scores_still_leave_room_around_them(saved):
     page = saved(result(baseline=0.0, target=0.0, score=0.0, trials=(trial(0, 0.0, met=True),)))
-    low, high = page.charts["accuracy-speed"]["layout"]["yaxis"]["range"]
+    low, high = page.charts["accuracy-gain"]["layout"]["yaxis"]["range"]
     assert low < 0 < high
 
 
@@ -187,6 +262,51 @@ def test_the_sensitivity_chart_stays_readable_and_its_table_complete(saved):
     assert "unit991.000e-99" in rows
     assert "harmless0.000e+00" in rows
     assert "latenot measured" in rows
+
+
+def test_both_halves_of_a_harm_are_marked(saved):
+    harms = (UnitHarm("block.0.dense", 1e-2, weight_error=1e-4, activation_error=9e-3), UnitHarm("block.1.dense", 1e-3))
+    page = saved(result(harms=harms))
+    marks = {each["name"]: (each["x"], each["y"]) for each in page.charts["sensitivity"]["data"]}
+    assert marks["weights alone"] == ([1e-4], [0])
+    assert marks["activations alone"] == ([9e-3], [0])
+    assert page.charts["sensitivity"]["layout"]["xaxis"]["range"][0] <= -4
+    assert "block.0.dense1.000e-021.000e-049.000e-03int8 static" in [each["text"] for each in page.all("tr")]
+
+
+def test_an_estimate_does_not_pass_for_a_measurement(saved):
+    harms = (UnitHarm("block.0.dense", 1e-2), UnitHarm("block.1.dense", 1e-3, estimated=True))
+    page = saved(result(harms=harms))
+    bars = {each["name"]: each.get("opacity", 1) for each in page.charts["sensitivity"]["data"]}
+    assert bars["int8 static"] == 1
+    assert bars["int8 static, estimated"] < 1
+    assert "block.1.dense1.000e-03 (estimated)int8 static" in [each["text"] for each in page.all("tr")]
+
+
+def test_operators_in_float_are_counted_by_reason(saved):
+    def kept(name, reason):
+        return OperatorOutcome(name, "Linear", "fp32", None, None, reason)
+
+    slow = [kept(f"slow{place}", f"int8 is not faster here: 0.{place:02d}x of fp32 (alone)") for place in range(15)]
+    harmful = [kept(f"bad{place}", f"harm rank {place} of 40: alone it costs 1e-{place}") for place in (1, 2)]
+    page = saved(result(operators=(*operators(4), *harmful, *slow)))
+    assert "In a float dtype: 17 of 21." in page.text
+    rows = [each["text"] for each in page.all("tr")]
+    names = ", ".join(f"slow{place}" for place in range(12))
+    assert f"int8 is not faster here15{names} and 3 more" in rows
+    assert "harm rank2bad1, bad2" in rows
+    assert "None stays in a float dtype" in saved(result()).text
+
+
+def test_what_a_slow_unit_is_said_to_be_is_one_reason(saved):
+    class Slow(NumpyAdaptor):
+        def unit_speeds(self, units, expired=lambda: False):
+            return {unit.name: UnitSpeed(0.5 if index < 2 else 2.0, "alone") for index, unit in enumerate(units)}
+
+    data = [np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)]
+    arguments = validate_arguments(strategies=["auto"], backends=["default"], progress=False)
+    page = saved(tune(Slow(), random_model(4), data, lambda model: 1.0, arguments).result)
+    assert "int8 is not faster here2dense0, dense1" in [each["text"] for each in page.all("tr")]
 
 
 def test_long_names_keep_their_ends(saved):

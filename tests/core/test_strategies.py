@@ -14,12 +14,12 @@ import pytest
 from inc_autotune.core.arguments import AccuracyCriterion, validate_arguments
 from inc_autotune.core.criterion import Goal
 from inc_autotune.core.errors import MissingDependencyError
-from inc_autotune.core.history import Trial
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
 from inc_autotune.core.sensitivity import UnitHarm
 from inc_autotune.core.smoothing_plan import OFF, SmoothingPlan
 from inc_autotune.core.space import TuningSpace, Unit
-from inc_autotune.core.strategy import STRATEGIES, SearchView
+from inc_autotune.core.strategy import STRATEGIES, SearchView, check_strategy
+from inc_autotune.core.trial import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
@@ -243,7 +243,7 @@ def test_the_gaussian_process_names_what_is_missing(monkeypatch):
         "inc_autotune.core.strategy.sampled.find_spec", lambda package: None if package == "scipy" else object()
     )
     with pytest.raises(MissingDependencyError, match=r"strategy='bayesian': scipy not installed.*pip install scipy\."):
-        Search("bayesian", space_of(), scripted(0.5)).next()
+        check_strategy("bayesian", NumpyAdaptor())
 
 
 def test_samplers_say_nothing_and_leave_optunas_logging_as_it_was(capfd):

@@ -143,14 +143,14 @@ def test_each_alpha_of_a_list_gives_a_model_of_its_own():
 
 def test_auto_alpha_gives_each_layer_its_own():
     """The old system gave every layer the first layer's alpha."""
+    from inc_autotune.core.options import offered_options
     from inc_autotune.core.smoothing_plan import plan_smoothing
     from inc_autotune.core.space import build_space
-    from inc_autotune.core.tuner import _offered_options
 
     adaptor, model = NumpyAdaptor(), random_model(6, 32, outlier=30.0)
     size = adaptor.calibrate(model, data(features=32), (64,))
     chosen = arguments(smoothquant_args={"alpha": "auto"})
-    space = build_space(_offered_options(adaptor, model))
+    space = build_space(offered_options(adaptor, model))
     plans = plan_smoothing(adaptor, model, space, chosen.smoothquant_args, size)
     (layer_wise,) = [plan for plan in plans if plan.name == "layer-wise"]
     assert len(set(layer_wise.alphas.values())) > 1
@@ -305,9 +305,9 @@ def test_a_simulated_model_claims_no_speed():
 
 def test_a_harmful_unit_takes_the_first_rung_that_takes_its_harm_away():
     from inc_autotune.core.op_config import FP32
+    from inc_autotune.core.options import offered_options
     from inc_autotune.core.sensitivity import choose_fallback, rank_units
     from inc_autotune.core.space import build_space
-    from inc_autotune.core.tuner import _offered_options
 
     finer = {
         "int8": {
@@ -344,10 +344,10 @@ def test_a_harmful_unit_takes_the_first_rung_that_takes_its_harm_away():
     for adaptor, expected in ((Rungs(finer), "dynamic"), (NumpyAdaptor(finer), None), (NumpyAdaptor(), None)):
         model = random_model()
         size = adaptor.calibrate(model, data(), (64,))
-        space = build_space(_offered_options(adaptor, model))
+        space = build_space(offered_options(adaptor, model))
         assignment = space.default(size)
         worst = rank_units(adaptor, model, space, assignment)[0]
-        chosen = choose_fallback(adaptor, model, space, assignment, worst.unit, worst.error)
+        chosen = choose_fallback(adaptor, model, space, assignment, worst)
         assert chosen.approach == expected
         assert expected or chosen == FP32
 

@@ -4,12 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #ffffff; --panel: #f5f6f7; --ink: #1f2328; --muted: #59636e; --line: #d8dde2;
-  --blue: #2f6db3; --orange: #b75d0c; --green: #23803c; --purple: #7a52b3; --red: #c0323b;
+  --blue: #2f6db3; --orange: #b75d0c; --green: #23803c; --purple: #7a52b3; --red: #c0323b; --gold: #7d6608;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --panel: #1e2226; --ink: #e3e6e8; --muted: #9aa4ae; --line: #353b41;
-    --blue: #6ea8e8; --orange: #e59a4f; --green: #5fbf7a; --purple: #b391e6; --red: #f0777f;
+    --blue: #6ea8e8; --orange: #e59a4f; --green: #5fbf7a; --purple: #b391e6; --red: #f0777f; --gold: #d8bc4a;
   }
 }
 * { box-sizing: border-box; }
@@ -21,6 +21,7 @@ h3 { margin: .75rem 0 .25rem; font-size: 1rem; }
 .verdict { margin: .25rem 0 0; font-size: 1.75rem; font-weight: 650; line-height: 1.25; }
 .verdict.met { color: var(--green); }
 .verdict.unmet { color: var(--red); }
+.verdict.undecided { color: var(--orange); }
 .lead, figcaption, .none, .quiet { color: var(--muted); }
 .lead { margin: .25rem 0 0; }
 .warning { border-left: 3px solid var(--orange); padding-left: .75rem; }

@@ -12,15 +12,23 @@ import inc_autotune
 from inc_autotune.core.optional import require
 from inc_autotune.core.report import charts
 from inc_autotune.core.report.assets import SCRIPT, STYLE
-from inc_autotune.core.report.charts import Chart
+from inc_autotune.core.report.figure import Chart
+from inc_autotune.core.report.sensitivity_chart import sensitivity
+from inc_autotune.core.report.trial_charts import accuracy_and_gain, accuracy_per_trial
+from inc_autotune.core.report.wording import GAINS, gain_of, interval_of, reasons_for_float, samples_of, verdict_of
 from inc_autotune.core.result import TuningResult
 
 # The page may load nothing at all: scripts and styles are part of it.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-_NUMBERS = {"alpha", "score", "speed-up", "seconds", "kept in float", "output error"}
+_GAIN_TERMS = {words.term.lower() for words in GAINS.values()}
+_ERRORS = {"output error", "weights alone", "activations alone"}
+_NUMBERS = {"alpha", "score", "seconds", "kept in float", "operators", *_GAIN_TERMS, *_ERRORS}
 _NAMES = {"operator", "unit"}
-_WIDE = {"reason", "what was tried", "form in the tuned model"}
+_WIDE = {"reason", "what was tried", "form in the tuned model", "which"}
+
+_NAMED_OPERATORS = 12
+"""How many operators of one reason are named; the table of all operators has the rest."""
 
 
 def save_report(result: TuningResult, path: str | Path) -> None:
@@ -47,7 +55,7 @@ def _page(result: TuningResult, library: str) -> str:
         (
             _header(result),
             _trials(result, drawn),
-            _section("Sensitivity per unit", charts.sensitivity(result), drawn, "No unit's harm was measured."),
+            _section("Sensitivity per unit", sensitivity(result), drawn, "No unit's harm was measured."),
             _section("Alpha per layer", charts.alphas(result), drawn, "No operator is smoothed."),
             '<div class="pair">',
             _section("Smoothing plans compared", charts.smoothing(result), drawn, _uncompared(result)),
@@ -82,17 +90,15 @@ def _page(result: TuningResult, library: str) -> str:
 
 
 def _header(result: TuningResult) -> str:
-    verdict, kind = {
-        None: ("No claim about accuracy", "none"),
-        True: ("Accuracy goal met", "met"),
-        False: ("Accuracy goal not met", "unmet"),
-    }[result.met]
+    verdict, kind = _verdict(result)
     if result.met is None:
         lead = "Quantized without evaluation."
     else:
         lead = f"Score {result.score:.6g} against {result.baseline:.6g} in fp32; the goal is {result.goal}."
         if not result.met:
-            lead += f" This is the best model found in {len(result.trials)} trials."
+            lead += f" This is the best model found in {_count_ended(result)} trials."
+        if result.evidence is not None:
+            lead += f" Verdict: {result.evidence}."
     slower = result.speedup is not None and result.speedup < 1
     warning = '<p class="warning">The tuned model is slower than fp32 on this machine.</p>\n' if slower else ""
     figures = "\n".join(
@@ -109,15 +115,28 @@ def _header(result: TuningResult) -> str:
 </header>"""
 
 
+def _verdict(result: TuningResult) -> tuple[str, str]:
+    """The headline and its style."""
+    if result.met is None:
+        return "No claim about accuracy", "none"
+    headline = "Accuracy goal met" if result.met else "Accuracy goal not met"
+    chosen = next((trial for trial in result.trials if trial.number == result.chosen), None)
+    if chosen is not None and chosen.verdict == "undecided":
+        return f"{headline}, within the noise of the evaluation", "undecided"
+    return headline, "met" if result.met else "unmet"
+
+
+def _count_ended(result: TuningResult) -> int:
+    return sum(trial.state != "running" for trial in result.trials)
+
+
 def _figures(result: TuningResult) -> list[tuple[str, str, str]]:
     """(term, value, remark) of each key figure."""
     forms = Counter(each.dtype + (" simulated" if each.simulated else "") for each in result.operators)
     largest = forms.most_common()
-    speedup = "not measured" if result.speedup is None else f"{result.speedup:.2f}x"
-    size = "not measured" if result.size_ratio is None else f"{result.size_ratio:.2f}x"
-    return [
-        ("Speed-up", speedup, "forward pass, eager, before jit or compile"),
-        ("Smaller weights", size, "fp32 bytes over tuned bytes"),
+    figures = [
+        ("Speed-up", _times(result.speedup), result.timed),
+        ("Smaller weights", _times(result.size_ratio), "fp32 bytes over tuned bytes"),
         (
             "Operators",
             f"{largest[0][1]} {largest[0][0]}" if largest else "none",
@@ -126,31 +145,50 @@ def _figures(result: TuningResult) -> list[tuple[str, str, str]]:
         ("Evaluations", str(result.evaluations), "calls in this run, baseline included"),
         ("Samples", str(result.sampling_size), "used for calibration"),
     ]
+    if result.objective == "footprint":
+        remark = "most bytes in use during a forward pass, fp32 over tuned"
+        figures.insert(1, (GAINS["footprint"].term, _times(result.gain), remark))
+    return figures
+
+
+def _times(ratio: float | None) -> str:
+    return "not measured" if ratio is None else f"{ratio:.2f}x"
 
 
 def _trials(result: TuningResult, drawn: list[Chart]) -> str:
     if not result.trials:
         return '<section>\n<h2>Trials</h2>\n<p class="none">Nothing was evaluated.</p>\n</section>'
-    shown = [chart for chart in (charts.accuracy_and_speed(result), charts.accuracy_per_trial(result)) if chart]
     parts = ["<section>", "<h2>Trials</h2>", '<div class="pair">']
-    for chart in shown:
-        drawn.append(chart)
-        parts += ["<section>", f"<h3>{escape(chart.title)}</h3>", _figure(chart), "</section>"]
-    header = ("#", "score", "goal met", "speed-up", "kept in float", "seconds", "what was tried")
+    for chart in (accuracy_and_gain(result), accuracy_per_trial(result)):
+        if chart is not None:
+            drawn.append(chart)
+            parts += ["<section>", f"<h3>{escape(chart.title)}</h3>", _figure(chart), "</section>"]
+    parts.append("</div>")
+    running = len(result.trials) - _count_ended(result)
+    if running:
+        parts.append(f'<p class="quiet">Still running in other processes when this run ended: {running}.</p>')
+    return "\n".join((*parts, _trial_table(result), "</section>"))
+
+
+def _trial_table(result: TuningResult) -> str:
+    sampled = any(trial.samples is not None for trial in result.trials)
+    gain = GAINS[result.objective].term.lower()
+    header = ("#", "score", "verdict", "interval of the loss", *(("samples",) if sampled else ()), gain)
     rows = [
         (
             f"{trial.number + 1}" + (" (returned)" if trial.number == result.chosen else ""),
-            "failed" if trial.score is None else f"{trial.score:.6g}",
-            "yes" if trial.met else "no",
-            "" if speedup is None else f"{speedup:.2f}x",
+            "" if trial.score is None else f"{trial.score:.6g}",
+            verdict_of(trial),
+            interval_of(trial),
+            *((samples_of(trial),) if sampled else ()),
+            "" if (gained := gain_of(trial, result)) is None else _times(gained),
             str(len(trial.assignment.fallback_units)),
-            f"{trial.seconds:.1f}",
+            "" if trial.state == "running" else f"{trial.seconds:.1f}",
             trial.label + ("" if trial.error is None else f": {trial.error}"),
         )
         for trial in result.trials
-        for speedup in [charts.trial_speedup(trial, result)]
     ]
-    return "\n".join((*parts, "</div>", _table("trials", "Every trial", header, rows), "</section>"))
+    return _table("trials", "Every trial", (*header, "kept in float", "seconds", "what was tried"), rows)
 
 
 def _section(title: str, chart: Chart | None, drawn: list[Chart], otherwise: str) -> str:
@@ -191,11 +229,27 @@ def _operators(result: TuningResult) -> str:
     ]
     return f"""<section>
 <h2>Operators</h2>
+{_float_operators(result)}
 <div class="search" hidden><label for="search">Find</label>
 <input id="search" type="search" placeholder="name, type, dtype or reason" autocomplete="off">
 <span id="found" class="quiet" role="status"></span></div>
 {_table("operators", "Every operator of a quantizable type", header, rows)}
 </section>"""
+
+
+def _float_operators(result: TuningResult) -> str:
+    """Why operators stay in a float dtype, one line a reason."""
+    reasons = reasons_for_float(result)
+    if not reasons:
+        return '<p class="lead">None stays in a float dtype.</p>'
+    rows = []
+    for reason, names in reasons.items():
+        named = ", ".join(names[:_NAMED_OPERATORS])
+        more = len(names) - _NAMED_OPERATORS
+        rows.append((reason, str(len(names)), named + (f" and {more} more" if more > 0 else "")))
+    table = _table("float-reasons", "Operators in a float dtype, by reason", ("reason", "operators", "which"), rows)
+    count = sum(map(len, reasons.values()))
+    return f'<p class="lead">In a float dtype: {count} of {len(result.operators)}.</p>\n{table}'
 
 
 def _notes(result: TuningResult) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import chain
 
 from inc_autotune.core.space import Assignment
 from inc_autotune.core.strategy.accumulate import with_fallbacks
 from inc_autotune.core.strategy.base import Proposal, SearchView
+from inc_autotune.core.strategy.prefixes import Prefixes, fewest, smallest_power
+from inc_autotune.core.strategy.put_back import put_back
 from inc_autotune.core.strategy.starts import begin, best_start, start_met
 
 
@@ -16,47 +19,46 @@ def auto(view: SearchView) -> Proposal | None:
     1. Every unit quantized, with each required smoothing plan and sampling size.
     2. From the best of those, the 1, 2, 4, 8, ... most harmful units fall back (to dynamic or bf16 where that takes
        the harm away, else to fp32) until the goal is met, so never more than twice the needed number.
-    3. With time left, bisection between the last failure and the success; or, where no unit had to fall back, the
-       smoothing plans in reserve, one of which may be faster.
+    3. Where even that fails, a unit that seemed harmless breaks the goal: the same from both ends of the ranking.
+    4. With time left, bisection between the last failure and the success, a look at the next smaller number, since
+       harm is not monotone, and then fallbacks that turn out harmless are quantized again. Where no unit had to fall
+       back: the smoothing plans in reserve, one of which may be faster.
     """
     proposal = begin(view)
     if proposal is not None or start_met(view):
         return proposal
-    return _fall_back(view, best_start(view))
-
-
-def _fall_back(view: SearchView, start: Assignment) -> Proposal | None:
-    """The next number of fallbacks: doubling up to a success, then (when thorough) bisection."""
+    start = best_start(view)
     order = [harm.unit for harm in view.rank(start)]
-
-    def proposal(count: int) -> Proposal:
-        return Proposal(with_fallbacks(view, start, order[:count]), f"{count} of {len(order)} units fall back")
-
-    failed = 0
-    for count in _doubling(len(order)):
-        tried = proposal(count)
-        trial = view.trial_of(tried.assignment)
-        if trial is None:
-            return tried
-        if trial.met:
-            return _bisect(view, proposal, failed, count) if view.thorough else None
-        failed = count
+    for prefixes in _orders(view, start, order):
+        proposal, met = smallest_power(prefixes)
+        if proposal is not None:
+            return proposal
+        if met is not None:
+            return _refine(view, prefixes, met) if view.thorough else None
     return None
 
 
-def _doubling(units: int) -> list[int]:
-    """1, 2, 4, ... and at last all units but one: the fp32 model itself is no candidate."""
-    counts = [1 << power for power in range(units.bit_length()) if 1 << power < units]
-    return sorted({*counts, units - 1} - {0})
+def _orders(view: SearchView, start: Assignment, order: Sequence[str]) -> list[Prefixes]:
+    """The ranking, and what is left when it fails.
+
+    When all units but the last fall back and the goal is still missed, either the faster fallbacks are not exact
+    enough, or that last unit does the harm although it seemed the most harmless.
+    """
+
+    def in_fp32(units: Sequence[str]) -> Assignment:
+        return view.space.without(start, units)
+
+    from_both_ends = list(chain.from_iterable(zip(reversed(order), order, strict=True)))[: len(order)]
+    return [
+        Prefixes(view, order, lambda units: with_fallbacks(view, start, units)),
+        Prefixes(view, order, in_fp32, (len(order) - 1,), "fp32"),
+        Prefixes(view, from_both_ends, in_fp32, only="fp32"),
+    ]
 
 
-def _bisect(view: SearchView, proposal: Callable[[int], Proposal], failed: int, met: int) -> Proposal | None:
-    """The next count between one that failed and one that met; None when they are neighbours."""
-    while met - failed > 1:
-        middle = (failed + met) // 2
-        tried = proposal(middle)
-        trial = view.trial_of(tried.assignment)
-        if trial is None:
-            return tried
-        failed, met = (failed, middle) if trial.met else (middle, met)
-    return None
+def _refine(view: SearchView, prefixes: Prefixes, met: int) -> Proposal | None:
+    """Fewer fallbacks than the `met` that suffice."""
+    proposal, met = fewest(prefixes, met)
+    if proposal is not None:
+        return proposal
+    return put_back(view, prefixes.build, prefixes.order[:met])

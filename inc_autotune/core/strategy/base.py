@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inc_autotune.core.criterion import Goal
-from inc_autotune.core.history import Trial
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.sensitivity import UnitHarm
 from inc_autotune.core.smoothing_plan import SmoothingPlan
 from inc_autotune.core.space import Assignment, TuningSpace
+from inc_autotune.core.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,18 @@ class SearchView:
 
     Args:
         space: the units and their options.
-        trials: finished trials, in order.
+        trials: finished trials, in order, and those that other processes evaluate at this moment. A running trial
+            has not met the goal, so that its process and this one do not wait for each other: what is proposed is
+            what would come after its failure.
         goal: what a score must reach.
         plans: smoothing plans, best first.
         sampling_sizes: calibration sizes with statistics, in the user's order.
         rank: units of an assignment, the most harmful first; measured at the first call, remembered after.
         fallback: what a harmful unit of an assignment becomes instead: dynamic, bf16 or fp32; measured once each.
+        curvature: as `rank`, from gradients alone; None where the framework gives none.
         thorough: whether to go on after a success, looking for a faster model (`tuning_time` > 0).
         seed: of strategies that draw at random.
+        workers: processes that share the trials, this one included.
     """
 
     space: TuningSpace
@@ -44,11 +48,13 @@ class SearchView:
     sampling_sizes: Sequence[int]
     rank: Callable[[Assignment], Sequence[UnitHarm]]
     fallback: Callable[[Assignment, str], OpConfig] = lambda assignment, unit: FP32
+    curvature: Callable[[Assignment], Sequence[UnitHarm]] | None = None
     thorough: bool = False
     seed: int = 0
+    workers: int = 1
 
     def trial_of(self, assignment: Assignment) -> Trial | None:
-        """The finished trial of exactly this assignment; one whose evaluation was interrupted is still to be done."""
+        """The trial of exactly this assignment; one whose evaluation was interrupted is still to be done."""
         digest = assignment.digest
         same = (trial for trial in self.trials if trial.assignment.digest == digest and not trial.interrupted)
         return next(same, None)

@@ -22,11 +22,12 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSam
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from inc_autotune.core.errors import MissingDependencyError
-from inc_autotune.core.history import Trial, quiet_optuna
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.space import Assignment
 from inc_autotune.core.strategy.base import Proposal, SearchView
 from inc_autotune.core.strategy.starts import all_quantized, any_met, first_untried
+from inc_autotune.core.study import quiet_optuna
+from inc_autotune.core.trial import Trial
 
 ATTEMPTS = 3
 """Draws of a sampler before one that knows what is left takes over: a converged sampler repeats itself."""
@@ -36,11 +37,11 @@ PLAN, SAMPLING_SIZE = "smoothing plan", "sampling size"
 Parameters = Mapping[str, Any]
 
 
-def bayesian(view: SearchView) -> Proposal | None:
-    """A Gaussian process over the choices (Optuna's GPSampler).
+def check_gaussian_process() -> None:
+    """Check that what Optuna's GPSampler computes with is installed.
 
     Raises:
-        MissingDependencyError: torch or scipy, which that sampler computes with, is not installed.
+        MissingDependencyError: torch or scipy is not.
     """
     missing = [package for package in ("scipy", "torch") if find_spec(package) is None]
     if missing:
@@ -48,6 +49,10 @@ def bayesian(view: SearchView) -> Proposal | None:
             f"strategy='bayesian': {' and '.join(missing)} not installed, and Optuna's Gaussian process needs scipy "
             f"and torch. Run: pip install {' '.join(missing)}. Or use strategy='tpe', which needs neither."
         )
+
+
+def bayesian(view: SearchView) -> Proposal | None:
+    """A Gaussian process over the choices (Optuna's GPSampler)."""
     return _sampled(view, "bayesian", lambda seed: GPSampler(seed=seed))
 
 

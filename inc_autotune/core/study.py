@@ -1,0 +1,185 @@
+"""Optuna studies, found again by a hash of everything that decides a score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from inc_autotune.core.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+TEXT_LENGTH = 32_768
+"""Databases limit the length of a text (MySQL: 64 KiB)."""
+
+KEY = "decided by"
+OPENING_ATTEMPTS = 20
+SQLITE_PATIENCE = 60.0
+"""Seconds to wait for another process's write."""
+
+
+@dataclass(frozen=True)
+class StudyKey:
+    """What decides the scores of a tuning run, part by part.
+
+    Args:
+        prefix: the user's name for the study, or ours.
+        parts: content by name, such as `{"model": "...", "seed": 0}`, as JSON can hold it (or by its `str`).
+    """
+
+    prefix: str
+    parts: Mapping[str, Any]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {name: _digest(content) for name, content in self.parts.items()}
+
+    @property
+    def study_name(self) -> str:
+        """The prefix alone where no content is known; such a study lives in memory."""
+        return f"{self.prefix}-{_digest(self.digests)}" if self.parts else self.prefix
+
+
+@dataclass(frozen=True)
+class OpenedStudy:
+    """A study, and what is to be said about it.
+
+    Args:
+        storage: where it lives; None for memory.
+        note: that it is new although the storage has others of its name, and in what it differs from the last one.
+    """
+
+    study: optuna.Study
+    storage: Any
+    note: str | None = None
+
+
+def open_study(storage: str | None, key: StudyKey, *, higher_is_better: bool) -> OpenedStudy:
+    """Open or create the study of `key`.
+
+    Raises:
+        ArgumentError: the storage cannot be opened.
+    """
+    with _storage_errors(storage), quiet_optuna():
+        opened = _storage(storage)
+        others = [] if opened is None else optuna.get_all_study_summaries(opened)
+        study = create_study(opened, key.study_name, higher_is_better=higher_is_better)
+        known = any(other.study_name == key.study_name for other in others)
+        if not known:
+            study.set_user_attr(KEY, key.digests)
+    note = None if known else _difference(key, others)
+    if note is not None:
+        logger.warning("%s", note)
+    return OpenedStudy(study, opened, note)
+
+
+def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> optuna.Study:
+    """The study of this name; made where it does not exist, by whichever process comes first."""
+    with quiet_optuna():
+        return optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize" if higher_is_better else "minimize",
+            sampler=optuna.samplers.RandomSampler(seed=0),
+            load_if_exists=True,
+        )
+
+
+def check_storage(storage: str | None) -> None:
+    """Open a storage once, before a long run depends on it.
+
+    Raises:
+        ArgumentError: it cannot be opened.
+    """
+    with _storage_errors(storage), quiet_optuna():
+        _storage(storage)
+
+
+def write_text(study: optuna.Study, name: str, text: str) -> None:
+    """Keep a text of any length with a study; `read_text` sees it whole or not at all."""
+    parts = [text[start : start + TEXT_LENGTH] for start in range(0, len(text), TEXT_LENGTH)]
+    for index, part in enumerate(parts):
+        study.set_user_attr(f"{name} {index}", part)
+    study.set_user_attr(name, len(parts))
+
+
+def read_text(attributes: Mapping[str, Any], name: str) -> str | None:
+    """A text that `write_text` kept, from the study's `user_attrs`; None where there is none."""
+    if name not in attributes:
+        return None
+    return "".join(attributes[f"{name} {index}"] for index in range(attributes[name]))
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna logs each trial to stderr; the tuner reports in its own words."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _storage(url: str | None) -> Any:
+    """The storage behind a URL. Processes that create its tables at the same moment disturb each other."""
+    if url is None:
+        return None
+    for attempt in range(OPENING_ATTEMPTS):
+        try:
+            if url.startswith("sqlite"):
+                return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE}})
+            return optuna.storages.get_storage(url)
+        except Exception as error:
+            disturbed = any(sign in str(error) for sign in ("already exists", "locked", "UNIQUE", "Duplicate"))
+            if attempt == OPENING_ATTEMPTS - 1 or not disturbed:
+                raise
+            time.sleep(random.Random().uniform(0.05, 0.2))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _difference(key: StudyKey, others: list[Any]) -> str | None:
+    """Why a study is new although others of its name exist; None where there are none."""
+    digests = key.digests
+    related = [
+        other
+        for other in others
+        if other.study_name.startswith(f"{key.prefix}-") and KEY in other.user_attrs and other.n_trials
+    ]
+    if not related or not digests:
+        return None
+    closest = max(
+        related, key=lambda other: sum(other.user_attrs[KEY].get(name) == each for name, each in digests.items())
+    )
+    names = sorted(name for name in digests if closest.user_attrs[KEY].get(name) != digests[name])
+    return (
+        f"storage: a new study {key.study_name!r} was started; the stored {closest.study_name!r} with its "
+        f"{closest.n_trials} trials does not count, since it differs in: {', '.join(names)}"
+    )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _storage_errors(storage: str | None) -> Iterator[None]:
+    """Whatever a database driver raises, as an error that names the argument."""
+    try:
+        yield
+    except Exception as error:
+        if storage is None:
+            raise
+        raise ArgumentError(
+            f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
+            "'sqlite:///run.db', or None to keep the trials in memory."
+        ) from error

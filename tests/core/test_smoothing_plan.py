@@ -1,0 +1,149 @@
+"""Which smoothing plan is tried first, by errors the test chooses and by those of the numpy framework."""
+
+import numpy as np
+import pytest
+
+from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.options import offered_options
+from inc_autotune.core.output_error import output_error
+from inc_autotune.core.smoothing_plan import plan_smoothing, planned_steps
+from inc_autotune.core.smoothquant import InputGroup, alpha_grid, search_alpha
+from inc_autotune.core.space import build_space
+from inc_autotune.testing import NumpyAdaptor, random_model
+
+GRID = alpha_grid(0.0, 1.0, 0.1)
+AUTO = validate_arguments(
+    strategies=["auto"],
+    backends=["default"],
+    smoothquant_args={"alpha": "auto", "auto_alpha_args": {"alpha_min": 0.0, "alpha_max": 1.0, "alpha_step": 0.1}},
+).smoothing
+OFF, SEVERAL = None, "several"
+
+
+class Scripted(NumpyAdaptor):
+    """The error at the output is a function of the alpha all units have, of OFF or of SEVERAL; asked ones are kept."""
+
+    def __init__(self, error_of):
+        super().__init__()
+        self.error_of, self.asked = error_of, []
+
+    def quantize(self, tune_cfg, model, dataloader, q_func=None):
+        assert tune_cfg["without_held_out"]
+        alphas = tune_cfg["recipe_cfgs"]["smooth_quant_args"]["alpha"]
+        kinds = set(alphas.values())
+        same = len(kinds) == 1 and len(alphas) == len(tune_cfg["op"])
+        self.asked.append(kinds.pop() if same else SEVERAL if kinds else OFF)
+        return self.error_of(self.asked[-1])
+
+    def reference_outputs(self):
+        return [np.ones(1)]
+
+    def run(self, candidate):
+        return [np.ones(1) + np.sqrt(candidate)]
+
+
+def prepared(adaptor, outlier=20.0):
+    model = random_model(outlier=outlier)
+    size = adaptor.calibrate(model, [np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)], (64,))
+    return model, build_space(offered_options(adaptor, model)), size
+
+
+def plans_of(adaptor, **limits):
+    model, space, size = prepared(adaptor)
+    return plan_smoothing(adaptor, model, space, AUTO, size, **limits)
+
+
+def valley(best, off=1.0, several=1.0):
+    return lambda alpha: {OFF: off, SEVERAL: several}.get(alpha, 0.1 + abs(alpha - best) if alpha in GRID else 1.0)
+
+
+@pytest.mark.parametrize("best", [0.0, 0.2, 0.5, 0.8, 1.0])
+def test_the_best_global_alpha_is_found_wherever_the_local_losses_start(best):
+    adaptor = Scripted(valley(best))
+    plans = plans_of(adaptor)
+    assert plans[0].name == f"alpha {best:g}"
+    assert plans[0].output_error == pytest.approx(0.1)
+    assert len(adaptor.asked) == len(set(adaptor.asked))
+
+
+@pytest.mark.parametrize(("off", "several", "first"), [(0.01, 0.5, "off"), (0.5, 0.01, "layer-wise")])
+def test_the_best_of_off_global_and_layer_wise_is_tried_first(off, several, first):
+    plans = plans_of(Scripted(valley(0.7, off=off, several=several)))
+    assert plans[0].name == first
+    assert {plan.name for plan in plans} == {"off", "layer-wise", "alpha 0.7"}
+    assert [plan.required for plan in plans] == [True, False, False]
+    assert [plan.output_error for plan in plans] == sorted(plan.output_error for plan in plans)
+
+
+def test_a_minimum_at_the_start_costs_two_more_forward_passes():
+    adaptor = Scripted(valley(0.0))
+    first = [plan.name for plan in plans_of(adaptor)]
+    start = next(alpha for alpha in adaptor.asked if isinstance(alpha, float))
+    again = Scripted(valley(start))
+    plans_of(again)
+    assert "alpha 0" in first
+    assert len([alpha for alpha in again.asked if isinstance(alpha, float)]) == 3
+
+
+def test_the_first_plan_is_better_than_off_and_close_to_the_best_global_alpha():
+    """In the numpy framework; the errors of so small a model have several small valleys over the alphas."""
+    adaptor = NumpyAdaptor()
+    model, space, size = prepared(adaptor)
+    best = plan_smoothing(adaptor, model, space, AUTO, size)[0]
+
+    def error(alpha):
+        alphas = dict.fromkeys((unit.name for unit in space.units), alpha)
+        return output_error(adaptor, space.tune_cfg(space.default(size, alphas)), model)
+
+    assert best.output_error < error(None) / 2
+    assert best.output_error <= 1.25 * min(map(error, GRID))
+
+
+def test_without_outputs_or_time_the_layer_wise_plan_comes_first():
+    class WithoutOutputs(NumpyAdaptor):
+        def reference_outputs(self):
+            return None
+
+    plans = plans_of(WithoutOutputs())
+    assert [plan.name for plan in plans][::2] == ["layer-wise", "off"]
+    assert {plan.output_error for plan in plans} == {None}
+    adaptor = Scripted(valley(0.5))
+    assert [plan.name for plan in plans_of(adaptor, expired=lambda: True)] == ["layer-wise", "off"]
+    assert not adaptor.asked
+
+
+def test_steps_are_counted_for_the_progress_bar():
+    steps = []
+    adaptor = Scripted(valley(0.0))
+    model, space, size = prepared(adaptor)
+    plan_smoothing(adaptor, model, space, AUTO, size, advance=lambda: steps.append(1))
+    assert len(adaptor.asked) + len(space.units) == len(steps) <= planned_steps(AUTO, space)
+    assert planned_steps(None, space) is None
+
+
+def test_folds_show_an_alpha_that_fits_the_ranges_too_closely():
+    """Each half of the data has its outliers in other channels: what fits one half's channels clips the other's."""
+    generator = np.random.default_rng(0)
+    halves = []
+    for seed in range(2):
+        rows = generator.normal(size=(64, 32)).astype(np.float32)
+        rows[:, generator.permutation(32)[:8]] *= 30.0
+        half = ActivationStatistics("x", rows=64, seed=seed)
+        half.update(rows)
+        halves.append(half)
+    both = halves[0].copy()
+    both.merge(halves[1])
+    config = OpConfig(
+        TensorConfig("int8", "sym", "per_channel", "minmax"),
+        TensorConfig("uint8", "asym", "per_tensor", "minmax"),
+        "static",
+    )
+    weight = generator.normal(size=(16, 32)).astype(np.float32)
+    crossed = tuple(half.with_rows_of(other) for half, other in (halves, halves[::-1]))
+    plain = search_alpha(InputGroup("x", ("x",), both, lambda: [weight], (config,)), GRID)
+    folded = search_alpha(InputGroup("x", ("x",), both, lambda: [weight], (config,), folds=crossed), GRID)
+    assert folded.losses[1.0] > 10 * plain.losses[1.0]
+    assert folded.losses[folded.alpha] == min(folded.losses.values())
+    assert folded.alpha < 1.0

@@ -1,0 +1,92 @@
+"""Times of calls that are compared, on a clock of the test's own."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from inc_autotune.core import timing
+
+
+class Clock:
+    """A clock on which calls take what the test says, whatever the machine is doing."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    thread_time = perf_counter
+
+
+class Timed:
+    """Takes the given seconds, one a call; the last is repeated."""
+
+    def __init__(self, clock, *seconds):
+        self.clock, self.seconds, self.calls = clock, seconds, 0
+
+    def __call__(self):
+        self.clock.now += self.seconds[min(self.calls, len(self.seconds) - 1)]
+        self.calls += 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
+
+
+def test_rounds_that_agree_end_the_measurement(clock):
+    slow, fast = Timed(clock, 9.0, 0.2), Timed(clock, 9.0, 0.1)
+    assert timing.interleaved_seconds([slow, fast], clock.perf_counter) == pytest.approx([0.2, 0.1])
+    # Beyond the budget because of the warm-up: two rounds are the least.
+    assert (slow.calls, fast.calls) == (3, 3)
+    slow, fast = Timed(clock, 0.2), Timed(clock, 0.1)
+    timing.interleaved_seconds([slow, fast], clock.perf_counter)
+    assert (slow.calls, fast.calls) == (4, 4)
+
+
+def test_a_disturbed_measurement_is_repeated_and_the_fastest_round_counts(clock):
+    steady, disturbed = Timed(clock, 0.01), Timed(clock, 0.05, 0.04, 0.03, 0.025, 0.02, 0.02)
+    assert timing.interleaved_seconds([steady, disturbed], clock.perf_counter) == pytest.approx([0.01, 0.02])
+    assert steady.calls == disturbed.calls == 6
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1.0), (2, 5.0), (0, 5.0)])
+def test_other_jobs_do_not_count_where_one_thread_computes(threads, expected, monkeypatch):
+    readings = {"thread_time": iter([3.0, 4.0]).__next__, "perf_counter": iter([10.0, 15.0]).__next__}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(**readings))
+    assert timing.seconds(lambda: None, timing.clock_of(threads)) == expected
+
+
+def measured_pair(clock, fp32, integer, **options):
+    fp32, integer = Timed(clock, *fp32), Timed(clock, *integer)
+    pair = timing.pair_seconds(fp32, integer, clock.perf_counter, **({"shortest": 0.0002} | options))
+    return None if pair is None else pair.fp32 / pair.integer, integer.calls - 1
+
+
+def test_a_clear_difference_takes_few_pairs(clock):
+    assert measured_pair(clock, [0.003], [0.001]) == (pytest.approx(3.0), timing.FEWEST_PAIRS)
+    assert measured_pair(clock, [0.001], [0.003]) == (pytest.approx(1 / 3), timing.FEWEST_PAIRS)
+
+
+def test_a_close_one_takes_many_and_the_median_decides(clock):
+    noisy = [0.00102, 0.00105, 0.0009, 0.00104, 0.00105] * 6
+    ratio, pairs = measured_pair(clock, noisy, [0.001])
+    assert pairs == timing.MOST_PAIRS
+    assert ratio == pytest.approx(1.04)
+
+
+def test_one_disturbed_pair_does_not_decide(clock):
+    ratio, pairs = measured_pair(clock, [0.003, 0.0001, 0.003], [0.001])
+    assert ratio == pytest.approx(3.0)
+    assert pairs > timing.FEWEST_PAIRS
+
+
+def test_the_end_of_the_time_ends_a_close_one(clock):
+    assert measured_pair(clock, [0.001], [0.001], ended=lambda: True)[1] == timing.FEWEST_PAIRS
+
+
+def test_what_is_too_short_to_matter_is_not_measured_on(clock):
+    assert measured_pair(clock, [0.001], [0.003, 0.001], shortest=0.002) == (None, timing.FEWEST_PAIRS)
