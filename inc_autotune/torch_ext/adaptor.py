@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
 from inc_autotune.core.capability import Capability, load_capability
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.core.op_config import OpConfig
@@ -31,6 +31,10 @@ from inc_autotune.torch_ext.calibration import (
 )
 from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.fingerprint import add_model
+from inc_autotune.torch_ext.footprint import peak_bytes
+from inc_autotune.torch_ext.gradient_harm import gradient_harms
+from inc_autotune.torch_ext.half_quantized import half_quantized
 from inc_autotune.torch_ext.measurement import interleaved_seconds, weight_bytes
 from inc_autotune.torch_ext.modules import (
     OperatorCalibration,
@@ -44,6 +48,7 @@ from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, l
 from inc_autotune.torch_ext.padding import real_outputs
 from inc_autotune.torch_ext.surgery import own_buffers, replace_modules, shared_copy
 from inc_autotune.torch_ext.trace import ModelTrace, trace_model
+from inc_autotune.torch_ext.unit_measurement import measure_units
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 MEASURED_SAMPLES = 8
@@ -68,10 +73,12 @@ class TorchAdaptor(Adaptor):
     """
 
     framework = "pytorch"
+    timed = "eager forward pass, before jit or compile"
+    default_capability = DEFAULT_CAPABILITY
 
     def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
         version = torch.__version__.split("+")[0]
-        self.capability: Capability = load_capability(DEFAULT_CAPABILITY, version, capability)
+        self.capability: Capability = load_capability(self.default_capability, version, capability)
         self.reduce_range = kernels.needs_reduced_range()
         self._histogram = histogram or self.capability.default_needs_histogram
         self._given_example = example_inputs
@@ -80,6 +87,7 @@ class TorchAdaptor(Adaptor):
         self._base = nn.Module()
         self._snapshots: dict[int, Statistics] = {}
         self._held_out = HeldOut()
+        self._data_digest = b""
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
 
@@ -145,13 +153,8 @@ class TorchAdaptor(Adaptor):
         return ("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8",)
 
     def fingerprint(self, model: nn.Module) -> str:
-        digest = hashlib.sha256(repr(model).encode())
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        for size, statistics in sorted(self._snapshots.items()):
-            for name, each in statistics.inputs.items():
-                digest.update(f"{size} {name} {float(each.minimum)!r} {float(each.maximum)!r}".encode())
+        digest = hashlib.sha256(self._data_digest)
+        add_model(digest, model)
         return digest.hexdigest()
 
     # One pass over the data
@@ -163,7 +166,7 @@ class TorchAdaptor(Adaptor):
         def start(first: Batch) -> Collector:
             self._trace = trace_model(model, first.args, first.kwargs)
             self._base = base_model(model, self._trace.batch_norms)
-            return Collector(self._trace, seed=seed, histogram=self._histogram)
+            return self.make_collector(model, first, seed)
 
         if isinstance(dataloader, CalibrationFunction):
             watched = shared_copy(model)
@@ -177,15 +180,22 @@ class TorchAdaptor(Adaptor):
             collector = start(first)
             self._snapshots = collect(model, collector, chain([first], batches), sampling_sizes)
         self._held_out = collector.held_out
+        self._data_digest = collector.digest.digest()
         return collector.samples
+
+    def make_collector(self, model: nn.Module, first: Batch, seed: int) -> Collector:
+        """What collects the statistics of a traced model, whose first batch is given."""
+        return Collector(self.trace, seed=seed, histogram=self._histogram)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         leaders = {name: members[0] for members in self.trace.groups for name in members}
+        statistics = self._snapshots[sampling_size].without_held_out
         return [
             InputGroup(
                 name=unit.name,
                 operators=unit.operator_names,
-                statistics=self._snapshots[sampling_size].inputs[leaders[unit.name]],
+                statistics=statistics.inputs[leaders[unit.name]],
+                folds=statistics.crossed(leaders[unit.name]),
                 weights=partial(_weights, self._base, unit.operator_names),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=self.reduce_range,
@@ -254,7 +264,10 @@ class TorchAdaptor(Adaptor):
                 every[name] = config.with_alpha(None)
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
         size = min(tune_cfg["calib_iteration"], max(self._snapshots))
-        return configs, operator_calibrations(configs, self.trace, self._base, self._snapshots[size])
+        statistics = self._snapshots[size]
+        if tune_cfg.get("without_held_out"):
+            statistics = statistics.without_held_out
+        return configs, operator_calibrations(configs, self.trace, self._base, statistics)
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
@@ -285,6 +298,28 @@ class TorchAdaptor(Adaptor):
             outputs += real_outputs(run(candidate, batch), real)
         return outputs
 
+    @torch.no_grad()
+    def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
+        configs, calibrations = self._calibrated(tune_cfg)
+        replacements = {
+            name: half_quantized(self._base.get_submodule(name), config, calibrations[name], half, self.reduce_range)
+            for name, config in configs.items()
+        }
+        return replace_modules(own_buffers(shared_copy(self._base)), replacements)
+
+    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> Mapping[str, float] | None:
+        configs, calibrations = self._calibrated(tune_cfg)
+        with torch.no_grad():
+            quantized = {
+                unit.name: {
+                    name: self._converted(name, configs[name], calibrations[name])
+                    for name in unit.operator_names
+                    if name in configs
+                }
+                for unit in units
+            }
+        return gradient_harms(own_buffers(shared_copy(self._base)), quantized, self._held_out)
+
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)
         self._block_calls = capture_calls(self._base, found, self._held_out.batches[0], self._held_out.real[0])
@@ -296,19 +331,40 @@ class TorchAdaptor(Adaptor):
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
         return run_block(candidate, block, self._block_calls[block], self._held_out.real[0])
 
-    def measure(self, models: Sequence[nn.Module]) -> Sequence[float]:
-        batch = self._example
-        if batch is None:
-            first = self._held_out.batches[0]
-            batch = first.slice(0, min(first.size, MEASURED_SAMPLES))
-        # A forward pass may leave something on the module, so the user's own model is not the one that is timed.
-        copies = [
-            model if any(map(is_quantized, model.modules())) else own_buffers(shared_copy(model)) for model in models
-        ]
-        return interleaved_seconds(copies, batch)
+    # What candidates cost
 
-    def model_size(self, model: nn.Module) -> int:
+    def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
+        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batch())
+
+    @torch.no_grad()
+    def unit_speeds(
+        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, UnitSpeed]:
+        return measure_units(units, self._base, self._measured_batch(), self._integer_module, expired)
+
+    def footprint(self, models: Sequence[nn.Module]) -> Sequence[int] | None:
+        return [peak_bytes(_own_copy(model), self._measured_batch()) for model in models]
+
+    def _measured_batch(self) -> Batch:
+        """The user's example inputs, else the first samples held out."""
+        if self._example is not None:
+            return self._example
+        first = self._held_out.batches[0]
+        return first.slice(0, min(first.size, MEASURED_SAMPLES))
+
+    def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
+        """One operator's integer module, by all calibration samples."""
+        statistics = self._snapshots[max(self._snapshots)]
+        calibration = operator_calibrations({name: config}, self.trace, self._base, statistics)[name]
+        return self._converted(name, config, calibration)
+
+    def model_size(self, model: nn.Module) -> int | None:
         return weight_bytes(model)
+
+
+def _own_copy(model: nn.Module) -> nn.Module:
+    """A copy of the user's model, on which a forward pass may leave something; a candidate is ours."""
+    return model if any(map(is_quantized, model.modules())) else own_buffers(shared_copy(model))
 
 
 def _weights(model: nn.Module, names: Sequence[str]) -> list[torch.Tensor]:

@@ -14,25 +14,30 @@ from torch import nn
 
 from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
+from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.outcome import warn_of_shortcomings
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.core.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import CalibrationFunction, TorchAdaptor
+from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
 from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
+from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
+from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.items import iterable_loader
-from inc_autotune.torch_ext.metric import check_evaluation_arguments
+from inc_autotune.torch_ext.metric import evaluation_function
 from inc_autotune.torch_ext.model_check import check_model
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized, operator_type
+from inc_autotune.torch_ext.old_calls import accepts_old_calls
 from inc_autotune.torch_ext.operator_calibration import calibration_from_recipe, linear_weight
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("default",)
 RECIPES = ("smooth_quant", "smooth_quant_args")
 
 
+@accepts_old_calls
 def autotune(
     model: nn.Module,
     calib_dataloader: Any = None,
@@ -89,16 +94,19 @@ def autotune(
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
         approach: "auto", "static", "dynamic" or "weight_only".
-        backend: "default" is stock PyTorch.
-        device: where the model will run; "cpu".
+        backend: "default" is stock PyTorch, "ipex" Intel Extension for PyTorch 2.8 (the extra `ipex`): the result is
+            then a prepared model of that, for its `convert` as well as for this one.
+        device: where the model will run: "cpu"; with backend "ipex" also "xpu".
         capability: a framework YAML, or a dict, that extends the one shipped.
         excluded_precisions: dtypes that must not be used, such as `["bf16"]`.
-        objective: "performance", or "modelsize": embeddings are quantized too, and the smallest model is preferred.
+        objective: what `tuning_time` looks for: "performance", the fastest model; "modelsize", the smallest weights;
+            "footprint", the least memory while it runs. With the last two, embeddings are quantized too.
         storage: an Optuna storage URL that keeps trials over a crash, such as `sqlite:///run.db`.
         study_name: prefix of the study's name there.
         seed: of everything random.
         progress: whether to show progress bars.
-        example_inputs: inputs for measuring speed (a tensor, tuple or dict). Default: the first calibration samples.
+        example_inputs: inputs for measuring speed and memory (a tensor, tuple or dict). Default: the first
+            calibration samples.
 
     Returns:
         The tuned model: fake-quantized, differentiable, ready for `convert`. Its `tuning_result` says what was
@@ -133,11 +141,10 @@ def autotune(
         seed=seed,
         progress=progress,
     )
-    check_model(model)
-    _check_supported(arguments)
-    evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric)
+    model = check_model(fp32_form(model))
+    adaptor = backend_adaptor(arguments, capability, example_inputs)
+    evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric, evaluation_function)
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
-    adaptor = TorchAdaptor(capability, example_inputs, histogram=arguments.needs_histogram)
     try:
         # A DataLoader draws from the global generator, even where it does not shuffle.
         with torch.random.fork_rng(devices=[]):
@@ -148,7 +155,7 @@ def autotune(
             result = replace(error.partial_result, model=None)
             _attach(error.partial_result.model, result, result.recipe)
         raise
-    warn_of_shortcomings(tuned.result, stacklevel=2)
+    warn_of_shortcomings(tuned.result, stacklevel=3)
     return _attach(tuned.model, tuned.result, tuned.result.recipe)
 
 
@@ -165,6 +172,8 @@ def convert(tuned: nn.Module) -> nn.Module:
     Raises:
         ArgumentError: `tuned` is not a tuned model.
     """
+    if is_prepared_by_ipex(tuned):
+        return _attach(converted_by_ipex(tuned), *_attached(tuned))
     modules = list(tuned.modules()) if isinstance(tuned, nn.Module) else []
     if not any(map(is_prepared, modules)):
         state = "that is converted already" if any(map(is_quantized, modules)) else "without tuned operators"
@@ -172,7 +181,7 @@ def convert(tuned: nn.Module) -> nn.Module:
             f"tuned: a {type(tuned).__name__} {state}. Allowed: what autotune() or apply_recipe() returned."
         )
     converted = converted_model(tuned).eval()
-    return _attach(converted, getattr(tuned, "tuning_result", None), getattr(tuned, "tuning_recipe", None))
+    return _attach(converted, *_attached(tuned))
 
 
 def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
@@ -244,21 +253,9 @@ def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:
     return model
 
 
-def _check_supported(arguments: AutotuneArguments) -> None:
-    if arguments.device != "cpu":
-        raise ArgumentError(
-            f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only. Leave it out."
-        )
-    if arguments.objective == "footprint":
-        raise ArgumentError(
-            "objective='footprint': memory at run time is not measured for PyTorch in this version. Allowed: "
-            "'performance', 'modelsize' (embeddings are quantized too)."
-        )
-    smoothquant = arguments.smoothquant_args
-    if smoothquant is not None and smoothquant.folding:
-        logger.warning(
-            "smoothquant_args: 'folding' has no effect for PyTorch: scales are part of the quantizer and cost nothing"
-        )
+def _attached(model: nn.Module) -> tuple[Any, Recipe | None]:
+    """The result and the recipe a model carries."""
+    return getattr(model, "tuning_result", None), getattr(model, "tuning_recipe", None)
 
 
 def _calibration_source(

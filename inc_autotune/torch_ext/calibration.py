@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +13,15 @@ from torch import nn
 
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.core.items import describe
 from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.items import describe
+from inc_autotune.torch_ext.fingerprint import add_tensor
 from inc_autotune.torch_ext.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.probe import untouched
+from inc_autotune.torch_ext.probe import tensors_in, untouched
 from inc_autotune.torch_ext.trace import ModelTrace
 
-SAMPLED_ROWS = 128
-"""Rows that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
+SAMPLED_ROWS = 64
+"""Rows of each fold that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
 
 HELD_OUT_SAMPLES = 16
 """Samples whose outputs are compared with a candidate's."""
@@ -37,16 +39,53 @@ class Statistics:
     Args:
         inputs: by the first operator of each input group.
         outputs: by convolution name; after its BatchNorm.
+        fitted: the same without the samples that candidates are compared on; None: no other samples were seen.
+        folds: what every second of the other batches has shown, and what the rest has.
     """
 
     inputs: dict[str, ActivationStatistics]
     outputs: dict[str, ActivationStatistics]
+    fitted: Statistics | None = None
+    folds: tuple[Statistics, ...] = ()
+
+    @property
+    def without_held_out(self) -> Statistics:
+        """What the samples that are not held out have shown, or all, where there are no others."""
+        return self if self.fitted is None else self.fitted
 
     def copy(self) -> Statistics:
         return Statistics(
             {name: each.copy() for name, each in self.inputs.items()},
             {name: each.copy() for name, each in self.outputs.items()},
         )
+
+    def crossed(self, name: str) -> tuple[ActivationStatistics, ...]:
+        """Of one input, the ranges of each fold with the rows of the other; none where it was not seen in both."""
+        inputs = [fold.inputs[name] for fold in self.folds]
+        if any(each.sampled_rows is None for each in inputs):
+            return ()
+        return tuple(each.with_rows_of(other) for each, other in zip(inputs, reversed(inputs), strict=True))
+
+
+def _together(folds: Sequence[Statistics], held_out: Statistics) -> Statistics:
+    """A snapshot of all; what only held-out samples reached (an expert of a mixture, say) is known by them alone."""
+    folds = tuple(fold.copy() for fold in folds)
+    fitted = _merged(folds[0], folds[1])
+    every = _merged(fitted, held_out)
+    for parts in ("inputs", "outputs"):
+        unseen = {name: getattr(every, parts)[name] for name, each in getattr(fitted, parts).items() if not each.count}
+        getattr(fitted, parts).update(unseen)
+    fitted.folds, every.fitted = folds, fitted
+    return every
+
+
+def _merged(one: Statistics, other: Statistics) -> Statistics:
+    merged = one.copy()
+    for name, each in other.inputs.items():
+        merged.inputs[name].merge(each)
+    for name, each in other.outputs.items():
+        merged.outputs[name].merge(each)
+    return merged
 
 
 @dataclass
@@ -103,21 +142,39 @@ class Collector:
         self.trace = trace
         self.samples = 0
         self.held_out = HeldOut()
+        self.digest = hashlib.sha256()
+        """Of all inputs: equal on every machine, unlike statistics, which rounding decides."""
         self._batch_index = 0
         self._batch_size = 0
         self._keep_rows = True
         self._held_out_inputs: Batch | None = None
-        self.statistics = Statistics({}, {})
+        self._on_held_out = self._empty_statistics(seed, histogram)
+        # Samples that will be merged need different seeds.
+        self._folds = [self._empty_statistics(seed + fold, histogram) for fold in range(2)]
+        self._fitted_batches = 0
+
+    def _empty_statistics(self, seed: int, histogram: bool) -> Statistics:
+        trace, statistics = self.trace, Statistics({}, {})
         for members in trace.groups:
             leader = members[0]
             op_type = trace.operators[leader].type
             if op_type == "Embedding":
                 continue
             rows = SAMPLED_ROWS if op_type in LINEAR_TYPES else 0
-            self.statistics.inputs[leader] = ActivationStatistics(leader, rows=rows, seed=seed, histogram=histogram)
+            statistics.inputs[leader] = ActivationStatistics(leader, rows=rows, seed=seed, histogram=histogram)
         for name, operator in trace.operators.items():
             if operator.type.startswith("Conv") and operator.type not in LINEAR_TYPES:
-                self.statistics.outputs[name] = ActivationStatistics(name)
+                statistics.outputs[name] = ActivationStatistics(name)
+        return statistics
+
+    @property
+    def _current(self) -> Statistics:
+        """Which statistics the batch at hand belongs to."""
+        return self._folds[self._fitted_batches % 2] if self._keep_rows else self._on_held_out
+
+    def snapshot(self) -> Statistics:
+        """What all batches so far have shown."""
+        return _together(self._folds, self._on_held_out)
 
     def begin_batch(self, batch: Batch) -> None:
         """To be called before each forward pass, with its inputs."""
@@ -126,20 +183,29 @@ class Collector:
         # Copied now: the model may write into its inputs, and a loader may fill the same memory again.
         self._held_out_inputs = batch.take(HELD_OUT_SAMPLES).copy() if held_out else None
         self._batch_size = batch.size
+        for index, tensor in enumerate(tensors_in((batch.args, batch.kwargs))):
+            add_tensor(self.digest, f"input {index}", tensor)
 
     def end_batch(self, model: nn.Module, output: Any) -> None:
         """To be called after each forward pass, with what it returned."""
         if self._held_out_inputs is not None:
             self.held_out.add(self._batch_index, model, self._held_out_inputs, output, self._batch_size)
+        # Made during the pass, these small arrays lie between activations, whose memory the system then cannot have
+        # back: 150 MiB on a small GPT.
+        if self._keep_rows:
+            self._folds[self._fitted_batches % 2] = self._current.copy()
+        else:
+            self._on_held_out = self._current.copy()
         self.samples += self._batch_size
         self._batch_index += 1
+        self._fitted_batches += self._keep_rows
 
     @contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
         with ExitStack() as stack:
             for members in self.trace.groups:
-                if members[0] not in self.statistics.inputs:
+                if members[0] not in self._on_held_out.inputs:
                     continue
                 # Members read one tensor; only where modules run several times can their inputs differ.
                 several = any(self.trace.operators[name].calls > 1 for name in members)
@@ -147,27 +213,25 @@ class Collector:
                     hook = self._input_hook(members[0], self.trace.operators[name].type)
                     handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
                     stack.callback(handle.remove)
-            for name in self.statistics.outputs:
+            for name in self._on_held_out.outputs:
                 source = model.get_submodule(self.trace.batch_norms.get(name, name))
                 stack.callback(source.register_forward_hook(self._output_hook(name)).remove)
             yield
 
     def _input_hook(self, leader: str, op_type: str) -> Callable[[nn.Module, Any, Any], None]:
-        statistics = self.statistics.inputs[leader]
-
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             value = args[0] if args else next(iter(kwargs.values()))
             axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
-            statistics.update(value.detach(), channel_axis=axis, keep_rows=self._keep_rows)
+            self._current.inputs[leader].update(value.detach(), channel_axis=axis, keep_rows=self._keep_rows)
 
         return hook
 
     def _output_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        statistics = self.statistics.outputs[name]
         op_type = self.trace.operators[name].type
 
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            statistics.update(output.detach(), channel_axis=_channel_axis(output, op_type), keep_rows=False)
+            axis = _channel_axis(output, op_type)
+            self._current.outputs[name].update(output.detach(), channel_axis=axis, keep_rows=False)
 
         return hook
 
@@ -200,10 +264,10 @@ def collect(
             collector.begin_batch(batch)
             collector.end_batch(model, _checked_run(model, batch, collector.samples))
             if collector.samples in sizes:
-                snapshots[collector.samples] = collector.statistics.copy()
+                snapshots[collector.samples] = collector.snapshot()
     if collector.samples == 0:
         raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
-    snapshots.setdefault(collector.samples, collector.statistics)
+    snapshots.setdefault(collector.samples, collector.snapshot())
     return snapshots
 
 
@@ -265,7 +329,7 @@ def collect_from_function(
             "calib_func returned without calling the model it was given. It must run that model on calibration "
             "inputs, for example: def calib_func(model): [model(x) for x in batches]."
         )
-    return {collectors[0].samples: collectors[0].statistics}, collectors[0]
+    return {collectors[0].samples: collectors[0].snapshot()}, collectors[0]
 
 
 def _cut(batches: Iterable[Batch], sizes: Sequence[int]) -> Iterator[Batch]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from inc_autotune.torch_ext.probe import AddressMap, tensors_in, written_tensors
+from inc_autotune.torch_ext.probe import AddressMap, EagerDispatchMode, tensors_in, written_tensors
 
 Layout = Literal["same", "last", "other"]
 
@@ -62,7 +61,7 @@ class Operation:
     is_rectifier: bool = False
 
 
-class DataFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class DataFlow(EagerDispatchMode):
     """Context manager; every operator called inside it becomes an `Operation` between `Value`s.
 
     Tensors are followed by weak references: memory is freed as in a plain forward pass and a reused `id` is not taken

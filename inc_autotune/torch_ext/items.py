@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from inc_autotune.core.argument_checks import shown
-from inc_autotune.core.errors import ArgumentError, DataError
+from inc_autotune.core.errors import DataError
+from inc_autotune.core.items import check_loader, describe, is_number_list
 
 ALLOWED_ITEMS = (
     "a tensor or numpy array, a tuple or list of inputs, (inputs, label), or a dict of keyword inputs "
@@ -33,28 +33,13 @@ def iterable_loader(loader: Any, argument: str) -> Iterable[Any]:
     """
     if isinstance(loader, Dataset) or _is_table(loader):
         return DataLoader(loader, batch_size=1, collate_fn=_collate_samples)
-    if isinstance(loader, (Tensor, np.ndarray, Mapping, str, bytes)):
-        hint = " Put it into a list to give a single batch." if not isinstance(loader, (str, bytes)) else ""
-        raise ArgumentError(f"{argument} is {describe(loader)}, one object. Allowed: {ALLOWED_LOADERS}.{hint}")
-    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-        hint = (
-            " A function that scores a model goes to eval_func=, one that runs it on data to calib_func=; call a "
-            "function that makes a generator, and pass what it returns."
-            if callable(loader)
-            else ""
-        )
-        raise ArgumentError(f"{argument}={shown(loader)} cannot be iterated over. Allowed: {ALLOWED_LOADERS}.{hint}")
+    check_loader(loader, argument, ALLOWED_LOADERS)
     return loader  # type: ignore[no-any-return]
 
 
 def _is_table(loader: Any) -> bool:
     """A Hugging Face dataset: single samples as dicts of columns."""
     return all(hasattr(loader, name) for name in ("column_names", "__getitem__", "__len__"))
-
-
-def is_one_shot(loader: Any) -> bool:
-    """Whether the loader can be read only once, as a generator."""
-    return isinstance(loader, Iterator)
 
 
 def _collate_samples(samples: list[Any]) -> Any:
@@ -85,7 +70,7 @@ def _first_input(item: Any) -> str | None:
     if isinstance(item, Mapping):
         if not item:
             return "it is empty"
-        numbers = [key for key, value in item.items() if _is_number_list(value)]
+        numbers = [key for key, value in item.items() if is_number_list(value)]
         if numbers:
             return (
                 f"{numbers[0]!r} is a list of numbers; convert it to a tensor "
@@ -95,20 +80,12 @@ def _first_input(item: Any) -> str | None:
     if isinstance(item, (tuple, list)):
         if not item:
             return "it is empty"
-        if _is_number_list(item):
+        if is_number_list(item):
             return "a list of numbers is ambiguous; convert it to a tensor"
         return _first_input(item[0])
     if isinstance(item, str):
         return "text is no model input; tokenize it first, such as tokenizer(texts, return_tensors='pt', padding=True)"
     return f"{type(item).__name__} is no model input"
-
-
-def _is_number_list(value: Any) -> bool:
-    while isinstance(value, (tuple, list)) and value:
-        value = value[0]
-        if isinstance(value, (bool, int, float)):
-            return True
-    return False
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -159,22 +136,3 @@ def _from_numpy(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(_from_numpy(item) for item in value)
     return value
-
-
-def describe(value: Any, depth: int = 3) -> str:
-    """Types, shapes, dtypes and keys of an item, on one line."""
-    if isinstance(value, Tensor):
-        return f"Tensor {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"ndarray {value.dtype} {list(value.shape)}"
-    if isinstance(value, Mapping):
-        body = ", ".join(f"{key!r}: {describe(item, depth - 1)}" for key, item in list(value.items())[:12])
-        name = "" if type(value) is dict else f"{type(value).__name__} "
-        return f"{name}{{{body}}}" if depth > 0 else f"{name}{{...}}"
-    if isinstance(value, (tuple, list)):
-        shown = [describe(item, depth - 1) for item in value[:6]] if depth > 0 else ["..."]
-        body = ", ".join([*shown, "..."] if len(value) > 6 and depth > 0 else shown)
-        return f"({body})" if isinstance(value, tuple) else f"[{body}]"
-    if isinstance(value, (bool, int, float)) or value is None:
-        return repr(value)
-    return type(value).__name__

@@ -16,6 +16,7 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
+from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
 
@@ -36,6 +37,11 @@ def save(model: nn.Module, path: str | Path) -> None:
     Raises:
         ArgumentError: the model is neither tuned nor converted, or `path` is a file.
     """
+    if is_prepared_by_ipex(model):
+        raise ArgumentError(
+            "model: is tuned for backend='ipex'. Save what the extension needs with model.save_qconf_summary(path), or "
+            "trace and freeze the converted model and save that."
+        )
     recipe = getattr(model, "tuning_recipe", None)
     converted = any(is_quantized(module) for module in model.modules())
     if recipe is None or not (converted or any(is_prepared(module) for module in model.modules())):

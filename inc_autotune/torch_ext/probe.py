@@ -90,7 +90,15 @@ def written_tensors(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, A
     return list(tensors_in(values))
 
 
-class _WriteGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class EagerDispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode for eager models: to keep other modes out of its compiler torch imports it, a second and 100 MiB."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _WriteGuard(EagerDispatchMode):
     """Keeps a copy of each protected tensor from just before the first write into it."""
 
     supports_higher_order_operators = True

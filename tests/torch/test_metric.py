@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError
-from inc_autotune.torch_ext.metric import check_evaluation_arguments, evaluation_function
+from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
+from inc_autotune.torch_ext.metric import evaluation_function
 
 SCORES = torch.tensor([[3.0, 1, 0], [0, 2, 1], [0, 1, 2], [5, 1, 0]])
 LABELS = torch.tensor([0, 1, 0, 0])
@@ -171,7 +172,7 @@ def test_the_reading_is_settled_by_the_first_model():
 
 def test_loader_must_be_readable_again():
     with pytest.raises(ArgumentError, match="eval_dataloader is a generator, which can be read only once"):
-        evaluation_function((item for item in [(SCORES, LABELS)]), "accuracy")
+        check_evaluation_arguments(None, (item for item in [(SCORES, LABELS)]), "accuracy", evaluation_function)
     with pytest.raises(ArgumentError, match="eval_dataloader=3"):
         evaluation_function(3, "accuracy")
 
@@ -222,16 +223,16 @@ def test_evaluation_arguments():
     def own(model):
         return 1.0
 
-    assert check_evaluation_arguments(None, None, None) is None
-    assert check_evaluation_arguments(own, None, None) is own
-    evaluate = check_evaluation_arguments(None, loader(), "accuracy")
+    assert check_evaluation_arguments(None, None, None, evaluation_function) is None
+    assert check_evaluation_arguments(own, None, None, evaluation_function) is own
+    evaluate = check_evaluation_arguments(None, loader(), "accuracy", evaluation_function)
     assert evaluate is not None
     assert evaluate(Identity()) == 0.75
     with pytest.raises(ArgumentError, match="without eval_metric"):
-        check_evaluation_arguments(None, loader(), None)
+        check_evaluation_arguments(None, loader(), None, evaluation_function)
     with pytest.raises(ArgumentError, match="without eval_dataloader"):
-        check_evaluation_arguments(None, None, "accuracy")
+        check_evaluation_arguments(None, None, "accuracy", evaluation_function)
     with pytest.raises(ArgumentError, match="both given"):
-        check_evaluation_arguments(own, loader(), None)
+        check_evaluation_arguments(own, loader(), None, evaluation_function)
     with pytest.raises(ArgumentError, match="cannot be called"):
-        check_evaluation_arguments(0.9, None, None)
+        check_evaluation_arguments(0.9, None, None, evaluation_function)

@@ -38,18 +38,18 @@ class ThreeInputs(nn.Module):
             self.weights.weight[0, ::4] *= 10.0
 
     def forward(self, x):
-        even, weights, activations = x.split(WIDTH, dim=1)
-        return torch.cat([0.3 * self.even(even), self.weights(weights), 0.15 * self.activations(activations)], dim=1)
+        even, weights, activations = x.split(WIDTH, dim=-1)
+        return torch.cat([0.3 * self.even(even), self.weights(weights), 0.15 * self.activations(activations)], dim=-1)
 
 
 def batch(seed: int, *, loud: float = 3.0) -> torch.Tensor:
-    """[8, 48]; `loud` is the size of every fourth channel of the part that `weights` reads."""
-    x = 2 * torch.rand(8, 3 * WIDTH, generator=torch.Generator().manual_seed(seed)) - 1
+    """[8, 16, 48]; `loud` is the size of every fourth channel of the part that `weights` reads."""
+    x = 2 * torch.rand(8, 16, 3 * WIDTH, generator=torch.Generator().manual_seed(seed)) - 1
     # The part that `even` reads has exact extremes: 1, and 32 in every fourth channel.
-    x[0, :WIDTH] = 1.0
-    x[:, :WIDTH:4] *= 32.0
-    x[:, WIDTH + 1 : 2 * WIDTH : 4] *= loud
-    x[:, 2 * WIDTH :: 4] *= 60.0
+    x[0, 0, :WIDTH] = 1.0
+    x[..., :WIDTH:4] *= 32.0
+    x[..., WIDTH + 1 : 2 * WIDTH : 4] *= loud
+    x[..., 2 * WIDTH :: 4] *= 60.0
     return x
 
 

@@ -1,0 +1,57 @@
+"""Which backend a call of `autotune` gets, and what each refuses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from inc_autotune.core.arguments import AutotuneArguments
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.torch_ext.adaptor import TorchAdaptor
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("default", "ipex")
+
+_FOLDING = {
+    "default": "scales are part of the quantizer and cost nothing",
+    "ipex": "its models multiply by the scales before each smoothed Linear",
+}
+
+
+def backend_adaptor(arguments: AutotuneArguments, capability: Any, example_inputs: Any) -> TorchAdaptor:
+    """The adaptor that serves these arguments.
+
+    Raises:
+        ArgumentError: the backend does not do what is asked for.
+        MissingDependencyError: the backend's library is not installed.
+    """
+    _check_supported(arguments)
+    if arguments.backend == "ipex":
+        from inc_autotune.torch_ext.ipex.adaptor import IpexAdaptor
+
+        return IpexAdaptor(capability, example_inputs, histogram=arguments.needs_histogram, device=arguments.device)
+    return TorchAdaptor(capability, example_inputs, histogram=arguments.needs_histogram)
+
+
+def _check_supported(arguments: AutotuneArguments) -> None:
+    backend = arguments.backend
+    if backend == "default" and arguments.device != "cpu":
+        raise ArgumentError(
+            f"device={arguments.device!r}: the stock PyTorch backend has integer kernels for 'cpu' only. Leave it out."
+        )
+    if backend == "ipex" and arguments.objective != "performance":
+        raise ArgumentError(
+            f"objective={arguments.objective!r}: backend='ipex' cannot measure it. Allowed: 'performance', or "
+            "backend='default'."
+        )
+    if backend == "ipex" and arguments.approach not in ("auto", "static"):
+        raise ArgumentError(
+            f"approach={arguments.approach!r}: backend='ipex' quantizes statically. Allowed: 'auto', 'static', or "
+            "backend='default'."
+        )
+    smoothquant = arguments.smoothquant_args
+    if smoothquant is not None and smoothquant.folding:
+        logger.warning(
+            "smoothquant_args: 'folding' has no effect for PyTorch with backend=%r: %s", backend, _FOLDING[backend]
+        )
