@@ -27,8 +27,9 @@ def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
     """The best complete trial: one that met the goal before one that did not.
 
     Among those that met: the largest gain, where gains were measured; of those within `GAIN_TIE` of it, and of those
-    without a measured gain, the one with the fewest fallbacks, then the better score. Among those that did not
-    meet the goal: the better score. What is left equal goes to the earliest. The order of `trials` does not matter.
+    without a measured gain, the one with the fewest units in float, then in dynamic integers, then the better score.
+    Among those that did not meet the goal: the better score. What is left equal goes to the earliest. The order of
+    `trials` does not matter.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     met = [trial for trial in complete if trial.met]
@@ -36,7 +37,7 @@ def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
         return min(complete, key=lambda trial: (_loss(goal, trial), trial.number), default=None)
     least = (1 - GAIN_TIE) * max((trial.gain for trial in met if trial.gain is not None), default=0.0)
     equal = [trial for trial in met if trial.gain is None or trial.gain >= least]
-    return min(equal, key=lambda trial: (len(trial.assignment.fallback_units), _loss(goal, trial), trial.number))
+    return min(equal, key=lambda trial: (trial.assignment.concessions, _loss(goal, trial), trial.number))
 
 
 def _loss(goal: Goal, trial: Trial) -> float:

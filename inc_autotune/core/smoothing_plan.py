@@ -78,7 +78,7 @@ def plan_smoothing(
     options = arguments.auto_alpha_args
     grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
     searches = _search_groups(adaptor, groups, grid, options, expired, advance)
-    searched = _layer_wise(searches)
+    searched = _layer_wise(groups, searches)
     if options.enable_blockwise_loss:
         names = [group.name for group in groups]
         alphas = search_blocks(
@@ -137,10 +137,11 @@ def _search_groups(
     return searches
 
 
-def _layer_wise(searches: Mapping[str, AlphaSearchResult]) -> SmoothingPlan:
-    """Each group at its own best alpha, or unsmoothed where no alpha beats that."""
+def _layer_wise(groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult]) -> SmoothingPlan:
+    """Each group at its own best alpha, or unsmoothed where no alpha beats that by the group's least gain."""
+    least_gain = {group.name: group.least_gain for group in groups}
     alphas = {
-        name: search.alpha if search.losses[search.alpha] < search.loss_off else None
+        name: search.alpha if search.loss_off > least_gain[name] * search.losses[search.alpha] else None
         for name, search in searches.items()
     }
     return SmoothingPlan("layer-wise", alphas)

@@ -39,6 +39,8 @@ class InputGroup:
         reduce_range: whether weights get one bit less.
         folds: statistics to score alphas with, in place of `statistics`: each has its ranges from one part of the
             calibration data and its rows from another, so that an alpha which fits the ranges too closely shows.
+        least_gain: smooth the group, where each layer has its own alpha, only if that makes its loss so many times
+            smaller, for smoothing that costs time; 1: wherever it helps.
     """
 
     name: str
@@ -48,6 +50,7 @@ class InputGroup:
     configs: tuple[OpConfig, ...]
     reduce_range: bool = False
     folds: tuple[ActivationStatistics, ...] = ()
+    least_gain: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,12 @@ class Assignment:
         """Units kept in a float dtype."""
         return tuple(unit for unit, config in self.configs if not config.is_quantized)
 
+    @property
+    def concessions(self) -> tuple[int, int]:
+        """What was given up for accuracy, to compare assignments: units in a float dtype, then dynamic ones."""
+        dynamic = sum(config.approach == "dynamic" for _, config in self.configs)
+        return len(self.fallback_units), dynamic
+
     @cached_property
     def digest(self) -> str:
         """A content hash: equal decisions have equal digests, in every process."""

@@ -6,15 +6,19 @@ import hashlib
 import json
 import logging
 import random
+import socket
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 import optuna
 
-from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,10 @@ KEY = "decided by"
 OPENING_ATTEMPTS = 20
 SQLITE_PATIENCE = 60.0
 """Seconds to wait for another process's write."""
+
+GRPC = "grpc://"
+GRPC_PATIENCE = 10.0
+"""Seconds to wait for a proxy. Its client would wait for ever, and say nothing."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,8 @@ def _storage(url: str | None) -> Any:
         return None
     for attempt in range(OPENING_ATTEMPTS):
         try:
+            if url.startswith(GRPC):
+                return _proxy(url)
             if url.startswith("sqlite"):
                 return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE}})
             return optuna.storages.get_storage(url)
@@ -145,6 +155,19 @@ def _storage(url: str | None) -> Any:
                 raise
             time.sleep(random.Random().uniform(0.05, 0.2))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _proxy(url: str) -> Any:
+    """Optuna's gRPC proxy, `grpc://host:port`, which stands before a database for many workers."""
+    if find_spec("grpc") is None:
+        raise MissingDependencyError(f"storage={url!r}: Optuna's gRPC proxy needs grpcio. Run: pip install grpcio.")
+    address = urlsplit(url)
+    host, port = address.hostname, address.port
+    if host is None or port is None:
+        raise ValueError("a gRPC proxy is named by host and port, such as 'grpc://localhost:13000'")
+    with socket.create_connection((host, port), timeout=GRPC_PATIENCE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.GrpcStorageProxy(host=host, port=port)
 
 
 def _difference(key: StudyKey, others: list[Any]) -> str | None:
@@ -176,10 +199,12 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
     """Whatever a database driver raises, as an error that names the argument."""
     try:
         yield
+    except MissingDependencyError:
+        raise
     except Exception as error:
         if storage is None:
             raise
         raise ArgumentError(
             f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
-            "'sqlite:///run.db', or None to keep the trials in memory."
+            "'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in memory."
         ) from error

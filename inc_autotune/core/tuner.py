@@ -247,9 +247,8 @@ class _Run:
             return False
         if self.arguments.tuning_time > 0:
             return self.phases.expired()
-        fallbacks = len(best.assignment.fallback_units)
         running = [trial for trial in trials if trial.state == "running"]
-        return best.met and all(len(trial.assignment.fallback_units) > fallbacks for trial in running)
+        return best.met and all(trial.assignment.concessions > best.assignment.concessions for trial in running)
 
     def _try(self, proposal: Proposal, goal: Goal) -> None:
         """Build and evaluate one candidate; its end is recorded before any exception goes on."""

@@ -1,6 +1,7 @@
 """Processes that share a tuning run, and runs that are killed."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import optuna
 import pytest
 
 from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.options import offered_options
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.ranking import Ranking
@@ -125,9 +127,8 @@ def storage_of(path):
 
 
 def run(path, model=None, **given):
-    arguments = validate_arguments(
-        strategies=["auto"], backends=["default"], progress=False, storage=storage_of(path), **given
-    )
+    given = {"storage": storage_of(path), **given}
+    arguments = validate_arguments(strategies=["auto"], backends=["default"], progress=False, **given)
     data = [np.random.default_rng(1).normal(size=(32, 16)).astype(np.float32)]
     return tune(NumpyAdaptor(), model or random_model(), data, lambda model: 1.0, arguments).result
 
@@ -149,6 +150,42 @@ def test_a_changed_model_starts_a_new_study_and_says_so(tmp_path):
     changed = run(tmp_path, random_model(seed=5))
     assert changed.evaluations == 2
     assert any("differs in: model or calibration data" in note for note in changed.notes)
+
+
+SERVER = """
+import sys, optuna
+storage = optuna.storages.RDBStorage(f"sqlite:///{sys.argv[1]}/run.db")
+optuna.storages.run_grpc_proxy_server(storage, host="localhost", port=int(sys.argv[2]))
+"""
+
+
+def test_trials_behind_optunas_grpc_proxy_are_found_again(tmp_path):
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SERVER, str(tmp_path), str(port)])
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run.db").exists() or not is_listening(port):
+            assert time.monotonic() < deadline, "the proxy did not start"
+            time.sleep(0.1)
+        assert [run(tmp_path, storage=f"grpc://localhost:{port}").evaluations for _ in range(2)] == [2, 0]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def is_listening(port):
+    with socket.socket() as client:
+        return client.connect_ex(("localhost", port)) == 0
+
+
+def test_a_proxy_that_is_not_there_is_an_error_at_once(tmp_path):
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    for address in ("grpc://localhost", "grpc://localhost:1"):
+        with pytest.raises(ArgumentError, match=f"storage='{address}': cannot be opened"):
+            run(tmp_path, storage=address)
 
 
 def test_what_does_not_change_a_score_keeps_the_study(tmp_path):

@@ -1,5 +1,7 @@
 """Which smoothing plan is tried first, by errors the test chooses and by those of the numpy framework."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,14 @@ def test_folds_show_an_alpha_that_fits_the_ranges_too_closely():
     assert folded.losses[1.0] > 10 * plain.losses[1.0]
     assert folded.losses[folded.alpha] == min(folded.losses.values())
     assert folded.alpha < 1.0
+
+
+@pytest.mark.parametrize(("least_gain", "smoothed"), [(1.0, True), (1e6, False)])
+def test_a_group_is_smoothed_where_that_gains_enough(least_gain, smoothed):
+    class Costly(Scripted):
+        def input_groups(self, units, sampling_size):
+            return [replace(group, least_gain=least_gain) for group in super().input_groups(units, sampling_size)]
+
+    plans = {plan.name: plan.alphas for plan in plans_of(Costly(valley(0.5)))}
+    assert any(alpha is not None for alpha in plans["layer-wise"].values()) is smoothed
+    assert set(plans["alpha 0.5"].values()) == {0.5}

@@ -31,8 +31,10 @@ def put_back(view: SearchView, build: Callable[[Sequence[str]], Assignment], fal
             assignment = build(rest)
             trial = view.trial_of(assignment)
             if trial is None:
-                names = f"{len(kept) - len(rest)} units quantized again"
-                return Proposal(assignment, f"{names}, {len(rest)} of {len(view.space.units)} units fall back")
+                again = ", ".join(sorted(set(kept) - set(rest))) if size == 1 else f"{len(kept) - len(rest)} units"
+                return Proposal(
+                    assignment, f"{again} quantized again, {len(rest)} of {len(view.space.units)} units fall back"
+                )
             if trial.met:
                 kept = rest
         size //= 2
