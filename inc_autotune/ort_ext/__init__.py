@@ -1,0 +1,12 @@
+"""ONNX Runtime: autotune, session, save, load, convert and apply_recipe for ONNX models."""
+
+from inc_autotune.core.optional import require
+
+require("onnx", extra="onnx")
+require("onnxruntime", extra="onnx")
+
+from inc_autotune.ort_ext.api import apply_recipe, autotune, session  # noqa: E402
+from inc_autotune.ort_ext.persistence import convert, load, save  # noqa: E402
+from inc_autotune.ort_ext.tuned_model import TunedModel  # noqa: E402
+
+__all__ = ["TunedModel", "apply_recipe", "autotune", "convert", "load", "save", "session"]

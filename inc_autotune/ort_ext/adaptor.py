@@ -1,0 +1,361 @@
+"""The adaptor of ONNX Runtime: integer kernels on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from inc_autotune.core.adaptor import Adaptor, UnitSpeed
+from inc_autotune.core.capability import Capability, load_capability
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.feed import Feed
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.padding import real_outputs, real_positions
+from inc_autotune.core.smoothquant import InputGroup
+from inc_autotune.core.space import Unit
+from inc_autotune.ort_ext.backbone import kept_in_fp32
+from inc_autotune.ort_ext.build import build_model
+from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate
+from inc_autotune.ort_ext.candidate import Candidate
+from inc_autotune.ort_ext.data import feeds
+from inc_autotune.ort_ext.forms import GraphForm
+from inc_autotune.ort_ext.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph_model import GraphModel
+from inc_autotune.ort_ext.grid import GridTensor, find_grid
+from inc_autotune.ort_ext.kernels import missing_kernel
+from inc_autotune.ort_ext.measurement import interleaved_seconds, needs_reduced_range, weight_bytes
+from inc_autotune.ort_ext.operator_calibration import group_weights, input_groups, make_plan
+from inc_autotune.ort_ext.operators import Operators, find_operators
+from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.ort_ext.providers import CPU_BACKEND
+from inc_autotune.ort_ext.recipe_entries import calibration_entries
+from inc_autotune.ort_ext.recipes import GraphRecipes
+from inc_autotune.ort_ext.rewriting import rewritten
+from inc_autotune.ort_ext.sessions import Provider, SessionOptions, first_provider, make_session
+from inc_autotune.ort_ext.settings import CPU_SETTINGS, ModelSettings
+from inc_autotune.ort_ext.smoothing import can_fold
+from inc_autotune.ort_ext.source import BODY_REASON, SourceModel
+from inc_autotune.ort_ext.unit_measurement import measure_units
+from inc_autotune.ort_ext.weights import WeightCache
+
+MEASURED_SAMPLES = 8
+
+LEAST_GAIN_OF_A_MUL = 1.3
+"""Smoothing that cannot be folded costs a multiplication: of MiniLM-L6's time, 0.1 to 0.2 % for each of its 24. There
+every gain is above 1.6, and all are worth it: leaving out those below 2 (2 groups) or 3 (7 groups) raises the error at
+the output by 11 or 86 %."""
+
+
+class OrtAdaptor(Adaptor):
+    """Quantizes ONNX models for ONNX Runtime.
+
+    The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
+
+    Args:
+        capability: the user's framework YAML or dict; None: the one shipped.
+        histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
+            operator can only be calibrated by minmax.
+        settings: the execution provider to write for, and the recipes.
+        form: how candidates are written; None: as suits the provider they run on.
+        folding: whether smoothing scales are folded into the operators before, where that is exact.
+        providers: execution providers of the sessions.
+        session_options: the user's options for them.
+        graph_optimization_level: of the sessions.
+        example_inputs: inputs for measuring speed, in any form a loader's item may have; None: the first calibration
+            samples.
+    """
+
+    framework = FRAMEWORK
+    timed = "session run"
+
+    def __init__(
+        self,
+        capability: Any = None,
+        *,
+        histogram: bool = False,
+        settings: ModelSettings = CPU_SETTINGS,
+        form: GraphForm | None = None,
+        folding: bool = True,
+        providers: list[Provider] | None = None,
+        session_options: SessionOptions = None,
+        graph_optimization_level: str | None = None,
+        example_inputs: Any = None,
+    ) -> None:
+        self.settings = settings
+        backend = settings.backend
+        self.capability: Capability = load_capability(backend.capability, onnxruntime.__version__, capability)
+        self.reduce_range = backend.on_cpu and needs_reduced_range()
+        self._first_provider = first_provider(providers)
+        self.form = form or settings.usual_form(self._first_provider)
+        self._histogram = histogram or self.capability.default_needs_histogram
+        self._folding = folding
+        self._as_candidate = partial(
+            Candidate,
+            providers=providers,
+            session_options=session_options,
+            graph_optimization_level=graph_optimization_level,
+        )
+        self._session_options = session_options
+        self._given_example = example_inputs
+        self._example: Feed | None = None
+        self._weights = WeightCache()
+        self._analysis: _Analysis | None = None
+        self._calibration: Calibration | None = None
+
+    def candidate(self, source: SourceModel) -> Candidate:
+        """The user's model in the form the other methods take."""
+        return self._as_candidate(source)
+
+    # What the model is
+
+    def query_fw_capability(self, model: Candidate) -> dict[str, Any]:
+        opwise = {
+            (name, each.type): [option.to_dict() for option in self.capability.options(each.type)]
+            for name, each in self._analyzed(model).operators.found.items()
+        }
+        return {
+            "opwise": {operator: options for operator, options in opwise.items() if options},
+            "optypewise": self.capability.optypewise(),
+        }
+
+    def groups(self, model: Candidate) -> Sequence[Sequence[str]]:
+        return input_groups(self._analyzed(model).operators)
+
+    def skipped(self, model: Candidate) -> Mapping[str, str]:
+        operators = self._analyzed(model).operators
+        without = {
+            name: f"no entry for {each.type} in the capability"
+            for name, each in operators.found.items()
+            if not self.capability.options(each.type)
+        }
+        return {**{name: reason for name, (_, reason) in operators.skipped.items()}, **without}
+
+    def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
+        """Of operators that a recipe keeps in fp32, or whose first option has no kernel.
+
+        The latter comes about by a capability of the user's own.
+        """
+        analysis = self._analyzed(model)
+        return analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators.found[name].type, config)
+
+    def operator_type(self, model: Candidate, name: str) -> str:
+        operators = self._analyzed(model).operators
+        return operators.skipped[name][0] if name in operators.skipped else operators.found[name].type
+
+    def notes(self) -> Sequence[str]:
+        notes = self.settings.backend.notes(self._first_provider)
+        if self.reduce_range:
+            notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
+        return notes
+
+    def fingerprint(self, model: Candidate) -> str:
+        digest = hashlib.sha256(model.model.proto.SerializeToString(deterministic=True))
+        for name, value in sorted(model.model.weights.items()):
+            digest.update(f"{name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        snapshots = self._calibration.snapshots if self._calibration is not None else {}
+        for size, statistics in sorted(snapshots.items()):
+            for name, each in statistics.items():
+                digest.update(f"{size} {name} {each.minimum!r} {each.maximum!r}".encode())
+        return digest.hexdigest()
+
+    # One pass over the data
+
+    def calibrate(self, model: Candidate, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        analysis = self._analyzed(model)
+        if self._given_example is not None:
+            self._example = next(feeds([self._given_example], analysis.source.inputs, argument="example_inputs"))
+        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes))
+        watched = analysis.watched(histogram=self._histogram)
+        # Weights that lie in a file are read there, in half the memory.
+        fp32 = replace(analysis.graph.model, folder=analysis.source.folder)
+        session = make_session(fp32, None, self._session_options, extra_outputs=[each.name for each in watched])
+        own_outputs = len(fp32.proto.graph.output)
+        self._calibration = calibrate(session, own_outputs, watched, given, sampling_sizes, seed=seed)
+        return self._calibration.samples
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        analysis = self._known
+        statistics = self._calibrated.snapshots[sampling_size]
+        found = analysis.operators.found
+        return [
+            InputGroup(
+                name=unit.name,
+                operators=unit.operator_names,
+                statistics=statistics[found[unit.name].input],
+                weights=partial(group_weights, analysis.graph, [found[name] for name in unit.operator_names]),
+                configs=(unit.options[0],) * len(unit.operators),
+                reduce_range=self.reduce_range,
+                least_gain=1.0 if self._folding and analysis.can_fold(unit) else LEAST_GAIN_OF_A_MUL,
+            )
+            for unit in units
+            if unit.options[0].approach in ("static", "dynamic")
+            and all(found[name].is_linear for name in unit.operator_names)
+        ]
+
+    # Candidates
+
+    def quantize(
+        self,
+        tune_cfg: Mapping[str, Any],
+        model: Candidate,
+        dataloader: Any,
+        q_func: Callable[[Any], Any] | None = None,
+    ) -> Candidate:
+        if q_func is not None:
+            raise ArgumentError("q_func: an ONNX model cannot be trained. Tune the PyTorch model, then export it.")
+        analysis = self._analyzed(model)
+        if self._calibration is None:
+            self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
+        plan = self.plan(tune_cfg)
+        built = build_model(analysis.graph, analysis.operators, plan, self.form, self._weights)
+        return self._as_candidate(built)
+
+    def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
+        analysis = self._known
+        entries, arrays = calibration_entries(
+            analysis.graph, analysis.operators.found, self.plan(tune_cfg), analysis.form
+        )
+        return dict(entries), dict(arrays)
+
+    def plan(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:
+        """The numbers of one configuration.
+
+        Raises:
+            ArgumentError: `tune_cfg` names an operator that the model does not have.
+        """
+        analysis = self._known
+        every = {name: OpConfig.from_dict(config) for (name, _), config in tune_cfg["op"].items()}
+        for name, config in every.items():
+            if name not in analysis.operators.found:
+                known = ", ".join(map(repr, analysis.operators.found))
+                raise ArgumentError(f"tune_cfg['op']: no operator is named {name!r}. Operators: {known}.")
+            # An alpha of an operator that cannot be smoothed has no effect.
+            if config.alpha is not None and not analysis.operators.found[name].is_linear:
+                every[name] = config.with_alpha(None)
+        configs = {name: config for name, config in every.items() if config.is_quantized}
+        snapshots = self._calibrated.snapshots
+        return make_plan(
+            analysis.graph,
+            analysis.operators,
+            configs,
+            snapshots[min(tune_cfg["calib_iteration"], max(snapshots))],
+            analysis.form,
+            reduce_range=self.reduce_range,
+            folding=self._folding,
+        )
+
+    # Comparing candidates
+
+    def reference_outputs(self) -> Sequence[AnyArray]:
+        return self._calibrated.held_out.outputs
+
+    def run(self, candidate: Candidate) -> Sequence[AnyArray]:
+        outputs: list[AnyArray] = []
+        for feed in self._calibrated.held_out.feeds:
+            outputs += real_outputs(candidate.session.run(None, feed.inputs), real_positions(feed))
+        return outputs
+
+    # What candidates cost
+
+    def measure(self, models: Sequence[Candidate]) -> Sequence[float] | None:
+        if not self._on_target:
+            return None
+        return interleaved_seconds([model.session for model in models], self._measured_feed())
+
+    def unit_speeds(
+        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, UnitSpeed]:
+        def session(model: GraphModel, extra_outputs: Sequence[str]) -> onnxruntime.InferenceSession:
+            settings = self._as_candidate.keywords
+            return make_session(model, extra_outputs=extra_outputs, **settings)
+
+        def quantized(part: Graph, operators: Operators, unit: Unit) -> GraphModel:
+            config = unit.options[0].to_dict()
+            tune_cfg = {"op": dict.fromkeys(unit.operators, config), "calib_iteration": max(self._calibrated.snapshots)}
+            return build_model(part, operators, self.plan(tune_cfg), self.form, self._weights)
+
+        if not self._on_target:
+            return {}
+        graph, operators = self._known.graph, self._known.operators
+        return measure_units(units, graph, operators, self._measured_feed(), session, quantized, expired)
+
+    def _measured_feed(self) -> Feed:
+        """The user's example inputs, else the first samples held out."""
+        return self._example or self._calibrated.held_out.feeds[0].take(MEASURED_SAMPLES)
+
+    def model_size(self, model: Candidate) -> int:
+        return weight_bytes(model.model)
+
+    @property
+    def _on_target(self) -> bool:
+        """Whether candidates run on the provider they are written for, so that their speed says something."""
+        backend = self.settings.backend
+        return backend == CPU_BACKEND or self._first_provider == backend.provider
+
+    def _analyzed(self, model: Candidate) -> _Analysis:
+        if self._analysis is None:
+            assert isinstance(model.model, SourceModel)
+            self._analysis = _Analysis(model.model, self.form, self.settings.recipes)
+        return self._analysis
+
+    @property
+    def _known(self) -> _Analysis:
+        if self._analysis is None:
+            raise RuntimeError("the adaptor has not been given a model yet")
+        return self._analysis
+
+    @property
+    def _calibrated(self) -> Calibration:
+        if self._calibration is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._calibration
+
+
+class _Analysis:
+    """What the graph says about one model, in the form candidates are written in."""
+
+    def __init__(self, source: SourceModel, form: GraphForm, recipes: GraphRecipes) -> None:
+        self.source = source
+        self.recipes = recipes
+        self.form = form
+        self.graph = rewritten(source, form)
+
+    @cached_property
+    def operators(self) -> Operators:
+        operators = find_operators(self.graph, joins_bias=self.form.joins_bias)
+        bodies = {name: (op_type, BODY_REASON) for name, op_type in self.source.body_operators.items()}
+        return Operators(operators.found, {**operators.skipped, **bodies})
+
+    @cached_property
+    def kept_in_fp32(self) -> Mapping[str, str]:
+        """Reasons by name of the operators that recipes keep in fp32."""
+        return kept_in_fp32(self.graph, self.operators.found, self.recipes)
+
+    @cached_property
+    def grid(self) -> Mapping[str, GridTensor]:
+        """The tensors on a grid where all operators are static."""
+        static = [each for each in self.operators.found.values() if each.type != "Gather"]
+        return find_grid(self.graph, static, self.form)
+
+    def can_fold(self, unit: Unit) -> bool:
+        """Whether smoothing a unit costs no operation of its own."""
+        return can_fold(self.graph, self.operators.found, unit.operator_names, self.grid)
+
+    def watched(self, *, histogram: bool) -> list[WatchedTensor]:
+        """The inputs of all operators, and what may be put on a grid behind them."""
+        watched: dict[str, WatchedTensor] = {}
+        # A tensor that a linear operator reads has its channels last, whoever else reads it.
+        for each in sorted(self.operators.found.values(), key=lambda each: not each.is_linear):
+            if each.type != "Gather" and each.input not in watched:
+                watched[each.input] = WatchedTensor(each.input, each.channel_axis, each.is_linear, histogram)
+        for tensor, place in self.grid.items():
+            if place.same_as is None and tensor not in watched:
+                watched[tensor] = WatchedTensor(tensor, 1, False, histogram)
+        return list(watched.values())

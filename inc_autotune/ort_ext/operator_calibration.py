@@ -1,0 +1,89 @@
+"""From statistics to the ranges and smoothing scales of each operator of one configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
+from inc_autotune.ort_ext.calibration import Statistics
+from inc_autotune.ort_ext.forms import GraphForm
+from inc_autotune.ort_ext.graph import FloatArray, Graph
+from inc_autotune.ort_ext.grid import find_grid
+from inc_autotune.ort_ext.operators import Operator, Operators, weight_matrix
+from inc_autotune.ort_ext.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
+
+
+def input_groups(operators: Operators) -> list[list[str]]:
+    """Names of the linear operators that read the same tensor; other operators stand alone."""
+    groups: dict[str, list[str]] = {}
+    for name, operator in operators.found.items():
+        groups.setdefault(operator.input if operator.is_linear else f"{name} alone", []).append(name)
+    return list(groups.values())
+
+
+def make_plan(
+    graph: Graph,
+    operators: Operators,
+    configs: Mapping[str, OpConfig],
+    statistics: Statistics,
+    form: GraphForm,
+    *,
+    reduce_range: bool,
+    folding: bool,
+) -> QuantizationPlan:
+    """The plan for one configuration.
+
+    Args:
+        graph: the fp32 model.
+        operators: of that graph.
+        configs: by name of the operators that leave fp32.
+        statistics: of the inputs of all operators, and of the tensors they may put on a grid.
+        form: how the model will be written.
+        reduce_range: whether weights get one bit less.
+        folding: whether smoothing scales are folded where that is exact.
+    """
+    scales = _smoothing_scales(graph, operators, configs, statistics)
+    calibrations = {}
+    for name, config in configs.items():
+        limits = None
+        if config.approach == "static":
+            each = statistics[operators.found[name].input]
+            limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
+        calibrations[name] = OperatorCalibration(limits, scales.get(name))
+    static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
+    grid = find_grid(graph, static, form)
+    ranges = {
+        tensor: _range(statistics[tensor], configs[place.owner])
+        for tensor, place in grid.items()
+        if place.same_as is None
+    }
+    return QuantizationPlan(configs, calibrations, ranges, reduce_range, folding)
+
+
+def group_weights(graph: Graph, operators: Sequence[Operator]) -> list[FloatArray]:
+    """The weights of linear operators as [out_features, in_features]."""
+    return [weight_matrix(operator, graph.constant(operator.weight)) for operator in operators]
+
+
+def _smoothing_scales(
+    graph: Graph, operators: Operators, configs: Mapping[str, OpConfig], statistics: Statistics
+) -> dict[str, FloatArray]:
+    """One scale for all operators that read the same tensor and are configured alike."""
+    scales: dict[str, FloatArray] = {}
+    alike: dict[tuple[str, OpConfig], list[str]] = {}
+    for name, config in configs.items():
+        if config.alpha is not None and operators.found[name].is_linear:
+            alike.setdefault((operators.found[name].input, config), []).append(name)
+    for (tensor, config), names in alike.items():
+        assert config.alpha is not None
+        weights = group_weights(graph, [operators.found[name] for name in names])
+        activation = statistics[tensor].channel_absmax
+        scale: FloatArray = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
+        scales |= dict.fromkeys(names, scale)
+    return scales
+
+
+def _range(statistics: ActivationStatistics, config: OpConfig) -> tuple[float, float]:
+    return smoothed_range(statistics, None, config.activation, framework=FRAMEWORK)

@@ -1,0 +1,104 @@
+"""Writing and reading tuned models."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import BinaryIO
+
+from onnx import ModelProto
+
+from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.recipe import Recipe
+from inc_autotune.ort_ext.atomic import check_target, write_atomically
+from inc_autotune.ort_ext.forms import QDQ
+from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes
+from inc_autotune.ort_ext.initializers import split
+from inc_autotune.ort_ext.model_file import read_proto
+from inc_autotune.ort_ext.tuned_model import FORM_KEY, RECIPE_KEY, TunedModel
+from inc_autotune.ort_ext.writing import LARGEST_EMBEDDED, write_model
+
+logger = logging.getLogger(__name__)
+
+
+def convert(tuned: TunedModel, form: str = "qdq") -> ModelProto:
+    """The quantized model as a `ModelProto` that holds its weights.
+
+    Args:
+        tuned: what `autotune`, `apply_recipe` or `load` returned.
+        form: "qdq", standard operators that onnxruntime and other runtimes fuse by themselves; or "cpu",
+            onnxruntime's fused operators. The numbers are the same up to rounding.
+
+    Raises:
+        ArgumentError: `tuned` is no tuned model, or there is no such form of it: "cpu" is for the CPU alone.
+        ModelError: it would exceed 2 GB, which no proto can hold.
+    """
+    model = _model(tuned, form)
+    if embedded_bytes(model) > LARGEST_EMBEDDED:
+        raise ModelError(
+            f"tuned: the model takes {embedded_bytes(model) / 2**30:.1f} GiB, and a ModelProto holds 2. "
+            "Write it with save(tuned, path), which puts the weights beside it."
+        )
+    return embedded(model)
+
+
+def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
+    """Write a tuned model, and its recipe as YAML beside it: `model.onnx` and `model.recipe.yaml`.
+
+    Existing files are replaced in one step each, so that a crash leaves them as they were. Above 2 GB the weights go
+    to a file of their own. The recipe is in the model's `metadata_props` too.
+
+    Args:
+        tuned: what `autotune`, `apply_recipe` or `load` returned.
+        path: the ONNX file; its folder must exist.
+        form: see `convert`. None: "qdq", or the form of a loaded model.
+
+    Raises:
+        ArgumentError: `tuned` is no tuned model, there is no such form, or the folder does not exist.
+    """
+    _check_tuned(tuned)
+    path = check_target(path)
+    form = form or tuned.saved_form or QDQ.name
+    model = _model(tuned, form)
+    if form == QDQ.name and any(node.op_type == "MatMulNBits" for node in model.proto.graph.node):
+        logger.warning("the weight-only operators are MatMulNBits, which only onnxruntime knows")
+    text = tuned.recipe.to_yaml().encode()
+    write_atomically(path.with_suffix(".recipe.yaml"), lambda file: _write(file, text))
+    write_model(model.proto, model.weights, path)
+
+
+def load(path: str | Path) -> TunedModel:
+    """Read a model that `save` wrote.
+
+    Args:
+        path: the ONNX file; the YAML beside it is not needed.
+
+    Raises:
+        ArgumentError: there is no such file.
+        ModelError: it is no ONNX model, or was not written by `save`.
+    """
+    file = read_proto(path)
+    metadata = {each.key: each.value for each in file.proto.metadata_props}
+    if RECIPE_KEY not in metadata or FORM_KEY not in metadata:
+        raise ModelError(
+            f"path={str(path)!r}: the model carries no recipe, so it was not written by ort_ext.save(). Allowed: a "
+            "file that save() wrote; to tune a model call autotune()."
+        )
+    recipe = Recipe.from_yaml(metadata[RECIPE_KEY], f"{path}, {RECIPE_KEY}")
+    return TunedModel.loaded(recipe, metadata[FORM_KEY], GraphModel(*split(file.proto, file.folder)))
+
+
+def _check_tuned(tuned: object) -> None:
+    if not isinstance(tuned, TunedModel):
+        raise ArgumentError(
+            f"tuned: a {type(tuned).__name__}. Allowed: what autotune(), apply_recipe() or load() returned."
+        )
+
+
+def _model(tuned: TunedModel, form: str) -> GraphModel:
+    _check_tuned(tuned)
+    return tuned.model(form)
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)

@@ -1,0 +1,156 @@
+"""Carries a recipe tuned in PyTorch over to the ONNX export of the same model."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.op_config import FP32
+from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.operators import Operator, find_operators
+from inc_autotune.ort_ext.plan import FRAMEWORK
+from inc_autotune.ort_ext.source import SourceModel
+
+logger = logging.getLogger(__name__)
+
+TORCH_FRAMEWORK = "pytorch"
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where `torch.onnx.export(dynamo=True)` notes the modules a node comes from, the outermost first, then its name."""
+
+COUNTERPARTS = {
+    "Linear": ("MatMul", "Gemm"),
+    "Conv1D": ("MatMul", "Gemm"),
+    "Conv1d": ("Conv",),
+    "Conv2d": ("Conv",),
+    "Conv3d": ("Conv",),
+}
+
+
+def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
+    """A recipe for the ONNX model with the types, ranges and smoothing scales that were tuned in PyTorch.
+
+    A module's counterpart is the node that was exported from it, by the module path in the node's metadata or by the
+    name of its weight, of the fitting type. All paths may have the same words more in front on either side, as where
+    the exported module wraps the tuned one.
+
+    Returns:
+        The recipe; its metadata lists what did not match, with the reason, and so does a warning in the log.
+
+    Raises:
+        RecipeError: nothing matches.
+    """
+    graph = Graph(source)
+    operators = find_operators(graph).found
+    matched: dict[str, OperatorRecipe] = {}
+    not_matched: dict[str, str] = {}
+    quantized = {module: each for module, each in recipe.operators.items() if each.config.is_quantized}
+    by_module = _module_operators(quantized, graph, operators)
+    for module, each in quantized.items():
+        names = [name for name in by_module.get(module, ()) if operators[name].type in COUNTERPARTS.get(each.type, ())]
+        reason = _misfit(each, names, graph, operators, recipe.arrays)
+        if reason is not None:
+            not_matched[module] = reason
+            continue
+        operator = operators[names[0]]
+        matched[operator.name] = replace(
+            each, type=operator.type, calibration=_calibration(each.calibration, operator, graph)
+        )
+    if not matched:
+        raise RecipeError(
+            f"recipe: it was tuned in PyTorch, and none of its {len(not_matched)} quantized modules was found in the "
+            f"model. The first: {next(iter(not_matched.items()), 'none')}. Export the model it was tuned on with "
+            "torch.onnx.export(dynamo=True), which keeps module names."
+        )
+    if not_matched:
+        listed = "; ".join(f"{module}: {reason}" for module, reason in not_matched.items())
+        logger.warning("%d of %d modules stay in fp32: %s", len(not_matched), len(not_matched) + len(matched), listed)
+    rest = {
+        name: OperatorRecipe(each.type, FP32, "not in the recipe")
+        for name, each in operators.items()
+        if name not in matched
+    }
+    metadata = {**recipe.metadata, "tuned_in": TORCH_FRAMEWORK, "not_matched": not_matched}
+    return Recipe(FRAMEWORK, {**matched, **rest}, recipe.arrays, metadata)
+
+
+def module_paths(node: onnx.NodeProto, operator: Operator) -> tuple[str, ...]:
+    """Paths of the module that a node may have been exported from."""
+    paths = [operator.weight.removesuffix(".weight")] if operator.weight.endswith(".weight") else []
+    for entry in node.metadata_props:
+        if entry.key == SCOPES:
+            scopes = ast.literal_eval(entry.value)
+            paths += scopes[-2:-1]
+    return tuple(paths)
+
+
+def _module_operators(
+    modules: Collection[str], graph: Graph, operators: Mapping[str, Operator]
+) -> dict[str, list[str]]:
+    """Names of the operators that come from each module.
+
+    The paths of one side may all have the same words more in front. The words under which most modules are found
+    hold for all: a name at the end of a path alone, such as `conv1`, would fit many.
+    """
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name, operator in operators.items():
+        for path in module_paths(graph.by_name[name], operator):
+            for module in modules:
+                extra = _extra(path, module)
+                if extra is not None:
+                    names = found.setdefault(extra, {}).setdefault(module, [])
+                    names += [] if name in names else [name]
+    return max(found.values(), key=len, default={})
+
+
+def _extra(path: str, module: str) -> tuple[str, str] | None:
+    """What the path of a node and the name of a module have more in front than the other; None where they differ."""
+    if path == module or path.endswith(f".{module}"):
+        return path.removesuffix(module), ""
+    return ("", module.removesuffix(path)) if module.endswith(f".{path}") else None
+
+
+def _misfit(
+    each: OperatorRecipe,
+    names: list[str],
+    graph: Graph,
+    operators: Mapping[str, Operator],
+    arrays: Mapping[str, Any],
+) -> str | None:
+    """Why a module cannot be carried over."""
+    if each.type not in COUNTERPARTS:
+        return f"{each.type} has no counterpart"
+    if len(names) != 1:
+        return f"{len(names)} nodes come from it" if names else "no node comes from it"
+    if each.config.approach == "weight_only":
+        return "weight-only modules differ between PyTorch and ONNX Runtime"
+    smoothing = each.calibration.get("smoothing")
+    operator = operators[names[0]]
+    features = (graph.shape(operator.weight) or (0,))[-1 if operator.transposed else 0]
+    if smoothing is not None and arrays[smoothing].shape != (features,):
+        return f"it reads {arrays[smoothing].size} features, the node {features}"
+    return None
+
+
+def _calibration(entry: Mapping[str, Any], operator: Operator, graph: Graph) -> dict[str, Any]:
+    kept: Iterable[str] = ("input_minimum", "input_maximum", "smoothing", "reduce_range")
+    result: dict[str, Any] = {key: entry[key] for key in kept if key in entry}
+    if "output_minimum" in entry:
+        # What a convolution reads may be the sum of two others, whose range stands nowhere else.
+        result["outputs"] = {
+            operator.input: [entry["input_minimum"], entry["input_maximum"]],
+            _output(operator, graph): [entry["output_minimum"], entry["output_maximum"]],
+        }
+    return result
+
+
+def _output(operator: Operator, graph: Graph) -> str:
+    """The tensor a convolution's range belongs to: behind the ReLU, where only that reads it."""
+    reader = graph.only_consumer(operator.output)
+    return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else operator.output

@@ -1,0 +1,115 @@
+"""What `autotune` hands back: the fp32 model with a recipe, to be written in one form or another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inc_autotune.core.errors import ArgumentError, RecipeError
+from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result import TuningResult
+from inc_autotune.ort_ext.build import build_model
+from inc_autotune.ort_ext.forms import GraphForm
+from inc_autotune.ort_ext.graph_model import GraphModel
+from inc_autotune.ort_ext.operators import find_operators
+from inc_autotune.ort_ext.plan import FRAMEWORK
+from inc_autotune.ort_ext.recipe_entries import plan_from_recipe
+from inc_autotune.ort_ext.rewriting import rewritten
+from inc_autotune.ort_ext.settings import ModelSettings
+from inc_autotune.ort_ext.source import SourceModel
+from inc_autotune.ort_ext.weights import WeightCache
+
+RECIPE_KEY = "inc_autotune.recipe"
+FORM_KEY = "inc_autotune.form"
+"""Keys of a written model's `metadata_props`."""
+
+
+@dataclass(eq=False)
+class TunedModel:
+    """A tuned model: what `autotune`, `apply_recipe` and `load` return.
+
+    Args:
+        recipe: what became of each operator.
+        tuning_result: how it came about; None where it was built from a recipe.
+        source: the fp32 model; None for one that was loaded, which has the form it was saved in.
+    """
+
+    recipe: Recipe
+    tuning_result: TuningResult | None = None
+    source: SourceModel | None = None
+    _built: dict[str, GraphModel] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def loaded(cls, recipe: Recipe, form: str, model: GraphModel) -> TunedModel:
+        """A model that was written in one form."""
+        return cls(recipe, _built={form: model})
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The execution provider it is for, and the recipes."""
+        return ModelSettings.from_dict(self.recipe.settings)
+
+    def model(self, form: str) -> GraphModel:
+        """The quantized model in a form; built when it is first asked for.
+
+        Args:
+            form: "qdq" or "cpu".
+
+        Raises:
+            ArgumentError: there is no such form of this model, or it was loaded, and saved in another form.
+        """
+        wanted = self.settings.form(form)
+        if form not in self._built:
+            if self.source is None:
+                raise ArgumentError(
+                    f"form={form!r}: this model was loaded, and saved as {next(iter(self._built))!r}. Allowed: "
+                    "that form. For another one, apply the recipe to the fp32 model: apply_recipe(model, recipe)."
+                )
+            self._built[form] = model_of_recipe(self.source, self.recipe, wanted)
+        return self._built[form]
+
+    @property
+    def saved_form(self) -> str | None:
+        """The one form of a loaded model; None where every form can be built."""
+        return next(iter(self._built)) if self.source is None else None
+
+
+def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> GraphModel:
+    """The model a recipe describes, with the recipe in its metadata; the same recipe gives the same bytes.
+
+    Raises:
+        RecipeError: the recipe is for another framework, or names operators that the model does not have.
+    """
+    if recipe.framework != FRAMEWORK:
+        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {FRAMEWORK!r}.")
+    graph = rewritten(source, form)
+    operators = find_operators(graph, joins_bias=form.joins_bias)
+    quantized = {name: each for name, each in recipe.operators.items() if each.config.is_quantized}
+    types = {name: each.type for name, each in operators.found.items()}
+    unmatched = [name for name, each in quantized.items() if types.get(name) != each.type]
+    if unmatched:
+        raise RecipeError(
+            f"recipe: {len(unmatched)} of its {len(quantized)} quantized operators are not in the model or of another "
+            f"type there, the first is {unmatched[0]!r} ({quantized[unmatched[0]].type}). Is it the same model?"
+        )
+    plan = plan_from_recipe(quantized, recipe.arrays)
+    for name, calibration in plan.calibrations.items():
+        shape = graph.shape(operators.found[name].weight) or ()
+        features = shape[-1 if operators.found[name].transposed else 0]
+        if calibration.smoothing is not None and calibration.smoothing.shape != (features,):
+            raise RecipeError(
+                f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.size} in the recipe. "
+                "Is it the same model?"
+            )
+    built = build_model(graph, operators, plan, form, WeightCache())
+    return _with_metadata(built, {FORM_KEY: form.name, RECIPE_KEY: recipe.to_yaml()})
+
+
+def _with_metadata(model: GraphModel, entries: Mapping[str, Any]) -> GraphModel:
+    kept = [each for each in model.proto.metadata_props if each.key not in entries]
+    del model.proto.metadata_props[:]
+    model.proto.metadata_props.extend(kept)
+    for key, value in entries.items():
+        model.proto.metadata_props.add(key=key, value=value)
+    return model

@@ -1,0 +1,89 @@
+"""Quantized weights, kept over the trials of a run."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inc_autotune.core.op_config import TensorConfig
+from inc_autotune.core.quantization import integer_type, quantize, weight_parameters
+from inc_autotune.ort_ext.graph import AnyArray, FloatArray
+from inc_autotune.ort_ext.plan import FRAMEWORK
+
+KEPT_VERSIONS = 2
+"""Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """A weight in integers.
+
+    Args:
+        values: int8 or uint8, in the layout of the operator that uses it.
+        scale: float32, 0-d or one for each output channel (or row, or block).
+        zero_point: of the dtype of `values` and the shape of `scale`.
+    """
+
+    values: AnyArray
+    scale: FloatArray
+    zero_point: AnyArray
+
+
+class WeightCache:
+    """The last versions of each operator's quantized weight.
+
+    Where two models use the same version they use the same arrays, so they share memory and sessions share values.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, OrderedDict[Hashable, QuantizedWeight]] = {}
+
+    def get(self, operator: str, version: Hashable, make: Callable[[], QuantizedWeight]) -> QuantizedWeight:
+        """The version of an operator's weight; made where it is not there any more."""
+        versions = self._kept.setdefault(operator, OrderedDict())
+        if version not in versions:
+            versions[version] = make()
+            if len(versions) > KEPT_VERSIONS:
+                versions.popitem(last=False)
+        versions.move_to_end(version)
+        return versions[version]
+
+
+def quantize_weight(weight: AnyArray, config: TensorConfig, *, axis: int, reduce_range: bool) -> QuantizedWeight:
+    """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`."""
+    parameters = weight_parameters(weight, config, axis=axis, framework=FRAMEWORK, reduce_range=reduce_range)
+    dtype = np.int8 if integer_type(config.dtype).signed else np.uint8
+    values = quantize(weight, parameters, axis if parameters.scale.ndim else None).astype(dtype)
+    return QuantizedWeight(values, parameters.scale, parameters.zero_point.astype(dtype))
+
+
+def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: int) -> QuantizedWeight:
+    """Round a matrix to 4 or 8 bits, with a scale for each block of an output channel.
+
+    Args:
+        matrix: float32 [out_features, in_features].
+        config: a signed symmetric dtype of at most `bits` bits.
+        bits: 4 or 8, how integers are stored.
+        block: elements of an output channel that share a scale.
+
+    Returns:
+        `values` uint8 [out_features, blocks, block * bits / 8], two integers of 4 bits in a byte, the first in the
+        lower half; `scale` [out_features, blocks]. As MatMulNBits takes them: symmetric integers are stored with
+        their middle, 8 or 128, added.
+    """
+    outputs, inputs = matrix.shape
+    blocks = -(-inputs // block)
+    padded = np.zeros((outputs, blocks * block), np.float32)
+    padded[:, :inputs] = matrix
+    rows = padded.reshape(outputs * blocks, block)
+    parameters = weight_parameters(rows, replace(config, granularity="per_channel"), axis=0, framework=FRAMEWORK)
+    integers = (quantize(rows, parameters, 0) + float(1 << (bits - 1))).astype(np.uint8)
+    values = integers.reshape(outputs, blocks, block)
+    if bits == 4:
+        values = values[..., 0::2] | (values[..., 1::2] << 4)
+    return QuantizedWeight(
+        np.ascontiguousarray(values), parameters.scale.reshape(outputs, blocks), np.full((), 1 << (bits - 1), np.uint8)
+    )

@@ -1,0 +1,85 @@
+"""The contract of every adaptor, kept by the one for ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from inc_autotune.ort_ext.adaptor import OrtAdaptor
+from inc_autotune.ort_ext.candidate import Candidate
+from inc_autotune.ort_ext.forms import CPU, QDQ
+from inc_autotune.ort_ext.providers import BACKENDS
+from inc_autotune.ort_ext.settings import ModelSettings
+from inc_autotune.ort_ext.source import load_source
+from inc_autotune.testing import AdaptorContract
+from tests.ort.small_models import conv_net, embedding_classifier, sentences, transformer_block, vectors
+
+
+class TestOrtAdaptor(AdaptorContract):
+    """On a transformer block whose LayerNormalizations make outlier channels, with onnxruntime's own operators."""
+
+    form = CPU
+
+    def make_adaptor(self):
+        return OrtAdaptor(form=self.form)
+
+    def make_model(self):
+        return Candidate(load_source(transformer_block(outliers=20.0)))
+
+    def make_data(self):
+        return vectors(4, 4, 6, 32)
+
+    def outputs(self, model):
+        return model.session.run(None, {"x": np.concatenate(vectors(8, 4, 6, 32, seed=2))})[0]
+
+
+class TestOrtAdaptorInStandardOperators(TestOrtAdaptor):
+    form = QDQ
+
+
+class TestOrtAdaptorForTensorRT(TestOrtAdaptor):
+    """Signed activations, and pairs of quantize and dequantize at every reader and weight."""
+
+    def make_adaptor(self):
+        return OrtAdaptor(settings=ModelSettings(BACKENDS["onnxrt_trt_ep"]))
+
+
+class TestOrtAdaptorForQnn(TestOrtAdaptor):
+    """With quantized outputs of every operator."""
+
+    def make_adaptor(self):
+        return OrtAdaptor(settings=ModelSettings(BACKENDS["onnxrt_qnn_ep"]))
+
+
+class TestOrtAdaptorOnPostNorm(TestOrtAdaptor):
+    """Where the residual reads what the MatMuls read, so that nothing can be folded."""
+
+    def make_model(self):
+        return Candidate(load_source(transformer_block(pre_norm=False, outliers=20.0)))
+
+
+class TestOrtAdaptorOnImages(TestOrtAdaptor):
+    def make_model(self):
+        return Candidate(load_source(conv_net()))
+
+    def make_data(self):
+        return vectors(4, 4, 3, 8, 8)
+
+    def outputs(self, model):
+        return model.session.run(None, {"x": np.concatenate(vectors(8, 4, 3, 8, 8, seed=2))})[0]
+
+
+class TestOrtAdaptorOnTokens(TestOrtAdaptor):
+    """With an embedding and a padding mask."""
+
+    def make_model(self):
+        return Candidate(load_source(embedding_classifier()))
+
+    def make_data(self):
+        return sentences(4)
+
+    def outputs(self, model):
+        return np.concatenate([model.session.run(None, batch)[0] for batch in sentences(8, seed=2)])
