@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
 from inc_autotune.core.capability import Capability, load_capability
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.feed import Feed
+from inc_autotune.core.fingerprint import add_arrays
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.padding import real_outputs, real_positions
 from inc_autotune.core.smoothquant import InputGroup
@@ -156,13 +155,8 @@ class OrtAdaptor(Adaptor):
 
     def fingerprint(self, model: Candidate) -> str:
         digest = hashlib.sha256(model.model.proto.SerializeToString(deterministic=True))
-        for name, value in sorted(model.model.weights.items()):
-            digest.update(f"{name} {value.dtype} {value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).data)
-        snapshots = self._calibration.snapshots if self._calibration is not None else {}
-        for size, statistics in sorted(snapshots.items()):
-            for name, each in statistics.items():
-                digest.update(f"{size} {name} {each.minimum!r} {each.maximum!r}".encode())
+        add_arrays(digest, model.model.weights)
+        digest.update(self._calibrated.digest.encode())
         return digest.hexdigest()
 
     # One pass over the data
@@ -173,22 +167,23 @@ class OrtAdaptor(Adaptor):
             self._example = next(feeds([self._given_example], analysis.source.inputs, argument="example_inputs"))
         given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes))
         watched = analysis.watched(histogram=self._histogram)
-        # Weights that lie in a file are read there, in half the memory.
-        fp32 = replace(analysis.graph.model, folder=analysis.source.folder)
-        session = make_session(fp32, None, self._session_options, extra_outputs=[each.name for each in watched])
-        own_outputs = len(fp32.proto.graph.output)
+        session = make_session(
+            analysis.graph.model, None, self._session_options, extra_outputs=[each.name for each in watched]
+        )
+        own_outputs = len(analysis.graph.model.proto.graph.output)
         self._calibration = calibrate(session, own_outputs, watched, given, sampling_sizes, seed=seed)
         return self._calibration.samples
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         analysis = self._known
-        statistics = self._calibrated.snapshots[sampling_size]
+        snapshot = self._calibrated.snapshot(sampling_size)
         found = analysis.operators.found
         return [
             InputGroup(
                 name=unit.name,
                 operators=unit.operator_names,
-                statistics=statistics[found[unit.name].input],
+                statistics=snapshot.fitted[found[unit.name].input],
+                folds=snapshot.crossed(found[unit.name].input),
                 weights=partial(group_weights, analysis.graph, [found[name] for name in unit.operator_names]),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=self.reduce_range,
@@ -240,12 +235,12 @@ class OrtAdaptor(Adaptor):
             if config.alpha is not None and not analysis.operators.found[name].is_linear:
                 every[name] = config.with_alpha(None)
         configs = {name: config for name, config in every.items() if config.is_quantized}
-        snapshots = self._calibrated.snapshots
+        snapshot = self._calibrated.snapshot(tune_cfg["calib_iteration"])
         return make_plan(
             analysis.graph,
             analysis.operators,
             configs,
-            snapshots[min(tune_cfg["calib_iteration"], max(snapshots))],
+            snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out"))),
             analysis.form,
             reduce_range=self.reduce_range,
             folding=self._folding,

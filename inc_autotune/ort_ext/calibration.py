@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,13 @@ import onnxruntime
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import DataError
 from inc_autotune.core.feed import Feed
+from inc_autotune.core.fingerprint import digested
 from inc_autotune.core.held_out import HeldOut, cut
+from inc_autotune.core.split_statistics import Snapshot, SplitStatistics
 from inc_autotune.ort_ext.graph import AnyArray
 
 SAMPLED_ROWS = 128
 """Rows that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
-
-Statistics = Mapping[str, ActivationStatistics]
-"""By name of the tensor."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,17 @@ class Calibration:
         snapshots: statistics by sampling size; of all samples under their number, where there are fewer than asked.
         held_out: samples to compare candidates with.
         samples: how many were read.
+        digest: a hash of their inputs.
     """
 
-    snapshots: Mapping[int, Statistics]
+    snapshots: Mapping[int, Snapshot]
     held_out: HeldOut
     samples: int
+    digest: str
+
+    def snapshot(self, size: int) -> Snapshot:
+        """After this many samples, or all where there were fewer."""
+        return self.snapshots[min(size, max(self.snapshots))]
 
 
 def calibrate(
@@ -76,33 +82,37 @@ def calibrate(
         DataError: there is no batch, or the model fails on one.
         CalibrationError: an activation is not finite.
     """
-    statistics = {
-        each.name: ActivationStatistics(
-            each.name, rows=SAMPLED_ROWS if each.rows else 0, seed=seed, histogram=each.histogram
-        )
-        for each in watched
-    }
+
+    def empty(seed: int) -> dict[str, ActivationStatistics]:
+        return {
+            each.name: ActivationStatistics(
+                each.name, rows=SAMPLED_ROWS if each.rows else 0, seed=seed, histogram=each.histogram
+            )
+            for each in watched
+        }
+
+    statistics, digest = SplitStatistics(empty, seed), hashlib.sha256()
     names = [output.name for output in session.get_outputs()]
-    snapshots: dict[int, Statistics] = {}
+    snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut()
     samples = 0
-    for index, feed in enumerate(cut(feeds, sizes)):
+    for index, feed in enumerate(cut(digested(feeds, digest), sizes)):
         outputs = _run(session, feed, samples)
         values = dict(zip(names, outputs, strict=True))
-        keep_rows = not held_out.wants(index)
+        is_held_out = held_out.wants(index)
+        current = statistics.batch(held_out=is_held_out)
         for tensor in watched:
-            statistics[tensor.name].update(values[tensor.name], tensor.channel_axis, keep_rows)
-        if index == 0 or not keep_rows:
+            current[tensor.name].update(values[tensor.name], tensor.channel_axis, keep_rows=not is_held_out)
+        if index == 0 or is_held_out:
             held_out.add(index, feed, outputs[:own_outputs])
         reached = {size for size in sizes if samples < size <= samples + feed.size}
         samples += feed.size
         if reached:
-            snapshot = {name: each.copy() for name, each in statistics.items()}
-            snapshots |= dict.fromkeys(reached, snapshot)
+            snapshots |= dict.fromkeys(reached, statistics.snapshot())
     if samples == 0:
         raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
-    snapshots.setdefault(samples, statistics)
-    return Calibration(snapshots, held_out, samples)
+    snapshots.setdefault(samples, statistics.snapshot())
+    return Calibration(snapshots, held_out, samples, digest.hexdigest())
 
 
 def _run(session: onnxruntime.InferenceSession, feed: Feed, samples: int) -> list[AnyArray]:

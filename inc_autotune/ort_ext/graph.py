@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from inc_autotune.ort_ext.graph_model import GraphModel, bodies, initializer, names_read
+from inc_autotune.ort_ext.mapped_weights import MappedWeights
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -161,7 +162,9 @@ class GraphBuilder:
             each for name, each in self.base.initializers.items() if name in used and name not in self._initializers
         )
         proto.graph.initializer.extend(each for name, each in self._initializers.items() if name in used)
-        return GraphModel(proto, {**self.base.model.weights, **self._weights})
+        weights = MappedWeights(self.base.model.weights)
+        weights.update(self._weights)
+        return GraphModel(proto, weights, self.base.model.folder)
 
 
 def read_by(node: onnx.NodeProto) -> Iterable[str]:

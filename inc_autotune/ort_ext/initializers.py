@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
@@ -14,6 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext.graph_model import LARGEST_INLINE_BYTES, Array, bodies, header, is_header
+from inc_autotune.ort_ext.mapped_weights import FileSection, MappedWeights
 
 _PLAIN_TYPES = frozenset(
     TensorProto.DataType.Value(name)
@@ -29,10 +29,10 @@ def is_plain(data_type: int) -> bool:
     return data_type in _PLAIN_TYPES
 
 
-def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, dict[str, Array]]:
+def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, MappedWeights]:
     """A proto without weights, and the values of all initializers that NumPy can hold.
 
-    Values of external data are read-only maps of the file, so no memory is used before they are read.
+    Values of external data are read-only maps of the file.
 
     Args:
         proto: the model, its external data not loaded; not changed.
@@ -45,14 +45,14 @@ def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, dict[str,
     result = ModelProto()
     _copy_fields(proto, result, leave_out="graph")
     _copy_fields(proto.graph, result.graph, leave_out="initializer")
-    weights: dict[str, Array] = {}
+    weights = MappedWeights()
     for tensor in proto.graph.initializer:
         if not is_plain(tensor.data_type):
             result.graph.initializer.append(data.loaded(tensor))
             continue
-        value = data.mapped(tensor) if is_header(tensor) else _inline_value(tensor)
+        value = data.section(tensor) if is_header(tensor) else _inline_value(tensor)
         weights[tensor.name] = value
-        small = value.nbytes <= LARGEST_INLINE_BYTES
+        small = math.prod(value.shape) * value.dtype.itemsize <= LARGEST_INLINE_BYTES
         result.graph.initializer.append(data.loaded(tensor) if small else data.header(tensor))
     for tensor in _tensors_in_nodes(result.graph):
         tensor.CopyFrom(data.loaded(tensor))
@@ -92,17 +92,16 @@ def _inline_value(tensor: TensorProto) -> Array:
 
 
 class _ExternalData:
-    """The files with a model's external data, each mapped once."""
+    """The files with a model's external data."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._maps: dict[str, Array] = {}
 
-    def mapped(self, tensor: TensorProto) -> Array:
-        """The tensor's value as a view of its file; copied where the file does not align it for the processor."""
+    def section(self, tensor: TensorProto) -> FileSection:
+        """Where the tensor's value is."""
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
         data = self._bytes(tensor, math.prod(tensor.dims) * dtype.itemsize)
-        return np.require(data.view(dtype).reshape(tuple(tensor.dims)), requirements="A")
+        return FileSection(data.path, data.offset, dtype, tuple(tensor.dims))
 
     def header(self, tensor: TensorProto) -> TensorProto:
         """The tensor without data; it names its file where onnxruntime reads that, which it does not through links."""
@@ -121,33 +120,29 @@ class _ExternalData:
         if is_header(tensor):
             result.ClearField("data_location")
             del result.external_data[:]
-            result.raw_data = self._bytes(tensor).tobytes()
+            result.raw_data = self._bytes(tensor).mapped().tobytes()
         return result
 
-    def _bytes(self, tensor: TensorProto, expected: int | None = None) -> Array:
+    def _bytes(self, tensor: TensorProto, expected: int | None = None) -> FileSection:
         info = _location(tensor)
-        file = self._file(tensor.name, info.location)
+        path = self._path(tensor.name, info.location)
+        size = path.stat().st_size
         start = info.offset or 0
         length = info.length or expected
         if length is None:
-            length = file.size - start
+            length = size - start
         if expected is not None and length != expected:
             raise ModelError(
                 f"model: initializer {tensor.name!r} has {length} bytes of external data, but its shape "
                 f"{list(tensor.dims)} needs {expected}. The model is damaged; export it again."
             )
-        if start + length > file.size:
+        if start + length > size:
             raise ModelError(
-                f"model: {info.location!r}, the file with its external data, has {file.size} bytes, but initializer "
+                f"model: {info.location!r}, the file with its external data, has {size} bytes, but initializer "
                 f"{tensor.name!r} lies at {start} to {start + length}. The file is truncated or belongs to another "
                 "model; copy it again."
             )
-        return file[start : start + length]
-
-    def _file(self, name: str, location: str) -> Array:
-        if location not in self._maps:
-            self._maps[location] = _mapped_file(self._path(name, location))
-        return self._maps[location]
+        return FileSection(path, start, np.dtype(np.uint8), (length,))
 
     def _path(self, name: str, location: str) -> Path:
         if self._folder is None:
@@ -177,10 +172,3 @@ def _location(tensor: TensorProto) -> ExternalDataInfo:
         raise ModelError(
             f"model: initializer {tensor.name!r} has external data at an impossible place: {error}. Export it again."
         ) from error
-
-
-def _mapped_file(path: Path) -> Array:
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty(0, np.uint8)
-    mapped: Any = np.memmap(path, np.uint8, mode="r")
-    return np.asarray(mapped)

@@ -16,6 +16,10 @@ from inc_autotune.ort_ext.plan import FRAMEWORK
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
 
+LARGE_BYTES = 8 << 20
+"""A quantized weight above this is kept in one version only: models of such weights have no memory to spare, and
+rounding takes little of the time of their trials."""
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
@@ -45,8 +49,8 @@ class WeightCache:
         """The version of an operator's weight; made where it is not there any more."""
         versions = self._kept.setdefault(operator, OrderedDict())
         if version not in versions:
-            versions[version] = make()
-            if len(versions) > KEPT_VERSIONS:
+            made = versions[version] = make()
+            if len(versions) > (1 if made.values.nbytes > LARGE_BYTES else KEPT_VERSIONS):
                 versions.popitem(last=False)
         versions.move_to_end(version)
         return versions[version]

@@ -1,0 +1,98 @@
+"""Models whose weights lie in files: read where they are, and only while they are needed."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from inc_autotune import ort_ext
+from inc_autotune.ort_ext import weights as weight_cache
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.mapped_weights import FileSection, MappedWeights
+from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.weights import QuantizedWeight, WeightCache
+from tests.ort.small_models import WIDTH, transformer_block, vectors
+
+pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+
+DATA = vectors(8, 4, 6, WIDTH)
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A model with its weights in a file of their own."""
+    path = tmp_path / "model.onnx"
+    onnx.save(transformer_block(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def is_mapped(file: Path) -> bool:
+    return str(file.resolve()) in MAPS.read_text()
+
+
+def test_tuning_by_path_finds_what_tuning_in_memory_finds(path: Path, tmp_path: Path) -> None:
+    arguments = {"sampling_sizes": [32], "progress": False, "smoothquant_args": {"alpha": "auto"}}
+    for name, model in (("file", path), ("memory", transformer_block())):
+        ort_ext.save(ort_ext.autotune(model, DATA, **arguments), tmp_path / f"{name}.onnx")
+    found, expected = (onnx.load(tmp_path / f"{name}.onnx") for name in ("file", "memory"))
+    assert found.graph == expected.graph
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="needs /proc")
+def test_weights_of_a_file_take_no_memory_once_they_are_done_with(path: Path) -> None:
+    source = load_source(path)
+    file = path.parent / "weights.bin"
+    assert not is_mapped(file)
+    for weights in (source.weights, GraphBuilder(Graph(source)).build().weights):
+        value = weights["layer0.up.weight"]
+        assert is_mapped(file)
+        del value
+        gc.collect()
+        assert not is_mapped(file)
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="needs /proc")
+def test_a_tuned_model_holds_no_map_of_the_file(path: Path) -> None:
+    tuned = ort_ext.autotune(path, DATA, sampling_sizes=[32], progress=False)
+    gc.collect()
+    assert tuned.tuning_result.met is None
+    assert not is_mapped(path.parent / "weights.bin")
+
+
+def test_sections_read_as_arrays_and_stay_sections_in_a_copy(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"\1" + np.arange(6, dtype="<f4").tobytes())
+    weights = MappedWeights({"memory": np.ones(2, np.float32)})
+    weights["file"] = FileSection(file, 1, np.dtype("<f4"), (2, 3))
+    weights["empty"] = FileSection(file, 25, np.dtype("<f4"), (0, 3))
+    copy = MappedWeights(weights)
+    copy["new"] = np.zeros(1, np.float32)
+    assert np.array_equal(copy["file"], np.arange(6).reshape(2, 3)), "not aligned in the file"
+    assert copy["file"].flags.aligned
+    assert copy["file"] is not copy["file"]
+    assert copy["empty"].shape == (0, 3)
+    assert (len(weights), sorted(copy)) == (3, ["empty", "file", "memory", "new"])
+
+
+def test_large_quantized_weights_are_kept_in_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(version: int, cache: WeightCache) -> bool:
+        """Whether asking for a version makes it."""
+        calls: list[int] = []
+
+        def make() -> QuantizedWeight:
+            calls.append(version)
+            return QuantizedWeight(np.zeros(100, np.int8), np.ones((), np.float32), np.zeros((), np.int8))
+
+        cache.get("fc", version, make)
+        return bool(calls)
+
+    small = WeightCache()
+    assert [made(version, small) for version in (1, 2, 1, 2, 3, 1)] == [True, True, False, False, True, True]
+    monkeypatch.setattr(weight_cache, "LARGE_BYTES", 99)
+    large = WeightCache()
+    assert [made(version, large) for version in (1, 1, 2, 1)] == [True, False, True, True]

@@ -1,0 +1,118 @@
+"""What is timed, and how often; the times themselves are the test's own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto
+
+from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.options import allowed_options, offered_options
+from inc_autotune.core.space import Unit, build_space
+from inc_autotune.core.timing import PairSeconds
+from inc_autotune.ort_ext import unit_measurement
+from inc_autotune.ort_ext.adaptor import OrtAdaptor
+from inc_autotune.ort_ext.measurement import session_clock
+from inc_autotune.ort_ext.source import load_source
+from tests.ort.small_models import WIDTH, GraphWriter, conv_net, transformer_block, vectors
+
+
+def options(threads: int) -> onnxruntime.SessionOptions:
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads = threads
+    return made
+
+
+def chain(layers: int = 3) -> ModelProto:
+    """Layers of one shape, and a last one of another."""
+    graph = GraphWriter()
+    x = "x"
+    for index in range(layers):
+        x = graph.add("Relu", graph.linear(x, f"layer{index}", WIDTH, WIDTH))
+    graph.linear(x, "head", WIDTH, 2)
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", WIDTH])}, rank=2)
+
+
+def calibrated(model: ModelProto, data: list[Any], **arguments: Any) -> tuple[OrtAdaptor, tuple[Unit, ...]]:
+    adaptor = OrtAdaptor(**arguments)
+    candidate = adaptor.candidate(load_source(model))
+    adaptor.calibrate(candidate, data, (16,))
+    allowed = allowed_options(
+        offered_options(adaptor, candidate), validate_arguments(strategies=["auto"], backends=["default"])
+    )
+    return adaptor, build_space(allowed, adaptor.groups(candidate)).units
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], list[Any]]]:
+    """The outputs of both forms of each pair that is timed; the integer one takes 1 ms, fp32 three."""
+    seen: list[tuple[list[Any], list[Any]]] = []
+
+    def pair_seconds(fp32: Any, integer: Any, clock: Any, **_: Any) -> PairSeconds:
+        seen.append((fp32(), integer()))
+        return PairSeconds(0.003, 0.001)
+
+    monkeypatch.setattr(unit_measurement, "pair_seconds", pair_seconds)
+    return seen
+
+
+def test_one_thread_is_timed_on_its_own_clock() -> None:
+    model = chain().SerializeToString()
+    single, several = (onnxruntime.InferenceSession(model, options(threads)) for threads in (1, 2))
+    assert session_clock([single, single]) is time.thread_time
+    assert session_clock([single, several]) is time.perf_counter
+
+
+def test_units_of_one_shape_share_a_measurement(pairs: list[Any]) -> None:
+    adaptor, units = calibrated(chain(), vectors(4, 4, WIDTH))
+    speeds = adaptor.unit_speeds(units)
+    assert len(pairs) == 2
+    assert set(speeds) == {"layer0", "layer1", "layer2", "head"}
+    assert {each.speedup for each in speeds.values()} == {3.0}
+    assert speeds["head"].measured == f"MatMul {WIDTH}x2 on 4x{WIDTH}"
+
+
+def test_both_forms_compute_the_same(pairs: list[Any]) -> None:
+    adaptor, units = calibrated(transformer_block(), vectors(4, 4, 6, WIDTH))
+    speeds = adaptor.unit_speeds(units)
+    assert len(pairs) == len({unit_shape(unit) for unit in units})
+    for fp32, integer in pairs:
+        assert len(fp32) == len(integer)
+        for expected, found in zip(fp32, integer, strict=True):
+            assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+    assert "and 2 more" in next(each.measured for name, each in speeds.items() if name.endswith("query"))
+
+
+def unit_shape(unit: Unit) -> str:
+    """The layers of a transformer block that have shapes of their own."""
+    return unit.name.split(".")[-1]
+
+
+def test_convolutions_are_not_judged(pairs: list[Any]) -> None:
+    adaptor, units = calibrated(conv_net(), vectors(4, 4, 3, 8, 8))
+    types = {unit.name: unit.operators[0][1] for unit in units}
+    assert "Conv" in types.values()
+    assert {types[name] for name in adaptor.unit_speeds(units)} == {"Gemm"}
+
+
+def test_what_is_done_too_soon_is_left_out() -> None:
+    adaptor, units = calibrated(chain(), vectors(4, 4, WIDTH))
+    assert adaptor.unit_speeds(units) == {}
+
+
+def test_no_time_left_measures_nothing(pairs: list[Any]) -> None:
+    adaptor, units = calibrated(chain(), vectors(4, 4, WIDTH))
+    assert adaptor.unit_speeds(units, lambda: True) == {}
+    answers = iter([False, False])
+    # Asked before the pass and before each new shape.
+    assert set(adaptor.unit_speeds(units, lambda: next(answers, True))) == {"layer0", "layer1", "layer2"}
+    assert len(pairs) == 1
+
+
+def test_the_example_inputs_are_what_is_timed(pairs: list[Any]) -> None:
+    adaptor, units = calibrated(chain(), vectors(4, 4, WIDTH), example_inputs=vectors(1, 3, WIDTH)[0])
+    assert adaptor.unit_speeds(units)["head"].measured.endswith(f"on 3x{WIDTH}")
