@@ -1,0 +1,298 @@
+"""What the emitters of all operator types share: one graph under construction, and its quantized tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
+from inc_autotune.tf_ext.builder import GraphBuilder
+from inc_autotune.tf_ext.graph import FloatArray, Graph
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
+
+MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
+"""TensorFlow's names for asymmetric and symmetric quantization."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """An activation in integers.
+
+    Attributes:
+        values: its tensor.
+        minimum: the tensor with the real value of the smallest integer.
+        maximum: the tensor with the real value of the largest integer.
+        dtype: quint8 or qint8.
+        mode: MIN_FIRST or SCALED.
+        scale: real value of one step.
+    """
+
+    values: str
+    minimum: str
+    maximum: str
+    dtype: tf.DType
+    mode: str
+    scale: float
+
+    def reshaped(self, values: str) -> QuantizedTensor:
+        """The same integers in another tensor."""
+        return QuantizedTensor(values, self.minimum, self.maximum, self.dtype, self.mode, self.scale)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of a tensor and what they mean: all that `QuantizeV2` has to be told.
+
+    Attributes:
+        dtype: quint8 or qint8.
+        mode: MIN_FIRST or SCALED.
+        minimum: real value of the smallest integer.
+        maximum: real value of the largest integer.
+        scale: real value of one step.
+    """
+
+    dtype: tf.DType
+    mode: str
+    minimum: float
+    maximum: float
+    scale: float
+
+
+def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationParameters:
+    """Scale and integers for values within `limits`.
+
+    The limits are moved so that zero lies on the grid: then TensorFlow's two implementations of `QuantizeV2` agree, and
+    zeros, such as those of padding, stay zeros. A symmetric signed type becomes the unsigned one for a tensor without
+    negative values, which halves the step.
+    """
+    dtype = config.dtype
+    if config.scheme == "sym" and limits[0] >= 0 and not dtype.startswith("u"):
+        dtype = f"u{dtype}"
+    return quantization_parameters(
+        np.float32(limits[0]),
+        np.float32(limits[1]),
+        dtype=dtype,
+        scheme=config.scheme or "asym",
+        framework=FRAMEWORK,
+    )
+
+
+def grid_of(config: TensorConfig, limits: Range) -> Grid:
+    """The grid of 8 bits for values within `limits`, see `activation_parameters`."""
+    parameters = activation_parameters(config, limits)
+    scale, zero_point = float(parameters.scale), int(parameters.zero_point)
+    return Grid(
+        tf.qint8 if parameters.quant_min < 0 else tf.quint8,
+        SCALED if config.scheme == "sym" else MIN_FIRST,
+        (parameters.quant_min - zero_point) * scale,
+        (parameters.quant_max - zero_point) * scale,
+        scale,
+    )
+
+
+class Emission:
+    """A graph under construction.
+
+    Args:
+        graph: the signature in fp32.
+        plan: what becomes of it.
+        weights: quantized weights of earlier models.
+    """
+
+    def __init__(self, graph: Graph, plan: QuantizationPlan, weights: WeightCache) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.builder = GraphBuilder(graph)
+        self._weights = weights
+        self._quantized: dict[tuple[str, Grid], QuantizedTensor] = {}
+        self._integers: dict[str, QuantizedTensor] = {}
+        self._floats: dict[str, str] = {}
+
+    def quantized(self, tensor: str, config: TensorConfig, limits: Range) -> QuantizedTensor:
+        """The tensor in integers, quantized once for all operators that want it alike.
+
+        Args:
+            tensor: a float tensor of the new graph.
+            config: dtype and scheme.
+            limits: smallest and largest value it takes.
+        """
+        if tensor in self._integers:
+            return self._integers[tensor]
+        grid = grid_of(config, limits)
+        if (tensor, grid) not in self._quantized:
+            self._quantized[tensor, grid] = self._quantize(tensor, grid)
+        return self._quantized[tensor, grid]
+
+    def integers(self, tensor: str) -> QuantizedTensor | None:
+        """The integers that an operator made the tensor of; None where it is a float tensor."""
+        return self._integers.get(tensor)
+
+    def make_integers(self, tensor: str, quantized: QuantizedTensor) -> None:
+        """Let integer operators that read `tensor` read these integers, and others what they stand for."""
+        self._integers[tensor] = quantized
+        self._dequantize(quantized, tensor)
+
+    def dequantized(self, quantized: QuantizedTensor) -> str:
+        """A float tensor with the values that integers stand for, made once."""
+        if quantized.values not in self._floats:
+            self._floats[quantized.values] = self._dequantize(
+                quantized, self.builder.new(f"{quantized.values}/dequantized")
+            )
+        return self._floats[quantized.values]
+
+    def weight(self, operator: Operator, config: OpConfig, factor: FloatArray | None = None) -> QuantizedWeight:
+        """An operator's weight for its integer kernel, int8.
+
+        Args:
+            operator: of any type.
+            config: how it is quantized.
+            factor: what the inputs of a linear operator are multiplied by; None: 1.
+        """
+
+        def make() -> QuantizedWeight:
+            value = kernel_weight(self.graph, operator)
+            if factor is not None:
+                value = value * factor[:, None]
+            shape = value.shape
+            if operator.type == DEPTHWISE:
+                value = value.reshape(*shape[:2], operator.features)
+            made = quantize_weight(
+                value, config.weight, axis=value.ndim - 1, reduce_range=self.plan.choices.reduce_range
+            )
+            return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
+
+        version = (config.weight, None if factor is None else factor.tobytes(), self.plan.choices.reduce_range)
+        return self._weights.get(operator.name, version, make)
+
+    def weight_parts(self, name: str, weight: QuantizedWeight, divisor: FloatArray | None) -> tuple[str, str, str]:
+        """The weight as the tensors that integer kernels take: qint8 values, and the range of each feature.
+
+        Args:
+            name: prefix of their names.
+            weight: int8.
+            divisor: what each feature is divided by; None: 1.
+        """
+        raw = self.builder.constant(f"{name}/weight", weight.values)
+        values = self.builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+        step = np.broadcast_to(weight.scale, weight.values.shape[-1:] if weight.scale.ndim == 0 else weight.scale.shape)
+        largest = np.asarray(step * np.float32(LARGEST_INT8) / (1 if divisor is None else divisor), np.float32)
+        return (
+            values,
+            self.builder.constant(f"{name}/weight/minimum", -largest),
+            self.builder.constant(f"{name}/weight/maximum", largest),
+        )
+
+    def bias(self, name: str, operator: Operator, divisor: FloatArray | None) -> str:
+        """The bias of an operator, which kernels always want."""
+        bias = operator.epilogue.bias
+        value = np.zeros(operator.features, np.float32) if bias is None else bias
+        return self.builder.constant(
+            f"{name}/bias", np.asarray(value if divisor is None else value / divisor, np.float32)
+        )
+
+    def integer_matrix(self, quantized: QuantizedTensor, columns: int, name: str) -> QuantizedTensor:
+        """The same integers as [rows, columns]."""
+        shape = self.builder.constant(f"{name}/rows", np.array([-1, columns], np.int32))
+        return quantized.reshaped(self.reshape(quantized.values, shape, f"{name}/matrix", quantized.dtype))
+
+    def reshape(self, tensor: str, shape: str, name: str, dtype: Any = tf.float32) -> str:
+        return self.builder.compute("Reshape", [tensor, shape], name, T=dtype, Tshape=tf.int32)
+
+    def shape_like(self, tensor: str, features: int, name: str, dtype: Any = tf.float32) -> str:
+        """The shape of a tensor with another number of features: a constant where at most one size is not known.
+
+        Args:
+            tensor: of the new graph or the old one, under the same name.
+            features: size of the last dimension.
+            name: prefix of new names.
+            dtype: of the tensor.
+        """
+        known = self.graph.shape(tensor) if tensor in self.graph.by_name else None
+        if known is not None and known[:-1].count(None) <= 1:
+            sizes = [-1 if size is None else size for size in known[:-1]]
+            return self.builder.constant(f"{name}/shape", np.array([*sizes, features], np.int32))
+        compute, constant = self.builder.compute, self.builder.constant
+        whole = compute("Shape", [tensor], f"{name}/input_shape", T=dtype, out_type=tf.int32)
+        bounds = [constant(f"{name}/{part}", np.array([value], np.int32)) for part, value in _LEADING.items()]
+        leading = compute(
+            "StridedSlice",
+            [whole, *bounds],
+            f"{name}/leading",
+            T=tf.int32,
+            Index=tf.int32,
+            begin_mask=1,
+            end_mask=0,
+            ellipsis_mask=0,
+            new_axis_mask=0,
+            shrink_axis_mask=0,
+        )
+        last = constant(f"{name}/features", np.array([features], np.int32))
+        axis = constant(f"{name}/axis", np.array(0, np.int32))
+        return compute("ConcatV2", [leading, last, axis], f"{name}/shape", N=2, T=tf.int32, Tidx=tf.int32)
+
+    def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range, name: str) -> str:
+        """The tensor rounded to the values that integers of a type could have.
+
+        Raises:
+            QuantizationError: the type has one bit, which TensorFlow cannot simulate.
+        """
+        parameters = activation_parameters(config, limits)
+        bounds = [
+            float((limit - parameters.zero_point) * parameters.scale)
+            for limit in (parameters.quant_min, parameters.quant_max)
+        ]
+        levels = parameters.quant_max - parameters.quant_min + 1
+        bits = (levels - 1).bit_length()
+        if bits < 2:
+            raise QuantizationError(f"{name}: TensorFlow simulates 2 to 8 bits, not {config.dtype}.")
+        return self.builder.compute(
+            "FakeQuantWithMinMaxVars",
+            [tensor, *(self.builder.scalar(f"{name}/limit", each) for each in bounds)],
+            f"{name}/rounded",
+            num_bits=bits,
+            narrow_range=levels < 1 << bits,
+        )
+
+    def _dequantize(self, quantized: QuantizedTensor, name: str) -> str:
+        return self.builder.make(
+            "Dequantize",
+            [quantized.values, quantized.minimum, quantized.maximum],
+            name,
+            T=quantized.dtype,
+            dtype=tf.float32,
+            mode=quantized.mode,
+            narrow_range=quantized.dtype == tf.qint8,
+            axis=-1,
+        )
+
+    def _quantize(self, tensor: str, grid: Grid) -> QuantizedTensor:
+        name = self.builder.new(f"{tensor.replace(':', '_')}/quantized")
+        bounds = [
+            self.builder.scalar(f"{name}/minimum", grid.minimum),
+            self.builder.scalar(f"{name}/maximum", grid.maximum),
+        ]
+        values = self.builder.make(
+            "QuantizeV2",
+            [tensor, *bounds],
+            name,
+            T=grid.dtype,
+            mode=grid.mode,
+            round_mode="HALF_AWAY_FROM_ZERO" if grid.mode == MIN_FIRST else "HALF_TO_EVEN",
+            narrow_range=grid.dtype == tf.qint8,
+            axis=-1,
+            ensure_minimum_range=1e-6,
+        )
+        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid.dtype, grid.mode, grid.scale)
+
+
+_LEADING = {"begin": 0, "end": -1, "stride": 1}
+"""All dimensions but the last."""

@@ -1,0 +1,94 @@
+"""A TensorFlow model in two parts: one small graph a signature, and the weights as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+Array = NDArray[Any]
+
+LARGEST_INLINE_BYTES = 1024
+"""Constants up to this size stay in the graph; larger ones are placeholders there, and arrays beside it."""
+
+
+@dataclass(frozen=True)
+class TensorDescription:
+    """An input or output of a signature.
+
+    Attributes:
+        name: what the signature calls it.
+        dtype: of TensorFlow.
+        shape: a number for a fixed dimension, None for a dynamic one; None for the whole where the rank is unknown.
+        tensor: its name in the graph, such as `x:0`.
+    """
+
+    name: str
+    dtype: tf.DType
+    shape: tuple[int | None, ...] | None
+    tensor: str
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """The same as TensorFlow writes it."""
+        return tf.TensorSpec(self.shape, self.dtype, name=self.name)
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.name}: {self.dtype.name}"
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name}: {self.dtype.name} [{sizes}]"
+
+
+@dataclass(frozen=True)
+class SignatureGraph:
+    """One signature as a graph without variables.
+
+    Attributes:
+        name: of the signature.
+        graph_def: its operators. A weight of more than 1 KiB is a Placeholder with dtype and shape; a control flow body
+            is a function of the library. Not to be changed: copies are cheap.
+        weights: values of these placeholders by node name; read-only.
+        inputs: in the order of the signature.
+        outputs: in the order of the signature.
+        ordered: whether the order of the inputs is known; a signature of a SavedModel may only know names.
+        body_operators: name -> type of each operator inside control flow bodies, which stay as they are. A name is the
+            path to it: `while/body/MatMul`.
+        aliases: other names of the same signature, such as the "serve" beside "serving_default" that Keras exports.
+    """
+
+    name: str
+    graph_def: GraphDef
+    weights: Mapping[str, Array]
+    inputs: tuple[TensorDescription, ...]
+    outputs: tuple[TensorDescription, ...]
+    ordered: bool
+    body_operators: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GraphModel:
+    """All signatures of a model, in its order; equal weights of several signatures are the same array.
+
+    Attributes:
+        signatures: by name, without aliases. The first one is the default: "serving_default" where there is one.
+    """
+
+    signatures: Mapping[str, SignatureGraph]
+
+
+def is_weight_size(value: Array) -> bool:
+    """Whether an array lies outside the graph."""
+    return value.nbytes > LARGEST_INLINE_BYTES
+
+
+def placeholder(graph_def: GraphDef, name: str, dtype: tf.DType, shape: tuple[int, ...]) -> None:
+    """Append a node whose value is given later: that of a weight."""
+    node = graph_def.node.add(op="Placeholder", name=name)
+    node.attr["dtype"].type = dtype.as_datatype_enum
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())

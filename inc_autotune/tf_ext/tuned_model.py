@@ -1,0 +1,90 @@
+"""What `autotune` hands back: the fp32 model with a recipe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result import TuningResult
+from inc_autotune.tf_ext.analysis import Analysis
+from inc_autotune.tf_ext.build import build_model
+from inc_autotune.tf_ext.graph_model import GraphModel
+from inc_autotune.tf_ext.kernels import is_simulated, kernel_support
+from inc_autotune.tf_ext.plan import FRAMEWORK, KERNELS, OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.recipe_entries import calibrations_from_recipe
+from inc_autotune.tf_ext.source import SourceModel
+from inc_autotune.tf_ext.weights import WeightCache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class TunedModel:
+    """A tuned model: what `autotune` and `apply_recipe` return.
+
+    Attributes:
+        source: the fp32 model.
+        recipe: what became of each operator.
+        tuning_result: how it came about; None where it was built from a recipe.
+    """
+
+    source: SourceModel
+    recipe: Recipe
+    tuning_result: TuningResult | None = None
+
+    @cached_property
+    def model(self) -> GraphModel:
+        """The quantized model; built when it is first asked for."""
+        return model_of_recipe(self.source, self.recipe)
+
+
+def model_of_recipe(source: SourceModel, recipe: Recipe) -> GraphModel:
+    """The model a recipe describes; the same recipe gives the same graphs and weights.
+
+    Raises:
+        RecipeError: the recipe is for another framework, or names operators that the model does not have.
+    """
+    analysis = Analysis(source, list(source.signatures))
+    return build_model(analysis, plan_of_recipe(analysis, recipe), WeightCache())
+
+
+def plan_of_recipe(analysis: Analysis, recipe: Recipe) -> QuantizationPlan:
+    """The numbers of a recipe, checked against the model.
+
+    Raises:
+        RecipeError: see `model_of_recipe`.
+    """
+    if recipe.framework != FRAMEWORK:
+        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {FRAMEWORK!r}.")
+    changed = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
+    types = {name: each.type for name, each in analysis.operators.items()}
+    unmatched = [name for name, each in changed.items() if types.get(name) != each.type]
+    if unmatched:
+        raise RecipeError(
+            f"recipe: {len(unmatched)} of its {len(changed)} quantized operators are not in the model or of another "
+            f"type there, the first is {unmatched[0]!r} ({changed[unmatched[0]].type}). Is it the same model? "
+            "Keras numbers layers without a name through the whole process: name them, or give a saved model."
+        )
+    calibrations, choices = calibrations_from_recipe(changed, recipe.arrays)
+    if choices.form == KERNELS and kernel_support().reduce_range and not choices.reduce_range:
+        logger.warning("the recipe has weights of 8 bits, whose products saturate on this processor; 7 bits are used")
+        choices = replace(choices, reduce_range=True)
+    for name, calibration in calibrations.items():
+        _check_smoothing(analysis, name, calibration)
+    configs = {name: each.config for name, each in changed.items()}
+    simulated = frozenset(name for name, config in configs.items() if is_simulated(types[name], config, choices.form))
+    return QuantizationPlan(configs, calibrations, simulated, choices)
+
+
+def _check_smoothing(analysis: Analysis, name: str, calibration: OperatorCalibration) -> None:
+    if calibration.smoothing is None:
+        return
+    features = analysis.inputs(name)
+    if calibration.smoothing.shape != (features,):
+        raise RecipeError(
+            f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.size} in the recipe. "
+            "Is it the same model?"
+        )

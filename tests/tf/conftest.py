@@ -1,0 +1,29 @@
+"""Settings of all tests that use TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+MISSING = find_spec("tensorflow") is None
+
+if not MISSING:
+    import tensorflow as tf
+
+    # Models of a test are so small that more threads only wait for each other.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+class SkippedModule(pytest.Module):
+    """A test file that is not even imported."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        pytest.skip("needs TensorFlow: pip install 'inc-autotune[tf]'", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return SkippedModule.from_parent(parent, path=module_path) if MISSING else None

@@ -1,0 +1,261 @@
+"""`autotune` as a user calls it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inc_autotune import tf_ext
+from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.errors import ArgumentError, EvaluationError
+from inc_autotune.core.options import offered_options
+from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.space import build_space
+from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
+from inc_autotune.tf_ext.candidate import Candidate
+from inc_autotune.tf_ext.measurement import measure_units
+from inc_autotune.tf_ext.source import load_source
+from tests.tf.small_models import (
+    CLASSES,
+    WithControlFlow,
+    block_data,
+    chain_data,
+    convolutions,
+    dense_chain,
+    image_data,
+    transformer_block,
+    two_signatures,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+
+QUIET = {"progress": False, "sampling_sizes": [32]}
+
+
+def agreement(reference, data):
+    """An evaluation: how near to the fp32 outputs a model is, 1 where they are equal."""
+    expected = np.asarray(reference(data, training=False) if isinstance(reference, keras.Model) else reference(data))
+
+    def evaluate(model):
+        return 1 - float(np.abs(model(data).numpy() - expected).mean() / np.abs(expected).mean())
+
+    return evaluate
+
+
+@pytest.fixture(autouse=True)
+def no_measured_units(monkeypatch):
+    """On these small models only chance decides which operator is faster."""
+    monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return dense_chain()
+
+
+def test_a_keras_model_meets_its_goal(chain):
+    data = chain_data(64)
+    tuned = tf_ext.autotune(chain, data, agreement(chain, data), accuracy_criterion={"relative": 0.1}, **QUIET)
+    result = tuned.tuning_result
+    assert result.met
+    assert result.evaluations == 2
+    assert {each.dtype for each in result.operators} == {"int8"}
+    assert result.size_ratio > 1.5
+    assert signal_to_noise_db(chain(data).numpy(), tf_ext.convert(tuned)(data).numpy()) > 25
+
+
+def test_a_saved_model_is_tuned_converted_and_saved(tmp_path):
+    path, data = two_signatures(tmp_path / "fp32"), {"value": chain_data(64), "scale": np.ones((64, 1), np.float32)}
+    tuned = tf_ext.autotune(str(path), data, **QUIET)
+    tf_ext.save(tuned, tmp_path / "int8")
+    before, after = tf.saved_model.load(str(path)), tf_ext.load(tmp_path / "int8")
+    assert set(after.signatures) == set(before.signatures)
+    for name, arguments in (("serving_default", data), ("embed", {"value": data["value"]})):
+        given = {key: tf.constant(value) for key, value in arguments.items()}
+        expected, actual = before.signatures[name](**given), after.signatures[name](**given)
+        assert expected.keys() == actual.keys()
+        for key in expected:
+            assert signal_to_noise_db(expected[key].numpy(), actual[key].numpy()) > 25
+    # The signature without data is as exact as it was.
+    np.testing.assert_allclose(actual["output_0"], expected["output_0"], rtol=1e-5)
+
+
+def test_units_that_hurt_fall_back_until_the_goal_is_met():
+    model, data = dense_chain(), chain_data(64)
+    weights = model.get_weights()
+    weights[2][:, 0] *= 200  # one feature dwarfs the others in the last layer's input
+    weights[4][0] /= 200
+    model.set_weights(weights)
+    tuned = tf_ext.autotune(
+        model,
+        data,
+        agreement(model, data),
+        accuracy_criterion={"relative": 0.02},
+        recipes={"smooth_quant": False},
+        excluded_precisions=["bf16"],
+        **QUIET,
+    )
+    dtypes = [each.dtype for each in tuned.tuning_result.operators]
+    assert tuned.tuning_result.met
+    assert "fp32" in dtypes
+    assert "int8" in dtypes
+
+
+def test_labels_and_a_keras_metric_evaluate():
+    model, images = convolutions(), image_data(64)
+    labels = np.asarray(model(images)).argmax(-1)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    metric = keras.metrics.SparseCategoricalAccuracy()
+    tuned = tf_ext.autotune(model, dataset, eval_dataset=dataset, eval_metric=metric, **QUIET)
+    assert tuned.tuning_result.baseline == 1.0
+    assert tuned.tuning_result.met
+
+
+def test_several_inputs_and_padding():
+    model, data = transformer_block(), block_data(32)
+    tuned = tf_ext.autotune(model, data, **QUIET)
+    real = data["attention_mask"].astype(bool)
+    expected, actual = (np.asarray(each)[real] for each in (model(data), tf_ext.convert(tuned)(data)))
+    assert actual.shape == (real.sum(), CLASSES)
+    assert signal_to_noise_db(expected, actual) > 25
+
+
+def test_control_flow_is_skipped_with_the_reason():
+    tuned = tf_ext.autotune(WithControlFlow(), chain_data(32), **QUIET)
+    by_dtype = {each.name: each for each in tuned.tuning_result.operators}
+    assert sum(each.dtype == "int8" for each in by_dtype.values()) == 1
+    assert sum("control flow" in each.reason for each in by_dtype.values()) == 2
+
+
+@pytest.mark.parametrize(("switch", "index"), [("first", 0), ("last", -1)])
+def test_recipes_keep_the_first_or_last_operator(chain, switch, index):
+    recipe = f"{switch}_conv_or_matmul_quantization"
+    tuned = tf_ext.autotune(chain, chain_data(32), recipes={recipe: False}, **QUIET)
+    kept = [each for each in tuned.tuning_result.operators if each.dtype == "fp32"]
+    names = ["first", "second", "last"]
+    assert [names[index] in each.name for each in kept] == [True]
+    assert recipe in kept[0].reason
+
+
+def test_an_operator_that_is_slower_in_integers_stays(chain, monkeypatch):
+    def measured(units, *arguments):
+        return {unit.name: UnitSpeed(0.5 if "first" in unit.name else 2.0, "measured") for unit in units}
+
+    monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", measured)
+    tuned = tf_ext.autotune(chain, chain_data(32), **QUIET)
+    slow = [each for each in tuned.tuning_result.operators if each.dtype == "fp32"]
+    assert ["first" in each.name for each in slow] == [True]
+    assert "0.50x" in slow[0].reason
+
+
+def test_units_are_measured_as_models_of_their_own(monkeypatch):
+    monkeypatch.setattr("inc_autotune.tf_ext.measurement.SHORTEST_SECONDS", 0.0)
+    adaptor, model = TensorFlowAdaptor(), Candidate(load_source(transformer_block()))
+    adaptor.calibrate(model, block_data(8), (8,))
+    space = build_space(offered_options(adaptor, model), adaptor.groups(model))
+    speeds = measure_units(
+        space.units, adaptor.analysis(model), adaptor._measured_feed(), adaptor._integer_part, lambda: False
+    )
+    assert speeds.keys() == {unit.name for unit in space.units}
+    assert all(each.speedup > 0 for each in speeds.values())
+    assert any("BatchMatMulV2 32x32 and 2 more on 8x12x32" in each.measured for each in speeds.values())
+
+
+def test_rules_by_type_and_by_name(chain):
+    rule = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
+    tuned = tf_ext.autotune(chain, chain_data(32), op_name_dict={".*second.*": rule}, **QUIET)
+    assert [each.dtype for each in tuned.tuning_result.operators].count("fp32") == 1
+
+
+def test_a_data_type_that_was_added_is_simulated_and_said_to_be(chain):
+    narrow = {
+        "weight": {"dtype": ["int4"], "scheme": ["sym"], "granularity": ["per_channel"], "algorithm": ["minmax"]},
+        "activation": {"dtype": ["uint8"], "scheme": ["asym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]},
+    }
+    tuned = tf_ext.autotune(
+        chain,
+        chain_data(32),
+        capability={"int4": {"static": {"MatMul": narrow}}},
+        excluded_precisions=["int8", "bf16"],
+        **QUIET,
+    )
+    result = tuned.tuning_result
+    assert {(each.dtype, each.simulated) for each in result.operators} == {("int4", True)}
+    assert result.speedup is None
+    assert any("simulated" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("algorithm", ["kl", "percentile", "mse"])
+def test_calibration_algorithms(chain, algorithm):
+    data = chain_data(64)
+    rule = {"activation": {"algorithm": [algorithm]}}
+    tuned = tf_ext.autotune(chain, data, op_type_dict={"MatMul": rule}, **QUIET)
+    assert signal_to_noise_db(chain(data).numpy(), tf_ext.convert(tuned)(data).numpy()) > 15
+
+
+def test_the_same_call_gives_the_same_model(chain):
+    first, second = (tf_ext.autotune(chain, chain_data(32), **QUIET) for _ in range(2))
+    assert first.recipe.to_yaml() == second.recipe.to_yaml()
+
+
+def test_trials_of_a_storage_are_found_again(chain, tmp_path):
+    storage = f"sqlite:///{tmp_path}/trials.db"
+    results = [
+        tf_ext.autotune(chain, chain_data(32), agreement(chain, chain_data(32)), storage=storage, **QUIET).tuning_result
+        for _ in range(2)
+    ]
+    assert [each.evaluations for each in results] == [len(results[0].trials) + 1, 0]
+
+
+def test_an_evaluation_that_raises_keeps_what_was_found(chain):
+    scores = iter([1.0, 0.0])
+
+    def evaluate(model):
+        return next(scores)
+
+    with pytest.raises(EvaluationError) as raised:
+        tf_ext.autotune(chain, chain_data(32), evaluate, **QUIET)
+    assert isinstance(raised.value.partial_result.model, tf_ext.TunedModel)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"calib_dataset": None}, "calib_dataset is None"),
+        ({"recipes": {"scale_propagation_concat": "no"}}, "Allowed: True or False"),
+        ({"recipes": {"first_conv": False}}, "first_conv"),
+        ({"backend": "gpu"}, "backend"),
+        ({"eval_func": 3}, "eval_func"),
+        ({"eval_func": len, "eval_metric": "accuracy"}, "eval_metric"),
+    ],
+)
+def test_wrong_arguments_are_refused(chain, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        tf_ext.autotune(chain, **{"calib_dataset": chain_data(8), "progress": False, **arguments})
+
+
+@pytest.mark.parametrize("verb", [tf_ext.convert, lambda model: tf_ext.save(model, "nowhere")])
+def test_what_is_not_tuned_is_refused(chain, verb):
+    with pytest.raises(ArgumentError, match="Allowed: what"):
+        verb(chain)
+
+
+@pytest.mark.parametrize(("build", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_the_graph_for_intels_extension_quantizes_around_float_operators(build, data):
+    model, samples = build(), data(32)
+    tuned = tf_ext.autotune(model, samples, backend="itex", **QUIET)
+    (signature,) = tuned.model.signatures.values()
+    by_name = {node.name: node for node in signature.graph_def.node}
+    products = [node for node in by_name.values() if node.op in ("MatMul", "Conv2D", "DepthwiseConv2dNative")]
+    quantized = [each for each in tuned.tuning_result.operators if each.dtype == "int8"]
+    fed = [node for node in products if {by_name[each].op for each in node.input} <= {"Dequantize", "Reshape"}]
+    assert len(fed) == len(quantized) > 0
+    assert not any(node.op.startswith(("_Quantized", "_FusedQuantized")) for node in by_name.values())
+    assert tuned.tuning_result.speedup is None
+    assert any("not verified on hardware" in note for note in tuned.tuning_result.notes)
+    assert signal_to_noise_db(np.asarray(model(samples)), tf_ext.convert(tuned)(samples).numpy()) > 25
+    again = tf_ext.apply_recipe(model, tuned.recipe)
+    assert again.model.signatures.keys() == tuned.model.signatures.keys()
+    np.testing.assert_array_equal(tf_ext.convert(again)(samples), tf_ext.convert(tuned)(samples))

@@ -1,0 +1,152 @@
+"""Which integer kernels there are, and what happens without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.quantization import (
+    fake_quantize,
+    quantization_parameters,
+    signal_to_noise_db,
+    weight_parameters,
+)
+from inc_autotune.tf_ext import kernels
+from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
+from inc_autotune.tf_ext.candidate import Candidate
+from inc_autotune.tf_ext.kernels import KERNELS, KernelSupport, has_kernel, kernel_support
+from inc_autotune.tf_ext.source import load_source
+from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data
+
+
+@pytest.fixture
+def support(monkeypatch):
+    """Pretends that this machine has other kernels."""
+
+    def pretend(**values):
+        found = KernelSupport(**{"missing": (), "reduce_range": False, **values})
+        for module in ("kernels", "adaptor"):
+            monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: found)
+
+    return pretend
+
+
+def config(weight="int8", activation="uint8", scheme="asym", approach="static", weight_scheme="sym"):
+    return OpConfig(
+        TensorConfig(weight, weight_scheme, "per_channel", "minmax"),
+        TensorConfig(activation, scheme, "per_tensor", "minmax"),
+        approach,
+    )
+
+
+def candidate_of(model, data, option):
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(model))
+    adaptor.calibrate(source, data, (100,))
+    operators = adaptor.query_fw_capability(source)["opwise"]
+    tune_cfg = {"op": {name: option(each) for name, each in operators.items()}, "calib_iteration": 100}
+    quantized = adaptor.quantize(tune_cfg, source, None)
+    return adaptor, signal_to_noise_db(source.callable(data).numpy(), quantized.callable(data).numpy()), quantized
+
+
+def types_in(candidate):
+    return {node.op for node in next(iter(candidate.model.signatures.values())).graph_def.node}
+
+
+def test_stock_tensorflow_has_every_kernel_on_this_machine():
+    assert kernel_support().missing == ()
+
+
+def test_a_wrong_kernel_counts_as_missing(monkeypatch):
+    right = kernels._output
+
+    def wrong(signature, x):
+        return right(signature, x) * (1.5 if any(node.op in KERNELS for node in signature.graph_def.node) else 1)
+
+    monkeypatch.setattr(kernels, "_output", wrong)
+    assert kernel_support.__wrapped__().missing == tuple(KERNELS)
+
+
+def test_a_kernel_that_is_not_registered_counts_as_missing(monkeypatch):
+    monkeypatch.setattr(kernels, "_is_registered", lambda op: op != "_FusedQuantizedConv2D")
+    assert kernel_support.__wrapped__().missing == ("_FusedQuantizedConv2D",)
+
+
+def test_saturating_sums_ask_for_seven_bits(monkeypatch):
+    monkeypatch.setattr(kernels, "_is_right", lambda op_type, reduce_range: reduce_range)
+    assert kernel_support.__wrapped__() == KernelSupport((), True)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "given", "expected"),
+    [
+        ("MatMul", config(), True),
+        ("MatMul", config(activation="int8", scheme="sym"), True),
+        ("MatMul", config(activation="int8", scheme="asym"), False),
+        ("Conv2D", config(activation="int8", scheme="sym"), True),
+        ("Conv2D", config(), False),
+        ("MatMul", config(weight="int4"), False),
+        ("MatMul", config(weight_scheme="asym"), False),
+        ("MatMul", config(approach="dynamic"), False),
+    ],
+)
+def test_kernels_take_only_some_types(op_type, given, expected):
+    assert has_kernel(op_type, given) is expected
+
+
+def test_without_vnni_weights_have_seven_bits(support):
+    support(reduce_range=True)
+    adaptor, snr, candidate = candidate_of(dense_chain(), chain_data(64), lambda options: options[0])
+    weights = [
+        each for each in next(iter(candidate.model.signatures.values())).weights.values() if each.dtype == "int8"
+    ]
+    assert max(int(np.abs(each).max()) for each in weights) == 63
+    assert snr > 30
+    assert any("7 bits" in note for note in adaptor.notes())
+
+
+@pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_without_kernels_operators_are_simulated_and_said_to_be(support, model, data, caplog):
+    support(missing=tuple(KERNELS))
+    adaptor, snr, candidate = candidate_of(model(), data(32), lambda options: options[0])
+    assert snr > 27
+    assert not types_in(candidate) & set(KERNELS)
+    assert all(
+        adaptor.is_simulated(name, OpConfig.from_dict(options[0]))
+        for (name, _), options in adaptor.query_fw_capability(Candidate(load_source(model())))["opwise"].items()
+    )
+    assert len(adaptor.notes()) == len(KERNELS)
+    assert all(note in caplog.text for note in adaptor.notes())
+
+
+@pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_each_simulated_bit_makes_the_model_more_exact(model, data):
+    signal_to_noise = []
+    for bits in (2, 4, 6, 8):
+        narrow = config(f"int{bits}", f"int{bits}", "sym", weight_scheme="asym").to_dict()
+        signal_to_noise.append(candidate_of(model(), data(32), lambda options, narrow=narrow: narrow)[1])
+    assert (np.diff(signal_to_noise) > 6).all()
+    assert signal_to_noise[-1] > 27
+
+
+def test_simulated_int4_meets_the_core_formulas():
+    """The product alone, against NumPy."""
+    data = chain_data(64)
+    narrow = config("int4", "uint4")
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain(activation="linear")))
+    adaptor.calibrate(source, data, (64,))
+    (name, op_type), _ = next(iter(adaptor.query_fw_capability(source)["opwise"].items()))
+    candidate = adaptor.quantize({"op": {(name, op_type): narrow.to_dict()}, "calib_iteration": 64}, source, None)
+    first, bias, second, second_bias, last, last_bias = dense_chain(activation="linear").get_weights()
+    limits = quantization_parameters(data.min(), data.max(), dtype="uint4", scheme="asym", framework="tensorflow")
+    weights = fake_quantize(first, weight_parameters(first, narrow.weight, axis=1, framework="tensorflow"), 1)
+    expected = ((fake_quantize(data, limits) @ weights + bias) @ second + second_bias) @ last + last_bias
+    # TensorFlow rounds halves up, the core to even: single inputs may fall on the other side.
+    assert signal_to_noise_db(expected, candidate.callable(data).numpy()) > 60
+
+
+def test_bfloat16_is_a_cheap_fallback():
+    _, snr, candidate = candidate_of(dense_chain(), chain_data(32), lambda options: options[-2])
+    assert snr > 40
+    weights = next(iter(candidate.model.signatures.values())).weights.values()
+    assert {each.dtype.name for each in weights} == {"bfloat16"}
