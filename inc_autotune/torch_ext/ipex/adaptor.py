@@ -1,0 +1,251 @@
+"""The adaptor for Intel Extension for PyTorch: our statistics and search, its operators and its deployable form."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from inc_autotune.core.adaptor import Half, UnitSpeed
+from inc_autotune.core.errors import ArgumentError, CapabilityError
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.smoothquant import InputGroup
+from inc_autotune.core.space import Unit
+from inc_autotune.torch_ext.adaptor import TorchAdaptor
+from inc_autotune.torch_ext.calibration import Collector
+from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.ipex.library import check_device, quantization
+from inc_autotune.torch_ext.ipex.models import (
+    converted_model,
+    observed_model,
+    prepared_model,
+    summary_of,
+    traced_model,
+)
+from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
+from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
+from inc_autotune.torch_ext.measurement import interleaved_seconds
+from inc_autotune.torch_ext.modules import OperatorCalibration, prepare_module
+
+logger = logging.getLogger(__name__)
+
+CAPABILITIES = {name: Path(__file__).parent / f"capability_{name}.yaml" for name in ("cpu", "xpu")}
+
+
+class IpexAdaptor(TorchAdaptor):
+    """Quantizes `torch.nn.Module`s for Intel Extension for PyTorch 2.8.
+
+    Modules get the ranges, smoothing scales and weight scales of our own calibration, functions such as matmul those
+    of the extension's observers, which run on the same batches. Candidates are converted models, which compute in fp32
+    with the values of the integers; the speed is that of traced and frozen ones.
+
+    Args:
+        capability: the user's framework YAML or dict; None: the one shipped.
+        example_inputs: inputs for measuring speed; None: the first calibration samples.
+        histogram: whether to collect histograms.
+        device: "cpu", or "xpu" for the options that Intel GPUs have.
+
+    Raises:
+        ArgumentError: there is no such device.
+        MissingDependencyError: the extension is not installed, or for another torch.
+        CapabilityError: the capability offers what the extension cannot do.
+    """
+
+    timed = "traced and frozen forward pass"
+
+    def __init__(
+        self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False, device: str = "cpu"
+    ) -> None:
+        check_device(device)
+        quantization()
+        self.default_capability = CAPABILITIES[device.split(":")[0]]
+        super().__init__(capability, example_inputs, histogram=histogram)
+        _check_capability(self.capability.table)
+        self._first = Batch((), {}, 1)
+        self._summary: Summary = {}
+        self._sources = nn.Module()
+        self._folds = True
+        self._tune_cfgs: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
+
+    # What the model is
+
+    def query_fw_capability(self, model: nn.Module) -> dict[str, Any]:
+        """Options of each operator; before the model has run, of every type that may turn up."""
+        if self._trace is None:
+            types = {name: type(module).__name__ for name, module in model.named_modules()}
+            found = {name: kind for name, kind in types.items() if kind in MODULES}
+            # So that a rule for a function is not taken for a mistake.
+            found |= {kind: kind for kind in FUNCTIONS}
+        else:
+            found = {each.name: each.type for each in operations(self._summary) if self._is_decided(each)}
+        opwise = {
+            (name, kind): [option.to_dict() for option in options]
+            for name, kind in found.items()
+            if (options := self.capability.options(kind))
+        }
+        return {"opwise": opwise, "optypewise": self.capability.optypewise()}
+
+    def _is_decided(self, operation: Operation) -> bool:
+        """Whether the tuner decides it; of additions only those that the extension's own recipe quantizes."""
+        if operation.type in FUNCTIONS:
+            return operation.is_quantized
+        return operation.type in MODULES and operation.name in self.trace.operators
+
+    def skipped(self, model: nn.Module) -> Mapping[str, str]:
+        if self._trace is None:
+            return {}
+        decided = {each.name for each in operations(self._summary) if self._is_decided(each)}
+        unknown = {name: each.type for name, each in self._trace.operators.items() if name not in decided}
+        return {
+            **self._trace.skipped,
+            **{name: f"backend='ipex' does not quantize this {kind}" for name, kind in unknown.items()},
+        }
+
+    def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:
+        return None
+
+    def is_simulated(self, name: str, config: OpConfig) -> bool:
+        return False
+
+    # One pass over the data
+
+    def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        samples = super().calibrate(model, dataloader, sampling_sizes, seed)
+        self._summary = summary_of(self._sources)
+        return samples
+
+    def make_collector(self, model: nn.Module, first: Batch, seed: int) -> Collector:
+        """A collector that lets the extension watch too."""
+        # Whole, since a single sample may lack the padding that makes a model apply its mask.
+        self._first = first.copy()
+        self._sources = observed_model(model, self._first)
+        # Folding batch norms needs torch.fx; where that fails, it need not be tried, and warned of, again.
+        self._folds = isinstance(self._sources, GraphModule)
+        return _WatchedCollector(self.trace, self._sources, seed=seed, histogram=self._histogram)
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        possible = smoothable(self._summary)
+        return super().input_groups([unit for unit in units if possible.issuperset(unit.operator_names)], sampling_size)
+
+    # Candidates
+
+    @torch.no_grad()
+    def quantize(
+        self,
+        tune_cfg: Mapping[str, Any],
+        model: nn.Module,
+        dataloader: Any,
+        q_func: Callable[[Any], Any] | None = None,
+    ) -> nn.Module:
+        if q_func is not None:
+            raise ArgumentError("q_func: quantization-aware training is offered by backend='default' only.")
+        if self._trace is None:
+            self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
+        candidate = converted_model(self.tuned_model(tune_cfg, model, None), inplace=True)
+        self._tune_cfgs[candidate] = tune_cfg
+        return candidate
+
+    def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
+        """The prepared model, with weights of its own and the configuration loaded."""
+        functions, rest = self._split(tune_cfg)
+        configs, calibrations = self._calibrated(rest)
+        numbers = {name: self._numbers(name, config, calibrations[name]) for name, config in configs.items()}
+        summary = configured(self._summary, numbers, functions)
+        return prepared_model(model, self._first, summary, fold=self._folds)
+
+    def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+        return super().to_recipe(self._split(tune_cfg)[1], model)
+
+    def _split(self, tune_cfg: Mapping[str, Any]) -> tuple[Collection[str], dict[str, Any]]:
+        """Names of the functions that are quantized, and the configuration of everything else."""
+        known = {each.name for each in operations(self._summary) if each.type in FUNCTIONS}
+        functions = {key: config for key, config in tune_cfg["op"].items() if key[0] in known}
+        quantized = {name for (name, _), config in functions.items() if OpConfig.from_dict(config).is_quantized}
+        return quantized, {**tune_cfg, "op": {k: v for k, v in tune_cfg["op"].items() if k not in functions}}
+
+    def _numbers(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> ModuleNumbers:
+        """Of one module, by the weights the extension has after it folded batch norms or did not."""
+        source = self._sources.get_submodule(name)
+        prepared: Any = prepare_module(source, config, calibration, reduce_range=self.reduce_range)
+        return ModuleNumbers(
+            scale=float(prepared.input_scale),
+            zero_point=int(prepared.input_zero_point),
+            weight_scale=tuple(prepared.weight_scale.reshape(-1).tolist()),
+            smoothing=None if prepared.smoothing is None else tuple(prepared.smoothing.tolist()),
+        )
+
+    # Comparing candidates
+
+    def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> None:
+        """The extension rounds both or none."""
+
+    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> None:
+        """Converted models have no gradients."""
+
+    def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
+        """By stock PyTorch: a part of a converted model does not run by itself, and the numbers are the same."""
+        modules = self._split(self._tune_cfgs[candidate])[1]
+        return super().run_block(block, super().quantize(modules, self._base, None))
+
+    # What candidates cost
+
+    def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
+        """Seconds of the models traced and frozen; None where one of them cannot be traced."""
+        batch = self._measured_batch()
+        try:
+            with warnings.catch_warnings():
+                # That other inputs may take another path does not matter here.
+                warnings.simplefilter("ignore")
+                traced = [traced_model(model, batch) for model in models]
+                for model in traced:
+                    run(model, batch)
+        except Exception as error:  # whatever the tracer, or a traced model, raises
+            logger.warning("speed is not measured, since the model cannot be traced: %s", error)
+            return None
+        return interleaved_seconds(traced, batch)
+
+    def unit_speeds(
+        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, UnitSpeed]:
+        """Unknown: the extension fuses operators only in a whole traced model."""
+        return {}
+
+    def model_size(self, model: nn.Module) -> None:
+        """Unknown: weights become int8 when a frozen model first runs."""
+
+    def footprint(self, models: Sequence[nn.Module]) -> None:
+        """Unknown: a traced model's memory is not seen from Python."""
+
+
+class _WatchedCollector(Collector):
+    """A collector that also runs the extension's observed model on every batch."""
+
+    def __init__(self, trace: Any, observed: nn.Module, *, seed: int, histogram: bool) -> None:
+        super().__init__(trace, seed=seed, histogram=histogram)
+        self._observed = observed
+
+    def begin_batch(self, batch: Batch) -> None:
+        super().begin_batch(batch)
+        run(self._observed, batch)
+
+
+def _check_capability(table: Mapping[str, Iterable[OpConfig]]) -> None:
+    for kind, options in table.items():
+        for option in options:
+            if not option.is_quantized and option.dtype != "fp32":
+                raise CapabilityError(f"capability: {kind} {option.dtype}: backend='ipex' knows int8 and fp32 only.")
+            dtypes = option.weight.dtype, option.activation.dtype
+            allowed = ("uint8" if kind in WITHOUT_WEIGHT else "int8", "uint8")
+            if option.is_quantized and (option.approach != "static" or dtypes != allowed):
+                raise CapabilityError(
+                    f"capability: {kind} {option.approach} {dtypes[0]} weight, {dtypes[1]} activation: backend='ipex' "
+                    f"has static {allowed[0]} weights with {allowed[1]} activations only. Use backend='default', which "
+                    "simulates what has no kernel."
+                )

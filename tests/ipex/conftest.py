@@ -1,0 +1,5 @@
+"""Settings of all tests that use the extension."""
+
+from tests.torch.conftest import one_thread
+
+__all__ = ["one_thread"]
