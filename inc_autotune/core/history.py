@@ -91,15 +91,24 @@ class History:
         )
 
     def begin(self, assignment: Assignment, label: str) -> Any:
-        """Reserve the next trial; None where another worker has just begun the same."""
+        """Reserve the next trial; None where another worker has begun, or even finished, the same meanwhile."""
         attributes = {"assignment": assignment.to_dict(), "label": label}
-        if self.worker is not None:
-            return claim(self.study, self.worker, assignment.digest, attributes)
-        with quiet_optuna():
-            reserved = self.study.ask()
-        for name, value in attributes.items():
-            reserved.set_user_attr(name, value)
-        return reserved
+        if self.worker is None:
+            with quiet_optuna():
+                reserved = self.study.ask()
+            for name, value in attributes.items():
+                reserved.set_user_attr(name, value)
+            return reserved
+        claimed = claim(self.study, self.worker, assignment.digest, attributes)
+        if claimed is not None and self._is_finished(assignment):
+            with quiet_optuna():
+                self.study.tell(claimed, state=TrialState.PRUNED)
+            return None
+        return claimed
+
+    def _is_finished(self, assignment: Assignment) -> bool:
+        ended = (trial for trial in self.trials() if trial.state != "running" and not trial.interrupted)
+        return any(trial.assignment.digest == assignment.digest for trial in ended)
 
     def finish(self, reserved: Any, trial: Trial) -> None:
         """Record a trial's end; what is stored survives whatever happens next."""

@@ -14,12 +14,15 @@ import pytest
 
 from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.history import History
+from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.options import offered_options
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.ranking import Ranking
 from inc_autotune.core.shared_work import SharedWork, claim
-from inc_autotune.core.space import build_space
+from inc_autotune.core.space import Assignment, build_space
 from inc_autotune.core.study import StudyKey, open_study, read_text, write_text
+from inc_autotune.core.trial import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.core.workers import Worker
 from inc_autotune.testing import NumpyAdaptor, random_model
@@ -28,6 +31,7 @@ PROGRAM = """
 import json, os, signal, sys, time, warnings
 import numpy as np
 from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.trial import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
@@ -302,3 +306,17 @@ def test_two_workers_split_a_ranking_and_agree_on_it(study):
     assert SlowAdaptor.candidates <= 12 + 3
     for worker in workers:
         worker.close()
+
+
+def test_a_trial_that_another_worker_has_just_finished_is_not_begun_again(tmp_path):
+    key = StudyKey("test", {"part": 1})
+    first, second = (History(storage_of(tmp_path), key, higher_is_better=True) for _ in range(2))
+    config = OpConfig(TensorConfig("int8"), TensorConfig("uint8"), "static")
+    assignment = Assignment((("unit", config),), 100)
+    reserved = first.begin(assignment, "everything")
+    assert second.begin(assignment, "everything") is None
+    first.finish(reserved, Trial(reserved.number, assignment, "everything", "complete", score=0.5))
+    assert second.begin(assignment, "everything") is None
+    assert [trial.score for trial in second.trials()] == [0.5]
+    first.close()
+    second.close()
