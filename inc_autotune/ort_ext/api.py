@@ -142,8 +142,8 @@ def autotune(
     )
     if arguments.objective == "footprint":
         raise ArgumentError(
-            "objective='footprint': onnxruntime does not tell how much memory a run takes: its arena grows in steps, and "
-            "it packs copies of weights. Allowed: 'performance', 'modelsize' (embeddings are quantized too)."
+            "objective='footprint': onnxruntime does not tell how much memory a run takes: its arena grows in steps, "
+            "and it packs copies of weights. Allowed: 'performance', 'modelsize' (embeddings are quantized too)."
         )
     settings = ModelSettings(find_backend(arguments.backend), read_recipes(arguments.recipes))
     given_providers = _providers(providers, settings.backend)

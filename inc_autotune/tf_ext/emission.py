@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +14,7 @@ from inc_autotune.tf_ext.builder import GraphBuilder
 from inc_autotune.tf_ext.graph import FloatArray, Graph
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
 from inc_autotune.tf_ext.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.reshaping import reshape, shape_like
 from inc_autotune.tf_ext.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
 
 MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
@@ -202,42 +202,11 @@ class Emission:
     def integer_matrix(self, quantized: QuantizedTensor, columns: int, name: str) -> QuantizedTensor:
         """The same integers as [rows, columns]."""
         shape = self.builder.constant(f"{name}/rows", np.array([-1, columns], np.int32))
-        return quantized.reshaped(self.reshape(quantized.values, shape, f"{name}/matrix", quantized.dtype))
+        return quantized.reshaped(reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.dtype))
 
-    def reshape(self, tensor: str, shape: str, name: str, dtype: Any = tf.float32) -> str:
-        return self.builder.compute("Reshape", [tensor, shape], name, T=dtype, Tshape=tf.int32)
-
-    def shape_like(self, tensor: str, features: int, name: str, dtype: Any = tf.float32) -> str:
-        """The shape of a tensor with another number of features: a constant where at most one size is not known.
-
-        Args:
-            tensor: of the new graph or the old one, under the same name.
-            features: size of the last dimension.
-            name: prefix of new names.
-            dtype: of the tensor.
-        """
-        known = self.graph.shape(tensor) if tensor in self.graph.by_name else None
-        if known is not None and known[:-1].count(None) <= 1:
-            sizes = [-1 if size is None else size for size in known[:-1]]
-            return self.builder.constant(f"{name}/shape", np.array([*sizes, features], np.int32))
-        compute, constant = self.builder.compute, self.builder.constant
-        whole = compute("Shape", [tensor], f"{name}/input_shape", T=dtype, out_type=tf.int32)
-        bounds = [constant(f"{name}/{part}", np.array([value], np.int32)) for part, value in _LEADING.items()]
-        leading = compute(
-            "StridedSlice",
-            [whole, *bounds],
-            f"{name}/leading",
-            T=tf.int32,
-            Index=tf.int32,
-            begin_mask=1,
-            end_mask=0,
-            ellipsis_mask=0,
-            new_axis_mask=0,
-            shrink_axis_mask=0,
-        )
-        last = constant(f"{name}/features", np.array([features], np.int32))
-        axis = constant(f"{name}/axis", np.array(0, np.int32))
-        return compute("ConcatV2", [leading, last, axis], f"{name}/shape", N=2, T=tf.int32, Tidx=tf.int32)
+    def shape_like(self, tensor: str, features: int, name: str) -> str:
+        """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
+        return shape_like(self.graph, self.builder, tensor, [features], name)
 
     def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range, name: str) -> str:
         """The tensor rounded to the values that integers of a type could have.
@@ -292,7 +261,3 @@ class Emission:
             ensure_minimum_range=1e-6,
         )
         return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid.dtype, grid.mode, grid.scale)
-
-
-_LEADING = {"begin": 0, "end": -1, "stride": 1}
-"""All dimensions but the last."""

@@ -11,6 +11,7 @@ from inc_autotune.core.quantization import Array
 from inc_autotune.tf_ext.emission import Emission, Range
 from inc_autotune.tf_ext.graph import FloatArray
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
+from inc_autotune.tf_ext.reshaping import reshape
 from inc_autotune.tf_ext.weights import LARGEST_INT8, QuantizedWeight, quantize_weight
 
 
@@ -89,9 +90,8 @@ def emit_qdq(
         axis=axis if largest.ndim else -1,
     )
     if operator.type == DEPTHWISE:
-        floats = emission.reshape(
-            floats, builder.constant(f"{name}/shape", np.array(shape, np.int32)), f"{name}/shaped"
-        )
+        whole = builder.constant(f"{name}/shape", np.array(shape, np.int32))
+        floats = reshape(builder, floats, whole, f"{name}/shaped")
     _product(emission, operator, rounded, floats)
 
 
@@ -159,7 +159,7 @@ def _product(emission: Emission, operator: Operator, source: str, weight: str) -
     if source != left and operator.is_linear and operator.input != left:
         # The operator reads a reshaped form of its input.
         shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
-        source = emission.reshape(source, shape, f"{operator.name}/reshaped")
+        source = reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
     node.input[:] = [source, weight]
     emission.builder.keep(node)
 

@@ -16,6 +16,7 @@ from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.training import saver
 
 from inc_autotune.core.errors import ModelError
+from inc_autotune.tf_ext.einsum import with_matrix_products
 from inc_autotune.tf_ext.function_library import body_nodes, name_by_content
 from inc_autotune.tf_ext.graph_model import Array, SignatureGraph, TensorDescription, is_weight_size
 from inc_autotune.tf_ext.model_check import check_function, check_graph, check_inputs, check_placeholders
@@ -87,7 +88,7 @@ def signature_graph(
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    return SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies)
+    return with_matrix_products(SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies))
 
 
 def _input_names(function: Any) -> list[str]:
