@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper
@@ -127,4 +126,4 @@ def _geometry(graph: Graph, operator: Operator) -> Hashable:
 def _text(graph: Graph, operators: Sequence[Operator]) -> str:
     first = operators[0]
     more = f" and {len(operators) - 1} more" if len(operators) > 1 else ""
-    return f"{first.type} {'x'.join(map(str, np.shape(graph.constant(first.weight))))}{more}"
+    return f"{first.type} {'x'.join(map(str, graph.shape(first.weight) or ()))}{more}"
