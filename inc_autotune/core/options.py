@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.capability import narrow_options
+from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.narrowing import describe_options
 from inc_autotune.core.op_config import FLOAT_DTYPES, OpConfig
 from inc_autotune.core.space import OperatorKey
 
@@ -23,8 +25,12 @@ def offered_options(adaptor: Adaptor, model: Any) -> Options:
 
 
 def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: bool = True) -> Options:
-    """What the user's rules leave of the capability."""
-    return narrow_options(
+    """What the user's rules leave of the capability.
+
+    Raises:
+        CapabilityError: a rule asks for what the capability does not offer, or `approach` does.
+    """
+    allowed = narrow_options(
         offered,
         arguments.op_type_dict,
         arguments.op_name_dict,
@@ -33,6 +39,9 @@ def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: boo
         include_weight_only=arguments.objective != "performance",
         warn=warn,
     )
+    if arguments.approach != "auto" and not _quantized(allowed):
+        _check_approach(_quantized(offered), arguments.approach)
+    return allowed
 
 
 def reasons_for_fp32(adaptor: Adaptor, model: Any, options: Options, arguments: AutotuneArguments) -> dict[str, str]:
@@ -51,3 +60,16 @@ def is_asked_for(name: str, arguments: AutotuneArguments) -> bool:
         re.fullmatch(pattern, name) and set(rule.weight.dtype) - set(FLOAT_DTYPES)
         for pattern, rule in arguments.op_name_dict.items()
     )
+
+
+def _quantized(options: Options) -> list[OpConfig]:
+    return [config for configs in options.values() for config in configs if config.is_quantized]
+
+
+def _check_approach(offered: Sequence[OpConfig], approach: str) -> None:
+    if offered and all(config.approach != approach for config in offered):
+        raise CapabilityError(
+            f"approach={approach!r}: nothing to quantize, since no operator of the model has this approach.\n"
+            f"The capability offers: {describe_options(dict.fromkeys(offered))}.\n"
+            "Choose another approach, or add the option with capability=."
+        )

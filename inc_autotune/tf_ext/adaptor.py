@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from inc_autotune.core.adaptor import Adaptor, UnitSpeed
+from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.capability import Capability, load_capability
 from inc_autotune.core.errors import ArgumentError
@@ -26,16 +25,13 @@ from inc_autotune.core.space import Unit
 from inc_autotune.core.split_statistics import Statistics
 from inc_autotune.core.timing import interleaved_seconds
 from inc_autotune.tf_ext.analysis import Analysis
-from inc_autotune.tf_ext.build import build_model, build_signature
+from inc_autotune.tf_ext.build import build_model
 from inc_autotune.tf_ext.calibration import Calibration, calibrate
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.data import feeds
-from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.graph_model import SignatureGraph
 from inc_autotune.tf_ext.kernels import KernelSupport, is_simulated, kernel_support
-from inc_autotune.tf_ext.measurement import measure_units, weight_bytes
+from inc_autotune.tf_ext.measurement import clock, measure_units, weight_bytes
 from inc_autotune.tf_ext.operator_calibration import group_weights, make_plan
-from inc_autotune.tf_ext.operators import find_operators
 from inc_autotune.tf_ext.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
 from inc_autotune.tf_ext.recipe_entries import calibration_entries
 from inc_autotune.tf_ext.signature_data import data_by_signature
@@ -203,7 +199,10 @@ class TensorFlowAdaptor(Adaptor):
         analysis = self.analysis(model)
         if not self._calibrations:
             self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
-        return Candidate(build_model(analysis, self.plan(tune_cfg), self._weights))
+        return model.changed(build_model(analysis, self.plan(tune_cfg), self._weights))
+
+    def half_quantized(self, tune_cfg: Mapping[str, Any], model: Candidate, half: Half) -> Candidate:
+        return model.changed(build_model(self.analysis(model), self.plan(tune_cfg).only_half(half), self._weights))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
         plan = self.plan(tune_cfg)
@@ -254,20 +253,18 @@ class TensorFlowAdaptor(Adaptor):
         name = next(iter(self._calibrations))
         inputs = {key: tf.constant(value) for key, value in self._measured_feed().inputs.items()}
         calls = [partial(model.callable.signatures[name], **inputs) for model in models]
-        return interleaved_seconds(calls, time.perf_counter)
+        return interleaved_seconds(calls, clock())
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
         if self.choices.form != KERNELS:
             return {}
-        return measure_units(units, self._known, self._measured_feed(), self._integer_part, expired)
-
-    def _integer_part(self, part: Graph, unit: Unit) -> SignatureGraph:
-        """The integer form of a unit that was cut out of the model."""
-        configs = {(name, op_type): unit.options[0].to_dict() for name, op_type in unit.operators}
+        analysis = self._known
+        graph = next(iter(analysis.graphs.values()))
+        configs = {operator: unit.options[0].to_dict() for unit in units for operator in unit.operators}
         plan = self.plan({"op": configs, "calib_iteration": max(each.samples for each in self._calibrations.values())})
-        return build_signature(part, find_operators(part).found, plan, self._weights)
+        return measure_units(units, graph, analysis.operators_of(graph), plan, self._measured_feed(), expired)
 
     def _measured_feed(self) -> Feed:
         """The user's example inputs, else the first samples held out."""

@@ -72,6 +72,10 @@ class Analysis:
                 self.graph_of[name] = graph
         self._neighbours |= {name: others for name, others in neighbours.items() if name in self.operators}
 
+    def operators_of(self, graph: Graph) -> dict[str, Operator]:
+        """The operators of one of the graphs, by name."""
+        return {name: each for name, each in self.operators.items() if self.graph_of[name] is graph}
+
     def inputs(self, name: str) -> int:
         """How many values each feature of a linear operator is a sum of."""
         return int(kernel_weight(self.graph_of[name], self.operators[name]).shape[0])

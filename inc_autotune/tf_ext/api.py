@@ -145,6 +145,11 @@ def autotune(
         seed=seed,
         progress=progress,
     )
+    if arguments.objective == "footprint":
+        raise ArgumentError(
+            "objective='footprint': memory at run time is not measured for TensorFlow. Allowed: 'performance', "
+            "'modelsize'."
+        )
     switches = _switches(arguments)
     if calib_dataset is None:
         raise ArgumentError("calib_dataset is None. Give calibration data: ranges of activations come from it.")

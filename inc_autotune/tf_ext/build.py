@@ -32,7 +32,7 @@ def build_model(analysis: Analysis, plan: QuantizationPlan, weights: WeightCache
     """
     signatures = dict(analysis.model.signatures)
     for name, graph in analysis.graphs.items():
-        own = {key: each for key, each in analysis.operators.items() if analysis.graph_of[key] is graph}
+        own = analysis.operators_of(graph)
         if any(each in plan.configs or each in plan.calibrations for each in own):
             signatures[name] = build_signature(graph, own, plan, weights)
     return GraphModel(signatures)
@@ -67,8 +67,12 @@ class _Build:
         for operator in self.operators.values():
             name = operator.name
             if self.plan.is_integer(name):
-                last[operator.output] = operator
-                inside |= set(operator.nodes) - {operator.output}
+                residual = self.chains.residuals.get(name)
+                nodes, output = operator.nodes, operator.output
+                if residual is not None:
+                    nodes, output = (*nodes, *residual.nodes), residual.output
+                last[output] = operator
+                inside |= set(nodes) - {output}
             elif name in self.plan.configs or self.plan.calibration(name).smoothing is not None:
                 last[operator.node.name] = operator
         for node in self.graph.nodes:
@@ -85,10 +89,10 @@ class _Build:
         if config is None:
             assert calibration.smoothing is not None
             emit_smoothed(self.emission, operator, source, calibration.smoothing)
-        elif not config.is_quantized:
-            emit_bfloat16(self.emission, operator)
         elif name in self.plan.simulated:
             emit_simulated(self.emission, operator, source, config, calibration.range, calibration.smoothing)
+        elif not config.is_quantized:
+            emit_bfloat16(self.emission, operator)
         elif self.plan.choices.form == QDQ:
             assert calibration.range is not None
             emit_qdq(self.emission, operator, source, config, calibration.range, calibration.smoothing)
@@ -98,8 +102,10 @@ class _Build:
             emit_matmul(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
         else:
             assert calibration.range is not None
-            wanted = self.chains.wanted_range(operator.output) or calibration.output_range
-            emit_convolution(self.emission, operator, config, calibration.range, wanted)
+            residual = self.chains.residuals.get(name)
+            output = operator.output if residual is None else residual.output
+            wanted = self.chains.wanted_range(output) or calibration.output_range
+            emit_convolution(self.emission, operator, config, calibration.range, wanted, residual)
 
     def _smoothed_input(self, operator: Operator) -> str:
         """The operator's input, multiplied by the reciprocal scale where nothing before it is."""

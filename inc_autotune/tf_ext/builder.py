@@ -13,7 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.graph import Graph, node_name, reachable
-from inc_autotune.tf_ext.graph_model import Array, SignatureGraph, is_weight_size, placeholder
+from inc_autotune.tf_ext.graph_model import Array, SignatureGraph, TensorDescription, is_weight_size, placeholder
 
 
 class GraphBuilder:
@@ -68,9 +68,23 @@ class GraphBuilder:
         """Add a float32 number."""
         return self.constant(name, np.array(value, np.float32))
 
-    def build(self) -> SignatureGraph:
-        """The new signature."""
+    def build(
+        self,
+        inputs: tuple[TensorDescription, ...] | None = None,
+        outputs: tuple[TensorDescription, ...] | None = None,
+    ) -> SignatureGraph:
+        """The new signature.
+
+        Args:
+            inputs: what it takes; None: what the old one takes.
+            outputs: what it returns; None: what the old one returns.
+        """
         old = self.base.signature
+        old = replace(
+            old,
+            inputs=old.inputs if inputs is None else inputs,
+            outputs=old.outputs if outputs is None else outputs,
+        )
         ends = [node_name(each.tensor) for each in (*old.inputs, *old.outputs)]
         needed = reachable(self._made, ends)
         graph_def = GraphDef(versions=self._made.versions, library=self._made.library)
@@ -80,7 +94,7 @@ class GraphBuilder:
 
 
 def _attribute(value: Any) -> AttrValue:
-    """A Python value as an attribute: bool, int, float, text, dtype, or a list of ints, texts or dtypes."""
+    """A Python value as an attribute: bool, int, float, text, dtype, shape, or a list of ints, texts or dtypes."""
     if isinstance(value, bool):
         return AttrValue(b=value)
     if isinstance(value, int):
@@ -91,6 +105,8 @@ def _attribute(value: Any) -> AttrValue:
         return AttrValue(s=value.encode())
     if isinstance(value, tf.DType):
         return AttrValue(type=value.as_datatype_enum)
+    if isinstance(value, tf.TensorShape):
+        return AttrValue(shape=value.as_proto())
     result = AttrValue(list=AttrValue.ListValue())
     for each in value:
         if isinstance(each, tf.DType):

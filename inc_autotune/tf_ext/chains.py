@@ -9,6 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.tf_ext.graph import Graph, data_inputs
 from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator
 from inc_autotune.tf_ext.plan import GraphChoices, QuantizationPlan
+from inc_autotune.tf_ext.residual import Residual, find_residuals
 
 DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except between other integer convolutions"
 
@@ -19,19 +20,24 @@ class IntegerChains:
     """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
 
     A max pooling or padding keeps the range of its input. All inputs of a concatenation get the range of its output.
+    The sum that ends a residual block is computed with its convolution where the addend consists of unsigned integers:
+    kernels are far less exact with signed ones.
 
     Args:
         graph: the fp32 signature.
         operators: of that graph, by name.
         plan: which of them are integer.
+
+    Attributes:
+        residuals: sums that are computed with a convolution, by its name.
     """
 
     def __init__(self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan) -> None:
         self.graph, self.plan = graph, plan
         integer = [each for each in operators.values() if not each.is_linear and plan.is_integer(each.name)]
         self._by_node = {each.node.name: each for each in integer}
-        self._made = {each.output for each in integer}
-        self._wanted: dict[str, Range | None] = {}
+        self._convolved = {each.output for each in integer}
+        self.residuals = self._find_residuals(operators)
 
     def wanted_range(self, tensor: str) -> Range | None:
         """The range that readers want the integers of a tensor to have; None where no integer operator reads it."""
@@ -42,6 +48,34 @@ class IntegerChains:
     def contains(self, node: NodeDef) -> bool:
         """Whether a max pooling, padding or concatenation works on integers."""
         return self._reads_integers(node) and self.wanted_range(node.name) is not None
+
+    def makes_integers(self, tensor: str) -> bool:
+        """Whether integers of a tensor come out of integer operators, without having been real numbers."""
+        made = tensor in self._made or self._reads_integers(self.graph.producer(tensor))
+        return made and self.wanted_range(tensor) is not None
+
+    def _find_residuals(self, operators: Mapping[str, Operator]) -> dict[str, Residual]:
+        """All that may be, without those whose addend or result turns out not to be unsigned integers."""
+        integer = {each.name for each in self._by_node.values() if each.type == CONVOLUTION}
+        left: dict[str, Residual] = {}
+        for each in find_residuals(self.graph, operators):
+            if each.operator in integer:
+                left.setdefault(each.output, each)
+        while True:
+            self._made = self._convolved | left.keys()
+            self._wanted: dict[str, Range | None] = {}
+            fit = {
+                output: each
+                for output, each in left.items()
+                if self._is_unsigned(each.addend) and self._is_unsigned(output)
+            }
+            if len(fit) == len(left):
+                return {each.operator: each for each in fit.values()}
+            left = fit
+
+    def _is_unsigned(self, tensor: str) -> bool:
+        wanted = self.wanted_range(tensor)
+        return wanted is not None and wanted[0] >= 0 and self.makes_integers(tensor)
 
     def _find_wanted(self, tensor: str) -> Range | None:
         for node in self.graph.consumers.get(tensor, ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -71,12 +72,12 @@ def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationPa
     """Scale and integers for values within `limits`.
 
     The limits are moved so that zero lies on the grid: then TensorFlow's two implementations of `QuantizeV2` agree, and
-    zeros, such as those of padding, stay zeros. A symmetric signed type becomes the unsigned one for a tensor without
-    negative values, which halves the step.
+    zeros, such as those of padding, stay zeros. A symmetric type becomes the unsigned one for a tensor without negative
+    values, which halves the step, and the signed one for others, since an unsigned one without zero point has none.
     """
     dtype = config.dtype
-    if config.scheme == "sym" and limits[0] >= 0 and not dtype.startswith("u"):
-        dtype = f"u{dtype}"
+    if config.scheme == "sym":
+        dtype = f"{'u' if limits[0] >= 0 else ''}{dtype.removeprefix('u')}"
     return quantization_parameters(
         np.float32(limits[0]),
         np.float32(limits[1]),
@@ -208,28 +209,51 @@ class Emission:
         """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
         return shape_like(self.graph, self.builder, tensor, [features], name)
 
-    def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range, name: str) -> str:
+    def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range | None, name: str) -> str:
         """The tensor rounded to the values that integers of a type could have.
+
+        Args:
+            tensor: float.
+            config: dtype and scheme.
+            limits: smallest and largest value it takes; None: found whenever the model runs.
+            name: prefix of new names.
 
         Raises:
             QuantizationError: the type has one bit, which TensorFlow cannot simulate.
         """
-        parameters = activation_parameters(config, limits)
-        bounds = [
-            float((limit - parameters.zero_point) * parameters.scale)
-            for limit in (parameters.quant_min, parameters.quant_max)
-        ]
+        parameters = activation_parameters(config, limits or (-1.0, 1.0))
         levels = parameters.quant_max - parameters.quant_min + 1
         bits = (levels - 1).bit_length()
         if bits < 2:
             raise QuantizationError(f"{name}: TensorFlow simulates 2 to 8 bits, not {config.dtype}.")
+        if limits is None:
+            bounds = self._limits(tensor, config, name)
+        else:
+            ends = (parameters.quant_min, parameters.quant_max)
+            values = ((end - int(parameters.zero_point)) * float(parameters.scale) for end in ends)
+            bounds = [self.builder.scalar(f"{name}/limit", value) for value in values]
         return self.builder.compute(
             "FakeQuantWithMinMaxVars",
-            [tensor, *(self.builder.scalar(f"{name}/limit", each) for each in bounds)],
+            [tensor, *bounds],
             f"{name}/rounded",
             num_bits=bits,
             narrow_range=levels < 1 << bits,
         )
+
+    def _limits(self, tensor: str, config: TensorConfig, name: str) -> list[str]:
+        """Smallest and largest value of a tensor with zero between them; of equal size for a symmetric type."""
+
+        def compute(op: str, *inputs: str, **attributes: Any) -> str:
+            return self.builder.compute(op, inputs, f"{name}/{op}", T=tf.float32, **attributes)
+
+        flat = reshape(self.builder, tensor, self.builder.constant(f"{name}/flat", np.array([-1], np.int32)), name)
+        axis = self.builder.constant(f"{name}/axis", np.array(0, np.int32))
+        if config.scheme == "sym":
+            largest = compute("Max", compute("Abs", flat), axis, Tidx=tf.int32, keep_dims=False)
+            return [compute("Neg", largest), largest]
+        zero = self.builder.scalar(f"{name}/zero", 0.0)
+        ends = [compute(op, flat, axis, Tidx=tf.int32, keep_dims=False) for op in ("Min", "Max")]
+        return [compute("Minimum", ends[0], zero), compute("Maximum", ends[1], zero)]
 
     def _dequantize(self, quantized: QuantizedTensor, name: str) -> str:
         return self.builder.make(

@@ -11,13 +11,19 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.emission import Emission, QuantizedTensor, Range, grid_of
 from inc_autotune.tf_ext.emit_matmul import emit_product
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
+from inc_autotune.tf_ext.residual import Residual
 from inc_autotune.tf_ext.weights import QuantizedWeight
 
 LARGEST_RELU6 = 6.0
 
 
 def emit_convolution(
-    emission: Emission, operator: Operator, config: OpConfig, limits: Range, wanted: Range | None
+    emission: Emission,
+    operator: Operator,
+    config: OpConfig,
+    limits: Range,
+    wanted: Range | None,
+    residual: Residual | None = None,
 ) -> None:
     """Write a convolution with an integer kernel.
 
@@ -28,11 +34,12 @@ def emit_convolution(
         limits: smallest and largest value of its input.
         wanted: range of the integers that its readers take; None: they take float32, which a depthwise convolution
             cannot return.
+        residual: a sum that is computed too, of unsigned integers; only with `wanted`.
     """
     source = emission.quantized(operator.input, config.activation, limits)
     weight = emission.weight(operator, config)
     if wanted is not None:
-        _emit_integers(emission, operator, config, source, weight, wanted)
+        _emit_integers(emission, operator, config, source, weight, wanted, residual)
     elif _is_pointwise(operator, weight):
         _emit_as_matmul(emission, operator, source, weight)
     else:
@@ -61,9 +68,9 @@ def _emit_integers(
     source: QuantizedTensor,
     weight: QuantizedWeight,
     wanted: Range,
+    residual: Residual | None,
 ) -> None:
-    function = operator.epilogue.function
-    if function is not None and function.kind == "Relu6":
+    if _function(operator, residual) == "Relu6":
         # The kernel knows no Relu6, but integers end where their range does.
         wanted = (wanted[0], min(wanted[1], LARGEST_RELU6))
     grid = grid_of(config.activation, wanted)
@@ -72,19 +79,20 @@ def _emit_integers(
         emission.builder.scalar(f"{name}/minimum", grid.minimum),
         emission.builder.scalar(f"{name}/maximum", grid.maximum),
     ]
-    made = _convolution(emission, operator, source, weight, grid.dtype, bounds)
+    made = _convolution(emission, operator, source, weight, grid.dtype, bounds, residual)
     emission.make_integers(
-        operator.output, QuantizedTensor(made, f"{made}:1", f"{made}:2", grid.dtype, grid.mode, grid.scale)
+        operator.output if residual is None else residual.output,
+        QuantizedTensor(made, f"{made}:1", f"{made}:2", grid.dtype, grid.mode, grid.scale),
     )
 
 
 def _emit_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
     """32-bit sums, which have one scale for all features: that of the feature with the largest."""
-    name, builder, function = operator.name, emission.builder, operator.epilogue.function
+    name, builder = operator.name, emission.builder
     sums = _convolution(emission, operator, source, weight, tf.qint32, [])
     values = builder.compute("Cast", [sums], f"{name}/sums", SrcT=tf.qint32, DstT=tf.float32, Truncate=False)
     step = builder.scalar(f"{name}/step", source.scale * float(np.max(weight.scale)))
-    clipped = function is not None and function.kind == "Relu6"
+    clipped = _function(operator, None) == "Relu6"
     product = builder.new(f"{name}/product") if clipped else operator.output
     builder.make("Mul", [values, step], product, T=tf.float32)
     if clipped:
@@ -98,15 +106,22 @@ def _convolution(
     weight: QuantizedWeight,
     dtype: tf.DType,
     bounds: list[str],
+    residual: Residual | None = None,
 ) -> str:
     """Add the operator itself, which returns `dtype`; with `bounds`, rounded to that range."""
     name, given = operator.name, operator.node.attr
     values, minimum, maximum = emission.weight_parts(name, weight, None)
     inputs = [source.values, values, emission.bias(name, operator, None)]
-    ranges = [source.minimum, source.maximum, minimum, maximum, *bounds]
+    ranges = [source.minimum, source.maximum, minimum, maximum]
+    added = None if residual is None else emission.integers(residual.addend)
+    if added is not None:
+        inputs.append(_owned(emission, added.values, f"{name}/addend"))
+        ranges += [added.minimum, added.maximum]
+    ranges += bounds
     fused = [
         "BiasAdd",
-        *(["Relu"] if operator.epilogue.function is not None else []),
+        *(["Sum"] if added is not None else []),
+        *(["Relu"] if _function(operator, residual) is not None else []),
         *(["Requantize"] if bounds else []),
     ]
     return emission.builder.compute(
@@ -127,8 +142,27 @@ def _convolution(
         # The filter is a variable, but never written: the kernel packs it once.
         is_filter_const=True,
         is_bias_const=True,
-        Tdevice_inputs=[source.dtype, tf.qint8, tf.float32],
+        Tdevice_inputs=[source.dtype, tf.qint8, tf.float32, *([] if added is None else [added.dtype])],
         Thost_inputs=[tf.float32] * len(ranges),
         Tdevice_outputs=[dtype],
         Thost_outputs=[tf.float32, tf.float32],
     )
+
+
+def _function(operator: Operator, residual: Residual | None) -> str | None:
+    """What is computed last: "Relu", "Relu6" or nothing."""
+    if residual is not None:
+        return residual.function
+    return None if operator.epilogue.function is None else operator.epilogue.function.kind
+
+
+def _owned(emission: Emission, values: str, name: str) -> str:
+    """The same unsigned integers in memory that nobody else reads.
+
+    The kernel writes its sums over the addend, and kills the process where somebody else still holds that. A Snapshot
+    copies the integers where that is so, and else hands on what it was given.
+    """
+    compute = emission.builder.compute
+    raw = compute("Bitcast", [values], f"{name}/bytes", T=tf.quint8, type=tf.uint8)
+    own = compute("Snapshot", [raw], f"{name}/snapshot", T=tf.uint8)
+    return compute("Bitcast", [own], name, T=tf.uint8, type=tf.quint8)

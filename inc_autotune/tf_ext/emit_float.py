@@ -29,18 +29,19 @@ def emit_simulated(
         emission: the graph under construction.
         operator: of any type.
         source: the float tensor it reads.
-        config: any integer types.
-        limits: smallest and largest value of `source`; None: it is not rounded.
+        config: any types; what is float is not rounded.
+        limits: smallest and largest value of `source`; None: found whenever the model runs.
         factor: smoothing scale that the weight's inputs are multiplied by.
     """
     name = operator.name
-    rounded = source
-    if limits is not None:
-        rounded = emission.fake_quantized(source, config.activation, limits, name)
+    activation = config.activation
+    rounded = source if activation.is_float else emission.fake_quantized(source, activation, limits, name)
     weight = _raw_weight(emission, operator, factor)
-    depthwise = operator.type == DEPTHWISE
+    if config.weight.is_float:
+        _product(emission, operator, rounded, emission.builder.constant(f"{name}/weight", weight))
+        return
     shape = weight.shape
-    if depthwise:
+    if operator.type == DEPTHWISE:
         weight = weight.reshape(*shape[:2], operator.features)
     axis = 0 if operator.transposed else weight.ndim - 1
     made = quantize_weight(weight, config.weight, axis=axis, reduce_range=False)

@@ -63,7 +63,9 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
         described(key, tensor)
         for key, tensor in zip(_output_names(function.structured_outputs), constant.outputs, strict=True)
     ]
-    return signature_graph(name, constant.graph.as_graph_def(), inputs, outputs, ordered=ordered)
+    graph_def = constant.graph.as_graph_def()
+    del constant, unfrozen  # they hold copies of all weights
+    return signature_graph(name, graph_def, inputs, outputs, ordered=ordered)
 
 
 def signature_graph(

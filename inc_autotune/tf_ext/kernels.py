@@ -14,9 +14,11 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import kernels as registry
 
+from inc_autotune.core.feed import Feed
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.tf_ext.build import build_signature
+from inc_autotune.tf_ext.calibration import run_inside
 from inc_autotune.tf_ext.graph import FloatArray, Graph
 from inc_autotune.tf_ext.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
@@ -43,6 +45,21 @@ _SHAPES = {
     DEPTHWISE: ((2, 6, 6, 16), (3, 3, 16, 1)),
 }
 """Of the input and the weight."""
+
+_NODES = {
+    CONVOLUTION: (
+        (CONVOLUTION, "first", "x", "weight"),
+        ("Relu", "kept", "first"),
+        (CONVOLUTION, "second", "kept", "weight"),
+        ("Relu", "read", "second"),
+        (CONVOLUTION, "third", "read", "weight"),
+        ("AddV2", "sum", "third", "kept"),
+        ("Relu", "block", "sum"),
+        (CONVOLUTION, "y", "block", "weight"),
+    )
+}
+"""Type, name and inputs: convolutions in every form that is written, between integers, with a sum, and to float32. Of
+other types one operator is enough."""
 
 _WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
 _ASYMMETRIC = OpConfig(_WEIGHT, TensorConfig("uint8", "asym", "per_tensor", "minmax"), "static")
@@ -104,7 +121,7 @@ def _is_registered(op: str) -> bool:
 
 
 def _is_right(op_type: str, *, reduce_range: bool) -> bool:
-    """Whether one operator returns what float32 returns, but for rounding, with signed and with unsigned inputs.
+    """Whether operators return what float32 returns, but for rounding, with signed and with unsigned inputs.
 
     Inputs and weights are all large, so that sums of two products exceed 16 bits where weights have 8.
     """
@@ -123,18 +140,23 @@ def _is_right(op_type: str, *, reduce_range: bool) -> bool:
 
 
 def _signal_to_noise(op_type: str, x: FloatArray, weight: FloatArray, *, reduce_range: bool) -> float:
-    """How close, in decibels, the integer form of one operator is to float32."""
-    signature = _one_operator(op_type, x, weight)
+    """How close, in decibels, the integer form of a small model of one type is to float32."""
+    signature = _small_model(op_type, x, weight)
     graph = Graph(signature)
     operators = find_operators(graph).found
-    expected = _output(signature, x)
-    limits, output_limits = ((float(each.min()), float(each.max())) for each in (x, expected))
+    read = sorted({tensor for each in operators.values() for tensor in (each.input, each.output)})
+    values = run_inside(signature, read, Feed({"x": x}, len(x), frozenset()))
+    limits = {tensor: (float(value.min()), float(value.max())) for tensor, value in values.items()}
     plan = QuantizationPlan(
         dict.fromkeys(operators, _ASYMMETRIC if op_type in LINEAR_TYPES else _SYMMETRIC),
-        dict.fromkeys(operators, OperatorCalibration(limits, None, output_limits)),
+        {
+            name: OperatorCalibration(limits[each.input], None, limits[each.output] if op_type == DEPTHWISE else None)
+            for name, each in operators.items()
+        },
         choices=GraphChoices(reduce_range=reduce_range),
     )
-    return signal_to_noise_db(expected, _output(build_signature(graph, operators, plan, WeightCache()), x))
+    quantized = build_signature(graph, operators, plan, WeightCache())
+    return signal_to_noise_db(_output(signature, x), _output(quantized, x))
 
 
 def _output(signature: SignatureGraph, x: FloatArray) -> Array:
@@ -142,16 +164,17 @@ def _output(signature: SignatureGraph, x: FloatArray) -> Array:
     return result
 
 
-def _one_operator(op_type: str, x: FloatArray, weight: FloatArray) -> SignatureGraph:
-    """A signature of one operator with float32 weights."""
+def _small_model(op_type: str, x: FloatArray, weight: FloatArray) -> SignatureGraph:
+    """A signature of operators of one type, which share a float32 weight."""
     graph_def = GraphDef()
     placeholder(graph_def, "x", tf.float32, x.shape)
     placeholder(graph_def, "weight", tf.float32, weight.shape)
-    node = graph_def.node.add(op=op_type, name="product", input=["x", "weight"])
-    node.attr["T"].type = tf.float32.as_datatype_enum
-    if op_type not in LINEAR_TYPES:
-        node.attr["strides"].list.i.extend([1, 1, 1, 1])
-        node.attr["padding"].s = b"SAME"
+    for op, name, *inputs in _NODES.get(op_type, ((op_type, "y", "x", "weight"),)):
+        node = graph_def.node.add(op=op, name=name, input=inputs)
+        node.attr["T"].type = tf.float32.as_datatype_enum
+        if op in (CONVOLUTION, DEPTHWISE):
+            node.attr["strides"].list.i.extend([1, 1, 1, 1])
+            node.attr["padding"].s = b"SAME"
     description = TensorDescription("x", tf.float32, x.shape, "x:0")
-    output = replace(description, name="y", shape=None, tensor="product:0")
+    output = replace(description, name="y", shape=None, tensor="y:0")
     return SignatureGraph("one", graph_def, {"weight": weight}, (description,), (output,), True, {})

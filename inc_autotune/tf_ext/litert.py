@@ -63,7 +63,7 @@ def to_litert(tuned: TunedModel, calib_dataset: Any, path: str | Path | None = N
     every = Analysis(tuned.source, list(tuned.source.signatures))
     graph = every.graphs[name]
     plan = plan_of_recipe(every, tuned.recipe)
-    operators = {key: each for key, each in every.operators.items() if every.graph_of[key] is graph}
+    operators = every.operators_of(graph)
     integer = {key: plan.configs[key].is_quantized for key in operators if key in plan.configs}
     _check_types({key: config for key, config in plan.configs.items() if key in operators})
     signature = build_model(every, replace(plan, configs={}), WeightCache()).signatures[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,10 +84,12 @@ def find_operators(graph: Graph) -> Operators:
     """Look for matrix products and convolutions with constant float32 weights."""
     found: dict[str, Operator] = {}
     skipped: dict[str, tuple[str, str]] = {}
+    made: set[str] = set()
     for node in graph.nodes:
-        result = _operator(graph, node)
+        result = _operator(graph, node, made)
         if isinstance(result, Operator):
             found[result.name] = result
+            made.add(result.output)
         elif result is not None:
             skipped[node.name] = (node.op, result)
     bodies = {
@@ -115,18 +117,18 @@ def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
     return weight * (multiplier.reshape(weight.shape[2:]) if operator.type == DEPTHWISE else multiplier)
 
 
-def _operator(graph: Graph, node: NodeDef) -> Operator | str | None:
+def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
     if node.op in UNKNOWN_TYPES:
         weights = [each for each in node.input[:2] if graph.constant_node(tensor_name(each)) is not None]
         return f"TensorFlow has no integer kernel for {node.op}" if weights else TWO_ACTIVATIONS
     if node.op in LINEAR_TYPES:
-        return _linear(graph, node)
+        return _linear(graph, node, made)
     if node.op in (CONVOLUTION, DEPTHWISE):
         return _convolution(graph, node)
     return None
 
 
-def _linear(graph: Graph, node: NodeDef) -> Operator | str | None:
+def _linear(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
     batched = node.op != "MatMul"
     transposes = [node.attr[key].b for key in (("adj_x", "adj_y") if batched else ("transpose_a", "transpose_b"))]
     left, right = (tensor_name(each) for each in node.input)
@@ -147,14 +149,17 @@ def _linear(graph: Graph, node: NodeDef) -> Operator | str | None:
     weight_node = graph.constant_node(right)
     assert weight_node is not None
     epilogue = find_epilogue(graph, node, features)
-    source = _before_reshape(graph, left, inputs)
+    source = _before_reshape(graph, left, inputs, made)
     return Operator(node.name, node, node.op, source, weight_node, epilogue, features, transposes[1])
 
 
-def _before_reshape(graph: Graph, tensor: str, channels: int) -> str:
-    """The tensor that a matrix [rows, channels] was made of by joining its dimensions but the last."""
+def _before_reshape(graph: Graph, tensor: str, channels: int, made: Collection[str]) -> str:
+    """The tensor that a matrix [rows, channels] was made of by joining its dimensions but the last.
+
+    What an operator made (`made`) may end with a Reshape, before which there is nothing to be read.
+    """
     node = graph.producer(tensor)
-    while node.op in ("Reshape", *COPIES) and node.input:
+    while node.op in ("Reshape", *COPIES) and node.input and tensor not in made:
         source = tensor_name(node.input[0])
         shape = graph.shape(source)
         if not shape or shape[-1] != channels:

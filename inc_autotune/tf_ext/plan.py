@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.adaptor import Half
+from inc_autotune.core.op_config import FP32_TENSOR, OpConfig
 from inc_autotune.tf_ext.graph import FloatArray
 
 FRAMEWORK = "tensorflow"
@@ -76,3 +77,13 @@ class QuantizationPlan:
         """Whether an operator is written as an integer operator."""
         quantized = name in self.configs and self.configs[name].is_quantized and name not in self.simulated
         return quantized and self.choices.form == KERNELS
+
+    def only_half(self, half: Half) -> QuantizationPlan:
+        """The same where quantized operators are simulated and round only their weights, or only their activations."""
+        quantized = frozenset(name for name, config in self.configs.items() if config.is_quantized)
+        configs = {
+            name: replace(config, activation=FP32_TENSOR) if half == "weight" else replace(config, weight=FP32_TENSOR)
+            for name, config in self.configs.items()
+            if name in quantized
+        }
+        return replace(self, configs={**self.configs, **configs}, simulated=quantized)

@@ -12,6 +12,7 @@ from tensorflow.python.eager import context
 
 from inc_autotune.core.errors import DataError, did_you_mean
 from inc_autotune.tf_ext.graph_model import GraphModel, SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.variables import Variables
 
 
 class SignatureCallable:
@@ -80,18 +81,24 @@ class SignatureModel:
     `model.signatures["serving_default"](x=...)` returns a dict of outputs by name, like a SavedModel that was loaded.
     `model(x)` calls the default signature and returns its tensor, or the dict where it has several outputs.
 
-    Attributes:
-        weights: the variables that the signatures share, one for each distinct array.
+    Args:
+        model: its graphs and weights.
+        variables: those of other models, to be shared; None: none.
     """
 
-    def __init__(self, model: GraphModel) -> None:
+    def __init__(self, model: GraphModel, variables: Variables | None = None) -> None:
+        made = Variables() if variables is None else variables
         arrays = {id(array): array for graph in model.signatures.values() for array in graph.weights.values()}
-        variables = {key: tf.Variable(array, trainable=False) for key, array in arrays.items()}
-        self.weights: tuple[tf.Variable, ...] = tuple(variables.values())
+        self._held = {key: made.of(array) for key, array in arrays.items()}
         self._callables: dict[str, SignatureCallable] = {}
         for name, graph in model.signatures.items():
-            own = {key: variables[id(array)] for key, array in graph.weights.items()}
+            own = {key: self._held[id(array)].variable for key, array in graph.weights.items()}
             self._callables |= dict.fromkeys((name, *graph.aliases), SignatureCallable(graph, own))
+
+    @property
+    def weights(self) -> tuple[tf.Variable, ...]:
+        """The variables that the signatures share, one for each distinct array."""
+        return tuple(each.variable for each in self._held.values())
 
     @property
     def signatures(self) -> Mapping[str, SignatureCallable]:

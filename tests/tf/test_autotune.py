@@ -15,7 +15,6 @@ from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.core.space import build_space
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.measurement import measure_units
 from inc_autotune.tf_ext.source import load_source
 from tests.tf.small_models import (
     CLASSES,
@@ -155,9 +154,7 @@ def test_units_are_measured_as_models_of_their_own(monkeypatch):
     adaptor, model = TensorFlowAdaptor(), Candidate(load_source(transformer_block()))
     adaptor.calibrate(model, block_data(8), (8,))
     space = build_space(offered_options(adaptor, model), adaptor.groups(model))
-    speeds = measure_units(
-        space.units, adaptor.analysis(model), adaptor._measured_feed(), adaptor._integer_part, lambda: False
-    )
+    speeds = adaptor.unit_speeds(space.units)
     assert speeds.keys() == {unit.name for unit in space.units}
     assert all(each.speedup > 0 for each in speeds.values())
     assert any("BatchMatMulV2 32x32 and 2 more on 8x12x32" in each.measured for each in speeds.values())
@@ -227,6 +224,7 @@ def test_an_evaluation_that_raises_keeps_what_was_found(chain):
         ({"recipes": {"scale_propagation_concat": "no"}}, "Allowed: True or False"),
         ({"recipes": {"first_conv": False}}, "first_conv"),
         ({"backend": "gpu"}, "backend"),
+        ({"objective": "footprint"}, "objective='footprint'"),
         ({"eval_func": 3}, "eval_func"),
         ({"eval_func": len, "eval_metric": "accuracy"}, "eval_metric"),
     ],

@@ -9,13 +9,11 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.quantization import signal_to_noise_db
-from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.operators import find_operators, kernel_weight
-from inc_autotune.tf_ext.plan import GraphChoices
 from inc_autotune.tf_ext.source import load_source
+from tests.tf.quantizing import graph_of, operators_in, quantized, random, source_of
 from tests.tf.small_models import (
     WithControlFlow,
     convolutions,
@@ -24,37 +22,11 @@ from tests.tf.small_models import (
     transformer_block,
 )
 
-
-def source_of(function, *specs):
-    return load_source(tf.function(function, input_signature=list(specs), autograph=False).get_concrete_function())
-
-
-def graph_of(source):
-    return Graph(next(iter(source.signatures.values())))
+WEIGHT = random(16, 8)
 
 
 def found_in(function, shape=(None, 16)):
     return find_operators(graph_of(source_of(function, tf.TensorSpec(shape, name="x"))))
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def quantized(source, data, **choices):
-    """Every operator at its default."""
-    adaptor = TensorFlowAdaptor(choices=GraphChoices(**choices))
-    model = Candidate(source)
-    adaptor.calibrate(model, data, (100,))
-    options = {operator: each[0] for operator, each in adaptor.query_fw_capability(model)["opwise"].items()}
-    return adaptor.quantize({"op": options, "calib_iteration": 100, "recipe_cfgs": {}}, model, None)
-
-
-def operators_in(candidate):
-    return [node.op for node in next(iter(candidate.model.signatures.values())).graph_def.node]
-
-
-WEIGHT = random(16, 8)
 
 
 def test_an_operator_without_epilogue_ends_with_its_product():

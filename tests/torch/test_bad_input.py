@@ -269,7 +269,6 @@ def test_an_attribute_that_cannot_be_copied():
     [
         ({"op_type_dict": {"Linear": rule(dtype=["fp32"])}}, ("nothing to quantize", "none of its 2", "op_type_dict")),
         ({"excluded_precisions": "int8"}, ("nothing to quantize", "excluded_precisions")),
-        ({"approach": "weight_only"}, ("nothing to quantize", "approach")),
     ],
 )
 def test_rules_that_leave_nothing(arguments, words):
@@ -287,6 +286,7 @@ def test_rules_that_leave_nothing(arguments, words):
             {"op_name_dict": {"head": rule(scheme="asym")}},
             ("op_name_dict['head']: weight scheme 'asym'", "offers: static"),
         ),
+        ({"approach": "weight_only"}, ("nothing to quantize", "approach='weight_only'", "offers: static")),
         ({"capability": "missing.yaml"}, ("missing.yaml", "cannot be read", "capability= the path of a YAML file")),
         (
             {"capability": {"int4": {"static": {"Linear": {"weigh": {}}}}}},
