@@ -9,13 +9,8 @@ import tensorflow as tf
 
 from inc_autotune import tf_ext
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.options import offered_options
+from inc_autotune.core.errors import ArgumentError, CapabilityError, EvaluationError
 from inc_autotune.core.quantization import signal_to_noise_db
-from inc_autotune.core.space import build_space
-from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.source import load_source
 from tests.tf.small_models import (
     CLASSES,
     WithControlFlow,
@@ -149,17 +144,6 @@ def test_an_operator_that_is_slower_in_integers_stays(chain, monkeypatch):
     assert "0.50x" in slow[0].reason
 
 
-def test_units_are_measured_as_models_of_their_own(monkeypatch):
-    monkeypatch.setattr("inc_autotune.tf_ext.measurement.SHORTEST_SECONDS", 0.0)
-    adaptor, model = TensorFlowAdaptor(), Candidate(load_source(transformer_block()))
-    adaptor.calibrate(model, block_data(8), (8,))
-    space = build_space(offered_options(adaptor, model), adaptor.groups(model))
-    speeds = adaptor.unit_speeds(space.units)
-    assert speeds.keys() == {unit.name for unit in space.units}
-    assert all(each.speedup > 0 for each in speeds.values())
-    assert any("BatchMatMulV2 32x32 and 2 more on 8x12x32" in each.measured for each in speeds.values())
-
-
 def test_rules_by_type_and_by_name(chain):
     rule = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
     tuned = tf_ext.autotune(chain, chain_data(32), op_name_dict={".*second.*": rule}, **QUIET)
@@ -182,6 +166,41 @@ def test_a_data_type_that_was_added_is_simulated_and_said_to_be(chain):
     assert {(each.dtype, each.simulated) for each in result.operators} == {("int4", True)}
     assert result.speedup is None
     assert any("simulated" in note for note in result.notes)
+
+
+WEIGHT = {"scheme": ["sym", "asym"], "granularity": ["per_channel"], "algorithm": ["minmax"]}
+INT4 = {"weight": {"dtype": ["int4"], **WEIGHT}, "activation": {"dtype": ["fp32"]}}
+UINT8 = {"dtype": ["uint8"], "scheme": ["asym", "sym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+
+
+@pytest.mark.parametrize("approach", ["dynamic", "weight_only"])
+def test_an_approach_without_kernel_is_refused_with_what_there_is(chain, approach):
+    with pytest.raises(CapabilityError, match=rf"approach='{approach}'(.|\n)*offers: static \(weight int8"):
+        tf_ext.autotune(chain, chain_data(32), approach=approach, **QUIET)
+    rule = {"activation": {"quant_mode": ["dynamic"]}}
+    with pytest.raises(CapabilityError, match=r"quant_mode 'dynamic'(.|\n)*offers: static \(weight int8"):
+        tf_ext.autotune(chain, chain_data(32), op_type_dict={"MatMul": rule}, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("approach", "capability", "least"),
+    [
+        ("weight_only", {"int4": {"weight_only": {"MatMul": INT4}}}, 15),
+        (
+            "dynamic",
+            {"int8": {"dynamic": {"MatMul": {"weight": {"dtype": ["int8"], **WEIGHT}, "activation": UINT8}}}},
+            30,
+        ),
+    ],
+)
+def test_an_approach_that_was_added_is_simulated_and_said_to_be(chain, approach, capability, least):
+    data = chain_data(32)
+    tuned = tf_ext.autotune(chain, data, approach=approach, capability=capability, **QUIET)
+    result = tuned.tuning_result
+    assert {(each.approach, each.simulated) for each in result.operators} == {(approach, True)}
+    assert result.speedup is None
+    assert any("simulated" in note for note in result.notes)
+    assert least < signal_to_noise_db(chain(data).numpy(), tf_ext.convert(tuned)(data).numpy()) < 60
 
 
 @pytest.mark.parametrize("algorithm", ["kl", "percentile", "mse"])

@@ -89,6 +89,22 @@ def test_an_addend_that_differs_by_row_is_no_bias():
     assert operator.epilogue.bias is None
 
 
+def test_an_operator_reads_what_the_one_before_makes_in_its_own_shape():
+    """Not the matrix inside it, where only a Reshape follows the product."""
+
+    def network(x):
+        for width in (8, 16, 8):
+            matrix = tf.reshape(x, [-1, x.shape[-1]]) @ random(x.shape[-1], width)
+            x = tf.reshape(matrix, [tf.shape(x)[0], tf.shape(x)[1], width])
+        return x
+
+    source, data = source_of(network, tf.TensorSpec((None, None, 16), name="x")), random(6, 5, 16)
+    first, second, third = find_operators(graph_of(source)).found.values()
+    assert [second.input, third.input] == [first.output, second.output]
+    model = quantized(source, data)
+    assert signal_to_noise_db(Candidate(source).callable(data).numpy(), model.callable(data).numpy()) > 30
+
+
 def test_a_batch_norm_of_tensorflow_1_is_part_of_the_convolution():
     filters, scale, offset, mean = random(3, 3, 4, 8), *(random(8, seed=seed) for seed in (1, 2, 3))
     variance = np.abs(random(8, seed=4)) + 1

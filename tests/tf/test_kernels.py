@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.output_error import relative_error
 from inc_autotune.core.quantization import (
     fake_quantize,
     quantization_parameters,
@@ -17,7 +19,7 @@ from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.kernels import KERNELS, KernelSupport, has_kernel, kernel_support
 from inc_autotune.tf_ext.source import load_source
-from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data
+from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data, randomized
 
 
 @pytest.fixture
@@ -150,3 +152,58 @@ def test_bfloat16_is_a_cheap_fallback():
     assert snr > 40
     weights = next(iter(candidate.model.signatures.values())).weights.values()
     assert {each.dtype.name for each in weights} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_halves_do_harm_of_their_own(model, data):
+    """Rounding errors of weights and activations are not related, so that together they do the harm of both."""
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(model()))
+    adaptor.calibrate(source, data(32), (100,))
+    operators = {name: options[0] for name, options in adaptor.query_fw_capability(source)["opwise"].items()}
+    tune_cfg = {"op": operators, "calib_iteration": 100}
+    reference = adaptor.reference_outputs()
+    weight, activation = (
+        relative_error(reference, adaptor.run(adaptor.half_quantized(tune_cfg, source, half)))
+        for half in ("weight", "activation")
+    )
+    both = relative_error(reference, adaptor.run(adaptor.quantize(tune_cfg, source, None)))
+    assert 0 < weight < both
+    assert 0 < activation < both
+    assert weight + activation == pytest.approx(both, rel=0.5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("activation", ["relu", "swish"])
+def test_symmetric_activations_keep_their_negative_values(dtype, activation):
+    """Whatever the sign of the type in the configuration."""
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(8, 3, activation=activation)(inputs)
+    model = randomized(keras.Model(inputs, keras.layers.Conv2D(8, 3)(x)))
+    data = np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype(np.float32)
+    symmetric = config(activation=dtype, scheme="sym").to_dict()
+    _, snr, candidate = candidate_of(model, data, lambda options: symmetric)
+    assert "_FusedQuantizedConv2D" in types_in(candidate)
+    assert snr > 30
+
+
+def test_candidates_share_the_variables_of_equal_weights():
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
+    adaptor.calibrate(source, chain_data(32), (100,))
+    (first, first_options), *_, (last, last_options) = adaptor.query_fw_capability(source)["opwise"].items()
+
+    def variables(operators):
+        model = adaptor.quantize({"op": operators, "calib_iteration": 100}, source, None).callable
+        return model, {id(each) for each in model.weights}
+
+    models = [
+        source.callable,
+        *(variables({name: options[0]}) for name, options in ((first, first_options), (last, last_options))),
+    ]
+    float_variables = {id(each) for each in models[0].weights}
+    (one, one_variables), (other, other_variables) = models[1:]
+    assert len(one_variables - float_variables) == len(other_variables - float_variables) == 1
+    assert len(one_variables & float_variables) == len(float_variables) - 1
+    again, again_variables = variables({first: first_options[0]})
+    assert again_variables == one_variables
+    np.testing.assert_array_equal(again(chain_data(4)), one(chain_data(4)))
+    assert not np.array_equal(one(chain_data(4)), other(chain_data(4)))
