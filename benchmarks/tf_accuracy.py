@@ -83,7 +83,8 @@ def outlier_rows(options: argparse.Namespace, compensated: bool) -> Iterator[lis
         tuned = tf_ext.autotune(
             source, calibration, sampling_sizes=[SAMPLES], objective="modelsize", progress=False, **arguments
         )
-        outputs = [tf_ext.convert(tuned)(batch).numpy() for batch in tf_common.batches(unseen)]
+        int8 = tf_ext.convert(tuned)
+        outputs = [int8(batch).numpy() for batch in tf_common.batches(unseen)]
         chosen, _ = tuned.tuning_result.smoothing[0]
         return f"{signal_to_noise_db(expected, np.concatenate(outputs)):.2f}", chosen
 

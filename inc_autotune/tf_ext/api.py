@@ -32,6 +32,7 @@ SWITCHES = {
     "last_conv_or_matmul_quantization": "last",
     "scale_propagation_max_pooling": "propagate_max_pooling",
     "scale_propagation_concat": "propagate_concat",
+    "residual_add_fusion": "fuse_residual",
 }
 """Recipes that are True or False, True by default, and what they decide."""
 
@@ -93,8 +94,9 @@ def autotune(
             strategy may smooth with alphas of its own choice. `folding=False` leaves the operators before as they are
             and multiplies instead.
         recipes: `smooth_quant` and `smooth_quant_args`; `first_conv_or_matmul_quantization` and
-            `last_conv_or_matmul_quantization`, False keeps that operator in fp32; `scale_propagation_max_pooling` and
-            `scale_propagation_concat`, False lets these work in float between integer convolutions.
+            `last_conv_or_matmul_quantization`, False keeps that operator in fp32; `scale_propagation_max_pooling`,
+            `scale_propagation_concat` and `residual_add_fusion`, False lets poolings, concatenations and the sums of
+            residual blocks work in float between integer convolutions.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
@@ -157,7 +159,7 @@ def autotune(
     data = data_by_signature(calib_dataset, source)
     first = source.signatures[next(iter(data))]
     evaluate = check_evaluation_arguments(
-        eval_func, eval_dataset, eval_metric, partial(evaluation_function, signature=first)
+        eval_func, eval_dataset, eval_metric, partial(evaluation_function, signature=first), loader="dataset"
     )
     smoothquant = arguments.smoothquant_args
     adaptor = TensorFlowAdaptor(
@@ -169,6 +171,7 @@ def autotune(
             folding=smoothquant is None or smoothquant.folding is not False,
             propagate_max_pooling=switches["propagate_max_pooling"],
             propagate_concat=switches["propagate_concat"],
+            fuse_residual=switches["fuse_residual"],
         ),
         skipped={
             end: f"recipes: {name} is False"

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.chains import IntegerChains
 from inc_autotune.tf_ext.emission import Emission
-from inc_autotune.tf_ext.emit_convolution import emit_convolution
+from inc_autotune.tf_ext.emit_convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emit_float import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
 from inc_autotune.tf_ext.emit_integers import emit_on_integers
 from inc_autotune.tf_ext.emit_matmul import emit_matmul
@@ -102,10 +103,19 @@ class _Build:
             emit_matmul(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
         else:
             assert calibration.range is not None
-            residual = self.chains.residuals.get(name)
-            output = operator.output if residual is None else residual.output
+            total = self._total(name, config)
+            output = operator.output if total is None else total.residual.output
             wanted = self.chains.wanted_range(output) or calibration.output_range
-            emit_convolution(self.emission, operator, config, calibration.range, wanted, residual)
+            emit_convolution(self.emission, operator, config, calibration.range, wanted, total)
+
+    def _total(self, name: str, config: OpConfig) -> Total | None:
+        """The sum that a convolution computes too."""
+        residual = self.chains.residuals.get(name)
+        if residual is None:
+            return None
+        limits = self.chains.wanted_range(residual.addend)
+        assert limits is not None
+        return Total(residual, self.emission.quantized(residual.addend, config.activation, limits))
 
     def _smoothed_input(self, operator: Operator) -> str:
         """The operator's input, multiplied by the reciprocal scale where nothing before it is."""

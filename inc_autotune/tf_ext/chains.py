@@ -20,8 +20,8 @@ class IntegerChains:
     """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
 
     A max pooling or padding keeps the range of its input. All inputs of a concatenation get the range of its output.
-    The sum that ends a residual block is computed with its convolution where the addend consists of unsigned integers:
-    kernels are far less exact with signed ones.
+    The sum that ends a residual block is computed with its convolution where convolutions read both the addend and the
+    result as unsigned integers: kernels are far less exact with signed ones.
 
     Args:
         graph: the fp32 signature.
@@ -55,10 +55,10 @@ class IntegerChains:
         return made and self.wanted_range(tensor) is not None
 
     def _find_residuals(self, operators: Mapping[str, Operator]) -> dict[str, Residual]:
-        """All that may be, without those whose addend or result turns out not to be unsigned integers."""
+        """All that may be, without those whose addend or result turns out not to be read as unsigned integers."""
         integer = {each.name for each in self._by_node.values() if each.type == CONVOLUTION}
         left: dict[str, Residual] = {}
-        for each in find_residuals(self.graph, operators):
+        for each in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
             if each.operator in integer:
                 left.setdefault(each.output, each)
         while True:
@@ -67,15 +67,15 @@ class IntegerChains:
             fit = {
                 output: each
                 for output, each in left.items()
-                if self._is_unsigned(each.addend) and self._is_unsigned(output)
+                if self._is_read_unsigned(each.addend) and self._is_read_unsigned(output)
             }
             if len(fit) == len(left):
                 return {each.operator: each for each in fit.values()}
             left = fit
 
-    def _is_unsigned(self, tensor: str) -> bool:
+    def _is_read_unsigned(self, tensor: str) -> bool:
         wanted = self.wanted_range(tensor)
-        return wanted is not None and wanted[0] >= 0 and self.makes_integers(tensor)
+        return wanted is not None and wanted[0] >= 0
 
     def _find_wanted(self, tensor: str) -> Range | None:
         for node in self.graph.consumers.get(tensor, ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -17,13 +17,26 @@ from inc_autotune.tf_ext.weights import QuantizedWeight
 LARGEST_RELU6 = 6.0
 
 
+@dataclass(frozen=True)
+class Total:
+    """A sum that a convolution computes too.
+
+    Attributes:
+        residual: the sum and its function.
+        addend: what is added, unsigned.
+    """
+
+    residual: Residual
+    addend: QuantizedTensor
+
+
 def emit_convolution(
     emission: Emission,
     operator: Operator,
     config: OpConfig,
     limits: Range,
     wanted: Range | None,
-    residual: Residual | None = None,
+    total: Total | None = None,
 ) -> None:
     """Write a convolution with an integer kernel.
 
@@ -34,12 +47,12 @@ def emit_convolution(
         limits: smallest and largest value of its input.
         wanted: range of the integers that its readers take; None: they take float32, which a depthwise convolution
             cannot return.
-        residual: a sum that is computed too, of unsigned integers; only with `wanted`.
+        total: a sum that is computed too; only with `wanted`.
     """
     source = emission.quantized(operator.input, config.activation, limits)
     weight = emission.weight(operator, config)
     if wanted is not None:
-        _emit_integers(emission, operator, config, source, weight, wanted, residual)
+        _emit_integers(emission, operator, config, source, weight, wanted, total)
     elif _is_pointwise(operator, weight):
         _emit_as_matmul(emission, operator, source, weight)
     else:
@@ -68,9 +81,9 @@ def _emit_integers(
     source: QuantizedTensor,
     weight: QuantizedWeight,
     wanted: Range,
-    residual: Residual | None,
+    total: Total | None,
 ) -> None:
-    if _function(operator, residual) == "Relu6":
+    if _function(operator, total) == "Relu6":
         # The kernel knows no Relu6, but integers end where their range does.
         wanted = (wanted[0], min(wanted[1], LARGEST_RELU6))
     grid = grid_of(config.activation, wanted)
@@ -79,9 +92,9 @@ def _emit_integers(
         emission.builder.scalar(f"{name}/minimum", grid.minimum),
         emission.builder.scalar(f"{name}/maximum", grid.maximum),
     ]
-    made = _convolution(emission, operator, source, weight, grid.dtype, bounds, residual)
+    made = _convolution(emission, operator, source, weight, grid.dtype, bounds, total)
     emission.make_integers(
-        operator.output if residual is None else residual.output,
+        operator.output if total is None else total.residual.output,
         QuantizedTensor(made, f"{made}:1", f"{made}:2", grid.dtype, grid.mode, grid.scale),
     )
 
@@ -106,22 +119,21 @@ def _convolution(
     weight: QuantizedWeight,
     dtype: tf.DType,
     bounds: list[str],
-    residual: Residual | None = None,
+    total: Total | None = None,
 ) -> str:
     """Add the operator itself, which returns `dtype`; with `bounds`, rounded to that range."""
     name, given = operator.name, operator.node.attr
     values, minimum, maximum = emission.weight_parts(name, weight, None)
     inputs = [source.values, values, emission.bias(name, operator, None)]
     ranges = [source.minimum, source.maximum, minimum, maximum]
-    added = None if residual is None else emission.integers(residual.addend)
-    if added is not None:
-        inputs.append(_owned(emission, added.values, f"{name}/addend"))
-        ranges += [added.minimum, added.maximum]
+    if total is not None:
+        inputs.append(_owned(emission, total.addend.values, f"{name}/addend"))
+        ranges += [total.addend.minimum, total.addend.maximum]
     ranges += bounds
     fused = [
         "BiasAdd",
-        *(["Sum"] if added is not None else []),
-        *(["Relu"] if _function(operator, residual) is not None else []),
+        *(["Sum"] if total is not None else []),
+        *(["Relu"] if _function(operator, total) is not None else []),
         *(["Requantize"] if bounds else []),
     ]
     return emission.builder.compute(
@@ -142,17 +154,17 @@ def _convolution(
         # The filter is a variable, but never written: the kernel packs it once.
         is_filter_const=True,
         is_bias_const=True,
-        Tdevice_inputs=[source.dtype, tf.qint8, tf.float32, *([] if added is None else [added.dtype])],
+        Tdevice_inputs=[source.dtype, tf.qint8, tf.float32, *([] if total is None else [total.addend.dtype])],
         Thost_inputs=[tf.float32] * len(ranges),
         Tdevice_outputs=[dtype],
         Thost_outputs=[tf.float32, tf.float32],
     )
 
 
-def _function(operator: Operator, residual: Residual | None) -> str | None:
+def _function(operator: Operator, total: Total | None) -> str | None:
     """What is computed last: "Relu", "Relu6" or nothing."""
-    if residual is not None:
-        return residual.function
+    if total is not None:
+        return total.residual.function
     return None if operator.epilogue.function is None else operator.epilogue.function.kind
 
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.feed import Feed
 from inc_autotune.core.space import Unit
-from inc_autotune.core.timing import Call, Clock
+from inc_autotune.core.timing import Call, Clock, seconds
 from inc_autotune.core.unit_timing import TimedUnit, time_units
 from inc_autotune.tf_ext.build import build_signature
 from inc_autotune.tf_ext.calibration import run_inside
 from inc_autotune.tf_ext.chains import IntegerChains
 from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.graph_model import Array, GraphModel, SignatureGraph
+from inc_autotune.tf_ext.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, find_operators
 from inc_autotune.tf_ext.part import Part
 from inc_autotune.tf_ext.plan import QuantizationPlan
 from inc_autotune.tf_ext.signatures import SignatureModel
 from inc_autotune.tf_ext.weights import WeightCache
 
-SHORTEST_SECONDS = 300e-6
-"""Units that are done sooner are not judged: a call alone takes 100 microseconds, and there is little to win."""
+SHORTEST_CALLS = 3.0
+"""Units that are done sooner than so many calls of a model that computes nothing are not judged: there is little to
+win, and calls take 100 microseconds, or many times that on a busy machine."""
 
 BUDGET_SECONDS = 2.0
 """For all units of a model together."""
@@ -93,7 +96,8 @@ def measure_units(
         )
         for unit, part in parts.items()
     )
-    return time_units(timed, clock(), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
+    shortest = SHORTEST_CALLS * _seconds_of_a_call()
+    return time_units(timed, clock(), shortest=shortest, budget=BUDGET_SECONDS, expired=expired)
 
 
 def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
@@ -115,6 +119,17 @@ def _forms(part: Part, values: Mapping[str, Array], plan: QuantizationPlan, weig
 
 def _call(signature: SignatureGraph, source: tf.Tensor) -> Call:
     return partial(SignatureModel(GraphModel({signature.name: signature})).default, source)
+
+
+def _seconds_of_a_call() -> float:
+    """How long a model takes that computes nothing."""
+    graph_def = GraphDef()
+    placeholder(graph_def, "x", tf.float32, ())
+    graph_def.node.add(op="Identity", name="y", input=["x"]).attr["T"].type = tf.float32.as_datatype_enum
+    given, made = (TensorDescription(name, tf.float32, (), f"{name}:0") for name in ("x", "y"))
+    call = _call(SignatureGraph("nothing", graph_def, {}, (given,), (made,), True, {}), tf.constant(0.0))
+    call()  # to warm up
+    return statistics.median(seconds(call, clock()) for _ in range(9))
 
 
 def _geometry(graph: Graph, operator: Operator) -> Hashable:

@@ -44,6 +44,7 @@ class GraphChoices:
         propagate_max_pooling: whether a max pooling between integer convolutions stays in integers.
         propagate_concat: whether all inputs of a concatenation between integer convolutions share one scale, so that
             it stays in integers.
+        fuse_residual: whether a convolution computes the sum behind it too, in integers.
     """
 
     form: str = KERNELS
@@ -51,6 +52,7 @@ class GraphChoices:
     folding: bool = True
     propagate_max_pooling: bool = True
     propagate_concat: bool = True
+    fuse_residual: bool = True
 
 
 @dataclass(frozen=True, eq=False)

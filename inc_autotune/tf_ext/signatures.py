@@ -38,7 +38,7 @@ class SignatureCallable:
         """Run it.
 
         Args:
-            args: inputs in the order of `inputs`, where it means something, or one dict by name.
+            args: inputs in the order of `inputs`, where it means something, or one list of them, or one dict by name.
             kwargs: inputs by name.
 
         Returns:
@@ -53,6 +53,8 @@ class SignatureCallable:
 
     def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         names = [each.name for each in self.inputs]
+        if len(args) == 1 and len(names) > 1 and isinstance(args[0], list | tuple):
+            args = tuple(args[0])
         if len(args) == 1 and isinstance(args[0], Mapping):
             by_position = dict(args[0])
         else:

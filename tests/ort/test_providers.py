@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from inc_autotune import ort_ext
-from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
+from inc_autotune.core.errors import ArgumentError, CapabilityError, RecipeError
 from inc_autotune.ort_ext import adaptor as adaptor_module
 from inc_autotune.ort_ext.providers import BACKENDS, CPU_BACKEND, find_backend
 from tests.ort.quantized_graph import QuantizedGraph
@@ -221,7 +221,7 @@ def test_other_approaches_where_standard_operators_can_express_them(backend, app
     proto, data = MODELS["gemms"]
     arguments = {"backend": backend, "approach": approach, "sampling_sizes": [32], "progress": False}
     if not allowed:
-        with pytest.raises(ModelError, match="nothing to quantize"):
+        with pytest.raises(CapabilityError, match="nothing to quantize"):
             ort_ext.autotune(proto, data, **arguments)
         return
     found = QuantizedGraph(ort_ext.convert(ort_ext.autotune(proto, data, **arguments)))

@@ -171,6 +171,7 @@ def test_a_data_type_that_was_added_is_simulated_and_said_to_be(chain):
 WEIGHT = {"scheme": ["sym", "asym"], "granularity": ["per_channel"], "algorithm": ["minmax"]}
 INT4 = {"weight": {"dtype": ["int4"], **WEIGHT}, "activation": {"dtype": ["fp32"]}}
 UINT8 = {"dtype": ["uint8"], "scheme": ["asym", "sym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+INT8 = {"weight": {"dtype": ["int8"], **WEIGHT}, "activation": UINT8}
 
 
 @pytest.mark.parametrize("approach", ["dynamic", "weight_only"])
@@ -188,7 +189,7 @@ def test_an_approach_without_kernel_is_refused_with_what_there_is(chain, approac
         ("weight_only", {"int4": {"weight_only": {"MatMul": INT4}}}, 15),
         (
             "dynamic",
-            {"int8": {"dynamic": {"MatMul": {"weight": {"dtype": ["int8"], **WEIGHT}, "activation": UINT8}}}},
+            {"int8": {"dynamic": {"MatMul": INT8}}},
             30,
         ),
     ],

@@ -189,21 +189,22 @@ def test_symmetric_activations_keep_their_negative_values(dtype, activation):
 def test_candidates_share_the_variables_of_equal_weights():
     adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
     adaptor.calibrate(source, chain_data(32), (100,))
-    (first, first_options), *_, (last, last_options) = adaptor.query_fw_capability(source)["opwise"].items()
+    options = adaptor.query_fw_capability(source)["opwise"]
 
-    def variables(operators):
-        model = adaptor.quantize({"op": operators, "calib_iteration": 100}, source, None).callable
-        return model, {id(each) for each in model.weights}
+    def quantized(operator):
+        tune_cfg = {"op": {operator: options[operator][0]}, "calib_iteration": 100}
+        return adaptor.quantize(tune_cfg, source, None).callable
 
-    models = [
-        source.callable,
-        *(variables({name: options[0]}) for name, options in ((first, first_options), (last, last_options))),
-    ]
-    float_variables = {id(each) for each in models[0].weights}
-    (one, one_variables), (other, other_variables) = models[1:]
-    assert len(one_variables - float_variables) == len(other_variables - float_variables) == 1
-    assert len(one_variables & float_variables) == len(float_variables) - 1
-    again, again_variables = variables({first: first_options[0]})
-    assert again_variables == one_variables
+    def variables(model):
+        return {id(each) for each in model.weights}
+
+    first, second, _ = options
+    one, other, again = quantized(first), quantized(second), quantized(first)
+    in_float = variables(source.callable)
+    for model in (one, other):
+        assert len(variables(model) - in_float) == 1
+        assert len(in_float - variables(model)) == 1
+    assert variables(one) != variables(other)
+    assert variables(again) == variables(one)
     np.testing.assert_array_equal(again(chain_data(4)), one(chain_data(4)))
     assert not np.array_equal(one(chain_data(4)), other(chain_data(4)))

@@ -76,6 +76,7 @@ def read_as_real_numbers_too(x):
         pytest.param(lambda x: branch(x) + convolution(x), 0, id="no reader"),
         pytest.param(lambda x: layers.ReLU()(branch(x) + x), 0, id="no integer reader"),
         pytest.param(lambda x: convolution(layers.ReLU()(branch(x) + convolution(x))), 0, id="signed"),
+        pytest.param(lambda x: convolution(block(layers.ReLU()(branch(x) + convolution(x)))), 1, id="quantized for it"),
     ],
 )
 def test_sums_of_unsigned_integers_belong_to_the_convolution(body, sums):
@@ -98,6 +99,15 @@ def test_what_is_added_may_be_an_output():
     model, decibels = compared(network(body), random(16, *SHAPE))
     assert sums_in(model) == 1
     assert min(decibels) > 30
+
+
+def test_sums_stay_where_they_are_not_wanted():
+    source, data = network(lambda x: in_a_chain(convolution(x, "relu"))), random(16, *SHAPE)
+    fused, separate = (quantized(source, data, fuse_residual=wanted) for wanted in (True, False))
+    assert [sums_in(each) for each in (fused, separate)] == [3, 0]
+    expected = Candidate(source).callable(data).numpy()
+    decibels = [signal_to_noise_db(expected, each.callable(data).numpy()) for each in (fused, separate)]
+    assert decibels[0] < decibels[1]
 
 
 def test_a_sum_that_may_be_broadcast_stays():
