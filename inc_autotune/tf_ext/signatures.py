@@ -121,6 +121,11 @@ def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
     given = {each.tensor for each in graph.inputs} | {f"{name}:0" for name in graph.weights}
     body = GraphDef(versions=graph.graph_def.versions, library=graph.graph_def.library)
     body.node.extend(node for node in graph.graph_def.node if f"{node.name}:0" not in given)
+    for node in body.node:
+        # What is given is there before anything runs.
+        node.input[:] = [each for each in node.input if not (each[0] == "^" and f"{each[1:]}:0" in given)]
+    read = {each if ":" in each else f"{each}:0" for node in body.node for each in node.input}
+    computed = [each.tensor for each in graph.outputs if each.tensor not in given]
 
     for function in body.library.function:  # importing puts them into the graph, but they run from the context
         context.context().add_function_def(function)
@@ -128,10 +133,10 @@ def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
     def serve(*arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         values = {each.tensor: value for each, value in zip(graph.inputs, arguments, strict=True)}
         values |= {f"{name}:0": variables[name].read_value() for name in graph.weights}
-        outputs = tf.graph_util.import_graph_def(
-            body, input_map=values, return_elements=[each.tensor for each in graph.outputs], name=""
-        )
-        return {each.name: tf.identity(value) for each, value in zip(graph.outputs, outputs, strict=True)}
+        used = {tensor: value for tensor, value in values.items() if tensor in read}
+        made = tf.graph_util.import_graph_def(body, input_map=used, return_elements=computed, name="")
+        values |= dict(zip(computed, made, strict=True))
+        return {each.name: tf.identity(values[each.tensor]) for each in graph.outputs}
 
     specs = [each.spec for each in graph.inputs]
     return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()

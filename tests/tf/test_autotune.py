@@ -247,6 +247,7 @@ def test_an_evaluation_that_raises_keeps_what_was_found(chain):
         ({"objective": "footprint"}, "objective='footprint'"),
         ({"eval_func": 3}, "eval_func"),
         ({"eval_func": len, "eval_metric": "accuracy"}, "eval_metric"),
+        ({"eval_metric": "accuracy"}, "without eval_dataset"),
     ],
 )
 def test_wrong_arguments_are_refused(chain, arguments, message):

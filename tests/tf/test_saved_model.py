@@ -117,6 +117,27 @@ def test_a_model_comes_back_as_it_was(module_model: SignatureModel, tmp_path: Pa
     assert np.array_equal(SignatureModel(source)(X, SCALE)["logits"], module_model(X, SCALE)["logits"])
 
 
+def test_a_list_of_inputs_is_taken_as_keras_takes_it(module_model: SignatureModel) -> None:
+    assert np.array_equal(module_model([X, SCALE])["logits"], module_model(X, SCALE)["logits"])
+    with pytest.raises(DataError, match="missing: 'scale'"):
+        module_model([X])
+
+
+def test_an_input_that_nothing_reads_and_one_that_is_returned(tmp_path: Path) -> None:
+    def body(x: Any, flag: Any) -> dict[str, Any]:
+        return {"same": x, "doubled": x * 2}
+
+    specs = [tf.TensorSpec([None, 4], name="x"), tf.TensorSpec([], tf.bool, name="flag")]
+    function = tf.function(body, input_signature=specs, autograph=False).get_concrete_function()
+    write_saved_model(SignatureModel(load_source(function)), tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model").signatures["serving_default"]
+    assert sorted(loaded.structured_input_signature[1]) == ["flag", "x"]
+    x = np.ones((2, 4), np.float32)
+    found = loaded(x=tf.constant(x), flag=tf.constant(True))
+    assert np.array_equal(found["same"], x)
+    assert np.array_equal(found["doubled"], x * 2)
+
+
 def test_both_names_of_a_signature_of_keras_are_written_once(tmp_path: Path) -> None:
     small.dense_chain().export(tmp_path / "keras", verbose=False)
     source = load_source(tmp_path / "keras")
