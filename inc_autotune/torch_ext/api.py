@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -146,9 +147,11 @@ def autotune(
     evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric, evaluation_function)
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
     try:
-        # A DataLoader draws from the global generator, even where it does not shuffle.
-        with torch.random.fork_rng(devices=[]):
-            tuned = tune(adaptor, model, calibration, _without_gradients(evaluate), arguments)
+        # A DataLoader draws from the global generator, even where it does not shuffle; and a generator of the user's
+        # that is left inside a `no_grad` block of its own has switched gradients off.
+        gradients = torch.set_grad_enabled(torch.is_grad_enabled())
+        with torch.random.fork_rng(devices=[]), gradients, ExitStack() as opened:
+            tuned = tune(adaptor, model, calibration, _without_gradients(evaluate, opened), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:
             # Without the model in its own result, which would double whatever is copied or pickled.
@@ -282,25 +285,42 @@ def _calibration_source(
     )
 
 
-def _without_gradients(evaluate: Callable[[nn.Module], Any] | None) -> Callable[[nn.Module], Any] | None:
-    """An evaluation has no use for a graph, and a user who forgot `no_grad` none for its memory."""
+def _without_gradients(
+    evaluate: Callable[[nn.Module], Any] | None, opened: ExitStack
+) -> Callable[[nn.Module], Any] | None:
+    """An evaluation has no use for a graph, and a user who forgot `no_grad` none for its memory.
+
+    Args:
+        opened: closes the iterators of scores that nobody has read to their end.
+    """
     if evaluate is None:
         return None
 
     def wrapped(model: nn.Module) -> Any:
         with torch.no_grad():
             scores = evaluate(model)
-        return _steps_without_gradients(scores) if isinstance(scores, Iterator) else scores
+        if not isinstance(scores, Iterator):
+            return scores
+        steps = _steps_without_gradients(scores)
+        opened.callback(steps.close)
+        return steps
 
     return wrapped
 
 
-def _steps_without_gradients(scores: Iterator[Any]) -> Iterator[Any]:
+def _steps_without_gradients(scores: Iterator[Any]) -> Generator[Any, None, None]:
     """The same iterator; each of its steps, but not what its reader does in between, runs without gradients."""
-    while True:
+    try:
+        while True:
+            with torch.no_grad():
+                try:
+                    step = next(scores)
+                except StopIteration:
+                    return
+            yield step
+    finally:
+        # Left early, a generator inside a `no_grad` block brings back the state it found when it entered that: here.
         with torch.no_grad():
-            try:
-                step = next(scores)
-            except StopIteration:
-                return
-        yield step
+            close = getattr(scores, "close", None)
+            if close is not None:
+                close()

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune import torch_ext
-from inc_autotune.core.errors import AutotuneError
+from inc_autotune.core.errors import AutotuneError, EvaluationError
 from tests.torch.small_models import (
     Agreement,
     CalledTwice,
@@ -148,6 +148,76 @@ def test_the_process_is_the_same_after_an_error():
     with suppress(AutotuneError):
         tune(model, vectors(), Scores(1.0, ValueError()), smoothquant_args={"alpha": "auto"})
     assert process_state() == before
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "set_grad_enabled": lambda: torch.set_grad_enabled(False),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("ending", ["stopped early", "read to its end", "refused"])
+def test_gradients_are_as_they_were_after_an_evaluation_that_yields(mode, enabled, ending):
+    calls = 0
+
+    def evaluate(model):
+        nonlocal calls
+        calls += 1
+        with MODES[mode]():
+            for index in range(400):
+                if ending == "refused" and calls == 2 and index == 40:
+                    yield None
+                yield float(index % 7) - (0.5 if ending == "stopped early" and calls == 2 else 0.0)
+
+    with torch.set_grad_enabled(enabled):
+        try:
+            tuned = tune(outlier_mlp(), vectors(), evaluate, max_trials=1)
+        except EvaluationError as error:
+            kept = error  # Its traceback keeps the frames of the evaluation alive.
+            assert ending == "refused"
+            assert kept.__traceback__ is not None
+        else:
+            assert tuned.tuning_result.trials[0].stopped_early is (ending == "stopped early")
+        assert torch.is_grad_enabled() is enabled
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_the_iterator_of_an_evaluation_is_closed():
+    class Steps:
+        def __init__(self, low):
+            self.left, self.low, self.closed = 400, low, False
+            made.append(self)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.left -= 1
+            if self.left < 0:
+                raise StopIteration
+            return float(self.left % 7) - self.low
+
+        def close(self):
+            self.closed = True
+
+    made = []
+    tune(outlier_mlp(), vectors(), lambda model: Steps(0.5 if made else 0.0), max_trials=1)
+    assert [steps.closed for steps in made] == [True, True]
+    assert made[1].left > 100
+
+
+def test_a_loader_that_is_not_read_to_its_end_leaves_gradients_on():
+    def batches():
+        with torch.no_grad():
+            while True:
+                yield vectors()[0]
+
+    loader = batches()
+    tune(outlier_mlp(), loader, sampling_sizes=16)
+    assert torch.is_grad_enabled()
 
 
 def test_calibration_and_evaluation_data_are_the_same():
