@@ -23,6 +23,7 @@ from inc_autotune.core.paired_test import (
     Interval,
     Samples,
     final_interval,
+    largest_difference,
     look_interval,
     look_sizes,
     representative,
@@ -193,7 +194,8 @@ def _judgement(samples: Samples, baseline: Scores, goal: Goal, alpha: float, loo
     early = len(samples) < len(baseline.samples)
     bound = score_range(reference, samples)
     if early:
-        interval = look_interval(losses, bound, alpha * EARLY_SHARE, looks)
+        possible = largest_difference(baseline.samples, samples)
+        interval = look_interval(losses, possible, alpha * EARLY_SHARE, looks, dense=bound is None)
     else:
         interval = final_interval(losses, bound, alpha * (1 - EARLY_SHARE) if looks else alpha)
     loss = float(np.mean(losses))

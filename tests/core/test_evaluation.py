@@ -172,13 +172,16 @@ def test_a_loss_equal_to_the_tolerance_passes_and_a_little_more_does_not(higher)
     assert verdict(SCORES - sign * 0.1001, SCORES, **criterion).verdict == "fail"
 
 
-def test_identical_scores_pass_at_once():
+def test_identical_scores_pass_once_their_number_allows_no_larger_loss():
     assert verdict(SCORES.copy(), SCORES).verdict == "pass"
     reader = pieces(SCORES)
-    judgement = verdict(reader, SCORES)
-    assert (judgement.verdict, judgement.count, judgement.interval) == ("pass", 32, (0.0, 0.0))
-    assert reader.read == 32
+    judgement = verdict(reader, SCORES, absolute=0.05)
+    assert (judgement.verdict, judgement.count) == ("pass", 176)
+    assert reader.read == 176
     assert judgement.score == SCORES.mean()
+    low, high = judgement.interval
+    assert low < 0 < high < 0.05
+    assert verdict(pieces(SCORES), SCORES).stopped_early
 
 
 def test_equal_answers_prove_only_what_their_number_allows():
@@ -217,7 +220,7 @@ def test_words():
     assert judgement.describe(goal) == "pass (95 % interval of the loss -0.4 % to 0.4 %, n = 100)"
     absolute = Goal(baseline.mean, AccuracyCriterion(absolute=0.1))
     assert judgement.describe(absolute) == "pass (95 % interval of the loss -0.002 to 0.002, n = 100)"
-    early = verdict(pieces(SCORES), SCORES)
+    early = verdict(pieces(SCORES - 0.4), SCORES)
     assert early.describe(goal).endswith("n = 32, stopped early)")
 
 
@@ -313,8 +316,30 @@ def graded(scale, shape=None):
     return draw
 
 
+def failing(noise, lowest=0.0, loss=0.01):
+    """Scores that hardly change, but for a few samples on which the candidate fails altogether."""
+
+    def draw(generator, count):
+        reference = lowest + (1 - lowest) * generator.random(count)
+        candidate = reference + noise * generator.normal(0, 1, count)
+        candidate[generator.random(count) < 2 * loss / (1 + lowest)] = 0.0
+        return reference, candidate
+
+    return draw
+
+
 @pytest.mark.parametrize(
-    "draw", [right_or_wrong(0.02, 0.01), right_or_wrong(0.06, 0.05), graded(0.05), graded(0.05, 0.5), graded(0.05, 1.0)]
+    "draw",
+    [
+        right_or_wrong(0.02, 0.01),
+        right_or_wrong(0.06, 0.05),
+        graded(0.05),
+        graded(0.05, 0.5),
+        graded(0.05, 1.0),
+        failing(0.0),
+        failing(1e-4),
+        failing(1e-4, lowest=0.9),
+    ],
 )
 def test_error_rates_hold_where_the_true_loss_is_the_tolerance(draw):
     """At the boundary every verdict is wrong one way: 5 % of them at most, early ones 1 % (plus simulation noise)."""
@@ -327,6 +352,27 @@ def test_error_rates_hold_where_the_true_loss_is_the_tolerance(draw):
     early = sum(judgement.stopped_early for judgement in judgements) / runs
     assert decided <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
     assert early <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / runs)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+@pytest.mark.parametrize("lowest", [0.0, 0.9])
+def test_samples_that_fail_after_the_first_looks_are_reckoned_with(noise, lowest):
+    """A loss of twice the tolerance, in two or four of a hundred samples: none of the first 32 need show it."""
+    generator, judgements = np.random.default_rng(3), []
+    for _ in range(20):
+        reference, candidate = failing(noise, lowest, loss=0.02)(generator, 2000)
+        judgements.append(verdict(pieces(candidate), reference))
+    assert not any(judgement.verdict == "pass" for judgement in judgements)
+    assert sum(judgement.verdict == "fail" for judgement in judgements) > 15
+
+
+@pytest.mark.parametrize(("tolerance", "most"), [(0.01, 1845), (0.05, 300), (0.1, 150)])
+def test_what_loses_nothing_still_passes_early(tolerance, most):
+    generator, counts = np.random.default_rng(4), []
+    for _ in range(20):
+        reference = generator.normal(0.8, 0.1, 2000)
+        counts.append(verdict(pieces(reference + generator.normal(0, 0.03, 2000)), reference, absolute=tolerance).count)
+    assert np.median(counts) <= most
 
 
 # Intervals
