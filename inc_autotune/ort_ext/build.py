@@ -52,6 +52,7 @@ class _Build:
         static = [self.operators[name] for name in plan.static]
         self.grid: dict[str, GridTensor] = find_grid(graph, static, form, plan.output_ranges)
         self._multiplied: dict[tuple[str, int], str] = {}
+        self._reals: dict[str, str] = {}
 
     def run(self) -> GraphModel:
         rewritten = {
@@ -100,7 +101,7 @@ class _Build:
         key = (operator.input, id(scale))
         if key not in self._multiplied:
             builder = self.emission.builder
-            name = self.emission.name(f"{operator.input}.smoothed", key)
+            name = self.emission.prefix("smoothed", f"{operator.input}.smoothed")
             factor = builder.constant(f"{name}.factor", 1 / scale)
             self._multiplied[key] = builder.compute("Mul", [operator.input, factor], name)
         return self._multiplied[key]
@@ -130,7 +131,11 @@ class _Build:
 
     def _real(self, tensor: str) -> str:
         """The name of a tensor before it is put on a grid."""
-        return self.emission.builder.new(f"{tensor}.real") if tensor in self.grid else tensor
+        if tensor not in self.grid:
+            return tensor
+        if tensor not in self._reals:
+            self._reals[tensor] = self.emission.builder.new(f"{tensor}.real")
+        return self._reals[tensor]
 
     def _put_on_grid(self, tensor: str) -> None:
         place = self.grid[tensor]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization import QuantizationParameters, integer_type, quantization_parameters, quantize
 from inc_autotune.ort_ext.forms import GraphForm
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph import FloatArray, Graph, GraphBuilder
 from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.weights import QuantizedWeight, WeightCache
 
@@ -52,19 +53,24 @@ class Emission:
         self.form = form
         self.weights = weights
         self.builder = GraphBuilder(graph)
-        self._names: dict[str, list[Hashable]] = {}
+        self._versions: Counter[tuple[str, str]] = Counter()
         self._quantized: dict[tuple[str, TensorConfig, tuple[float, float]], QuantizedTensor] = {}
         self._dynamic: dict[str, QuantizedTensor] = {}
         self._grid: dict[str, QuantizedTensor] = {}
         self._dequantized: dict[str, str] = {}
+        self._stored: dict[Hashable, QuantizedNames] = {}
+        self._float_weights: dict[Hashable, str] = {}
 
-    def name(self, base: str, key: Hashable) -> str:
-        """A tensor name for one of several versions of a thing; the first has no number."""
-        versions = self._names.setdefault(base, [])
-        if key not in versions:
-            versions.append(key)
-        place = versions.index(key)
-        return base if place == 0 else f"{base}.{place + 1}"
+    def prefix(self, kind: str, base: str) -> str:
+        """What the names of one more version of a thing begin with; only from the second on there is a number.
+
+        Args:
+            kind: of the thing: what is quantized and what is smoothed are counted apart.
+            base: name of what the versions are made from.
+        """
+        self._versions[kind, base] += 1
+        number = self._versions[kind, base]
+        return base if number == 1 else f"{base}.{number}"
 
     def quantized(self, tensor: str, config: TensorConfig, limits: tuple[float, float]) -> QuantizedTensor:
         """The tensor in integers, quantized once for all operators that want it alike.
@@ -78,7 +84,7 @@ class Emission:
             return self._grid[tensor]
         key = (tensor, config, limits)
         if key not in self._quantized:
-            self._quantized[key] = self._quantize(tensor, self.name(tensor, (config, limits)), config, limits)
+            self._quantized[key] = self._quantize(tensor, self.prefix("activation", tensor), config, limits)
         return self._quantized[key]
 
     def dynamically_quantized(self, tensor: str) -> QuantizedTensor:
@@ -86,7 +92,8 @@ class Emission:
         if tensor not in self._dynamic:
             name = f"{tensor}.dynamic"
             outputs = [self.builder.new(f"{name}.{part}") for part in ("quantized", "scale", "zero_point")]
-            self.builder.produce("DynamicQuantizeLinear", [tensor], outputs, f"{name}.QuantizeLinear")
+            node = self.builder.new_node(f"{name}.QuantizeLinear")
+            self.builder.produce("DynamicQuantizeLinear", [tensor], outputs, node)
             values, scale, zero_point = outputs
             self._dynamic[tensor] = QuantizedTensor(values, scale, zero_point, float("nan"))
         return self._dynamic[tensor]
@@ -123,20 +130,41 @@ class Emission:
             np.asarray(parameters.scale, np.float32),
             np.asarray(parameters.zero_point, dtype),
         )
-        names = self.weight(name, config, quantized)
+        names = self.weight(name, ("on grid", name, config), quantized)
         return self._dequantize(names)
 
     def weight(self, name: str, version: Hashable, weight: QuantizedWeight) -> QuantizedNames:
-        """The constants of a quantized weight."""
-        name = self.name(name, version)
-        return QuantizedNames(
-            self.builder.constant(f"{name}.quantized", weight.values),
-            self.builder.constant(f"{name}.scale", weight.scale),
-            self.builder.constant(f"{name}.zero_point", weight.zero_point),
-        )
+        """The constants of a quantized weight, written once for all who ask for the same version.
+
+        Args:
+            name: of the float weight.
+            version: says which weight this is, and all that its integers depend on.
+            weight: that version.
+        """
+        if version not in self._stored:
+            prefix = self.prefix("weight", name)
+            self._stored[version] = QuantizedNames(
+                self.builder.constant(f"{prefix}.quantized", weight.values),
+                self.builder.constant(f"{prefix}.scale", weight.scale),
+                self.builder.constant(f"{prefix}.zero_point", weight.zero_point),
+            )
+        return self._stored[version]
+
+    def float_weight(self, name: str, version: Hashable, make: Callable[[], FloatArray]) -> str:
+        """A weight that stays in fp32 but changed, written once for all who ask for the same version.
+
+        Args:
+            name: of the weight in the old model.
+            version: says which weight this is, and all that its values depend on.
+            make: makes it.
+        """
+        if version not in self._float_weights:
+            self._float_weights[version] = self.builder.constant(f"{self.prefix('smoothed', name)}.smoothed", make())
+        return self._float_weights[version]
 
     def _put(self, tensor: str, quantized: QuantizedTensor) -> None:
-        self.builder.produce("DequantizeLinear", quantized.parts, [tensor], f"{tensor}.DequantizeLinear")
+        node = self.builder.new_node(f"{tensor}.DequantizeLinear")
+        self.builder.produce("DequantizeLinear", quantized.parts, [tensor], node)
         self._grid[tensor] = quantized
 
     def _dequantize(self, quantized: QuantizedNames) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from inc_autotune.core.op_config import OpConfig
@@ -29,12 +30,14 @@ def emit_convolution(
 
     def make() -> QuantizedWeight:
         kernel = graph.constant(operator.weight)
-        quantized = quantize_weight(kernel, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
-        return with_room_for_bias(quantized, kernel, bias, x.step)
+        return quantize_weight(kernel, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
 
-    version = (config.weight, None if bias is None else x.step)
-    weight = emission.weights.get(name, version, make)
-    names = emission.weight(operator.weight, (name, version), weight)
+    version: tuple[Hashable, ...] = ("kernel", config.weight, graph.origin(operator.weight))
+    quantized = emission.weights.get(name, version, make)
+    weight = with_room_for_bias(quantized, lambda: graph.constant(operator.weight), bias, x.step)
+    if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator
+        version = (name, *version)
+    names = emission.weight(operator.weight, version, weight)
     axis: dict[str, Any] = {"axis": 0} if weight.scale.ndim else {}
     operands = [
         emission.dequantized(operator.input, x),

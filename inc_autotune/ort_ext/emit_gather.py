@@ -27,8 +27,9 @@ def emit_gather(emission: Emission, operator: Operator, config: OpConfig) -> Non
         scale = np.broadcast_to(weight.scale.reshape(-1, 1), (rows, 1))
         return QuantizedWeight(weight.values, np.ascontiguousarray(scale), weight.zero_point)
 
-    weight = emission.weight(operator.weight, (name, config.weight), emission.weights.get(name, config.weight, make))
+    version = ("table", config.weight, graph.origin(operator.weight))
+    weight = emission.weight(operator.weight, version, emission.weights.get(name, version, make))
     integers = builder.compute("Gather", [weight.values, operator.input], f"{name}.integers", name, axis=0)
     scale = builder.compute("Gather", [weight.scale, operator.input], f"{name}.scale", axis=0)
     as_float = builder.compute("Cast", [integers], f"{name}.float", to=onnx.TensorProto.FLOAT)
-    builder.produce("Mul", [as_float, scale], [operator.output], f"{name}.Mul")
+    builder.produce("Mul", [as_float, scale], [operator.output], builder.new_node(f"{name}.Mul"))

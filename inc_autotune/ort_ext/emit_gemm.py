@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def emit_gemm(
         limits: smallest and largest value of `tensor`; None in fp32.
     """
     if config is None:
-        matrix = emission.builder.constant(f"{operator.name}.weight", np.ascontiguousarray(source.matrix()))
+        matrix = source.float_matrix(transposed=False)
         operands = [tensor, matrix, source.bias()]
     else:
         assert limits is not None
@@ -52,12 +53,14 @@ def _integer_operands(
 
     def make() -> QuantizedWeight:
         matrix = np.ascontiguousarray(source.matrix())
-        quantized = quantize_weight(matrix, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
-        return with_room_for_bias(quantized, matrix, bias, x.step)
+        return quantize_weight(matrix, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
 
-    version = ("Gemm", config.weight, None if bias is None else x.step, *source.version)
-    weight = emission.weights.get(name, version, make)
-    names = emission.weight(source.operator.weight, (name, version), weight)
+    version: tuple[Hashable, ...] = ("rows", config.weight, source.version)
+    quantized = emission.weights.get(name, version, make)
+    weight = with_room_for_bias(quantized, source.matrix, bias, x.step)
+    if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator
+        version = (name, *version)
+    names = emission.weight(source.operator.weight, version, weight)
     axis: dict[str, Any] = {"axis": 0} if weight.scale.ndim else {}
     return [
         emission.dequantized(tensor, x),

@@ -49,7 +49,7 @@ def emit_linear(
         return
     bias = source.bias()
     if config is None:
-        matrix = emission.builder.constant(f"{operator.name}.weight", np.ascontiguousarray(source.matrix().T))
+        matrix = source.float_matrix(transposed=True)
         _emit_matmul(emission, operator, tensor, matrix, bias)
     elif config.approach == "weight_only":
         _emit_weight_only(emission, operator, tensor, config, source, bias)
@@ -74,9 +74,9 @@ def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> 
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
     operator = source.operator
-    version = (config.weight, *source.version)
+    version = ("columns", config.weight, source.version)
     weight = emission.weights.get(operator.name, version, make)
-    return emission.weight(operator.weight, (operator.name, version), weight)
+    return emission.weight(operator.weight, version, weight)
 
 
 def _emit_dynamic(
@@ -92,7 +92,7 @@ def _emit_dynamic(
     as_float = builder.compute("Cast", [product], f"{name}.float", to=onnx.TensorProto.FLOAT)
     scale = builder.compute("Mul", [x.scale, weight.scale], f"{name}.scale")
     if bias is None:
-        builder.produce("Mul", [as_float, scale], [operator.output], f"{name}.Mul")
+        builder.produce("Mul", [as_float, scale], [operator.output], builder.new_node(f"{name}.Mul"))
     else:
         _emit_bias(emission, operator, builder.compute("Mul", [as_float, scale], f"{name}.product"), bias)
 
@@ -121,7 +121,7 @@ def _emit_bias(emission: Emission, operator: Operator, product: str, bias: str) 
     that has none.
     """
     is_matrix = emission.form.cpu_fusions and (operator.type == "Gemm" or emission.graph.rank(operator.input) == 2)
-    name = operator.bias_node or f"{operator.name}.bias"
+    name = operator.bias_node or emission.builder.new_node(f"{operator.name}.bias")
     emission.builder.produce("Sum" if is_matrix else "Add", [product, bias], [operator.output], name)
 
 
@@ -129,11 +129,11 @@ def _emit_weight_only(
     emission: Emission, operator: Operator, tensor: str, config: OpConfig, source: SmoothedWeight, bias: str | None
 ) -> None:
     bits = 4 if integer_type(config.weight.dtype).bits <= 4 else 8
-    version = (config.weight, *source.version)
+    version = ("blocks", config.weight, source.version)
     weight = emission.weights.get(
         operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, BLOCK_SIZES[bits])
     )
-    names = emission.weight(operator.weight, (operator.name, version), weight)
+    names = emission.weight(operator.weight, version, weight)
     outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
     emission.builder.produce(
         "MatMulNBits",

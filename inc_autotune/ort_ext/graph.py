@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from inc_autotune.ort_ext.graph_model import GraphModel, bodies, initializer, names_read
+from inc_autotune.ort_ext.derived_constants import Constant, compute, derive
+from inc_autotune.ort_ext.graph_model import GraphModel, bodies, initializer, names_read, names_taken
 from inc_autotune.ort_ext.mapped_weights import MappedWeights
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -27,7 +28,15 @@ class Graph:
         self.model = model
         self.nodes: Sequence[onnx.NodeProto] = model.proto.graph.node
         self.initializers = {each.name: each for each in model.proto.graph.initializer}
+        self.inputs = frozenset(each.name for each in model.proto.graph.input)
         self.outputs = frozenset(each.name for each in model.proto.graph.output)
+        self.sparse = frozenset(each.values.name for each in model.proto.graph.sparse_initializer)
+        self._constants = {
+            each.name: Constant(each.data_type, tuple(each.dims), each.name)
+            for each in model.proto.graph.initializer
+            if each.name not in self.inputs
+        }
+        self._computed_otherwise = derive(self.nodes, self._constants, self.constant)
 
     @cached_property
     def producers(self) -> Mapping[str, onnx.NodeProto]:
@@ -54,16 +63,42 @@ class Graph:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a constant; None where the tensor is not constant."""
-        found = self.initializers.get(name)
-        return None if found is None else tuple(found.dims)
+        found = self._constants.get(name)
+        return None if found is None else found.shape
 
     def is_float_constant(self, name: str) -> bool:
-        found = self.initializers.get(name)
+        found = self._constants.get(name)
         return found is not None and found.data_type == onnx.TensorProto.FLOAT
 
     def constant(self, name: str) -> AnyArray:
-        """The value of a constant, without a copy."""
-        return self.model.weights[name]
+        """The value of a constant, without a copy where it is stored, or a view of what is.
+
+        What nodes compute from constants is a constant too, see `derived_constants`, and is computed at each call.
+        """
+        node = self._constants[name].node
+        return self.model.weights[name] if node is None else compute(node, [self.constant(each) for each in node.input])
+
+    def origin(self, name: str) -> Hashable:
+        """What a constant is made of: equal for two that have the same value because they are the same thing."""
+        return self._constants[name].origin
+
+    def computed_by(self, name: str) -> str | None:
+        """Type of the node that computes a tensor from constants, where its value is not known; else None."""
+        return self._computed_otherwise.get(name)
+
+    def computes_constant(self, node: onnx.NodeProto) -> bool:
+        """Whether the one output of a node is a constant."""
+        return any(name in self._constants for name in node.output)
+
+    def computing(self, names: Iterable[str]) -> list[onnx.NodeProto]:
+        """The nodes that constants among these tensors are computed by, in the order of the graph."""
+        wanted = set(names)
+        found = []
+        for node in reversed(self.nodes):
+            if self.computes_constant(node) and not wanted.isdisjoint(node.output):
+                found.append(node)
+                wanted.update(node.input)
+        return found[::-1]
 
     @cached_property
     def _shapes(self) -> Mapping[str, onnx.TensorShapeProto]:
@@ -96,25 +131,30 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._weights: dict[str, AnyArray] = {}
-        read = {name for node in base.nodes for name in read_by(node)}
-        self._taken = read | base.producers.keys() | base.initializers.keys() | base.outputs
+        self._tensor_names, self._node_names = names_taken(base.model.proto.graph)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """Add a node of the old model as it is."""
         self._nodes.append(node)
 
     def new(self, name: str) -> str:
-        """A name for a new tensor: this one, or a longer one where the old model has it."""
-        while name in self._taken:
-            name += "_"
-        return name
+        """A name for a new tensor: this one, or a longer one where a tensor of the old or the new model has it."""
+        return _reserved(name, self._tensor_names)
+
+    def new_node(self, name: str) -> str:
+        """The same for a node."""
+        return _reserved(name, self._node_names)
 
     def compute(
         self, op_type: str, inputs: Iterable[str], tensor: str, name: str = "", domain: str = "", **attributes: Any
     ) -> str:
-        """Add a node that makes a new tensor, and return the tensor's name, which is `new(tensor)`."""
+        """Add a node that makes a new tensor, and return the tensor's name, which is `new(tensor)`.
+
+        `name` is that of the node of the old model whose place it takes, or empty.
+        """
         tensor = self.new(tensor)
-        self.produce(op_type, inputs, [tensor], name or f"{tensor}.{op_type}", domain, **attributes)
+        name = name or self.new_node(f"{tensor}.{op_type}")
+        self.produce(op_type, inputs, [tensor], name, domain, **attributes)
         return tensor
 
     def produce(
@@ -126,16 +166,18 @@ class GraphBuilder:
         domain: str = "",
         **attributes: Any,
     ) -> None:
-        """Add a node that makes tensors of the old model."""
+        """Add a node that makes tensors of the old model.
+
+        `name` is that of the node of the old model whose place it takes, or one from `new_node`.
+        """
         made = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes)
         self._nodes.append(made)
 
     def constant(self, name: str, value: AnyArray) -> str:
-        """Add a constant, once for each name, and return its name, which is `new(name)`."""
+        """Add a constant, and return its name, which is `new(name)`."""
         name = self.new(name)
-        if name not in self._initializers:
-            self._initializers[name] = initializer(name, value)
-            self._weights[name] = value
+        self._initializers[name] = initializer(name, value)
+        self._weights[name] = value
         return name
 
     def build(self) -> GraphModel:
@@ -156,15 +198,24 @@ class GraphBuilder:
         proto.graph.name = old.graph.name
         proto.graph.input.extend(old.graph.input)
         proto.graph.output.extend(old.graph.output)
-        proto.graph.node.extend(self._nodes)
+        proto.graph.node.extend(self._ordered())
         used = names_read(proto.graph)
-        proto.graph.initializer.extend(
-            each for name, each in self.base.initializers.items() if name in used and name not in self._initializers
-        )
+        proto.graph.initializer.extend(each for name, each in self.base.initializers.items() if name in used)
         proto.graph.initializer.extend(each for name, each in self._initializers.items() if name in used)
         weights = MappedWeights(self.base.model.weights)
         weights.update(self._weights)
         return GraphModel(proto, weights, self.base.model.folder)
+
+    def _ordered(self) -> list[onnx.NodeProto]:
+        """The nodes, first those that compute constants of the old model.
+
+        Who reads a constant may stand before the place it was read at, and those that nobody reads any more are left
+        out.
+        """
+        rest = [node for node in self._nodes if not self.base.computes_constant(node)]
+        read = {name for node in rest for name in read_by(node)} | self.base.outputs
+        kept = {node.name for node in self.base.computing(read)}
+        return [node for node in self._nodes if self.base.computes_constant(node) and node.name in kept] + rest
 
 
 def read_by(node: onnx.NodeProto) -> Iterable[str]:
@@ -172,3 +223,10 @@ def read_by(node: onnx.NodeProto) -> Iterable[str]:
     yield from node.input
     for _, body in bodies(node):
         yield from names_read(body)
+
+
+def _reserved(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name

@@ -98,6 +98,21 @@ def names_read(graph: GraphProto) -> set[str]:
     return names
 
 
+def names_taken(graph: GraphProto) -> tuple[set[str], set[str]]:
+    """Names of all tensors and of all nodes, inside bodies too: no name may mean two things anywhere in a model."""
+    tensors = {each.name for group in (graph.input, graph.output, graph.initializer) for each in group}
+    tensors |= {each.values.name for each in graph.sparse_initializer}
+    nodes = set()
+    for node in graph.node:
+        nodes.add(node.name)
+        tensors |= {*node.input, *node.output}
+        for _, body in bodies(node):
+            inner_tensors, inner_nodes = names_taken(body)
+            tensors |= inner_tensors
+            nodes |= inner_nodes
+    return tensors, nodes
+
+
 def without_unused(proto: ModelProto) -> ModelProto:
     """A copy without initializers that nothing reads: onnxruntime drops them and then misses their names."""
     result = ModelProto()

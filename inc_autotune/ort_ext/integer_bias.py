@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,13 @@ def emit_bias(emission: Emission, name: str, bias: FloatArray, weight: Quantized
 
 
 def with_room_for_bias(
-    quantized: QuantizedWeight, weight: AnyArray, bias: FloatArray | None, step: float
+    quantized: QuantizedWeight, weight: Callable[[], AnyArray], bias: FloatArray | None, step: float
 ) -> QuantizedWeight:
-    """The weight; in coarser steps where the bias would not fit into 32 bits.
+    """The weight; another one in coarser steps where the bias would not fit into 32 bits.
 
     Args:
         quantized: of `weight`, per tensor or per channel of axis 0.
-        weight: float32 [out, ...].
+        weight: makes its float32 [out, ...]; called only where steps become coarser.
         bias: float32 [out].
         step: scale of the operator's input.
     """
@@ -51,8 +52,8 @@ def with_room_for_bias(
     if (quantized.scale >= needed).all():
         return quantized
     scale = np.maximum(quantized.scale, needed)
-    shape = (-1, *[1] * (weight.ndim - 1)) if scale.ndim else ()
+    shape = (-1, *[1] * (quantized.values.ndim - 1)) if scale.ndim else ()
     limits = np.iinfo(quantized.values.dtype)
-    integers = np.rint(weight / scale.reshape(shape)) + quantized.zero_point.reshape(shape)
+    integers = np.rint(weight() / scale.reshape(shape)) + quantized.zero_point.reshape(shape)
     values = np.clip(integers, limits.min, limits.max).astype(quantized.values.dtype)
     return QuantizedWeight(values, scale, quantized.zero_point)

@@ -13,6 +13,7 @@ from inc_autotune.ort_ext.graph import AnyArray, Graph
 
 LINEAR_TYPES = ("MatMul", "Gemm")
 QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather")
+BOTH_CONSTANT = "both of its operands are constant"
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,25 @@ def _matmul(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     if not graph.is_float_constant(right):
         if graph.is_float_constant(left):
             return "its weight is the first operand; integer kernels take it as the second"
-        return "multiplies two activations" if graph.shape(right) is None else None
+        return _why_no_weight(graph, right, "multiplies two activations") if graph.shape(right) is None else None
     if graph.shape(left) is not None:
-        return "both of its operands are constant"
+        return BOTH_CONSTANT
     shape = graph.shape(right) or ()
     if len(shape) != 2:
         return f"its weight has {len(shape)} dimensions; integer kernels take 2"
     bias, add = _added_bias(graph, node, shape[1])
     output = node.output[0] if add is None else add.output[0]
     return Operator(node.name, "MatMul", left, right, bias, add.name if add is not None else None, output)
+
+
+def _why_no_weight(graph: Graph, name: str, otherwise: str) -> str:
+    """Why an operand is no weight; `otherwise` where nothing special is known of it."""
+    if name in graph.sparse:
+        return "its weight is stored as a sparse tensor"
+    if name in graph.initializers and name in graph.inputs:
+        return "its weight is an input of the model too, which callers may replace"
+    computed_by = graph.computed_by(name)
+    return otherwise if computed_by is None else f"its weight is computed from constants by a {computed_by}"
 
 
 def _added_bias(graph: Graph, node: onnx.NodeProto, features: int) -> tuple[str | None, onnx.NodeProto | None]:
@@ -124,7 +135,9 @@ def _gemm(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     given = attributes(node)
     weight = node.input[1]
     if not graph.is_float_constant(weight):
-        return "its second operand is not a constant float32 weight"
+        return _why_no_weight(graph, weight, "its second operand is not a constant float32 weight")
+    if graph.shape(node.input[0]) is not None:
+        return BOTH_CONSTANT
     if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
         return "it transposes its activation or scales its product (transA, alpha)"
     transposed = bool(given.get("transB", 0))
@@ -140,7 +153,9 @@ def _gemm(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
 def _conv(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     weight = node.input[1]
     if not graph.is_float_constant(weight):
-        return "its weight is not a float32 constant"
+        return _why_no_weight(graph, weight, "its weight is not a float32 constant")
+    if graph.shape(node.input[0]) is not None:
+        return BOTH_CONSTANT
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     if bias is not None and not graph.is_float_constant(bias):
         return "its bias is not a float32 constant"

@@ -22,12 +22,16 @@ def weight_pairs(model: GraphModel) -> GraphModel:
     """
     graph = Graph(model)
     builder = GraphBuilder(graph)
+    stored: dict[tuple[str, ...], str] = {}
     for node in graph.nodes:
         if node.op_type == "DequantizeLinear" and _is_weight(graph, node.input[0]):
             values, *parameters = node.input
             axis: dict[str, Any] = attributes(node)
-            real = builder.constant(f"{values}.float", _real_values(graph, node.input, axis.get("axis", 1)))
-            integers = builder.compute("QuantizeLinear", [real, *parameters], f"{values}.again", **axis)
+            key = tuple(node.input)
+            if key not in stored:
+                real = _real_values(graph, node.input, axis.get("axis", 1))
+                stored[key] = builder.constant(f"{values}.float", real)
+            integers = builder.compute("QuantizeLinear", [stored[key], *parameters], f"{values}.again", **axis)
             builder.produce("DequantizeLinear", [integers, *parameters], node.output, node.name, **axis)
         else:
             builder.keep(node)

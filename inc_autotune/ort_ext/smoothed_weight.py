@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
+import numpy as np
+
 from inc_autotune.ort_ext.emission import Emission
 from inc_autotune.ort_ext.graph import FloatArray
 from inc_autotune.ort_ext.operators import Operator, weight_matrix
@@ -23,7 +27,9 @@ class SmoothedWeight:
     ) -> None:
         self.operator = operator
         self._emission, self._scale, self._divisor = emission, scale, divisor
-        self.version = (digest(scale), digest(divisor))
+        self.version: Hashable = (
+            *(emission.graph.origin(operator.weight), operator.transposed, digest(scale), digest(divisor)),
+        )
 
     def matrix(self) -> FloatArray:
         """float32 [out_features, in_features]."""
@@ -33,6 +39,15 @@ class SmoothedWeight:
         if self._divisor is not None:
             matrix = matrix / self._divisor[:, None]
         return matrix
+
+    def float_matrix(self, *, transposed: bool) -> str:
+        """Name of the matrix in the new model, where it stays in fp32; transposed it is [in_features, out_features]."""
+
+        def make() -> FloatArray:
+            matrix = self.matrix()
+            return np.ascontiguousarray(matrix.T if transposed else matrix)
+
+        return self._emission.float_weight(self.operator.weight, (transposed, self.version), make)
 
     def bias_value(self) -> FloatArray | None:
         """float32 [out_features]; None where there is no bias."""

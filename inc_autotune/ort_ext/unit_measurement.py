@@ -105,6 +105,7 @@ def _part(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
     """A model of some operators that read the same tensor, with their biases."""
     names = [name for each in operators for name in (each.name, each.bias_node) if name is not None]
     nodes = [graph.by_name[name] for name in names]
+    nodes = [*graph.computing(name for node in nodes for name in node.input), *nodes]
     read = {name for node in nodes for name in node.input}
     proto = onnx.ModelProto(ir_version=graph.model.proto.ir_version, opset_import=graph.model.proto.opset_import)
     proto.graph.CopyFrom(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -39,21 +40,31 @@ class QuantizedWeight:
 class WeightCache:
     """The last versions of each operator's quantized weight.
 
-    Where two models use the same version they use the same arrays, so they share memory and sessions share values.
+    Where two models, or two operators of one model, use the same version they use the same arrays, so they share memory
+    and sessions share values.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, OrderedDict[Hashable, QuantizedWeight]] = {}
+        self._alive: WeakValueDictionary[Hashable, QuantizedWeight] = WeakValueDictionary()
 
     def get(self, operator: str, version: Hashable, make: Callable[[], QuantizedWeight]) -> QuantizedWeight:
-        """The version of an operator's weight; made where it is not there any more."""
+        """A version of a weight; made where nobody has it any more.
+
+        Args:
+            operator: whose weight it is; its last versions are kept.
+            version: says which weight this is, and all that its integers depend on.
+            make: makes it.
+        """
+        weight = self._alive.get(version)
+        if weight is None:
+            weight = self._alive[version] = make()
         versions = self._kept.setdefault(operator, OrderedDict())
-        if version not in versions:
-            made = versions[version] = make()
-            if len(versions) > (1 if made.values.nbytes > LARGE_BYTES else KEPT_VERSIONS):
-                versions.popitem(last=False)
+        versions[version] = weight
         versions.move_to_end(version)
-        return versions[version]
+        if len(versions) > (1 if weight.values.nbytes > LARGE_BYTES else KEPT_VERSIONS):
+            versions.popitem(last=False)
+        return weight
 
 
 def quantize_weight(weight: AnyArray, config: TensorConfig, *, axis: int, reduce_range: bool) -> QuantizedWeight:
