@@ -15,6 +15,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from ort_common import Feed
 
 
@@ -49,6 +50,13 @@ def static(model: Path, feeds: Sequence[Feed], folder: Path, op_types: Sequence[
         op_types_to_quantize=None if op_types is None else list(op_types),
     )
     return Quantized(target, time.perf_counter() - started)
+
+
+def preprocessed(model: Path, folder: Path) -> Path:
+    """The model after `quant_pre_process`, which folds constants and batch normalizations."""
+    target = folder / f"{model.stem}.preprocessed.onnx"
+    quant_pre_process(str(model), str(target), skip_symbolic_shape=True)
+    return target
 
 
 def dynamic(model: Path, folder: Path) -> Quantized:

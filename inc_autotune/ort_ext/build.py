@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.errors import QuantizationError
+from inc_autotune.ort_ext.bounds import after_activation, without_covered_bounds
 from inc_autotune.ort_ext.emission import Emission
 from inc_autotune.ort_ext.emit_convolution import emit_convolution
 from inc_autotune.ort_ext.emit_gather import emit_gather
@@ -15,7 +16,7 @@ from inc_autotune.ort_ext.emit_linear import emit_linear
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.graph import FloatArray, Graph
 from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.grid import GridTensor, after_relu, constants_on_grid, find_grid
+from inc_autotune.ort_ext.grid import GridTensor, constants_on_grid, find_grid
 from inc_autotune.ort_ext.kernels import missing_kernel
 from inc_autotune.ort_ext.operators import Operator, Operators
 from inc_autotune.ort_ext.pairs import dedicated_pairs, weight_pairs
@@ -73,7 +74,7 @@ class _Build:
             for tensor in node.output:
                 if tensor in self.grid:
                     self._put_on_grid(tensor)
-        return self.emission.builder.build()
+        return without_covered_bounds(self.emission.builder.build(), self._reals.values())
 
     def _emit(self, operator: Operator) -> None:
         config = self.plan.configs.get(operator.name)
@@ -122,9 +123,10 @@ class _Build:
             return
         changed = onnx.NodeProto()
         changed.CopyFrom(node)
-        changed.output[0] = self._real(node.output[0])
+        for index, tensor in enumerate(node.output):
+            changed.output[index] = self._real(tensor)
         for index in constants:
-            owner = self.grid[after_relu(self.graph, node.output[0])].owner
+            owner = self.grid[after_activation(self.graph, node.output[0])].owner
             activation = self.plan.configs[owner].activation
             changed.input[index] = self.emission.constant_on_grid(node.input[index], activation)
         self.emission.builder.keep(changed)

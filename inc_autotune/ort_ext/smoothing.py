@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from inc_autotune.ort_ext.bounds import after_activation
 from inc_autotune.ort_ext.graph import FloatArray, Graph
-from inc_autotune.ort_ext.grid import after_relu
 from inc_autotune.ort_ext.operators import Operator
 from inc_autotune.ort_ext.plan import QuantizationPlan
 
@@ -41,13 +41,12 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     for name, calibration in plan.calibrations.items():
         if calibration.smoothing is not None:
             members.setdefault((operators[name].input, digest(calibration.smoothing)), []).append(name)
-    by_output = _divisible(graph, operators, plan.output_ranges)
+    targets = FoldTargets(graph, operators, plan.output_ranges)
     placement = Placement()
-    for (tensor, _), names in members.items():
+    for names in members.values():
         scale = plan.calibrations[names[0]].smoothing
         assert scale is not None
-        whole = plan.folding and _are_all_readers(graph, tensor, names)
-        target = _fold_target(graph, by_output, tensor, len(scale)) if whole else None
+        target = targets.of(names) if plan.folding else None
         if isinstance(target, Operator):
             placement.operator_divisors[target.name] = scale
         elif target is not None:
@@ -57,20 +56,29 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     return placement
 
 
-def can_fold(graph: Graph, operators: Mapping[str, Operator], names: Sequence[str], ranged: Container[str]) -> bool:
-    """Whether a scale for these operators, which read the same tensor, fits into the operator before.
+class FoldTargets:
+    """What makes the inputs of linear operators, where that can make them divided by a smoothing scale instead.
 
     Args:
         graph: the fp32 model.
         operators: of that graph.
-        names: of the smoothed ones.
         ranged: tensors that are quantized with a range of their own.
     """
-    first = operators[names[0]]
-    channels = (graph.shape(first.weight) or (0,))[-1 if first.transposed else 0]
-    by_output = _divisible(graph, operators, ranged)
-    whole = _are_all_readers(graph, first.input, names)
-    return whole and _fold_target(graph, by_output, first.input, channels) is not None
+
+    def __init__(self, graph: Graph, operators: Mapping[str, Operator], ranged: Container[str]) -> None:
+        self._graph, self._operators = graph, operators
+        self._by_output = _divisible(graph, operators, ranged)
+
+    def of(self, names: Sequence[str]) -> Operator | onnx.NodeProto | None:
+        """The operator or node before these operators, which read the same tensor and are smoothed alike.
+
+        None where it cannot be divided, or someone else reads the tensor too.
+        """
+        first = self._operators[names[0]]
+        if not _are_all_readers(self._graph, first.input, names):
+            return None
+        channels = (self._graph.shape(first.weight) or (0,))[-1 if first.transposed else 0]
+        return _fold_target(self._graph, self._by_output, first.input, channels)
 
 
 def _divisible(graph: Graph, operators: Mapping[str, Operator], ranged: Container[str]) -> dict[str, Operator]:
@@ -78,7 +86,7 @@ def _divisible(graph: Graph, operators: Mapping[str, Operator], ranged: Containe
     return {
         each.output: each
         for each in operators.values()
-        if each.is_linear and each.output not in ranged and after_relu(graph, each.output) not in ranged
+        if each.is_linear and each.output not in ranged and after_activation(graph, each.output) not in ranged
     }
 
 
