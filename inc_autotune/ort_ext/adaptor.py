@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -29,7 +30,7 @@ from inc_autotune.ort_ext.graph_model import GraphModel
 from inc_autotune.ort_ext.grid import GridTensor, find_grid
 from inc_autotune.ort_ext.kernels import missing_kernel
 from inc_autotune.ort_ext.measurement import interleaved_seconds, needs_reduced_range, weight_bytes
-from inc_autotune.ort_ext.operator_calibration import group_weights, input_groups, make_plan
+from inc_autotune.ort_ext.operator_calibration import group_weights, input_groups, make_plan, shared_weights
 from inc_autotune.ort_ext.operators import Operators, find_operators
 from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.providers import CPU_BACKEND
@@ -38,7 +39,7 @@ from inc_autotune.ort_ext.recipes import GraphRecipes
 from inc_autotune.ort_ext.rewriting import rewritten
 from inc_autotune.ort_ext.sessions import Provider, SessionOptions, first_provider, make_session
 from inc_autotune.ort_ext.settings import CPU_SETTINGS, ModelSettings
-from inc_autotune.ort_ext.smoothing import can_fold
+from inc_autotune.ort_ext.smoothing import FoldTargets
 from inc_autotune.ort_ext.source import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.unit_measurement import measure_units
 from inc_autotune.ort_ext.weights import WeightCache
@@ -187,7 +188,7 @@ class OrtAdaptor(Adaptor):
                 weights=partial(group_weights, analysis.graph, [found[name] for name in unit.operator_names]),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=self.reduce_range,
-                least_gain=1.0 if self._folding and analysis.can_fold(unit) else LEAST_GAIN_OF_A_MUL,
+                least_gain=analysis.least_gain(unit, folding=self._folding),
             )
             for unit in units
             if unit.options[0].approach in ("static", "dynamic")
@@ -339,9 +340,21 @@ class _Analysis:
         static = [each for each in self.operators.found.values() if each.type != "Gather"]
         return find_grid(self.graph, static, self.form)
 
-    def can_fold(self, unit: Unit) -> bool:
-        """Whether smoothing a unit costs no operation of its own."""
-        return can_fold(self.graph, self.operators.found, unit.operator_names, self.grid)
+    @cached_property
+    def fold_targets(self) -> FoldTargets:
+        return FoldTargets(self.graph, self.operators.found, self.grid)
+
+    @cached_property
+    def shared_weights(self) -> frozenset[str]:
+        """Names of the operators whose weight others with another input read too."""
+        return shared_weights(self.graph, self.operators)
+
+    def least_gain(self, unit: Unit, *, folding: bool) -> float:
+        """How many times smaller smoothing with an alpha of its own must make a unit's error to be worth its cost."""
+        if not self.shared_weights.isdisjoint(unit.operator_names):
+            return math.inf  # every alpha would need a copy of the weight; one for the whole model does not
+        free = folding and self.fold_targets.of(unit.operator_names) is not None
+        return 1.0 if free else LEAST_GAIN_OF_A_MUL
 
     def watched(self, *, histogram: bool) -> list[WatchedTensor]:
         """The inputs of all operators, and what may be put on a grid behind them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
 
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.op_config import OpConfig
@@ -67,22 +69,58 @@ def group_weights(graph: Graph, operators: Sequence[Operator]) -> list[FloatArra
     return [weight_matrix(operator, graph.constant(operator.weight)) for operator in operators]
 
 
+def shared_weights(graph: Graph, operators: Operators) -> frozenset[str]:
+    """Names of the linear operators whose weight another one reads too, with another input."""
+    inputs: dict[Hashable, set[str]] = {}
+    linear = [each for each in operators.found.values() if each.is_linear]
+    for each in linear:
+        inputs.setdefault(_weight(graph, each), set()).add(each.input)
+    return frozenset(each.name for each in linear if len(inputs[_weight(graph, each)]) > 1)
+
+
 def _smoothing_scales(
     graph: Graph, operators: Operators, configs: Mapping[str, OpConfig], statistics: Statistics
 ) -> dict[str, FloatArray]:
-    """One scale for all operators that read the same tensor and are configured alike."""
+    """One scale for all operators that read the same tensor, or the same weight, and are configured alike.
+
+    Layers that share a weight so go on sharing it.
+    """
     scales: dict[str, FloatArray] = {}
-    alike: dict[tuple[str, OpConfig], list[str]] = {}
+    alike: dict[OpConfig, list[Operator]] = {}
     for name, config in configs.items():
         if config.alpha is not None and operators.found[name].is_linear:
-            alike.setdefault((operators.found[name].input, config), []).append(name)
-    for (tensor, config), names in alike.items():
+            alike.setdefault(config, []).append(operators.found[name])
+    for config, smoothed in alike.items():
         assert config.alpha is not None
-        weights = group_weights(graph, [operators.found[name] for name in names])
-        activation = statistics[tensor].channel_absmax
-        scale: FloatArray = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
-        scales |= dict.fromkeys(names, scale)
+        for members in _connected(graph, smoothed):
+            weights = group_weights(graph, list({_weight(graph, each): each for each in members}.values()))
+            inputs = dict.fromkeys(each.input for each in members)
+            activation = np.max([statistics[tensor].channel_absmax for tensor in inputs], axis=0)
+            scale: FloatArray = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
+            scales |= dict.fromkeys((each.name for each in members), scale)
     return scales
+
+
+def _connected(graph: Graph, operators: Sequence[Operator]) -> list[list[Operator]]:
+    """Linear operators in groups that have no tensor and no weight in common with each other."""
+    parents: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while parents.setdefault(key, key) != key:
+            parents[key] = key = parents[parents[key]]
+        return key
+
+    for each in operators:
+        parents[root(_weight(graph, each))] = root(each.input)
+    groups: dict[Hashable, list[Operator]] = {}
+    for each in operators:
+        groups.setdefault(root(each.input), []).append(each)
+    return list(groups.values())
+
+
+def _weight(graph: Graph, operator: Operator) -> Hashable:
+    """The same for operators that multiply by the same matrix."""
+    return graph.origin(operator.weight), operator.transposed
 
 
 def _range(statistics: ActivationStatistics, config: OpConfig) -> tuple[float, float]:

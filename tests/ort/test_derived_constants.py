@@ -64,12 +64,17 @@ READERS: dict[str, Callable[[GraphWriter, str, int], str]] = {
     "arguments", [{"recipes": PLAIN}, {"approach": "weight_only"}, {"smoothquant_args": {"alpha": 0.5}}], ids=str
 )
 def test_a_weight_that_operators_share_is_stored_once(how: str, arguments: dict[str, Any]) -> None:
-    """With smoothing there is one version for each input at most."""
+    """Smoothed too: all its readers are smoothed by the one scale."""
     tuned = tune(shared("MatMul", READERS[how]), **arguments)
     assert len(quantized(tuned)) == LAYERS
     stored = [each for each in ort_ext.convert(tuned).graph.initializer if np.prod(each.dims) >= WEIGHT_BYTES]
-    assert len(stored) == (LAYERS if "smoothquant_args" in arguments else 1)
-    assert {each.data_type for each in stored} <= {TensorProto.INT8, TensorProto.UINT8}
+    assert len(stored) == 1
+    assert stored[0].data_type in (TensorProto.INT8, TensorProto.UINT8)
+
+
+def test_layers_that_share_a_weight_get_no_alphas_of_their_own() -> None:
+    tuned = tune(shared("MatMul", READERS["directly"]), smoothquant_args={"alpha": "auto"})
+    assert len({each.config.alpha for each in tuned.recipe.operators.values()}) == 1
 
 
 def test_gemms_that_stay_gemms_share_their_weight_too() -> None:

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from inc_autotune.core.options import offered_options
 from inc_autotune.core.space import build_space
+from inc_autotune.ort_ext import smoothing
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.build import build_model
 from inc_autotune.ort_ext.candidate import Candidate
@@ -127,6 +128,18 @@ def test_smoothing_that_cannot_be_folded_must_gain_more(folding):
     costly = {group.name: group.least_gain > 1 for group in adaptor.input_groups(space.units, size)}
     folded = {"layer0.attention.query": not folding, "layer0.up": not folding}
     assert costly == {**folded, "layer0.attention.output": True, "layer0.down": True}
+
+
+def test_the_graph_is_searched_for_what_can_be_divided_once(monkeypatch):
+    searches = []
+    original = smoothing._divisible
+    monkeypatch.setattr(smoothing, "_divisible", lambda *given: searches.append(given) or original(*given))
+    adaptor = OrtAdaptor()
+    model = Candidate(load_source(transformer_block(layers=3)))
+    size = adaptor.calibrate(model, vectors(4, 4, 6, WIDTH), (16,))
+    space = build_space(offered_options(adaptor, model), adaptor.groups(model))
+    assert len(adaptor.input_groups(space.units, size)) == 12
+    assert len(searches) == 1
 
 
 def test_an_output_of_the_model_is_not_divided():
