@@ -13,7 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext.graph_model import LARGEST_INLINE_BYTES, Array, bodies, header, is_header
-from inc_autotune.ort_ext.mapped_weights import FileSection, MappedWeights
+from inc_autotune.ort_ext.mapped_weights import FileSection, FileState, MappedWeights
 
 _PLAIN_TYPES = frozenset(
     TensorProto.DataType.Value(name)
@@ -101,7 +101,7 @@ class _ExternalData:
         """Where the tensor's value is."""
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
         data = self._bytes(tensor, math.prod(tensor.dims) * dtype.itemsize)
-        return FileSection(data.path, data.offset, dtype, tuple(tensor.dims))
+        return FileSection(data.path, data.offset, dtype, tuple(tensor.dims), data.state)
 
     def header(self, tensor: TensorProto) -> TensorProto:
         """The tensor without data; it names its file where onnxruntime reads that, which it does not through links."""
@@ -126,7 +126,8 @@ class _ExternalData:
     def _bytes(self, tensor: TensorProto, expected: int | None = None) -> FileSection:
         info = _location(tensor)
         path = self._path(tensor.name, info.location)
-        size = path.stat().st_size
+        state = FileState.of(path)
+        size = state.size
         start = info.offset or 0
         length = info.length or expected
         if length is None:
@@ -142,7 +143,7 @@ class _ExternalData:
                 f"{tensor.name!r} lies at {start} to {start + length}. The file is truncated or belongs to another "
                 "model; copy it again."
             )
-        return FileSection(path, start, np.dtype(np.uint8), (length,))
+        return FileSection(path, start, np.dtype(np.uint8), (length,), state)
 
     def _path(self, name: str, location: str) -> Path:
         if self._folder is None:

@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes, headers, is_in_file, without_unused
+from inc_autotune.ort_ext.mapped_weights import MappedWeights
 from inc_autotune.ort_ext.writing import LARGEST_EMBEDDED, write_model
 
 Provider: TypeAlias = "str | tuple[str, dict[str, Any]]"
@@ -148,7 +149,10 @@ def _new_options(session_options: SessionOptions) -> ort.SessionOptions:
 
 def _shared_weights(model: GraphModel) -> dict[str, ort.OrtValue]:
     """The weights that a session gets from memory, without a copy where they are contiguous."""
-    names = [tensor.name for tensor in headers(model.proto) if model.folder is None or not is_in_file(tensor)]
+    every = headers(model.proto)
+    names = [tensor.name for tensor in every if model.folder is None or not is_in_file(tensor)]
+    if isinstance(model.weights, MappedWeights):
+        model.weights.check({tensor.name for tensor in every} - set(names))  # onnxruntime reads these by itself
     return {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(model.weights[name])) for name in names}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -62,6 +63,8 @@ def write_model(
     temporary, digest = _write_weights(model, path)
     data = path.with_name(f"{path.name}.{digest}.data")
     is_new = not data.exists()
+    if not is_new:  # the same content again: who reads the file need not notice
+        os.utime(temporary, ns=(data.stat().st_atime_ns, data.stat().st_mtime_ns))
     put(temporary, data)
     try:
         sync_folder(path.parent)

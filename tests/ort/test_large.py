@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ import onnx
 import pytest
 
 from inc_autotune import ort_ext
+from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext import weights as weight_cache
 from inc_autotune.ort_ext.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.mapped_weights import FileSection, MappedWeights
+from inc_autotune.ort_ext.sessions import make_session
 from inc_autotune.ort_ext.source import load_source
 from inc_autotune.ort_ext.weights import QuantizedWeight, WeightCache
+from inc_autotune.ort_ext.writing import write_model
 from tests.ort.small_models import WIDTH, transformer_block, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -96,3 +101,36 @@ def test_large_quantized_weights_are_kept_in_one_version(monkeypatch: pytest.Mon
     monkeypatch.setattr(weight_cache, "LARGE_BYTES", 99)
     large = WeightCache()
     assert [made(version, large) for version in (1, 1, 2, 1)] == [True, False, True, True]
+
+
+def written_again(file: Path) -> None:
+    """Other weights of the same size."""
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+
+
+@pytest.mark.parametrize(("change", "problem"), [(written_again, "was written since"), (Path.unlink, "cannot be read")])
+def test_a_file_that_changed_since_is_no_silent_source_of_weights(
+    change: Callable[[Path], None], problem: str, path: Path, tmp_path: Path
+) -> None:
+    kept = {"layer0.up": {"weight": {"dtype": ["fp32"]}}}
+    tuned = ort_ext.autotune(path, DATA, sampling_sizes=[32], progress=False, op_name_dict=kept)
+    change(path.parent / "weights.bin")
+    for use in (ort_ext.convert, ort_ext.session, partial(ort_ext.save, path=tmp_path / "tuned.onnx")):
+        with pytest.raises(ModelError, match=rf"weights\.bin.*{problem}"):
+            use(tuned)
+    assert not (tmp_path / "tuned.onnx").exists()
+
+
+def test_a_session_of_weights_that_onnxruntime_reads_itself_checks_them_too(path: Path) -> None:
+    source = load_source(path)
+    written_again(path.parent / "weights.bin")
+    with pytest.raises(ModelError, match="was written since"):
+        make_session(source)
+
+
+def test_a_model_that_is_written_over_itself_can_still_be_read(path: Path, tmp_path: Path) -> None:
+    source, target = load_source(path), tmp_path / "large.onnx"
+    write_model(source.proto, source.weights, target, largest_embedded=0)
+    again = load_source(target)
+    write_model(again.proto, again.weights, target, largest_embedded=0)
+    assert np.array_equal(again.weights["layer0.up.weight"], source.weights["layer0.up.weight"])
