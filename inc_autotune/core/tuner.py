@@ -12,6 +12,7 @@ import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.candidates import Candidates
+from inc_autotune.core.code_fingerprint import callable_fingerprint
 from inc_autotune.core.criterion import Goal
 from inc_autotune.core.errors import AutotuneError, EvaluationError, QuantizationError
 from inc_autotune.core.evaluation import Scores, judge, read_scores
@@ -371,7 +372,8 @@ class _Run:
             prefix,
             {
                 "inc_autotune": inc_autotune.__version__,
-                "model or calibration data": fingerprint,
+                "model or calibration data (or example_inputs)": fingerprint,
+                "evaluation": None if self.evaluate is None else callable_fingerprint(self.evaluate),
                 "operators": [
                     (unit.operators, [option.to_dict() for option in unit.options]) for unit in self.space.units
                 ],

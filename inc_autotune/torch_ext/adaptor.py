@@ -31,7 +31,7 @@ from inc_autotune.torch_ext.calibration import (
 )
 from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
-from inc_autotune.torch_ext.fingerprint import add_model
+from inc_autotune.torch_ext.fingerprint import add_batch, add_model
 from inc_autotune.torch_ext.footprint import peak_bytes
 from inc_autotune.torch_ext.gradient_harm import gradient_harms
 from inc_autotune.torch_ext.half_quantized import half_quantized
@@ -155,6 +155,8 @@ class TorchAdaptor(Adaptor):
     def fingerprint(self, model: nn.Module) -> str:
         digest = hashlib.sha256(self._data_digest)
         add_model(digest, model)
+        if self._example is not None:
+            add_batch(digest, self._example)
         return digest.hexdigest()
 
     # One pass over the data

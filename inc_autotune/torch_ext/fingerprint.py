@@ -1,11 +1,16 @@
-"""Content hashes of tensors, the same on every machine."""
+"""Content hashes of tensors and models, the same on every machine."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from inc_autotune.core.code_fingerprint import Describer
+from inc_autotune.torch_ext.data import Batch
+from inc_autotune.torch_ext.probe import tensors_in
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -18,8 +23,36 @@ def add_tensor(digest: Digest, name: str, tensor: Tensor) -> None:
     digest.update(values.numpy().data)
 
 
+def add_batch(digest: Digest, batch: Batch) -> None:
+    """Take the inputs of one call of the model into a digest."""
+    for index, tensor in enumerate(tensors_in((batch.args, batch.kwargs))):
+        add_tensor(digest, f"input {index}", tensor)
+
+
 def add_model(digest: Digest, model: nn.Module) -> None:
-    """Take a model's structure and weights into a digest."""
+    """Take a model's structure, weights, code and settings into a digest.
+
+    The code is that of the user's own modules, functions they use included; modules of installed packages are known
+    by their names. Settings are the attributes of every module (numbers, texts, functions, configurations, tensors),
+    but not what a forward pass assigns.
+    """
     digest.update(repr(model).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        add_tensor(digest, name, tensor)
+    tensors = {**model.state_dict(), **dict(model.named_buffers())}
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Tensor):
+            add_tensor(digest, name, tensor)
+    describer = Describer(thorough=True, described_array=_described_tensor)
+    for name, module in model.named_modules():
+        settings = describer.settings(module, ["forward"], skipped=_OF_EVERY_MODULE)
+        digest.update(describer.digest([name, type(module), settings]).encode())
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _described_tensor(value: object) -> str | None:
+    if not isinstance(value, Tensor):
+        return None
+    digest = hashlib.sha256()
+    add_tensor(digest, "tensor", value)
+    return digest.hexdigest()

@@ -1,10 +1,13 @@
 """What decides whether stored trials count for a model and its data."""
 
+import hashlib
+
 import pytest
 import torch
 from torch import nn
 
 from inc_autotune import torch_ext
+from inc_autotune.torch_ext.fingerprint import add_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 
@@ -19,10 +22,10 @@ def batches(seed=1):
     return [torch.randn(4, 8, generator=generator) for _ in range(3)]
 
 
-def evaluations(path, model, data, **given):
+def evaluations(path, model, data, scores=lambda calls: calls.append(0) or 1.0, **given):
     calls = []
     tuned = torch_ext.autotune(
-        model, data, lambda model: calls.append(0) or 1.0, storage=f"sqlite:///{path}/run.db", progress=False, **given
+        model, data, lambda model: scores(calls), storage=f"sqlite:///{path}/run.db", progress=False, **given
     )
     return len(calls), tuned.tuning_result.notes
 
@@ -32,12 +35,84 @@ def test_the_same_model_and_data_find_their_trials(tmp_path):
     assert evaluations(tmp_path, small_model(), batches())[0] == 0
 
 
-@pytest.mark.parametrize("changed", ["weight", "data", "argument"])
-def test_another_model_or_other_data_start_anew_and_say_so(tmp_path, changed):
+@pytest.mark.parametrize("changed", ["weight", "data", "argument", "example_inputs", "evaluation"])
+def test_another_run_starts_anew_and_says_why(tmp_path, changed):
     evaluations(tmp_path, small_model(), batches())
     model, data = small_model(int(changed == "weight")), batches(2 if changed == "data" else 1)
-    given = {"smoothquant_args": {"alpha": 0.5}} if changed == "argument" else {}
-    calls, notes = evaluations(tmp_path, model, data, **given)
+    given = {
+        "argument": {"smoothquant_args": {"alpha": 0.5}},
+        "example_inputs": {"example_inputs": torch.zeros(2, 8)},
+        "evaluation": {"scores": lambda calls: calls.append(0) or 0.5},
+    }
+    calls, notes = evaluations(tmp_path, model, data, **given.get(changed, {}))
     assert calls == 2
-    differs = "smoothquant_args" if changed == "argument" else "model or calibration data"
-    assert any(note.endswith(f"differs in: {differs}") for note in notes)
+    differs = {"argument": "smoothquant_args", "evaluation": "evaluation"}
+    expected = differs.get(changed, "model or calibration data (or example_inputs)")
+    assert any(note.endswith(f"differs in: {expected}") for note in notes)
+
+
+def test_the_verdict_of_a_metric_and_of_a_function_are_kept_apart(tmp_path):
+    labelled = [(batch, torch.zeros(4, dtype=torch.int64)) for batch in batches()]
+
+    def trials(**evaluation):
+        given = {"storage": f"sqlite:///{tmp_path}/run.db", "progress": False, "accuracy_criterion": {"absolute": 9}}
+        tuned = torch_ext.autotune(small_model(), batches(), eval_dataloader=labelled, **evaluation, **given)
+        return tuned.tuning_result.evaluations
+
+    def mean(predictions, labels):
+        return float(predictions.mean())
+
+    def largest(predictions, labels):
+        return float(predictions.max())
+
+    assert [trials(eval_metric=each) for each in ("accuracy", mean, mean, largest)] == [2, 2, 0, 2]
+
+
+class Attention(nn.Module):
+    def __init__(self, heads=2, activation=nn.functional.relu, scale=(1.0,)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.activation, self.settings = heads, activation, {"scale": list(scale)}
+        self.mask = torch.ones(8)
+        self.register_buffer("offset", torch.zeros(8), persistent=False)
+        self.linear, self.calls = nn.Linear(8, 8), 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = self.activation(self.linear(x) * self.mask + self.offset).reshape(len(x), self.heads, -1)
+        return x.softmax(-1).flatten(1) * self.settings["scale"][0]
+
+
+class Sigmoid(Attention):
+    def forward(self, x):
+        return self.linear(x).sigmoid()
+
+
+class Tanh(Attention):
+    def forward(self, x):
+        return self.linear(x).tanh()
+
+
+def named(model_class):
+    model_class.__name__ = model_class.__qualname__ = "Model"
+    return model_class
+
+
+def test_what_a_model_computes_counts_beside_its_weights():
+    def digest(model):
+        found = hashlib.sha256()
+        add_model(found, model)
+        return found.hexdigest()
+
+    masked, moved, replaced = Attention(), Attention(), Attention()
+    masked.mask = torch.zeros(8)
+    moved.offset += 1
+    replaced.forward = lambda x: x
+    models = [
+        *(Attention(), Attention(heads=8), Attention(activation=nn.functional.gelu), Attention(scale=(2.0,))),
+        *(masked, moved, replaced, named(Sigmoid)(), named(Tanh)()),
+    ]
+    assert len(set(map(digest, models))) == len(models)
+    called = Attention()
+    called(torch.ones(2, 8))
+    assert digest(called) == digest(Attention())
