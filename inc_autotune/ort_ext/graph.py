@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 
 from inc_autotune.ort_ext.derived_constants import Constant, compute, derive
-from inc_autotune.ort_ext.graph_model import GraphModel, bodies, initializer, names_read, names_taken
+from inc_autotune.ort_ext.graph_model import GraphModel, bodies, copy_fields, initializer, names_read, names_taken
 from inc_autotune.ort_ext.mapped_weights import MappedWeights
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -186,20 +186,15 @@ class GraphBuilder:
         Shapes of intermediate tensors are left out, since those of the old graph may no longer hold.
         """
         old = self.base.model.proto
-        proto = onnx.ModelProto(
-            ir_version=old.ir_version, producer_name=old.producer_name, producer_version=old.producer_version
-        )
-        proto.opset_import.extend(old.opset_import)
+        proto = onnx.ModelProto()
+        copy_fields(old, proto, leave_out={"graph", "functions", "training_info"})
+        copy_fields(old.graph, proto.graph, leave_out={"node", "initializer", "value_info"})
         if any(node.domain == CONTRIB_DOMAIN for node in self._nodes) and CONTRIB_DOMAIN not in {
             each.domain for each in proto.opset_import
         }:
             proto.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
-        proto.metadata_props.extend(old.metadata_props)
-        proto.graph.name = old.graph.name
-        proto.graph.input.extend(old.graph.input)
-        proto.graph.output.extend(old.graph.output)
         proto.graph.node.extend(self._ordered())
-        used = names_read(proto.graph)
+        used = names_read(proto.graph) | self.base.inputs
         proto.graph.initializer.extend(each for name, each in self.base.initializers.items() if name in used)
         proto.graph.initializer.extend(each for name, each in self._initializers.items() if name in used)
         weights = MappedWeights(self.base.model.weights)

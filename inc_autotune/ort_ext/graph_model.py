@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -113,11 +114,27 @@ def names_taken(graph: GraphProto) -> tuple[set[str], set[str]]:
     return tensors, nodes
 
 
+def copy_fields(source: Message, target: Message, leave_out: Container[str]) -> None:
+    """Copy all fields but some into an empty message, without a copy of those in between."""
+    for field, value in source.ListFields():
+        if field.name in leave_out:
+            continue
+        if isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, (str, bytes, int, float)):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
+
+
 def without_unused(proto: ModelProto) -> ModelProto:
-    """A copy without initializers that nothing reads: onnxruntime drops them and then misses their names."""
+    """A copy without initializers that nothing reads: onnxruntime drops them and then misses their names.
+
+    Defaults of inputs stay, or callers would have to give these.
+    """
     result = ModelProto()
     result.CopyFrom(proto)
-    read = names_read(proto.graph)
+    read = names_read(proto.graph) | {each.name for each in proto.graph.input}
     kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
     if len(kept) < len(proto.graph.initializer):
         del result.graph.initializer[:]

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph_model import LARGEST_INLINE_BYTES, Array, bodies, header, is_header
+from inc_autotune.ort_ext.graph_model import LARGEST_INLINE_BYTES, Array, bodies, copy_fields, header, is_header
 from inc_autotune.ort_ext.mapped_weights import FileSection, FileState, MappedWeights
 
 _PLAIN_TYPES = frozenset(
@@ -43,8 +42,8 @@ def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, MappedWei
     """
     data = _ExternalData(folder)
     result = ModelProto()
-    _copy_fields(proto, result, leave_out="graph")
-    _copy_fields(proto.graph, result.graph, leave_out="initializer")
+    copy_fields(proto, result, leave_out={"graph"})
+    copy_fields(proto.graph, result.graph, leave_out={"initializer"})
     weights = MappedWeights()
     for tensor in proto.graph.initializer:
         if not is_plain(tensor.data_type):
@@ -57,19 +56,6 @@ def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, MappedWei
     for tensor in _tensors_in_nodes(result.graph):
         tensor.CopyFrom(data.loaded(tensor))
     return result, weights
-
-
-def _copy_fields(source: Message, target: Message, leave_out: str) -> None:
-    """Copy all fields but one, without a copy of that one in between."""
-    for field, value in source.ListFields():
-        if field.name == leave_out:
-            continue
-        if isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        elif isinstance(value, (str, bytes, int, float)):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).extend(value)
 
 
 def _tensors_in_nodes(graph: GraphProto) -> Iterator[TensorProto]:

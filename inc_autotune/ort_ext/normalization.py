@@ -1,7 +1,8 @@
-"""Brings a graph into one form: no functions, no Constant nodes, no optional inputs, every node with its own name."""
+"""Brings a graph into one form: no functions, no Constant nodes, no weights as inputs, every node with its own name."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, MutableMapping
 
@@ -10,6 +11,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, inli
 
 from inc_autotune.ort_ext.graph_model import Array, bodies, initializer
 from inc_autotune.ort_ext.initializers import is_plain
+
+logger = logging.getLogger(__name__)
 
 OLDEST_IR_WITH_INITIALIZERS_ONLY = 4
 """Before this version of the file format every initializer had to be an input too."""
@@ -25,8 +28,9 @@ def normalize(proto: ModelProto, weights: MutableMapping[str, Array]) -> ModelPr
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
     graph = proto.graph
+    if proto.ir_version < OLDEST_IR_WITH_INITIALIZERS_ONLY or _lists_all_weights(graph):
+        _drop_optional_inputs(graph)
     _move_constants(graph, weights)
-    _drop_optional_inputs(graph)
     proto.ir_version = max(proto.ir_version, OLDEST_IR_WITH_INITIALIZERS_ONLY)
     _name_nodes(graph)
     return proto
@@ -58,8 +62,25 @@ def _constant_value(node: NodeProto) -> Array | None:
     return None
 
 
+def _lists_all_weights(graph: GraphProto) -> bool:
+    """Whether all initializers are inputs too.
+
+    Some exporters write them so by habit, without a thought of callers who would replace them. Where only some are
+    inputs, these are meant to be replaced, and so are no constants.
+    """
+    inputs = {each.name for each in graph.input}
+    weights = [each for each in graph.initializer if len(each.dims) > 1]
+    if not weights or not all(each.name in inputs for each in graph.initializer):
+        return False
+    logger.warning(
+        "all %d initializers of the model are inputs too: they are taken for constants, which callers of the quantized "
+        "model cannot replace",
+        len(graph.initializer),
+    )
+    return True
+
+
 def _drop_optional_inputs(graph: GraphProto) -> None:
-    """An initializer that is an input too can be replaced by the caller, and so is no constant to onnxruntime."""
     constants = {tensor.name for tensor in graph.initializer}
     for index in reversed(range(len(graph.input))):
         if graph.input[index].name in constants:

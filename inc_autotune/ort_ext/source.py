@@ -25,12 +25,12 @@ BODY_REASON = "it is inside a body of If, Loop or Scan, which stays as it is"
 class SourceModel(GraphModel):
     """The user's fp32 model.
 
-    Every node has a name of its own, Constant nodes are initializers, functions are inlined, and what has an
-    initializer is no input. `weights` has the value of every initializer that NumPy can hold, small ones too.
+    Every node has a name of its own, Constant nodes are initializers, and functions are inlined. `weights` has the
+    value of every initializer that NumPy can hold, small ones too.
 
     Attributes:
         path: its file; None where it was given in memory.
-        inputs: what a caller has to give, in the order of the graph.
+        inputs: what a caller has to give, in the order of the graph; not those that have an initializer as default.
         body_operators: name -> type of each operator in a body of If, Loop or Scan. A name is the path to the operator:
             `If_0/then_branch/MatMul_3`.
     """
@@ -66,7 +66,10 @@ def load_source(model: Any) -> SourceModel:
 
 
 def _input_descriptions(graph: GraphProto) -> Iterator[InputDescription]:
+    defaults = {each.name for each in graph.initializer}
     for each in graph.input:
+        if each.name in defaults:
+            continue
         tensor = each.type.tensor_type
         if tensor.elem_type == TensorProto.UNDEFINED:
             kind = (each.type.WhichOneof("value") or "value_type").removesuffix("_type")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext.graph_model import embedded, headers
 from inc_autotune.ort_ext.sessions import make_session
@@ -224,3 +225,80 @@ def test_inputs_other_than_tensors_are_refused() -> None:
     proto.graph.input.append(helper.make_tensor_sequence_value_info("many", TensorProto.FLOAT, None))
     with pytest.raises(ModelError, match=r"input 'many' is a sequence.*Allowed: typed tensors"):
         load_source(proto)
+
+
+def with_optional_inputs(proto: ModelProto, *names: str) -> ModelProto:
+    proto.graph.input.extend(
+        helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in proto.graph.initializer
+        if each.name in names
+    )
+    return proto
+
+
+def scaled() -> ModelProto:
+    """`x` through two MatMuls, times `factor`, plus `offset`, of more than 1 KiB; nobody reads `unread`."""
+    graph = GraphWriter()
+    x = graph.add("MatMul", "x", graph.random("w1", WIDTH, 20), name="first")
+    x = graph.add("MatMul", graph.add("Relu", x, name="relu"), graph.random("w2", 20, 300), name="second")
+    x = graph.add("Mul", x, graph.constant("factor", 2.0), name="times")
+    graph.add("Add", x, graph.constant("offset", np.full(300, 0.5)), name="plus")
+    graph.constant("unread", np.zeros(300))
+    return graph.model({"x": (TensorProto.FLOAT, ["n", WIDTH])}, 2)
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_inputs_with_a_default_stay_inputs_that_callers_may_give() -> None:
+    proto = with_optional_inputs(scaled(), "factor", "offset", "unread")
+    source = load_source(proto)
+    assert [each.name for each in source.inputs] == ["x"]
+    tuned = ort_ext.autotune(proto, vectors(), progress=False)
+    assert all(each.config.is_quantized for each in tuned.recipe.operators.values())
+    x = vectors()[0]
+    for form in ("qdq", "cpu"):
+        session = ort_ext.session(tuned, form=form)
+        assert [each.name for each in session.get_inputs()] == ["x"]
+        assert [each.name for each in session.get_overridable_initializers()] == ["factor", "offset", "unread"]
+        plain = session.run(None, {"x": x})[0]
+        given = session.run(
+            None, {"x": x, "factor": np.asarray(4, np.float32), "offset": np.full(300, -0.5, np.float32)}
+        )[0]
+        np.testing.assert_allclose(given, 2 * (plain - 0.5) - 0.5, rtol=1e-4, atol=1e-4)
+        assert [each.name for each in ort_ext.convert(tuned, form).graph.input] == ["x", "factor", "offset", "unread"]
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_a_weight_that_callers_may_replace_stays_in_fp32() -> None:
+    tuned = ort_ext.autotune(with_optional_inputs(scaled(), "w1"), vectors(), progress=False)
+    assert "callers may replace" in tuned.recipe.operators["first"].reason
+    assert tuned.recipe.operators["second"].config.is_quantized
+
+
+def test_initializers_that_are_all_inputs_are_constants(caplog: pytest.LogCaptureFixture) -> None:
+    proto = linear_chain()
+    source = load_source(with_optional_inputs(proto, *(each.name for each in proto.graph.initializer)))
+    assert [each.name for each in source.proto.graph.input] == ["x"]
+    assert "all 4 initializers of the model are inputs too" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_a_sparse_weight_and_what_describes_the_model_stay() -> None:
+    proto = linear_chain()
+    proto.graph.node[0].input[1] = "sparse"
+    indices = np.asarray([3, 700, 2000])
+    values = numpy_helper.from_array(np.asarray([1.0, -2.0, 3.0], np.float32), "sparse")
+    proto.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(indices, "sparse.indices"), [WIDTH, 64])
+    )
+    proto.model_version, proto.domain, proto.doc_string = 7, "org.example", "what it is for"
+    proto.graph.doc_string = "how it works"
+    tuned = ort_ext.autotune(proto, vectors(), progress=False)
+    assert "sparse" in tuned.recipe.operators["fc1"].reason
+    written = ort_ext.convert(tuned)
+    onnx.checker.check_model(written)
+    assert (written.model_version, written.domain, written.doc_string) == (7, "org.example", "what it is for")
+    assert written.graph.doc_string == "how it works"
+    x = vectors()[0]
+    expected = make_session(load_source(proto)).run(None, {"x": x})[0]
+    got = ort_ext.session(tuned).run(None, {"x": x})[0]
+    assert np.linalg.norm(got - expected) < 0.05 * np.linalg.norm(expected)
