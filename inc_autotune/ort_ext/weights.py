@@ -17,6 +17,9 @@ from inc_autotune.ort_ext.plan import FRAMEWORK
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
 
+SCALE_OF_ZEROS = 1e-20
+"""Of a weight that has nothing else."""
+
 LARGE_BYTES = 8 << 20
 """A quantized weight above this is kept in one version only: models of such weights have no memory to spare, and
 rounding takes little of the time of their trials."""
@@ -68,11 +71,19 @@ class WeightCache:
 
 
 def quantize_weight(weight: AnyArray, config: TensorConfig, *, axis: int, reduce_range: bool) -> QuantizedWeight:
-    """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`."""
+    """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`.
+
+    A channel of zeros gets the smallest scale of the others. Any would do for its weights, but a bias in 32-bit
+    integers is in steps of it.
+    """
     parameters = weight_parameters(weight, config, axis=axis, framework=FRAMEWORK, reduce_range=reduce_range)
     dtype = np.int8 if integer_type(config.dtype).signed else np.uint8
     values = quantize(weight, parameters, axis if parameters.scale.ndim else None).astype(dtype)
-    return QuantizedWeight(values, parameters.scale, parameters.zero_point.astype(dtype))
+    others = tuple(index for index in range(weight.ndim) if index != axis % weight.ndim or not parameters.scale.ndim)
+    is_zero = (weight == 0).all(axis=others)
+    used = parameters.scale[~is_zero]
+    scale = np.where(is_zero, used.min() if used.size else np.float32(SCALE_OF_ZEROS), parameters.scale)
+    return QuantizedWeight(values, scale, parameters.zero_point.astype(dtype))
 
 
 def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: int) -> QuantizedWeight:
@@ -86,8 +97,8 @@ def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: 
 
     Returns:
         `values` uint8 [out_features, blocks, block * bits / 8], two integers of 4 bits in a byte, the first in the
-        lower half; `scale` [out_features, blocks]. As MatMulNBits takes them: symmetric integers are stored with
-        their middle, 8 or 128, added.
+        lower half; `scale` [out_features, blocks], 0 for blocks of zeros. As MatMulNBits takes them: symmetric integers
+        are stored with their middle, 8 or 128, added.
     """
     outputs, inputs = matrix.shape
     blocks = -(-inputs // block)
@@ -95,10 +106,13 @@ def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: 
     padded[:, :inputs] = matrix
     rows = padded.reshape(outputs * blocks, block)
     parameters = weight_parameters(rows, replace(config, granularity="per_channel"), axis=0, framework=FRAMEWORK)
-    integers = (quantize(rows, parameters, 0) + float(1 << (bits - 1))).astype(np.uint8)
-    values = integers.reshape(outputs, blocks, block)
+    rounded = quantize(rows, parameters, 0)
+    # MatMulNBits multiplies by the integers with their middle added and takes the middle's share off again. What
+    # rounding in float32 leaves of that must not count where a block is zero.
+    scale = np.where(rounded.any(axis=1), parameters.scale, np.float32(0))
+    values = (rounded + float(1 << (bits - 1))).astype(np.uint8).reshape(outputs, blocks, block)
     if bits == 4:
         values = values[..., 0::2] | (values[..., 1::2] << 4)
     return QuantizedWeight(
-        np.ascontiguousarray(values), parameters.scale.reshape(outputs, blocks), np.full((), 1 << (bits - 1), np.uint8)
+        np.ascontiguousarray(values), scale.reshape(outputs, blocks), np.full((), 1 << (bits - 1), np.uint8)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -213,3 +215,29 @@ def test_names_the_model_has_already_are_not_taken():
 def test_an_unknown_form_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match=r"form='qqd'(.|\n)*'qdq', 'cpu'(.|\n)*Did you mean 'qdq'"):
         check_form_name("qqd")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_blocks_of_zeros_add_no_noise(dtype):
+    """Weights this small drown in what a scale of 1 leaves of the zeros beside them."""
+    writer = GraphWriter()
+    weight = np.random.default_rng(0).normal(size=(256, 64)).astype(np.float32) * 6e-5
+    weight[:128] = 0
+    writer.add("MatMul", "x", writer.constant("w", weight), name="op")
+    model = writer.model({"x": (TensorProto.FLOAT, ["n", 256])}, 2)
+    x = vectors(1, 64, 256)[0]
+    reference, got = run(load_source(model), x), run(build(model, {"op": weight_only(dtype)}), x)
+    assert np.linalg.norm(got - reference) < {"int8": 0.02, "int4": 0.15}[dtype] * np.linalg.norm(reference)
+
+
+@pytest.mark.parametrize("zeros", [slice(24), slice(None)], ids=["half", "all"])
+def test_channels_of_zeros_keep_their_bias(zeros):
+    """In steps of the input it would be zero."""
+    model = single(gemm=True)
+    for tensor, value in zip(model.graph.initializer, (0.0, 0.005), strict=True):
+        changed = onnx.numpy_helper.to_array(tensor).copy()
+        changed[zeros] = value
+        tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    built = build(model, {"op": STATIC}, replace(QDQ, gemm_to_matmul=False))
+    got = run(built, vectors(1, 64)[0])[:, zeros]
+    np.testing.assert_allclose(got, 0.005, rtol=1e-3)
