@@ -7,6 +7,7 @@ from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.gelu import rewrite_gelu
 from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.padding import with_full_pads
+from inc_autotune.ort_ext.plain_gemm import plain_gemms
 from inc_autotune.ort_ext.pooling import separate_averages
 from inc_autotune.ort_ext.residual import separate_residuals
 from inc_autotune.ort_ext.source import SourceModel
@@ -14,6 +15,6 @@ from inc_autotune.ort_ext.source import SourceModel
 
 def rewritten(source: SourceModel, form: GraphForm) -> Graph:
     """The same function in operators that onnxruntime computes faster, and right."""
-    graph = separate_averages(with_full_pads(fold_batch_norms(Graph(source))))
+    graph = separate_averages(with_full_pads(plain_gemms(fold_batch_norms(Graph(source)))))
     graph = Graph(rewrite_gelu(graph, form))
     return Graph(separate_residuals(graph)) if form.cpu_fusions else graph
