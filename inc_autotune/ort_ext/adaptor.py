@@ -19,9 +19,10 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.padding import real_outputs, real_positions
 from inc_autotune.core.smoothquant import InputGroup
 from inc_autotune.core.space import Unit
+from inc_autotune.core.timing import interleaved_seconds
 from inc_autotune.ort_ext.backbone import kept_in_fp32
 from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate
+from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate, run_fp32
 from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.data import feeds
 from inc_autotune.ort_ext.forms import GraphForm
@@ -29,7 +30,7 @@ from inc_autotune.ort_ext.graph import AnyArray, Graph
 from inc_autotune.ort_ext.graph_model import GraphModel
 from inc_autotune.ort_ext.grid import GridTensor, find_grid
 from inc_autotune.ort_ext.kernels import missing_kernel
-from inc_autotune.ort_ext.measurement import interleaved_seconds, needs_reduced_range, weight_bytes
+from inc_autotune.ort_ext.measurement import needs_reduced_range, session_clock, weight_bytes
 from inc_autotune.ort_ext.operator_calibration import group_weights, input_groups, make_plan, shared_weights
 from inc_autotune.ort_ext.operators import Operators, find_operators
 from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan
@@ -171,6 +172,8 @@ class OrtAdaptor(Adaptor):
         session = make_session(
             analysis.graph.model, None, self._session_options, extra_outputs=[each.name for each in watched]
         )
+        if self._example is not None:
+            run_fp32(session, self._example, "example_inputs")
         own_outputs = len(analysis.graph.model.proto.graph.output)
         self._calibration = calibrate(session, own_outputs, watched, given, sampling_sizes, seed=seed)
         return self._calibration.samples
@@ -211,7 +214,9 @@ class OrtAdaptor(Adaptor):
             self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
         plan = self.plan(tune_cfg)
         built = build_model(analysis.graph, analysis.operators, plan, self.form, self._weights)
-        return self._as_candidate(built)
+        candidate = self._as_candidate(built)
+        candidate.check(self._calibrated.held_out.feeds[0])
+        return candidate
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
         analysis = self._known
@@ -255,7 +260,7 @@ class OrtAdaptor(Adaptor):
     def run(self, candidate: Candidate) -> Sequence[AnyArray]:
         outputs: list[AnyArray] = []
         for feed in self._calibrated.held_out.feeds:
-            outputs += real_outputs(candidate.session.run(None, feed.inputs), real_positions(feed))
+            outputs += real_outputs(candidate.run(feed), real_positions(feed))
         return outputs
 
     # What candidates cost
@@ -263,7 +268,9 @@ class OrtAdaptor(Adaptor):
     def measure(self, models: Sequence[Candidate]) -> Sequence[float] | None:
         if not self._on_target:
             return None
-        return interleaved_seconds([model.session for model in models], self._measured_feed())
+        feed = self._measured_feed()
+        clock = session_clock([model.session for model in models])
+        return interleaved_seconds([partial(model.run, feed) for model in models], clock)
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False

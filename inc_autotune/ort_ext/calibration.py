@@ -97,7 +97,7 @@ def calibrate(
     held_out = HeldOut()
     samples = 0
     for index, feed in enumerate(cut(digested(feeds, digest), sizes)):
-        outputs = _run(session, feed, samples)
+        outputs = run_fp32(session, feed, "calib_dataloader", f", which comes after {samples} samples")
         values = dict(zip(names, outputs, strict=True))
         is_held_out = held_out.wants(index)
         current = statistics.batch(held_out=is_held_out)
@@ -115,13 +115,24 @@ def calibrate(
     return Calibration(snapshots, held_out, samples, digest.hexdigest())
 
 
-def _run(session: onnxruntime.InferenceSession, feed: Feed, samples: int) -> list[AnyArray]:
+def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, place: str = "") -> list[AnyArray]:
+    """The outputs of the fp32 model.
+
+    Args:
+        session: of the model.
+        feed: what the user gave.
+        argument: the user's argument, for messages.
+        place: of the batch in it, for messages.
+
+    Raises:
+        DataError: the model fails on it.
+    """
     try:
         outputs: list[AnyArray] = session.run(None, dict(feed.inputs))
     except Exception as error:  # whatever onnxruntime raises on inputs that are not the model's own
         shapes = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in feed.inputs.items())
         raise DataError(
-            f"calib_dataloader: the model fails on the batch {shapes}, which comes after {samples} samples: "
-            f"{type(error).__name__}: {error}\nGive all batches the form and the feature shapes of the first one."
+            f"{argument}: the model fails on the batch {shapes}{place}: {type(error).__name__}: {error}\n"
+            "Give all batches the form and the feature shapes that the model takes."
         ) from error
     return outputs

@@ -6,8 +6,12 @@ from functools import cached_property
 
 import onnxruntime
 
+from inc_autotune.core.errors import ModelError, QuantizationError
+from inc_autotune.core.feed import Feed
+from inc_autotune.ort_ext.graph import AnyArray
 from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.sessions import Provider, SessionOptions, make_session
+from inc_autotune.ort_ext.sessions import Provider, SessionOptions, make_session, run_session
+from inc_autotune.ort_ext.source import SourceModel
 
 
 class Candidate:
@@ -40,3 +44,26 @@ class Candidate:
             self.session_options,
             graph_optimization_level=self.graph_optimization_level,
         )
+
+    def run(self, feed: Feed) -> list[AnyArray]:
+        """The model's outputs.
+
+        Raises:
+            QuantizationError: onnxruntime fails, see `run_session`.
+        """
+        return run_session(self.session, feed.inputs, self._what)
+
+    def check(self, feed: Feed) -> None:
+        """Make the session and run it once.
+
+        Raises:
+            QuantizationError: onnxruntime cannot load the quantized model, or fails when it runs.
+        """
+        try:
+            self.run(feed)
+        except ModelError as error:
+            raise QuantizationError(f"{self._what}: {error}") from error
+
+    @property
+    def _what(self) -> str:
+        return "the fp32 model" if isinstance(self.model, SourceModel) else "the quantized model"

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
 from inc_autotune.core import timing
-from inc_autotune.core.feed import Feed
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded_bytes
-
-
-def interleaved_seconds(sessions: Sequence[onnxruntime.InferenceSession], feed: Feed) -> list[float]:
-    """Seconds of one run of each session, taken in turn; see `core.timing.interleaved_seconds`."""
-    return timing.interleaved_seconds([session_call(session, feed) for session in sessions], session_clock(sessions))
-
-
-def session_call(session: onnxruntime.InferenceSession, feed: Feed) -> Callable[[], object]:
-    """One run, as a function without arguments."""
-    return partial(session.run, None, feed.inputs)
 
 
 def session_clock(sessions: Sequence[onnxruntime.InferenceSession]) -> Callable[[], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -13,7 +13,9 @@ from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inc_autotune.core.argument_checks import shown
-from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
+from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean
+from inc_autotune.core.items import describe
+from inc_autotune.ort_ext.graph import AnyArray
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes, headers, is_in_file, without_unused
 from inc_autotune.ort_ext.mapped_weights import MappedWeights
 from inc_autotune.ort_ext.writing import LARGEST_EMBEDDED, write_model
@@ -76,6 +78,28 @@ def make_session(
     values = _shared_weights(part)
     _add_weights(options, values, model.folder)
     return _load(proto.SerializeToString(), providers, options)  # reads the values, which live until here
+
+
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, AnyArray], what: str) -> list[AnyArray]:
+    """The outputs of a quantized model.
+
+    Args:
+        session: of the model.
+        inputs: by name, such that the fp32 model takes them.
+        what: was quantized, for the message.
+
+    Raises:
+        QuantizationError: onnxruntime fails on them.
+    """
+    try:
+        outputs: list[AnyArray] = session.run(None, inputs)
+    except Exception as error:  # kernels raise errors of many types
+        raise QuantizationError(
+            f"{what} cannot run on {describe(dict(inputs))}, onnxruntime {ort.__version__} raises "
+            f"{type(error).__name__}: {error}\nKeep the operators around the node it names in fp32: "
+            'op_name_dict={name: {"weight": {"dtype": ["fp32"]}}}.'
+        ) from error
+    return outputs
 
 
 def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:

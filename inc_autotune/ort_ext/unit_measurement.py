@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import onnx
@@ -16,8 +17,9 @@ from inc_autotune.core.space import Unit
 from inc_autotune.core.timing import PairSeconds, pair_seconds
 from inc_autotune.ort_ext.graph import AnyArray, Graph
 from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.measurement import session_call, session_clock
+from inc_autotune.ort_ext.measurement import session_clock
 from inc_autotune.ort_ext.operators import Operator, Operators, find_operators
+from inc_autotune.ort_ext.sessions import run_session
 
 SHORTEST_SECONDS = 100e-6
 """Units that are done sooner are not judged: the call of a session alone takes 10 microseconds, and there is little to
@@ -80,10 +82,10 @@ def measure_units(
             part = _part(graph, members[unit.name], value.ndim)
             fp32 = make_session(part.model, ())
             integer = make_session(quantize(part, find_operators(part), unit), ())
-            alone = Feed({members[unit.name][0].input: value}, feed.size, frozenset())
+            alone = {members[unit.name][0].input: value}
             known[key] = pair_seconds(
-                session_call(fp32, alone),
-                session_call(integer, alone),
+                partial(run_session, fp32, alone, f"{unit.name} alone, in fp32,"),
+                partial(run_session, integer, alone, f"{unit.name} alone, in integers,"),
                 session_clock([fp32, integer]),
                 shortest=SHORTEST_SECONDS,
                 ended=ended,
