@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ IntegerProduct = Callable[[Array, Array], Array]
 # Of a weight at a time. Temporaries stay at 4 MiB: larger ones go back to the system whenever they are freed, and the
 # page faults of getting them again take twice as long as the arithmetic.
 _CHUNK_ELEMENTS = 1 << 20
+
+_SAFE_TO_SQUARE = 1e15
+"""In float32, with as much room for a sum of squares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +83,15 @@ class OperatorLoss:
         self._reduce_range = reduce_range
         self._integer_product = integer_product
         self._references: list[Array] = []
-        self._energy = 0.0
         if not config.is_float:
-            for chunk in self._chunks():
-                reference = rows @ self._xp.matrix_transpose(chunk)
-                self._references.append(reference)
-                self._energy += float(self._xp.sum(reference * reference))
+            self._references = [rows @ self._xp.matrix_transpose(chunk) for chunk in self._chunks()]
+        self._unit = self._unit_of_squares()
+        self._energy = sum(float(self._xp.sum((each / self._unit) ** 2)) for each in self._references)
 
     def loss(self, rows: QuantizedRows, scale: Array | None) -> float:
         """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` where the reference output is all zero).
+
+        Infinity where float32 does not hold one of the two.
 
         Args:
             rows: of the activation, divided by `scale` and quantized.
@@ -97,9 +101,19 @@ class OperatorLoss:
         for reference, chunk in zip(self._references, self._chunks(), strict=False):
             difference = self._product(rows, chunk if scale is None else chunk * scale)
             difference -= reference
+            if self._unit != 1.0:
+                difference /= self._unit
             difference *= difference
             error += float(self._xp.sum(difference))
-        return error / self._energy if self._energy > 0 else error
+        loss = error / self._energy if self._energy > 0 else error
+        return loss if math.isfinite(loss) else math.inf
+
+    def _unit_of_squares(self) -> float:
+        """What outputs are divided by before they are squared; 1 unless the squares would leave float32."""
+        xp = self._xp
+        sizes = [max(float(xp.max(each)), -float(xp.min(each))) for each in self._references if 0 not in each.shape]
+        largest = max(sizes, default=0.0)
+        return 1.0 if 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE or largest == 0.0 else largest
 
     def _chunks(self) -> Iterator[Array]:
         """The weight in float32, a few output channels at a time; at once where they share one range."""

@@ -22,6 +22,7 @@ SMALLEST_SCALE = 1e-5
 LARGEST_SCALE = 1e5
 
 _MAGNITUDE_LIMIT = 1e15  # keeps act ** alpha / weight ** (1 - alpha) within float32
+_LARGEST_ACTIVATION = 1e38  # of both signs: the width of its range is within float32
 _MOST_ALPHAS = 10_000
 _TIE = 1e-6  # relative; float32 sums differ by this much when rows come in another order
 
@@ -225,9 +226,11 @@ def search_alpha(
     _check_search(alphas, shared_criterion)
     folds = group.folds or (group.statistics,)
     weights = _group_weights(group, _rows(folds[0]).shape[1])
-    scored = [
-        _losses(group, statistics, weights, alphas, framework, integer_product, output_channels) for statistics in folds
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 has an infinite loss
+        scored = [
+            _losses(group, statistics, weights, alphas, framework, integer_product, output_channels)
+            for statistics in folds
+        ]
     mean = {
         alpha: {name: math.fsum(losses[alpha][name] for losses in scored) / len(scored) for name in group.operators}
         for alpha in scored[0]
@@ -272,6 +275,8 @@ def _losses(
 
     def losses_at(alpha: float | None) -> dict[str, float]:
         scale = None if alpha is None else smoothing_scale(activation_absmax, weight_absmax, alpha)
+        if scale is not None and float((activation_absmax / scale).max()) > _LARGEST_ACTIVATION:
+            return dict.fromkeys(operators, math.inf)
         quantized = {
             config: _smoothed_rows(statistics, rows, scale, config, framework)
             for config in dict.fromkeys(activations.values())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -398,6 +399,24 @@ class TestSearch:
     def test_all_zero_activation(self) -> None:
         group = group_of(statistics_of([np.zeros((5, CHANNELS), np.float32)]), [random(4, CHANNELS)])
         assert set(search_alpha(group, ALPHAS).losses.values()) == {0.0}
+
+    @pytest.mark.parametrize("namespace", NAMESPACES)
+    @pytest.mark.parametrize("magnitude", [1e20, 1e30])
+    def test_losses_do_not_depend_on_the_unit_of_the_activation(self, namespace: str, magnitude: float) -> None:
+        """Squares of such outputs leave float32."""
+        x, weight = with_outliers(200), make(namespace, random(32, CHANNELS))
+        expected = search_alpha(group_of(statistics_of([make(namespace, x)]), [weight]), (0.5,))
+        scaled = make(namespace, (x * magnitude).astype(np.float32))
+        found = search_alpha(group_of(statistics_of([scaled]), [weight]), (0.5,))
+        assert found.loss_off == pytest.approx(expected.loss_off, rel=0.05)
+
+    @pytest.mark.filterwarnings("error")
+    def test_products_beyond_float32_have_no_finite_loss(self) -> None:
+        """No alpha is then better than no smoothing."""
+        group = group_of(statistics_of([with_outliers(50) * np.float32(1e36)]), [random(32, CHANNELS) * 1e4])
+        result = search_alpha(group, ALPHAS)
+        assert {result.loss_off, *result.losses.values()} == {math.inf}
+        assert result.alpha == 0.5
 
     def test_fewer_output_channels_choose_alike(self) -> None:
         weight = random(300, CHANNELS, seed=1)
