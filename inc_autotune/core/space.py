@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from inc_autotune.core.errors import ModelError
@@ -135,13 +136,18 @@ class TuningSpace:
         }
 
 
-def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Iterable[Sequence[str]] = ()) -> TuningSpace:
+def build_space(
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    groups: Iterable[Sequence[str]] = (),
+    skipped: Mapping[str, str] = MappingProxyType({}),
+) -> TuningSpace:
     """Join operators into units.
 
     Args:
         options: what each operator may become, default first, fp32 last.
         groups: names of operators that should be decided together. Members whose options differ (a rule for one
             name, say) form units of their own, since they cannot be decided as one.
+        skipped: why other operators cannot be quantized, by name; for the message.
 
     Raises:
         ModelError: no operator has anything but fp32.
@@ -154,7 +160,7 @@ def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Itera
     if not options:
         raise ModelError(
             "model: nothing to quantize: it has no operator of a type in the capability, or none with float32 weights "
-            "that runs. Check the model, or extend capability."
+            f"that runs. {_reasons(skipped)}Check the model, or extend capability."
         )
     if not members_of:
         raise ModelError(
@@ -165,3 +171,14 @@ def build_space(options: Mapping[OperatorKey, Sequence[OpConfig]], groups: Itera
     return TuningSpace(
         tuple(Unit(members[0][0], tuple(members), configs) for (_, configs), members in members_of.items())
     )
+
+
+def _reasons(skipped: Mapping[str, str]) -> str:
+    """The reasons as a sentence, each with how many operators have it and the first of these."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    listed = [
+        f"{each[0]}{f' and {len(each) - 1} more' if len(each) > 1 else ''}: {reason}" for reason, each in names.items()
+    ]
+    return f"Left out: {'; '.join(listed)}. " if listed else ""

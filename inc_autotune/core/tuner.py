@@ -68,7 +68,7 @@ def tune(
     # What the user asked for and cannot have is known before the model runs.
     check_storage(arguments.storage)
     check_strategy(arguments.strategy, adaptor)
-    build_space(allowed_options(offered_options(adaptor, model), arguments))
+    build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=adaptor.skipped(model))
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
         samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)

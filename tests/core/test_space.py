@@ -43,6 +43,14 @@ def test_nothing_to_quantize_is_an_error():
         build_space({})
 
 
+def test_nothing_to_quantize_comes_with_the_reasons():
+    skipped = {"q": "is inside a loop", "k": "is inside a loop", "out": "has no weight"}
+    with pytest.raises(
+        ModelError, match=r"Left out: q and 1 more: is inside a loop; out: has no weight\. Check the model"
+    ):
+        build_space({}, skipped=skipped)
+
+
 def test_assignment_round_trips_and_its_digest_follows_its_content():
     default = space().default(100, {"q": 0.5})
     again = Assignment.from_dict(default.to_dict())

@@ -14,6 +14,7 @@ from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.source import load_source
 from tests.ort.small_models import (
     WIDTH,
+    GraphWriter,
     conv_net,
     embedding_classifier,
     linear_chain,
@@ -295,4 +296,13 @@ def test_a_model_with_nothing_to_quantize_is_an_error():
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     with pytest.raises(ModelError, match="nothing to quantize"):
+        tune(model, vectors())
+
+
+def test_a_model_with_nothing_to_quantize_says_what_it_has():
+    writer = GraphWriter()
+    for name in ("first", "second"):
+        writer.add("MatMul", "x", writer.add("Neg", writer.random(f"{name}.w", WIDTH, WIDTH)), name=name)
+    model = writer.model({"x": (onnx.TensorProto.FLOAT, ["n", WIDTH])}, 2)
+    with pytest.raises(ModelError, match="Left out: first and 1 more: its weight is computed from constants by a Neg"):
         tune(model, vectors())
