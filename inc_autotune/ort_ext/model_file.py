@@ -51,12 +51,13 @@ class ModelFile:
         return None if self.path is None else self.path.parent
 
 
-def read_proto(model: Any, largest: int = LARGEST_PROTO) -> ModelFile:
+def read_proto(model: Any, largest: int = LARGEST_PROTO, *, argument: str = "model") -> ModelFile:
     """The model as a proto.
 
     Args:
         model: one of `ALLOWED_MODELS`.
         largest: bytes that a model in memory may have.
+        argument: what a path was given as, for messages.
 
     Raises:
         ArgumentError: it is none of these, or there is no such file.
@@ -64,8 +65,10 @@ def read_proto(model: Any, largest: int = LARGEST_PROTO) -> ModelFile:
     """
     model = getattr(model, "model_proto", model)
     if isinstance(model, (str, os.PathLike)):
-        path = _existing_file(Path(model))
-        return ModelFile(_check_filled(_read_file(path), f"model={str(path)!r}"), path)
+        path = Path(model)
+        name = f"{argument}={str(path)!r}"
+        _check_file(path, name)
+        return ModelFile(_check_filled(_read_file(path, name), name), path)
     if isinstance(model, (bytes, bytearray, memoryview)):
         _check_size(len(model), largest, "bytes")
         return ModelFile(_check_filled(_parse(bytes(model), "model"), "model"), None)
@@ -83,23 +86,22 @@ def _remedy(model: object) -> str:
     return ""
 
 
-def _existing_file(path: Path) -> Path:
+def _check_file(path: Path, name: str) -> None:
     if path.is_dir():
         found = sorted(each.name for each in path.glob("*.onnx"))
         hint = f" It contains {', '.join(found[:5])}." if found else ""
-        raise ArgumentError(f"model={str(path)!r}: is a directory. Give the path of the .onnx file.{hint}")
+        raise ArgumentError(f"{name}: is a directory. Give the path of the .onnx file.{hint}")
     if not path.exists():
-        raise ArgumentError(f"model={str(path)!r}: there is no such file. Current directory: {Path.cwd()}.")
-    return path
+        raise ArgumentError(f"{name}: there is no such file. Current directory: {Path.cwd()}.")
 
 
-def _read_file(path: Path) -> ModelProto:
+def _read_file(path: Path, name: str) -> ModelProto:
     try:
         return onnx.load(path, load_external_data=False)
     except (DecodeError, JsonError, TextError, UnicodeDecodeError) as error:
         with path.open("rb") as file:
             start = file.read(64)
-        raise _not_onnx(start, path.stat().st_size, f"model={str(path)!r}") from error
+        raise _not_onnx(start, path.stat().st_size, name) from error
 
 
 def _parse(data: bytes, argument: str) -> ModelProto:

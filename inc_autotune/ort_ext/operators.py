@@ -76,6 +76,8 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
         if node.op_type not in QUANTIZABLE_TYPES or node.domain not in ("", "ai.onnx"):
             continue
         result = _FINDERS[node.op_type](graph, node)
+        if isinstance(result, Operator) and 0 in (graph.shape(result.weight) or ()):
+            result = "its weight has no elements"
         if isinstance(result, Operator):
             if result.bias_node is not None and not joins_bias:
                 result = replace(result, bias=None, bias_node=None, output=node.output[0])

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.recipe import Recipe
-from inc_autotune.ort_ext.atomic import check_target, write_atomically
+from inc_autotune.ort_ext.atomic import check_path, check_target, write_atomically
 from inc_autotune.ort_ext.forms import QDQ
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes
 from inc_autotune.ort_ext.initializers import split
@@ -58,7 +58,8 @@ def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
     """
     _check_tuned(tuned)
     path = check_target(path)
-    form = form or tuned.saved_form or QDQ.name
+    if form is None:
+        form = tuned.saved_form or QDQ.name
     model = _model(tuned, form)
     if form == QDQ.name and any(node.op_type == "MatMulNBits" for node in model.proto.graph.node):
         logger.warning("the weight-only operators are MatMulNBits, which only onnxruntime knows")
@@ -74,10 +75,10 @@ def load(path: str | Path) -> TunedModel:
         path: the ONNX file; the YAML beside it is not needed.
 
     Raises:
-        ArgumentError: there is no such file.
+        ArgumentError: it is no path, or there is no such file.
         ModelError: it is no ONNX model, or was not written by `save`.
     """
-    file = read_proto(path)
+    file = read_proto(check_path(path), argument="path")
     metadata = {each.key: each.value for each in file.proto.metadata_props}
     if RECIPE_KEY not in metadata or FORM_KEY not in metadata:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,9 +116,11 @@ def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
     if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
         raise ArgumentError(f"providers={shown(providers)}: not a list of execution providers. {allowed}.")
     for provider in providers:
-        name = provider[0] if isinstance(provider, tuple) and len(provider) == 2 else provider
-        if not isinstance(name, str):
-            raise ArgumentError(f"providers: {shown(provider)} is neither a name nor (name, options). {allowed}.")
+        name, settings = provider if isinstance(provider, tuple) and len(provider) == 2 else (provider, {})
+        if not isinstance(name, str) or not isinstance(settings, dict):
+            raise ArgumentError(
+                f"providers: {shown(provider)} is neither a name nor (name, options), options a dict. {allowed}."
+            )
         if name not in available:
             raise ArgumentError(
                 f"providers: {name!r} is not available. {allowed}. Install the package of onnxruntime that has it, or "
@@ -208,7 +211,10 @@ def _load(model: bytes | str, providers: list[Provider], options: ort.SessionOpt
     try:
         return ort.InferenceSession(model, options, providers=providers)
     except _NATIVE_ERRORS as error:
-        raise ModelError(
-            f"model: onnxruntime {ort.__version__} cannot load it: {error} If it does not support the opset or the IR "
-            "version, convert the model with onnx.version_converter.convert_version, or install a newer onnxruntime."
-        ) from error
+        advice = ""
+        if re.search(r"opset|IR version", str(error), re.IGNORECASE):
+            advice = (
+                " Convert the model with onnx.version_converter.convert_version, or install a newer onnxruntime, if it "
+                "does not support the opset or the IR version."
+            )
+        raise ModelError(f"model: onnxruntime {ort.__version__} cannot load it: {error}{advice}") from error

@@ -17,6 +17,7 @@ from inc_autotune.ort_ext.initializers import split
 from inc_autotune.ort_ext.model_check import check_model
 from inc_autotune.ort_ext.model_file import read_proto
 from inc_autotune.ort_ext.normalization import normalize
+from inc_autotune.ort_ext.structure_check import check_structure
 
 BODY_REASON = "it is inside a body of If, Loop or Scan, which stays as it is"
 
@@ -55,6 +56,7 @@ def load_source(model: Any) -> SourceModel:
     proto, weights = split(file.proto, file.folder)
     proto = normalize(proto, weights)
     check_model(proto)
+    check_structure(proto)
     return SourceModel(
         proto,
         weights,

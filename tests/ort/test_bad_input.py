@@ -11,10 +11,12 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, version_converter
 
 from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.model_file import read_proto
+from inc_autotune.ort_ext.operators import find_operators
 from inc_autotune.ort_ext.sessions import make_session
 from inc_autotune.ort_ext.source import load_source
-from tests.ort.small_models import linear_chain
+from tests.ort.small_models import WIDTH, GraphWriter, linear_chain
 
 
 @pytest.fixture
@@ -180,3 +182,61 @@ def test_quantized_already_inside_a_body() -> None:
     body = helper.make_graph([helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])], "body", [], output)
     proto.graph.node.append(helper.make_node("If", ["flag"], ["q"], then_branch=body, else_branch=body))
     refused(proto, "quantized already", "DynamicQuantizeLinear")
+
+
+# Graphs whose nodes do not fit together
+
+
+def broken(change: str) -> ModelProto:
+    model = linear_chain()
+    graph = model.graph
+    if change == "no outputs":
+        del graph.output[:]
+    elif change == "one initializer twice":
+        graph.initializer.append(graph.initializer[0])
+    elif change == "one tensor twice":
+        graph.node[-1].output[0] = graph.node[0].output[0]
+    elif change == "a dangling input":
+        graph.node[2].input[0] = "nowhere"
+    elif change == "a dangling output":
+        graph.output[0].name = "nowhere"
+    elif change == "too few inputs":
+        del graph.node[0].input[:]
+    elif change == "no output of a node":
+        del graph.node[2].output[:]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("no outputs", ["its graph has no outputs"]),
+        ("one initializer twice", ["initializers have the same name: 'fc1.weight'"]),
+        ("one tensor twice", ["tensors have the same name: 'fc1.out'"]),
+        ("a dangling input", ["'relu', a Relu, reads 'nowhere', which nothing makes"]),
+        ("a dangling output", ["nothing makes the output 'nowhere'"]),
+        ("too few inputs", ["'fc1', a MatMul, has 0 inputs", "at least 2"]),
+        ("no output of a node", ["'relu', a Relu, has no output"]),
+    ],
+)
+def test_graphs_whose_nodes_do_not_fit_together(change: str, words: list[str]) -> None:
+    refused(broken(change), *words, "onnx.checker.check_model")
+
+
+def test_an_empty_weight_stays_as_it_is() -> None:
+    graph = GraphWriter()
+    nothing = graph.add("MatMul", "x", graph.constant("w", np.zeros((WIDTH, 0))), name="empty")
+    graph.add("Concat", nothing, graph.linear("x", "fc", WIDTH, 4), name="concat", axis=1)
+    model = graph.model({"x": (TensorProto.FLOAT, ["n", WIDTH])}, 2)
+    operators = find_operators(Graph(load_source(model)))
+    assert list(operators.found) == ["fc"]
+    assert operators.skipped["empty"] == ("MatMul", "its weight has no elements")
+
+
+def test_only_an_old_onnxruntime_gets_the_advice_to_convert() -> None:
+    """`fc1` has a weight of another width than its input: this is not about versions."""
+    model = linear_chain()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((7, 64), np.float32), "fc1.weight"))
+    with pytest.raises(ModelError, match="cannot load it") as caught:
+        make_session(load_source(model))
+    assert "version_converter" not in str(caught.value)

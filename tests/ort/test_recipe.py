@@ -82,6 +82,24 @@ def test_a_model_that_save_did_not_write_is_refused(tmp_path):
         ort_ext.load(tmp_path / "plain.onnx")
 
 
+@pytest.mark.parametrize("path", [None, 5, b"model.onnx"])
+def test_what_is_no_path_is_refused(tuned, path):
+    with pytest.raises(ArgumentError, match=r"path=.*not a path"):
+        ort_ext.save(tuned, path)
+    with pytest.raises(ArgumentError, match=r"path=.*not a path"):
+        ort_ext.load(path)
+
+
+def test_a_missing_file_is_named_as_the_argument_it_was_given_as(tmp_path):
+    with pytest.raises(ArgumentError, match=r"path='.*no.onnx': there is no such file"):
+        ort_ext.load(tmp_path / "no.onnx")
+
+
+def test_an_empty_form_is_no_form(tuned, tmp_path):
+    with pytest.raises(ArgumentError, match="form='': unknown form"):
+        ort_ext.save(tuned, tmp_path / "model.onnx", form="")
+
+
 def test_a_recipe_for_another_model_is_refused(tuned):
     with pytest.raises(RecipeError, match=r"6 of its 6 quantized operators are not in the model"):
         ort_ext.apply_recipe(linear_chain(), tuned.recipe)

@@ -108,7 +108,9 @@ def test_a_provider_that_is_not_available() -> None:
         make_session(load_source(linear_chain()), ["NoSuchProvider", "CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("given", ["CPUExecutionProvider", [], [3], [("CPUExecutionProvider",)], 3])
+@pytest.mark.parametrize(
+    "given", ["CPUExecutionProvider", [], [3], [("CPUExecutionProvider",)], [("CPUExecutionProvider", 5)], 3]
+)
 def test_what_are_no_providers(given: Any) -> None:
     with pytest.raises(ArgumentError, match=r"providers.*Available"):
         make_session(load_source(linear_chain()), given)
