@@ -43,6 +43,7 @@ from inc_autotune.ort_ext.settings import CPU_SETTINGS, ModelSettings
 from inc_autotune.ort_ext.smoothing import FoldTargets
 from inc_autotune.ort_ext.source import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.unit_measurement import measure_units
+from inc_autotune.ort_ext.unsupported import with_share
 from inc_autotune.ort_ext.weights import WeightCache
 
 MEASURED_SAMPLES = 8
@@ -129,13 +130,15 @@ class OrtAdaptor(Adaptor):
         return input_groups(self._analyzed(model).operators)
 
     def skipped(self, model: Candidate) -> Mapping[str, str]:
-        operators = self._analyzed(model).operators
+        analysis = self._analyzed(model)
+        operators = analysis.operators
         without = {
             name: f"no entry for {each.type} in the capability"
             for name, each in operators.found.items()
             if not self.capability.options(each.type)
         }
-        return {**{name: reason for name, (_, reason) in operators.skipped.items()}, **without}
+        reasons = {**{name: reason for name, (_, reason) in operators.skipped.items()}, **without}
+        return {name: with_share(analysis.graph, name, reason) for name, reason in reasons.items()}
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
         """Of operators that a recipe keeps in fp32, or whose first option has no kernel.

@@ -10,6 +10,7 @@ import onnx
 from onnx import helper
 
 from inc_autotune.ort_ext.graph import AnyArray, Graph
+from inc_autotune.ort_ext.unsupported import unsupported_reason
 
 LINEAR_TYPES = ("MatMul", "Gemm")
 QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather")
@@ -56,7 +57,7 @@ class Operators:
 
     Args:
         found: by name, in the order of the graph.
-        skipped: (type, reason) by name, of operators of a quantizable type that must stay as they are.
+        skipped: (type, reason) by name, of other operators with weights, and of products, that must stay as they are.
     """
 
     found: Mapping[str, Operator]
@@ -74,6 +75,9 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
     skipped: dict[str, tuple[str, str]] = {}
     for node in graph.nodes:
         if node.op_type not in QUANTIZABLE_TYPES or node.domain not in ("", "ai.onnx"):
+            reason = unsupported_reason(graph, node)
+            if reason is not None:
+                skipped[node.name] = (node.op_type, reason)
             continue
         result = _FINDERS[node.op_type](graph, node)
         if isinstance(result, Operator) and 0 in (graph.shape(result.weight) or ()):

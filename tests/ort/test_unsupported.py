@@ -1,0 +1,63 @@
+"""Operators with weights that stay in fp32 are listed with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from inc_autotune import ort_ext
+from inc_autotune.core.errors import ModelError
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.operators import find_operators
+from inc_autotune.ort_ext.source import load_source
+from tests.ort.small_models import WIDTH, GraphWriter, vectors
+
+pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+
+
+def with_fused_product(product: str = "MatMul") -> ModelProto:
+    writer = GraphWriter()
+    weight = writer.random("fused.weight", WIDTH, WIDTH)
+    fused = writer.add("FusedMatMul", "x", weight, name="fused", domain="com.microsoft", alpha=0.5)
+    writer.add("Gelu", fused, name="gelu", domain="com.microsoft")
+    if product == "MatMul":
+        writer.add("MatMul", "gelu.out", writer.random("fc.weight", WIDTH, WIDTH), name="fc")
+    writer.nodes[-1].output[0] = "y"
+    graph = helper.make_graph(
+        writer.nodes,
+        "fused",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", WIDTH])],
+        writer.initializers,
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_fused_operators_are_in_the_result_with_their_share() -> None:
+    tuned = ort_ext.autotune(with_fused_product(), vectors(), progress=False)
+    outcome = next(each for each in tuned.tuning_result.operators if each.name == "fused")
+    assert "com.microsoft operators stay as they are" in str(outcome.reason)
+    assert "50 % of the weights" in str(outcome.reason)
+    assert all(each.name != "gelu" for each in tuned.tuning_result.operators)
+
+
+def test_they_are_named_where_there_is_nothing_else() -> None:
+    with pytest.raises(ModelError, match=r"nothing to quantize: (.|\n)*fused: com.microsoft operators stay.*100 %"):
+        ort_ext.autotune(with_fused_product("none"), vectors(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "words"), [("ConvTranspose", "no integer kernel"), ("LSTM", "DynamicQuantizeLSTM")]
+)
+def test_standard_operators_without_a_quantized_form(op_type: str, words: str) -> None:
+    writer = GraphWriter()
+    if op_type == "LSTM":
+        weights = [writer.random("w", 1, 16, 3), writer.random("r", 1, 16, 4)]
+        writer.add("LSTM", "x", *weights, name="op", hidden_size=4)
+        writer.add("Squeeze", "op.out", writer.constant("axis", [1], np.int64), name="squeeze")
+    else:
+        writer.add("ConvTranspose", "x", writer.random("w", 2, 3, 3), name="op")
+    model = writer.model({"x": (TensorProto.FLOAT, [5, 2, 3])}, 3)
+    assert words in find_operators(Graph(load_source(model))).skipped["op"][1]
