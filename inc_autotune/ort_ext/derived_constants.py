@@ -54,7 +54,7 @@ def derive(
     others: dict[str, str] = {}
     for node in nodes:
         given = [name for name in node.input if name]
-        if not given or bodies(node) or not all(name in constants or name in others for name in given):
+        if not given or not all(name in constants or name in others for name in given) or bodies(node):
             continue
         try:
             found = _derived(node, [constants.get(name) for name in given], value)

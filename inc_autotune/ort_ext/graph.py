@@ -37,6 +37,7 @@ class Graph:
             if each.name not in self.inputs
         }
         self._computed_otherwise = derive(self.nodes, self._constants, self.constant)
+        self._computed = frozenset(name for name, each in self._constants.items() if each.node is not None)
 
     @cached_property
     def producers(self) -> Mapping[str, onnx.NodeProto]:
@@ -88,14 +89,14 @@ class Graph:
 
     def computes_constant(self, node: onnx.NodeProto) -> bool:
         """Whether the one output of a node is a constant."""
-        return any(name in self._constants for name in node.output)
+        return not self._computed.isdisjoint(node.output)
 
     def computing(self, names: Iterable[str]) -> list[onnx.NodeProto]:
         """The nodes that constants among these tensors are computed by, in the order of the graph."""
         wanted = set(names)
         found = []
         for node in reversed(self.nodes):
-            if self.computes_constant(node) and not wanted.isdisjoint(node.output):
+            if not wanted.isdisjoint(node.output) and self.computes_constant(node):
                 found.append(node)
                 wanted.update(node.input)
         return found[::-1]

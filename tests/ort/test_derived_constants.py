@@ -34,6 +34,10 @@ def tune(model: ModelProto, data: list[Any] | None = None, **arguments: Any) -> 
         onnx.checker.check_model(ort_ext.convert(tuned, form))
         got = ort_ext.session(tuned, form=form).run(None, inputs)[0]
         assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected)
+        again = ort_ext.convert(ort_ext.apply_recipe(model, tuned.recipe), form)
+        assert again.SerializeToString(deterministic=True) == ort_ext.convert(tuned, form).SerializeToString(
+            deterministic=True
+        )
     return tuned
 
 
