@@ -56,6 +56,11 @@ class Feed:
     batched: frozenset[str]
     single: bool = False
 
+    @property
+    def divisible(self) -> bool:
+        """Whether its samples can be told apart."""
+        return bool(self.batched)
+
     def slice(self, start: int, stop: int) -> Feed:
         """Samples `start` to `stop`; all of them where they cannot be cut."""
         start, stop = max(start, 0), min(stop, self.size)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, islice, pairwise
+from math import ceil
+from typing import Protocol, TypeVar
 
 from inc_autotune.core.feed import Array, Feed
 from inc_autotune.core.padding import real_outputs, real_positions
@@ -14,6 +16,33 @@ HELD_OUT_SAMPLES = 16
 
 HELD_OUT_BYTES = 256 << 20
 """Their outputs take no more memory than this, whatever the model returns."""
+
+LEAST_BATCHES = 4
+"""Those that are held out and both halves of the others, and one to spare."""
+
+NOTHING_HELD_OUT = (
+    "nothing could be held out: all calibration samples came in one batch that cannot be cut. Candidates were compared "
+    "on samples that they were calibrated on, which flatters large alphas. Give several batches."
+)
+AnyBatch = TypeVar("AnyBatch", bound="Batch")
+
+
+class Batch(Protocol):
+    """What a model is run with, whatever the framework."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its samples can be told apart."""
+
+    def slice(self: AnyBatch, start: int, stop: int) -> AnyBatch:
+        """Samples `start` to `stop`; all of them where it is not divisible."""
+
+    def copy(self: AnyBatch) -> AnyBatch:
+        """The same inputs in memory of their own."""
 
 
 @dataclass
@@ -26,14 +55,31 @@ class HeldOut:
     Args:
         feeds: their inputs.
         outputs: what the fp32 model returned for them at positions that are not padding.
+        stands_in: whether they are of the first batch, which is not held out.
+        first: the first samples of the first batch as it came, to measure speed on.
     """
 
     feeds: list[Feed] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
+    stands_in: bool = False
+    first: Feed = field(init=False)
 
     @property
     def samples(self) -> int:
         return sum(feed.size for feed in self.feeds)
+
+    @property
+    def notes(self) -> list[str]:
+        """That the first batch stands in, where it does."""
+        return [NOTHING_HELD_OUT] if self.stands_in else []
+
+    def cut(self, feeds: Iterable[Feed], sizes: Sequence[int]) -> Iterator[Feed]:
+        """The batches to run, see the function of this name."""
+        left = iter(feeds)
+        first = next(left, None)
+        if first is not None:
+            self.first = first.take(HELD_OUT_SAMPLES).copy()
+            yield from cut(chain([first], left), sizes)
 
     def wants(self, index: int) -> bool:
         """Whether the batch of this number is to be held out."""
@@ -43,6 +89,7 @@ class HeldOut:
         """Keep the first samples of a batch and their outputs, if there is room."""
         if index == 1:
             self.feeds, self.outputs = [], []
+        self.stands_in = index == 0
         kept = feed.take(HELD_OUT_SAMPLES - self.samples).copy()
         if kept.size < feed.size:
             outputs = [each[: kept.size] if each.shape[:1] == (feed.size,) else each for each in outputs]
@@ -52,11 +99,23 @@ class HeldOut:
             self.outputs += [each.copy() for each in fitting]
 
 
-def cut(feeds: Iterable[Feed], sizes: Sequence[int]) -> Iterator[Feed]:
-    """The same samples, cut so that a batch ends at every sampling size, where batches can be cut."""
+def cut(batches: Iterable[AnyBatch], sizes: Sequence[int]) -> Iterator[AnyBatch]:
+    """The same samples in batches that end at every sampling size and are at least four, where they can be cut.
+
+    Of fewer than four large batches too little could be held out, or nothing, and the rest not be halved. Where there
+    are four, they stay as they are: each is one forward pass.
+    """
+    left = iter(batches)
+    # A loader may fill the same memory again.
+    first = [batch.copy() for batch in islice(left, LEAST_BATCHES)]
+    pieces = ceil(LEAST_BATCHES / max(len(first), 1))
     seen = 0
-    for feed in feeds:
-        inside = sorted(size - seen for size in sizes if seen < size < seen + feed.size) if feed.batched else []
-        for start, stop in pairwise([0, *inside, feed.size]):
-            yield feed.slice(start, stop)
-        seen += feed.size
+    for batch in chain(first, left):
+        ends = {batch.size}
+        if batch.divisible:
+            ends |= {size - seen for size in sizes if seen < size < seen + batch.size}
+            if pieces > 1:
+                ends |= set(range(0, batch.size, min(HELD_OUT_SAMPLES, ceil(batch.size / pieces)))) - {0}
+        for start, stop in pairwise([0, *sorted(ends)]):
+            yield batch.slice(start, stop)
+        seen += batch.size

@@ -156,7 +156,7 @@ class OrtAdaptor(Adaptor):
         notes = self.settings.backend.notes(self._first_provider)
         if self.reduce_range:
             notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
-        return notes
+        return notes + (self._calibration.held_out.notes if self._calibration else [])
 
     def fingerprint(self, model: Candidate) -> str:
         digest = hashlib.sha256(model.model.proto.SerializeToString(deterministic=True))
@@ -294,7 +294,7 @@ class OrtAdaptor(Adaptor):
 
     def _measured_feed(self) -> Feed:
         """The user's example inputs, else the first samples held out."""
-        return self._example or self._calibrated.held_out.feeds[0].take(MEASURED_SAMPLES)
+        return self._example or self._calibrated.held_out.first.take(MEASURED_SAMPLES)
 
     def model_size(self, model: Candidate) -> int:
         return weight_bytes(model.model)

@@ -12,7 +12,7 @@ from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import DataError
 from inc_autotune.core.feed import Feed
 from inc_autotune.core.fingerprint import digested
-from inc_autotune.core.held_out import HeldOut, cut
+from inc_autotune.core.held_out import HeldOut
 from inc_autotune.core.split_statistics import Snapshot, SplitStatistics
 from inc_autotune.ort_ext.graph import AnyArray
 
@@ -96,7 +96,7 @@ def calibrate(
     snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut()
     samples = 0
-    for index, feed in enumerate(cut(digested(feeds, digest), sizes)):
+    for index, feed in enumerate(held_out.cut(digested(feeds, digest), sizes)):
         outputs = run_fp32(session, feed, "calib_dataloader", f", which comes after {samples} samples")
         values = dict(zip(names, outputs, strict=True))
         is_held_out = held_out.wants(index)

@@ -129,7 +129,7 @@ class TensorFlowAdaptor(Adaptor):
         notes = self._missing_kernels()
         if self.choices.reduce_range:
             notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
-        return notes
+        return notes + [note for each in self._calibrations.values() for note in each.held_out.notes]
 
     def _missing_kernels(self) -> list[str]:
         missing = () if self.support is None else self.support.missing
@@ -270,7 +270,7 @@ class TensorFlowAdaptor(Adaptor):
         """The user's example inputs, else the first samples held out."""
         if self._example is not None:
             return self._example
-        return next(iter(self._calibrations.values())).held_out.feeds[0].take(MEASURED_SAMPLES)
+        return next(iter(self._calibrations.values())).held_out.first.take(MEASURED_SAMPLES)
 
     def model_size(self, model: Candidate) -> int:
         return weight_bytes(model.model)

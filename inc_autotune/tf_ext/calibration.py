@@ -12,7 +12,7 @@ from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import DataError
 from inc_autotune.core.feed import Array, Feed
 from inc_autotune.core.fingerprint import digested
-from inc_autotune.core.held_out import HeldOut, cut
+from inc_autotune.core.held_out import HeldOut
 from inc_autotune.core.split_statistics import Snapshot, SplitStatistics
 from inc_autotune.tf_ext.graph_model import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.signatures import SignatureCallable
@@ -84,7 +84,7 @@ def calibrate(
     snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut()
     samples = 0
-    for index, feed in enumerate(cut(digested(feeds, digest), sizes)):
+    for index, feed in enumerate(held_out.cut(digested(feeds, digest), sizes)):
         outputs = _run(function, feed, samples)
         is_held_out = held_out.wants(index)
         for name, each in statistics.batch(held_out=is_held_out).items():

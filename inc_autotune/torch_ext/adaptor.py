@@ -149,8 +149,11 @@ class TorchAdaptor(Adaptor):
 
     def notes(self) -> Sequence[str]:
         if not self.reduce_range:
-            return ()
-        return ("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8",)
+            return self._held_out.notes
+        return [
+            "this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8",
+            *self._held_out.notes,
+        ]
 
     def fingerprint(self, model: nn.Module) -> str:
         digest = hashlib.sha256(self._data_digest)
@@ -168,6 +171,7 @@ class TorchAdaptor(Adaptor):
         def start(first: Batch) -> Collector:
             self._trace = trace_model(model, first.args, first.kwargs)
             self._base = base_model(model, self._trace.batch_norms)
+            self._example = self._example or first.take(MEASURED_SAMPLES).copy()
             return self.make_collector(model, first, seed)
 
         if isinstance(dataloader, CalibrationFunction):
@@ -348,11 +352,10 @@ class TorchAdaptor(Adaptor):
         return [peak_bytes(_own_copy(model), self._measured_batch()) for model in models]
 
     def _measured_batch(self) -> Batch:
-        """The user's example inputs, else the first samples held out."""
-        if self._example is not None:
-            return self._example
-        first = self._held_out.batches[0]
-        return first.slice(0, min(first.size, MEASURED_SAMPLES))
+        """The user's example inputs, else the first samples."""
+        if self._example is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._example
 
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.core.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, NOTHING_HELD_OUT, cut
 from inc_autotune.core.items import describe
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.fingerprint import add_tensor
@@ -22,12 +23,6 @@ from inc_autotune.torch_ext.trace import ModelTrace
 
 SAMPLED_ROWS = 64
 """Rows of each fold that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
-
-HELD_OUT_SAMPLES = 16
-"""Samples whose outputs are compared with a candidate's."""
-
-HELD_OUT_BYTES = 256 << 20
-"""Their outputs take no more memory than this, whatever the model returns."""
 
 LINEAR_TYPES = ("Linear", "Conv1D")
 
@@ -99,15 +94,22 @@ class HeldOut:
         batches: their inputs.
         real: by batch, which positions are not padding; None where all are real.
         outputs: what the fp32 model returned at those positions, over all batches.
+        stands_in: whether they are of the first batch, which is not held out.
     """
 
     batches: list[Batch] = field(default_factory=list)
     real: list[torch.Tensor | None] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
+    stands_in: bool = False
 
     @property
     def samples(self) -> int:
         return sum(batch.size for batch in self.batches)
+
+    @property
+    def notes(self) -> list[str]:
+        """That the first batch stands in, where it does."""
+        return [NOTHING_HELD_OUT] if self.stands_in else []
 
     def wants(self, index: int) -> bool:
         """Whether the batch of this number is to be held out."""
@@ -124,10 +126,11 @@ class HeldOut:
         """
         if index == 1:
             self.batches, self.real, self.outputs = [], [], []
+        self.stands_in = index == 0
         kept = inputs.take(HELD_OUT_SAMPLES - self.samples)
-        cut = Batch((), {"output": output}, size).take(kept.size).kwargs["output"]
+        taken = Batch((), {"output": output}, size).take(kept.size).kwargs["output"]
         real = real_positions(model, kept)
-        fitting = real_outputs(cut, real)
+        fitting = real_outputs(taken, real)
         size = sum(output.element_size() * output.numel() for output in (*self.outputs, *fitting))
         if size <= HELD_OUT_BYTES or not self.batches:
             self.batches.append(kept)
@@ -260,7 +263,7 @@ def collect(
     """
     snapshots: dict[int, Statistics] = {}
     with untouched(model), collector.installed(model):
-        for batch in _cut(batches, sorted(sizes)):
+        for batch in cut(batches, sizes):
             collector.begin_batch(batch)
             collector.end_batch(model, _checked_run(model, batch, collector.samples))
             if collector.samples in sizes:
@@ -330,16 +333,3 @@ def collect_from_function(
             "inputs, for example: def calib_func(model): [model(x) for x in batches]."
         )
     return {collectors[0].samples: collectors[0].snapshot()}, collectors[0]
-
-
-def _cut(batches: Iterable[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
-    """The same samples, cut so that a batch ends at every sampling size."""
-    seen = 0
-    for batch in batches:
-        start = 0
-        for size in sizes:
-            if seen + start < size < seen + batch.size:
-                yield batch.slice(start, size - seen)
-                start = size - seen
-        yield batch.slice(start, batch.size) if start else batch
-        seen += batch.size

@@ -42,6 +42,11 @@ class Batch:
         sizes = (tensor.shape[0] for tensor in tensors_in((args, kwargs)) if tensor.ndim > 0)
         return cls(tuple(args), kwargs, int(next(sizes, 1)))
 
+    @property
+    def divisible(self) -> bool:
+        """Whether its samples can be told apart."""
+        return self.size > 1
+
     def slice(self, start: int, stop: int) -> Batch:
         """Samples `start` to `stop`: cuts every tensor, nested ones too, whose first dimension is the batch's size."""
 

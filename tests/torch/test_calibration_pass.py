@@ -267,3 +267,23 @@ def test_an_input_that_is_always_zero():
     with torch.no_grad():
         output = torch_ext.convert(tuned)(torch.zeros(4, FEATURES))
         assert torch.allclose(output, model(torch.zeros(4, FEATURES)), atol=1e-6)
+
+
+def test_one_batch_of_a_loader_is_held_out_in_part_but_not_that_of_a_function():
+    samples, auto = torch.cat(DATA), {"smoothquant_args": {"alpha": "auto"}}
+    model = TwoInputs().eval()
+    one = tune(model, [samples], **auto).tuning_result
+    many = tune(model, samples.split(16), **auto).tuning_result
+    assert one.smoothing == many.smoothing
+    assert not any("held out" in note for note in one.notes)
+    called = tune(model, calib_func=lambda model: model(samples), **auto).tuning_result
+    assert any("nothing could be held out" in note for note in called.notes)
+
+
+def test_speed_is_measured_on_the_first_samples_however_few_there_are():
+    sizes = []
+    model = TwoInputs().eval()
+    handle = model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    tune(model, DATA[:1])
+    handle.remove()
+    assert sizes[-1] == 8

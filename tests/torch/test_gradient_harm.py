@@ -215,7 +215,7 @@ def test_candidates_are_compared_on_samples_that_made_no_range():
     """The second batch is held out; its outlier makes the range of the tuned model, not of what is compared on it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, FEATURES)).eval()
-    data = vectors(3, size=8)
+    data = vectors(4, size=8)
     data[1][0, 0] = 50.0
     adaptor, space, start = prepared(model, data)
     tune_cfg = space.tune_cfg(start)
@@ -224,10 +224,11 @@ def test_candidates_are_compared_on_samples_that_made_no_range():
     assert final[0].input_scale > 5 * compared[0].input_scale
 
 
-def test_with_one_batch_all_samples_make_the_ranges():
+@pytest.mark.parametrize(("size", "equal"), [(1, True), (8, False)])
+def test_of_one_batch_a_part_is_held_out_unless_it_cannot_be_cut(size, equal):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, FEATURES)).eval()
-    adaptor, space, start = prepared(model, vectors(1))
+    adaptor, space, start = prepared(model, vectors(1, size=size))
     tune_cfg = space.tune_cfg(start)
     one, other = (adaptor.quantize({**tune_cfg, "without_held_out": flag}, model, None) for flag in (False, True))
-    assert torch.equal(one[0].input_scale, other[0].input_scale)
+    assert torch.equal(one[0].input_scale, other[0].input_scale) is equal
