@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import onnx
@@ -13,9 +15,12 @@ import onnx
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.ort_ext.bounds import after_activation, bounds
+from inc_autotune.ort_ext.forms import QDQ
 from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.operators import Operator, find_operators
 from inc_autotune.ort_ext.plan import FRAMEWORK
+from inc_autotune.ort_ext.rewriting import rewritten
 from inc_autotune.ort_ext.source import SourceModel
 
 logger = logging.getLogger(__name__)
@@ -36,9 +41,9 @@ COUNTERPARTS = {
 def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     """A recipe for the ONNX model with the types, ranges and smoothing scales that were tuned in PyTorch.
 
-    A module's counterpart is the node that was exported from it, by the module path in the node's metadata or by the
-    name of its weight, of the fitting type. All paths may have the same words more in front on either side, as where
-    the exported module wraps the tuned one.
+    A module's counterpart is the node that was exported from it, by the module path in the node's metadata or name, or
+    by the name of its weight, of the fitting type. All paths may have the same words more in front on either side, as
+    where the exported module wraps the tuned one.
 
     Returns:
         The recipe; its metadata lists what did not match, with the reason, and so does a warning in the log.
@@ -46,12 +51,12 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     Raises:
         RecipeError: nothing matches.
     """
-    graph = Graph(source)
+    graph = rewritten(source, QDQ)
     operators = find_operators(graph).found
     matched: dict[str, OperatorRecipe] = {}
     not_matched: dict[str, str] = {}
     quantized = {module: each for module, each in recipe.operators.items() if each.config.is_quantized}
-    by_module = _module_operators(quantized, graph, operators)
+    by_module = _module_operators(quantized, source, operators)
     for module, each in quantized.items():
         names = [name for name in by_module.get(module, ()) if operators[name].type in COUNTERPARTS.get(each.type, ())]
         reason = _misfit(each, names, graph, operators, recipe.arrays)
@@ -66,7 +71,7 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
         raise RecipeError(
             f"recipe: it was tuned in PyTorch, and none of its {len(not_matched)} quantized modules was found in the "
             f"model. The first: {next(iter(not_matched.items()), 'none')}. Export the model it was tuned on with "
-            "torch.onnx.export(dynamo=True), which keeps module names."
+            "torch.onnx.export, which keeps module names, and do not optimize it before."
         )
     if not_matched:
         listed = "; ".join(f"{module}: {reason}" for module, reason in not_matched.items())
@@ -87,20 +92,38 @@ def module_paths(node: onnx.NodeProto, operator: Operator) -> tuple[str, ...]:
         if entry.key == SCOPES:
             scopes = ast.literal_eval(entry.value)
             paths += scopes[-2:-1]
-    return tuple(paths)
+    if node.name.startswith("/"):
+        paths.append(_path_of_name(node.name))
+    return tuple(dict.fromkeys(path for path in paths if path))
+
+
+def _path_of_name(name: str) -> str:
+    """The module path in a name as `torch.onnx.export(dynamo=False)` gives them.
+
+    `/encoder/layers.0/linear1/MatMul` is in `encoder.layers.0.linear1`. A Sequential stands there twice, first alone:
+    `/layer1/layer1.0/conv1/Conv`.
+    """
+    scopes = name.split("/")[1:-1]
+    return ".".join(
+        scope for scope, inner in zip_longest(scopes, scopes[1:], fillvalue="") if not inner.startswith(f"{scope}.")
+    )
 
 
 def _module_operators(
-    modules: Collection[str], graph: Graph, operators: Mapping[str, Operator]
+    modules: Collection[str], source: SourceModel, operators: Collection[str]
 ) -> dict[str, list[str]]:
-    """Names of the operators that come from each module.
+    """Names of the operators that come from each module, by what the model says of them as it was exported.
 
     The paths of one side may all have the same words more in front. The words under which most modules are found
     hold for all: a name at the end of a path alone, such as `conv1`, would fit many.
     """
+    graph = Graph(source)
+    exported = find_operators(graph).found
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, operator in operators.items():
-        for path in module_paths(graph.by_name[name], operator):
+    for name in operators:
+        if name not in exported:
+            continue
+        for path in module_paths(graph.by_name[name], exported[name]):
             for module in modules:
                 extra = _extra(path, module)
                 if extra is not None:
@@ -142,15 +165,15 @@ def _calibration(entry: Mapping[str, Any], operator: Operator, graph: Graph) -> 
     kept: Iterable[str] = ("input_minimum", "input_maximum", "smoothing", "reduce_range")
     result: dict[str, Any] = {key: entry[key] for key in kept if key in entry}
     if "output_minimum" in entry:
+        tensor, limits = _output_range(operator, graph, (entry["output_minimum"], entry["output_maximum"]))
         # What a convolution reads may be the sum of two others, whose range stands nowhere else.
-        result["outputs"] = {
-            operator.input: [entry["input_minimum"], entry["input_maximum"]],
-            _output(operator, graph): [entry["output_minimum"], entry["output_maximum"]],
-        }
+        result["outputs"] = {operator.input: [entry["input_minimum"], entry["input_maximum"]], tensor: limits}
     return result
 
 
-def _output(operator: Operator, graph: Graph) -> str:
-    """The tensor a convolution's range belongs to: behind the ReLU, where only that reads it."""
-    reader = graph.only_consumer(operator.output)
-    return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else operator.output
+def _output_range(operator: Operator, graph: Graph, limits: tuple[float, float]) -> tuple[str, list[float]]:
+    """The tensor a convolution's range belongs to, behind the ReLU or Clip that alone reads it, and its range there."""
+    tensor = after_activation(graph, operator.output)
+    kept = None if tensor == operator.output else bounds(graph, graph.producers[tensor])
+    low, high = (-math.inf, math.inf) if kept is None else kept
+    return tensor, [min(max(limit, low), high) for limit in limits]

@@ -1,0 +1,72 @@
+"""Which nodes a recipe tuned in PyTorch applies to."""
+
+from __future__ import annotations
+
+import pytest
+
+from inc_autotune import ort_ext
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from tests.ort.small_models import linear_chain
+from tests.ort.test_convolutions import NetWriter, assert_close, run
+
+STATIC = OpConfig(
+    TensorConfig("int8", "sym", "per_channel", "minmax"),
+    TensorConfig("uint8", "asym", "per_tensor", "minmax"),
+    "static",
+)
+
+
+def linear(minimum: float = -3.0, maximum: float = 3.0) -> OperatorRecipe:
+    return OperatorRecipe("Linear", STATIC, "", {"input_minimum": minimum, "input_maximum": maximum})
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("/fc1/MatMul", "fc1"),
+        ("/encoder/layers.0/fc1/MatMul", "encoder.layers.0.fc1"),
+        ("/features/features.0/features.0.1/MatMul_3", "features.0.1"),
+        ("/layer1/layer1.0/fc1/MatMul", "layer1.0.fc1"),
+        ("/wrapper/net/fc1/MatMul", "net.fc1"),
+    ],
+)
+def test_names_of_the_older_exporter(name: str, module: str) -> None:
+    """`torch.onnx.export(dynamo=False)` renames the weights of MatMul, and notes no modules in metadata."""
+    model = linear_chain()
+    model.graph.node[0].name = name
+    tuned = ort_ext.apply_recipe(model, Recipe("pytorch", {module: linear()}, {}, {}))
+    assert tuned.recipe.operators[name].config.dtype == "int8"
+    assert tuned.recipe.metadata["not_matched"] == {}
+
+
+def test_a_name_without_modules_is_no_path() -> None:
+    model = linear_chain()
+    model.graph.node[0].name, model.graph.node[1].name = "/MatMul", "/Add"
+    model.graph.node[3].name = "/fc2/MatMul"
+    tuned = ort_ext.apply_recipe(model, Recipe("pytorch", {"fc2": linear(0.0)}, {}, {}))
+    assert {name: each.config.dtype for name, each in tuned.recipe.operators.items()} == {
+        "/MatMul": "fp32",
+        "/fc2/MatMul": "int8",
+    }
+
+
+def conv(minimum: float, maximum: float, lowest: float, highest: float) -> OperatorRecipe:
+    limits = (minimum, maximum, lowest, highest)
+    keys = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
+    return OperatorRecipe("Conv2d", STATIC, "", dict(zip(keys, limits, strict=True)))
+
+
+def test_a_range_from_before_a_clip_ends_where_the_clip_does() -> None:
+    """PyTorch folds a batch normalization and quantizes before a ReLU6; here what comes out of it is quantized."""
+    net = NetWriter()
+    first = net.clip(net.batch_norm(net.conv("x", "conv1"), "norm"), "clip", 0.0, 2.0)
+    net.conv(first, "conv2")
+    model = net.image_model()
+    recipe = {"conv1": conv(-4, 4, -6.0, 8.0), "conv2": conv(0.0, 2.0, -6.0, 6.0)}
+    tuned = ort_ext.apply_recipe(model, Recipe("pytorch", recipe, {}, {}))
+    assert tuned.recipe.operators["conv1"].calibration["outputs"]["clip.out"] == [0.0, 2.0]
+    types = [node.op_type for node in ort_ext.convert(tuned).graph.node]
+    assert types.count("QuantizeLinear") == 3
+    assert "Clip" not in types
+    assert_close(run(ort_ext.convert(tuned)), run(model))
