@@ -199,7 +199,11 @@ def _cast(array: Array, declared: InputDescription, argument: str) -> Array:
         if declared.dtype.kind in _TEXT_KINDS and array.dtype.kind in _TEXT_KINDS:
             return array.astype(object)
     elif _is_floating(declared.dtype) and _is_floating(array.dtype):
-        return array.astype(declared.dtype)
+        with np.errstate(over="ignore"):
+            result = array.astype(declared.dtype)
+        if (np.isfinite(result) == np.isfinite(array)).all():
+            return result
+        problem = f"has values beyond what {declared.dtype} holds (clip them first)"
     elif array.dtype.kind in _WHOLE_KINDS:
         result = array.astype(declared.dtype)
         if np.array_equal(result, array) and np.array_equal(result.astype(array.dtype), array):

@@ -139,6 +139,7 @@ def test_a_copy_does_not_change_with_the_loaders_memory() -> None:
         (torch.tensor(IDS, dtype=torch.bfloat16, requires_grad=False), np.float32),
         (torch.ones(2, 4, requires_grad=True), np.float32),
         (np.asarray([["a", "b"]]), object),
+        (np.asarray([[-np.inf, 1.0]]), np.float32),
     ],
 )
 def test_dtypes_are_cast_to_the_declared_ones(value: Any, dtype: Any) -> None:
@@ -159,6 +160,8 @@ def test_dtypes_are_cast_to_the_declared_ones(value: Any, dtype: Any) -> None:
         (np.asarray([["a"]]), np.float32, "of another kind"),
         (X, object, "of another kind"),
         (X.astype(np.complex64), np.float32, "rounded"),
+        (np.asarray([[1e39]]), np.float32, "values beyond what float32 holds"),
+        (np.asarray([[7e4]], np.float32), np.float16, "values beyond what float16 holds"),
     ],
 )
 def test_a_cast_that_changes_values_is_an_error(value: Any, dtype: Any, problem: str) -> None:
