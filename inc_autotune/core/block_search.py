@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.output_error import relative_error
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.output_error import candidate_errors, infinity, relative_error
 from inc_autotune.core.space import TuningSpace
 
 
@@ -47,8 +48,12 @@ def search_blocks(
         for alpha in candidates:
             assignment = space.only(space.default(sampling_size, dict.fromkeys(members, alpha)), members)
             tune_cfg = {**space.tune_cfg(assignment), "without_held_out": True}
-            quantized = adaptor.quantize(tune_cfg, model, None)
-            errors[alpha] = relative_error(reference, adaptor.run_block(block, quantized))
+            try:
+                with candidate_errors():
+                    quantized = adaptor.quantize(tune_cfg, model, None)
+                    errors[alpha] = relative_error(reference, adaptor.run_block(block, quantized))
+            except QuantizationError as error:
+                errors[alpha] = infinity(error)
         chosen |= dict.fromkeys(members, min(candidates, key=lambda alpha: errors[alpha]))
     return chosen
 

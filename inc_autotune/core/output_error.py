@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.errors import QuantizationError
+
+logger = logging.getLogger(__name__)
 
 LARGEST_OUTPUT = 1e15
 """What is larger stands for "masked out" (minus infinity, the smallest float): its error says nothing."""
@@ -49,9 +54,41 @@ def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> f
 
     It is calibrated without the samples it is compared on, so that values beyond the calibrated ranges do their harm
     here as they will do in use. Smoothing with large alphas, above all, looks several times too good otherwise.
+
+    Raises:
+        QuantizationError: the candidate cannot be built, or not be run.
     """
     reference = adaptor.reference_outputs()
     if not reference:
         return None
-    candidate = adaptor.quantize({**tune_cfg, "without_held_out": True}, model, None)
-    return relative_error(reference, adaptor.run(candidate))
+    with candidate_errors():
+        candidate = adaptor.quantize({**tune_cfg, "without_held_out": True}, model, None)
+        return relative_error(reference, adaptor.run(candidate))
+
+
+def error_or_infinity(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> float | None:
+    """The same; infinity for a candidate that cannot be built or run, which is logged."""
+    try:
+        return output_error(adaptor, tune_cfg, model)
+    except QuantizationError as error:
+        return infinity(error)
+
+
+def infinity(error: QuantizationError) -> float:
+    """How far a candidate that failed is from fp32; it is logged."""
+    logger.warning("%s; it counts as infinitely far from fp32", error)
+    return math.inf
+
+
+@contextmanager
+def candidate_errors() -> Iterator[None]:
+    """Whatever a framework raises while a candidate is built or run, as a QuantizationError.
+
+    A candidate that fails is a result of the search and not its end.
+    """
+    try:
+        yield
+    except QuantizationError:
+        raise
+    except Exception as error:
+        raise QuantizationError(f"a candidate cannot be built or run: {type(error).__name__}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.output_error import output_error
+from inc_autotune.core.output_error import error_or_infinity
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.sensitivity import UnitHarm, choose_fallback, estimate_harms, probe_halves, rank_units
 from inc_autotune.core.shared_work import SharedWork
@@ -94,7 +94,7 @@ class Ranking:
         key = f"error {assignment.digest}"
         error: float | None = self._work.get(key)
         if error is None:
-            error = output_error(self._adaptor, self._space.tune_cfg(assignment), self._model)
+            error = error_or_infinity(self._adaptor, self._space.tune_cfg(assignment), self._model)
             if error is not None:
                 self._work.put(key, error)
         return error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.output_error import output_error, relative_error
+from inc_autotune.core.output_error import candidate_errors, error_or_infinity, infinity, relative_error
 from inc_autotune.core.space import Assignment, TuningSpace
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,8 @@ ErrorOf = Callable[[Assignment], float | None]
 """The output error of an assignment on held-out samples; None where the framework offers no outputs."""
 
 REMAINING_HARM = 0.1
-"""A faster fallback than fp32 is taken where no more than this part of a unit's harm is left."""
+"""A faster fallback than fp32 is taken where no more than this part of a unit's harm is left. Harm above 1, the error
+of an unrelated output, counts as 1: a tenth of an infinite harm would be anything."""
 
 MEASURED_UNITS = 8
 """Units whose harm is measured where gradients estimate that of all: the most harmful ones by estimate. On four models
@@ -122,8 +125,8 @@ def probe_halves(adaptor: Adaptor, model: Any, space: TuningSpace, assignment: A
     """Find out which half hurts: two forward passes with only the weights, then only the activations, rounded.
 
     Returns:
-        `harm` with both errors; as it was where the unit rounds only one of them, or the framework offers no such
-        candidates.
+        `harm` with both errors; as it was where the unit rounds only one of them, or such candidates are not offered
+        or fail.
     """
     config, reference = assignment.by_unit[harm.unit], adaptor.reference_outputs()
     if not reference or config.weight.is_float or config.activation.is_float:
@@ -133,11 +136,14 @@ def probe_halves(adaptor: Adaptor, model: Any, space: TuningSpace, assignment: A
     by_activation = adaptor.half_quantized(tune_cfg, model, "activation")
     if by_weight is None or by_activation is None:
         return harm
-    return replace(
-        harm,
-        weight_error=relative_error(reference, adaptor.run(by_weight)),
-        activation_error=relative_error(reference, adaptor.run(by_activation)),
-    )
+    try:
+        with candidate_errors():
+            errors = [relative_error(reference, adaptor.run(half)) for half in (by_weight, by_activation)]
+    except QuantizationError as error:
+        errors = [infinity(error)]
+    if not all(map(math.isfinite, errors)):
+        return harm
+    return replace(harm, weight_error=errors[0], activation_error=errors[1])
 
 
 def choose_fallback(
@@ -160,7 +166,7 @@ def choose_fallback(
     if harm.error is None:
         return FP32
     error_of = error_of or _measured(adaptor, model, space)
-    left_over = REMAINING_HARM * harm.error
+    left_over = REMAINING_HARM * min(harm.error, 1.0)
     for rung in _rungs(space.by_name[harm.unit].options, assignment.by_unit[harm.unit]):
         if rung.approach == "dynamic" and harm.weight_error is not None and harm.weight_error > left_over:
             continue
@@ -171,7 +177,7 @@ def choose_fallback(
 
 
 def _measured(adaptor: Adaptor, model: Any, space: TuningSpace) -> ErrorOf:
-    return lambda assignment: output_error(adaptor, space.tune_cfg(assignment), model)
+    return lambda assignment: error_or_infinity(adaptor, space.tune_cfg(assignment), model)
 
 
 def _error_alone(error_of: ErrorOf, space: TuningSpace, assignment: Assignment, units: Sequence[str]) -> float | None:

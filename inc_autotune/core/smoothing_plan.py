@@ -11,7 +11,8 @@ from typing import Any
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.block_search import search_blocks
-from inc_autotune.core.output_error import output_error
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.output_error import infinity, output_error
 from inc_autotune.core.smoothquant import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
 from inc_autotune.core.space import TuningSpace
 
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 SCORED_OUTPUT_CHANNELS = 1024
 """Output channels of each operator that score an alpha. On MiniLM and a small GPT these choose as all of them do (49 of
 50 alphas), 256 do not (42); it is large models that this makes several times faster."""
+
+MISSTEPS = 2
+"""Alphas in a row that are no better, on the held-out samples, end the walk for the best one. After the first it may go
+on downhill: of models that pool their outputs the errors have small local minima."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class SmoothingPlan:
         alphas: alpha by unit name; a unit that is not named is not smoothed.
         required: whether it must be tried before units fall back to fp32.
         output_error: relative squared error at the model's output on held-out samples, where measured.
+        note: what the user should know about it.
     """
 
     name: str
     alphas: Mapping[str, float | None]
     required: bool = True
     output_error: float | None = None
+    note: str | None = None
 
 
 OFF = SmoothingPlan("off", {})
@@ -65,12 +72,16 @@ def plan_smoothing(
 
     Args:
         arguments: what the user asked for; None forbids smoothing.
-        expired: once true, the search stops and the plans found so far are returned.
+        expired: once true, the search stops: groups it has not come to get `init_alpha`, and plans it has not compared
+            follow in reserve.
         advance: called after each searched group and each compared plan.
+
+    Raises:
+        QuantizationError: no plan can be built and run.
     """
     groups = () if arguments is None else adaptor.input_groups(space.units, sampling_size)
     if arguments is None or not groups:
-        return (OFF,)
+        return (replace(OFF, note=_unheeded(arguments)),)
     if isinstance(arguments.alpha, float):
         return (_uniform(groups, arguments.alpha),)
     if isinstance(arguments.alpha, tuple):
@@ -78,25 +89,36 @@ def plan_smoothing(
     options = arguments.auto_alpha_args
     grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
     searches = _search_groups(adaptor, groups, grid, options, expired, advance)
-    searched = _layer_wise(groups, searches)
+    searched = _layer_wise(groups, searches, options.init_alpha)
     if options.enable_blockwise_loss:
         names = [group.name for group in groups]
         alphas = search_blocks(
             adaptor, model, space, names, grid, sampling_size, init_alpha=options.init_alpha, expired=expired
         )
-        if not alphas:
+        # Where time has run out, blocks may have been left out.
+        if not alphas and not expired():
             logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
         searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
 
+    failures: list[QuantizationError] = []
+
     def measured(plan: SmoothingPlan) -> SmoothingPlan:
         """With its error at the output, unless there is no time left, or no output."""
-        assignment = space.default(sampling_size, plan.alphas)
-        error = None if expired() else output_error(adaptor, space.tune_cfg(assignment), model)
+        error: float | None = None
+        if not expired():
+            try:
+                error = output_error(adaptor, space.tune_cfg(space.default(sampling_size, plan.alphas)), model)
+            except QuantizationError as failure:
+                failures.append(failure)
+                error = infinity(failure)
         advance()
         return replace(plan, output_error=error)
 
     uniform = [_best_uniform(groups, grid, searches, measured)] if searches else []
-    return _best_first([measured(searched), *uniform, measured(OFF)])
+    plans = _best_first([measured(searched), *uniform, measured(OFF)])
+    if failures and all(plan.output_error == math.inf for plan in plans):
+        raise failures[-1]
+    return plans
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:
@@ -137,14 +159,21 @@ def _search_groups(
     return searches
 
 
-def _layer_wise(groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult]) -> SmoothingPlan:
-    """Each group at its own best alpha, or unsmoothed where no alpha beats that by the group's least gain."""
+def _layer_wise(
+    groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult], init_alpha: float
+) -> SmoothingPlan:
+    """Each group at its own best alpha, or unsmoothed where no alpha beats that by the group's least gain.
+
+    Groups that were not searched get `init_alpha`.
+    """
+    if not searches:
+        return _uniform(groups, init_alpha)
     least_gain = {group.name: group.least_gain for group in groups}
-    alphas = {
+    found = {
         name: search.alpha if search.loss_off > least_gain[name] * search.losses[search.alpha] else None
         for name, search in searches.items()
     }
-    return SmoothingPlan("layer-wise", alphas)
+    return SmoothingPlan("layer-wise", {group.name: found.get(group.name, init_alpha) for group in groups})
 
 
 def _best_uniform(
@@ -153,7 +182,7 @@ def _best_uniform(
     searches: Mapping[str, AlphaSearchResult],
     measured: Callable[[SmoothingPlan], SmoothingPlan],
 ) -> SmoothingPlan:
-    """The best global alpha: from that of the smallest local loss, downhill by the error at the output."""
+    """The best global alpha: from that of the smallest local loss, downhill by the error at the output, both ways."""
     totals = [math.fsum(search.losses[alpha] for search in searches.values()) for alpha in grid]
     start = totals.index(min(totals))
 
@@ -161,17 +190,25 @@ def _best_uniform(
         return measured(_uniform(groups, grid[index]))
 
     def walk(best: SmoothingPlan, step: int) -> SmoothingPlan:
-        index = start + step
-        while best.output_error is not None and 0 <= index < len(grid):
+        index, missteps = start + step, 0
+        while best.output_error is not None and missteps < MISSTEPS and 0 <= index < len(grid):
             plan = plan_of(index)
-            if plan.output_error is None or plan.output_error >= best.output_error:
+            if plan.output_error is None:
                 break
-            best, index = plan, index + step
+            missteps = 0 if plan.output_error < best.output_error else missteps + 1
+            best, index = best if missteps else plan, index + step
         return best
 
-    first = plan_of(start)
-    lower = walk(first, -1)
-    return lower if lower is not first else walk(first, 1)
+    return walk(walk(plan_of(start), -1), 1)
+
+
+def _unheeded(arguments: SmoothQuantArgs | None) -> str | None:
+    """That nothing can be smoothed, where the user said how."""
+    if arguments is None or not arguments.model_fields_set:
+        return None
+    note = "smoothquant_args has no effect: the model has no operator that can be smoothed"
+    logger.warning("%s", note)
+    return note
 
 
 def _best_first(plans: Sequence[SmoothingPlan]) -> tuple[SmoothingPlan, ...]:

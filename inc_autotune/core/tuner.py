@@ -357,7 +357,7 @@ class _Run:
             gain=gained,
             speedup=speedup,
             phases=self.phases.seconds,
-            notes=() if self.history.note is None else (self.history.note,),
+            notes=tuple(filter(None, (self.history.note, *(plan.note for plan in self.plans)))),
         )
         return Tuned(tuned_model, result)
 

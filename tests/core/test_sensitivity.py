@@ -182,3 +182,26 @@ def test_halves_are_not_probed_where_there_is_one_or_none_can_be_made():
     assert probe_halves(adaptor, None, adaptor.space, adaptor.start, harm) == harm
     assert harm.activation_share is None
     assert adaptor.runs == 0
+
+
+class Failing(Planted):
+    """Candidates with a unit of infinite harm do not run."""
+
+    def run(self, candidate):
+        if not np.isfinite(candidate):
+            raise RuntimeError("could not create a primitive descriptor")
+        return super().run(candidate)
+
+
+@pytest.mark.parametrize("make", [Planted, Failing])
+def test_a_unit_of_infinite_harm_comes_first_and_falls_back_to_what_helps(make):
+    adaptor = make({"a": 1e-3, "b": np.inf, "c": 1e-2})
+    ranked = adaptor.rank()
+    assert [harm.unit for harm in ranked] == ["b", "c", "a"]
+    assert ranked[0].error == np.inf
+    assert probe_halves(adaptor, None, adaptor.space, adaptor.start, ranked[0]) == ranked[0]
+
+    def fallback(left):
+        return choose_fallback(adaptor, None, adaptor.space, adaptor.start, ranked[0], error_of=lambda _: left)
+
+    assert [fallback(left) for left in (np.inf, 0.5, 0.05)] == [FP32, FP32, DYNAMIC]

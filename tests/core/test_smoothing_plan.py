@@ -7,12 +7,15 @@ import pytest
 
 from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.options import offered_options
 from inc_autotune.core.output_error import output_error
+from inc_autotune.core.smoothing_plan import OFF as OFF_PLAN
 from inc_autotune.core.smoothing_plan import plan_smoothing, planned_steps
 from inc_autotune.core.smoothquant import InputGroup, alpha_grid, search_alpha
 from inc_autotune.core.space import build_space
+from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
 GRID = alpha_grid(0.0, 1.0, 0.1)
@@ -79,14 +82,25 @@ def test_the_best_of_off_global_and_layer_wise_is_tried_first(off, several, firs
     assert [plan.output_error for plan in plans] == sorted(plan.output_error for plan in plans)
 
 
-def test_a_minimum_at_the_start_costs_two_more_forward_passes():
+def test_a_minimum_at_the_start_costs_four_more_forward_passes():
     adaptor = Scripted(valley(0.0))
     first = [plan.name for plan in plans_of(adaptor)]
     start = next(alpha for alpha in adaptor.asked if isinstance(alpha, float))
     again = Scripted(valley(start))
     plans_of(again)
     assert "alpha 0" in first
-    assert len([alpha for alpha in again.asked if isinstance(alpha, float)]) == 3
+    assert len([alpha for alpha in again.asked if isinstance(alpha, float)]) == 5
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_the_walk_goes_over_a_single_alpha_that_is_worse(step):
+    adaptor = Scripted(valley(0.0))
+    plans_of(adaptor)
+    start = GRID.index(next(alpha for alpha in adaptor.asked if isinstance(alpha, float)))
+    assert 2 <= start <= len(GRID) - 3
+    bumpy = {GRID[start]: 0.5, GRID[start + step]: 0.6, GRID[start + 2 * step]: 0.4}
+    plans = plans_of(Scripted(lambda alpha: {OFF: 1.0, SEVERAL: 1.0}.get(alpha, bumpy.get(alpha, 1.0))))
+    assert plans[0].name == f"alpha {GRID[start + 2 * step]:g}"
 
 
 def test_the_first_plan_is_better_than_off_and_close_to_the_best_global_alpha():
@@ -103,7 +117,7 @@ def test_the_first_plan_is_better_than_off_and_close_to_the_best_global_alpha():
     assert best.output_error <= 1.25 * min(map(error, GRID))
 
 
-def test_without_outputs_or_time_the_layer_wise_plan_comes_first():
+def test_without_outputs_the_layer_wise_plan_comes_first():
     class WithoutOutputs(NumpyAdaptor):
         def reference_outputs(self):
             return None
@@ -111,9 +125,93 @@ def test_without_outputs_or_time_the_layer_wise_plan_comes_first():
     plans = plans_of(WithoutOutputs())
     assert [plan.name for plan in plans][::2] == ["layer-wise", "off"]
     assert {plan.output_error for plan in plans} == {None}
+
+
+def test_groups_that_time_cuts_from_the_search_get_the_initial_alpha():
     adaptor = Scripted(valley(0.5))
-    assert [plan.name for plan in plans_of(adaptor, expired=lambda: True)] == ["layer-wise", "off"]
+    nothing = plans_of(adaptor, expired=lambda: True)
+    assert [plan.name for plan in nothing] == ["alpha 0.5", "off"]
     assert not adaptor.asked
+    clock = iter([False, True, True, True, True, True, True])
+    partly = plans_of(adaptor, expired=lambda: next(clock))
+    assert partly[0].name == "layer-wise"
+    assert len(partly[0].alphas) == len(nothing[0].alphas)
+    assert list(partly[0].alphas.values())[1:] == [0.5] * (len(nothing[0].alphas) - 1)
+
+
+class Blocks(Scripted):
+    def blocks(self):
+        return {"block": [layer.name for layer in self._model.layers]}
+
+    def block_reference(self, block):
+        return self.reference_outputs()
+
+    def run_block(self, block, candidate):
+        return self.run(candidate)
+
+
+BLOCKWISE = AUTO.model_copy(
+    update={"auto_alpha_args": AUTO.auto_alpha_args.model_copy(update={"enable_blockwise_loss": True})}
+)
+
+
+def test_blocks_that_time_cut_from_the_search_are_not_said_to_be_missing(caplog):
+    def plans(adaptor, **limits):
+        model, space, size = prepared(adaptor)
+        return plan_smoothing(adaptor, model, space, BLOCKWISE, size, **limits)
+
+    plans(Blocks(valley(0.5)), expired=lambda: True)
+    assert not caplog.records
+    assert "block-wise" in {plan.name for plan in plans(Blocks(valley(0.5)))}
+    plans(Scripted(valley(0.5)))
+    assert [record.message for record in caplog.records] == [
+        "enable_blockwise_loss has no effect: the model has no repeated blocks"
+    ]
+
+
+class Failing(Blocks):
+    """Candidates whose error the test gives as None fail when they run."""
+
+    def run(self, candidate):
+        if candidate is None:
+            raise RuntimeError("could not create a primitive descriptor")
+        return super().run(candidate)
+
+
+def test_a_candidate_that_fails_is_infinitely_far_and_not_the_end(caplog):
+    adaptor = Failing(lambda alpha: None if alpha in (SEVERAL, 0.3) else valley(0.2)(alpha))
+    model, space, size = prepared(adaptor)
+    plans = plan_smoothing(adaptor, model, space, AUTO, size)
+    assert [plan.name for plan in plans] == ["alpha 0.2", "off", "layer-wise"]
+    assert plans[-1].output_error == np.inf
+    assert "RuntimeError: could not create a primitive descriptor; it counts as infinitely far" in caplog.text
+    blocks = plan_smoothing(adaptor, model, space, BLOCKWISE, size)
+    assert {"block-wise"} < {plan.name for plan in blocks}
+
+
+def test_where_every_candidate_fails_there_is_no_plan():
+    with pytest.raises(QuantizationError, match=r"cannot be built or run: RuntimeError: could not create"):
+        plans_of(Failing(lambda alpha: None))
+
+
+def test_arguments_for_a_model_that_cannot_be_smoothed_are_not_ignored_in_silence(caplog):
+    class Convolutions(NumpyAdaptor):
+        def input_groups(self, units, sampling_size):
+            return ()
+
+    adaptor = Convolutions()
+    model, space, size = prepared(adaptor)
+
+    def plan(**arguments):
+        known = validate_arguments(strategies=["auto"], backends=["default"], **arguments)
+        return plan_smoothing(adaptor, model, space, known.smoothing, size)
+
+    assert plan() == plan(recipes={"smooth_quant": False}) == (OFF_PLAN,)
+    assert not caplog.records
+    for given in ({"alpha": 0.7}, {"alpha": [0.1, 0.5]}, {"auto_alpha_args": {"enable_blockwise_loss": True}}):
+        (only,) = plan(smoothquant_args=given)
+        assert "smoothquant_args has no effect" in only.note
+        assert "smoothquant_args has no effect" in caplog.text
 
 
 def test_steps_are_counted_for_the_progress_bar():
@@ -160,3 +258,14 @@ def test_a_group_is_smoothed_where_that_gains_enough(least_gain, smoothed):
     plans = {plan.name: plan.alphas for plan in plans_of(Costly(valley(0.5)))}
     assert any(alpha is not None for alpha in plans["layer-wise"].values()) is smoothed
     assert set(plans["alpha 0.5"].values()) == {0.5}
+
+
+def test_the_result_says_that_arguments_had_no_effect():
+    class Convolutions(NumpyAdaptor):
+        def input_groups(self, units, sampling_size):
+            return ()
+
+    given = {"strategies": ["auto"], "backends": ["default"], "progress": False, "smoothquant_args": {"alpha": 0.7}}
+    data = [np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)]
+    tuned = tune(Convolutions(), random_model(), data, None, validate_arguments(**given))
+    assert any("smoothquant_args has no effect" in note for note in tuned.result.notes)
