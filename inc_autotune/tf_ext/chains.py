@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph import Graph, data_inputs
+from inc_autotune.tf_ext.graph import Graph
+from inc_autotune.tf_ext.grid import Range, grid_of
 from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator
-from inc_autotune.tf_ext.plan import GraphChoices, QuantizationPlan
+from inc_autotune.tf_ext.plan import QuantizationPlan
+from inc_autotune.tf_ext.range_classes import Demand, RangeClasses
 from inc_autotune.tf_ext.residual import Residual, find_residuals
 
 DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except between other integer convolutions"
-
-Range = tuple[float, float]
 
 
 class IntegerChains:
     """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
 
-    A max pooling or padding keeps the range of its input. All inputs of a concatenation get the range of its output.
-    The sum that ends a residual block is computed with its convolution where convolutions read both the addend and the
-    result as unsigned integers: kernels are far less exact with signed ones.
+    They do where all their readers want about the same range, see `RangeClasses`. The sum that ends a residual block is
+    computed with its convolution where convolutions read both the addend and the result as unsigned integers: kernels
+    are far less exact with signed ones.
 
     Args:
         graph: the fp32 signature.
@@ -34,67 +34,68 @@ class IntegerChains:
 
     def __init__(self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan) -> None:
         self.graph, self.plan = graph, plan
-        integer = [each for each in operators.values() if not each.is_linear and plan.is_integer(each.name)]
-        self._by_node = {each.node.name: each for each in integer}
-        self._convolved = {each.output for each in integer}
-        self.residuals = self._find_residuals(operators)
+        self._integer = [each for each in operators.values() if plan.is_integer(each.name)]
+        self.residuals, self._classes = self._settled(operators)
 
     def wanted_range(self, tensor: str) -> Range | None:
-        """The range that readers want the integers of a tensor to have; None where no integer operator reads it."""
-        if tensor not in self._wanted:
-            self._wanted[tensor] = self._find_wanted(tensor)
-        return self._wanted[tensor]
+        """The range that readers want the integers of a tensor to have; None where they take real numbers: no integer
+        convolution reads it, or they do not agree."""
+        return self._classes.range(tensor)
 
     def contains(self, node: NodeDef) -> bool:
         """Whether a max pooling, padding or concatenation works on integers."""
-        return self._reads_integers(node) and self.wanted_range(node.name) is not None
+        return self.makes_integers(node.name)
 
     def makes_integers(self, tensor: str) -> bool:
         """Whether integers of a tensor come out of integer operators, without having been real numbers."""
-        made = tensor in self._made or self._reads_integers(self.graph.producer(tensor))
-        return made and self.wanted_range(tensor) is not None
+        return tensor in self._classes and self.wanted_range(tensor) is not None
 
-    def _find_residuals(self, operators: Mapping[str, Operator]) -> dict[str, Residual]:
-        """All that may be, without those whose addend or result turns out not to be read as unsigned integers."""
-        integer = {each.name for each in self._by_node.values() if each.type == CONVOLUTION}
+    def _settled(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
+        """All sums that may be, without those whose addend or result turns out not to be read as unsigned integers;
+        and the ranges that follow, which hold what others read as real numbers."""
+        integer = {each.name for each in self._integer if each.type == CONVOLUTION}
         left: dict[str, Residual] = {}
         for each in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
             if each.operator in integer:
                 left.setdefault(each.output, each)
+        readers, demands = _read(self._integer, self.plan)
+        convolutions = [each for each in self._integer if not each.is_linear]
+        lasting = {each.output for each in convolutions if each.type == DEPTHWISE}
+        refused: set[str] = set()
         while True:
-            self._made = self._convolved | left.keys()
-            self._wanted: dict[str, Range | None] = {}
+            functions = {each.output: each.function for each in convolutions}
+            functions |= {output: each.function for output, each in left.items()}
+            classes = RangeClasses(self.graph, self.plan.choices, functions, demands, refused, lasting)
             fit = {
                 output: each
                 for output, each in left.items()
-                if self._is_read_unsigned(each.addend) and self._is_read_unsigned(output)
+                if _is_unsigned(classes.range(each.addend)) and _is_unsigned(classes.range(output))
             }
-            if len(fit) == len(left):
-                return {each.operator: each for each in fit.values()}
+            unsafe = classes.unsafe(readers)
+            if len(fit) == len(left) and not unsafe:
+                return {each.operator: each for each in fit.values()}, classes
             left = fit
+            refused |= unsafe
 
-    def _is_read_unsigned(self, tensor: str) -> bool:
-        wanted = self.wanted_range(tensor)
-        return wanted is not None and wanted[0] >= 0
 
-    def _find_wanted(self, tensor: str) -> Range | None:
-        for node in self.graph.consumers.get(tensor, ()):
-            if node.name in self._by_node:
-                return self.plan.calibration(self._by_node[node.name].name).range
-            wanted = self.wanted_range(node.name) if self._reads_integers(node) else None
-            if wanted is not None:
-                return wanted
-        return None
+def _read(operators: Iterable[Operator], plan: QuantizationPlan) -> tuple[dict[str, set[str]], dict[str, Demand]]:
+    """Nodes of the integer operators that read each tensor, and what they ask for; who is smoothed reads another."""
+    readers: dict[str, set[str]] = {}
+    demands: dict[str, Demand] = {}
+    for operator in operators:
+        calibration = plan.calibration(operator.name)
+        if calibration.range is None or calibration.smoothing is not None:
+            continue
+        readers.setdefault(operator.input, set()).add(operator.node.name)
+        step = grid_of(plan.configs[operator.name].activation, calibration.range).scale
+        demand = Demand(calibration.range, step, not operator.is_linear)
+        known = demands.get(operator.input)
+        demands[operator.input] = demand if known is None else known.with_other(demand)
+    return readers, demands
 
-    def _reads_integers(self, node: NodeDef) -> bool:
-        """Whether a node picks values, and all of them come from integer convolutions."""
-        left = [node]
-        while left:
-            each = left.pop()
-            if not _picks(self.graph, each, self.plan.choices):
-                return False
-            left += [self.graph.producer(tensor) for tensor in _picked(each) if tensor not in self._made]
-        return True
+
+def _is_unsigned(limits: Range | None) -> bool:
+    return limits is not None and limits[0] >= 0
 
 
 def depthwise_neighbours(graph: Graph, operators: Mapping[str, Operator]) -> Mapping[str, tuple[str, ...]]:
@@ -110,18 +111,3 @@ def depthwise_neighbours(graph: Graph, operators: Mapping[str, Operator]) -> Map
         if readers and operator.output not in graph.outputs and all(each.name in by_node for each in readers):
             found[operator.name] = (before.name, *(by_node[each.name].name for each in readers))
     return found
-
-
-def _picks(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
-    """Whether a node's output consists of values of its inputs, and of zeros, which are integers of every range."""
-    if node.op == "MaxPool":
-        return choices.propagate_max_pooling and node.attr["data_format"].s in (b"", b"NHWC")
-    if node.op == "ConcatV2":
-        return choices.propagate_concat and graph.constant_node(list(data_inputs(node))[-1]) is not None
-    return str(node.op) == "Pad"
-
-
-def _picked(node: NodeDef) -> list[str]:
-    """What a node picks its values of."""
-    tensors = list(data_inputs(node))
-    return tensors if node.op == "MaxPool" else tensors[:-1]

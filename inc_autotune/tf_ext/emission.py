@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,13 @@ import tensorflow as tf
 
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
 from inc_autotune.tf_ext.builder import GraphBuilder
 from inc_autotune.tf_ext.graph import FloatArray, Graph
+from inc_autotune.tf_ext.grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
-from inc_autotune.tf_ext.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.plan import QuantizationPlan
 from inc_autotune.tf_ext.reshaping import reshape, shape_like
 from inc_autotune.tf_ext.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
-
-MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
-"""TensorFlow's names for asymmetric and symmetric quantization."""
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,72 +27,17 @@ class QuantizedTensor:
         values: its tensor.
         minimum: the tensor with the real value of the smallest integer.
         maximum: the tensor with the real value of the largest integer.
-        dtype: quint8 or qint8.
-        mode: MIN_FIRST or SCALED.
-        scale: real value of one step.
+        grid: what the integers mean.
     """
 
     values: str
     minimum: str
     maximum: str
-    dtype: tf.DType
-    mode: str
-    scale: float
+    grid: Grid
 
     def reshaped(self, values: str) -> QuantizedTensor:
         """The same integers in another tensor."""
-        return QuantizedTensor(values, self.minimum, self.maximum, self.dtype, self.mode, self.scale)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The integers of a tensor and what they mean: all that `QuantizeV2` has to be told.
-
-    Attributes:
-        dtype: quint8 or qint8.
-        mode: MIN_FIRST or SCALED.
-        minimum: real value of the smallest integer.
-        maximum: real value of the largest integer.
-        scale: real value of one step.
-    """
-
-    dtype: tf.DType
-    mode: str
-    minimum: float
-    maximum: float
-    scale: float
-
-
-def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationParameters:
-    """Scale and integers for values within `limits`.
-
-    The limits are moved so that zero lies on the grid: then TensorFlow's two implementations of `QuantizeV2` agree, and
-    zeros, such as those of padding, stay zeros. A symmetric type becomes the unsigned one for a tensor without negative
-    values, which halves the step, and the signed one for others, since an unsigned one without zero point has none.
-    """
-    dtype = config.dtype
-    if config.scheme == "sym":
-        dtype = f"{'u' if limits[0] >= 0 else ''}{dtype.removeprefix('u')}"
-    return quantization_parameters(
-        np.float32(limits[0]),
-        np.float32(limits[1]),
-        dtype=dtype,
-        scheme=config.scheme or "asym",
-        framework=FRAMEWORK,
-    )
-
-
-def grid_of(config: TensorConfig, limits: Range) -> Grid:
-    """The grid of 8 bits for values within `limits`, see `activation_parameters`."""
-    parameters = activation_parameters(config, limits)
-    scale, zero_point = float(parameters.scale), int(parameters.zero_point)
-    return Grid(
-        tf.qint8 if parameters.quant_min < 0 else tf.quint8,
-        SCALED if config.scheme == "sym" else MIN_FIRST,
-        (parameters.quant_min - zero_point) * scale,
-        (parameters.quant_max - zero_point) * scale,
-        scale,
-    )
+        return replace(self, values=values)
 
 
 class Emission:
@@ -125,9 +65,18 @@ class Emission:
             tensor: a float tensor of the new graph.
             config: dtype and scheme.
             limits: smallest and largest value it takes.
+
+        Raises:
+            QuantizationError: an operator made integers of it that end before these limits.
         """
-        if tensor in self._integers:
-            return self._integers[tensor]
+        made = self._integers.get(tensor)
+        if made is not None:
+            if not made.grid.covers(limits):
+                ends = f"{made.grid.minimum:.4g} to {made.grid.maximum:.4g}"
+                raise QuantizationError(
+                    f"{tensor}: its integers stand for {ends}, but one reader takes {limits[0]:.4g} to {limits[1]:.4g}."
+                )
+            return made
         grid = grid_of(config, limits)
         if (tensor, grid) not in self._quantized:
             self._quantized[tensor, grid] = self._quantize(tensor, grid)
@@ -203,7 +152,9 @@ class Emission:
     def integer_matrix(self, quantized: QuantizedTensor, columns: int, name: str) -> QuantizedTensor:
         """The same integers as [rows, columns]."""
         shape = self.builder.constant(f"{name}/rows", np.array([-1, columns], np.int32))
-        return quantized.reshaped(reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.dtype))
+        return quantized.reshaped(
+            reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.grid.dtype)
+        )
 
     def shape_like(self, tensor: str, features: int, name: str) -> str:
         """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
@@ -260,10 +211,10 @@ class Emission:
             "Dequantize",
             [quantized.values, quantized.minimum, quantized.maximum],
             name,
-            T=quantized.dtype,
+            T=quantized.grid.dtype,
             dtype=tf.float32,
-            mode=quantized.mode,
-            narrow_range=quantized.dtype == tf.qint8,
+            mode=quantized.grid.mode,
+            narrow_range=quantized.grid.dtype == tf.qint8,
             axis=-1,
         )
 
@@ -284,4 +235,4 @@ class Emission:
             axis=-1,
             ensure_minimum_range=1e-6,
         )
-        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid.dtype, grid.mode, grid.scale)
+        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid)

@@ -8,13 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.tf_ext.emission import Emission, QuantizedTensor, Range, grid_of
+from inc_autotune.tf_ext.emission import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emit_matmul import emit_product
+from inc_autotune.tf_ext.grid import Range, grid_of
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
 from inc_autotune.tf_ext.residual import Residual
 from inc_autotune.tf_ext.weights import QuantizedWeight
-
-LARGEST_RELU6 = 6.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ def _emit_integers(
     wanted: Range,
     total: Total | None,
 ) -> None:
-    if _function(operator, total) == "Relu6":
-        # The kernel knows no Relu6, but integers end where their range does.
-        wanted = (wanted[0], min(wanted[1], LARGEST_RELU6))
+    # The kernel knows no Relu6, but integers end where their range does, which for one is never above 6.
     grid = grid_of(config.activation, wanted)
     name = operator.name
     bounds = [
@@ -95,7 +92,7 @@ def _emit_integers(
     made = _convolution(emission, operator, source, weight, grid.dtype, bounds, total)
     emission.make_integers(
         operator.output if total is None else total.residual.output,
-        QuantizedTensor(made, f"{made}:1", f"{made}:2", grid.dtype, grid.mode, grid.scale),
+        QuantizedTensor(made, f"{made}:1", f"{made}:2", grid),
     )
 
 
@@ -104,7 +101,7 @@ def _emit_float(emission: Emission, operator: Operator, source: QuantizedTensor,
     name, builder = operator.name, emission.builder
     sums = _convolution(emission, operator, source, weight, tf.qint32, [])
     values = builder.compute("Cast", [sums], f"{name}/sums", SrcT=tf.qint32, DstT=tf.float32, Truncate=False)
-    step = builder.scalar(f"{name}/step", source.scale * float(np.max(weight.scale)))
+    step = builder.scalar(f"{name}/step", source.grid.scale * float(np.max(weight.scale)))
     clipped = _function(operator, None) == "Relu6"
     product = builder.new(f"{name}/product") if clipped else operator.output
     builder.make("Mul", [values, step], product, T=tf.float32)
@@ -140,7 +137,7 @@ def _convolution(
         "_FusedQuantizedDepthwiseConv2D" if operator.type == DEPTHWISE else "_FusedQuantizedConv2D",
         [*inputs, *ranges],
         f"{name}/integers",
-        Tinput=source.dtype,
+        Tinput=source.grid.dtype,
         Tfilter=tf.qint8,
         Tbias=tf.float32,
         Tsummand=dtype,
@@ -154,7 +151,7 @@ def _convolution(
         # The filter is a variable, but never written: the kernel packs it once.
         is_filter_const=True,
         is_bias_const=True,
-        Tdevice_inputs=[source.dtype, tf.qint8, tf.float32, *([] if total is None else [total.addend.dtype])],
+        Tdevice_inputs=[source.grid.dtype, tf.qint8, tf.float32, *([] if total is None else [total.addend.grid.dtype])],
         Thost_inputs=[tf.float32] * len(ranges),
         Tdevice_outputs=[dtype],
         Thost_outputs=[tf.float32, tf.float32],
@@ -165,7 +162,7 @@ def _function(operator: Operator, total: Total | None) -> str | None:
     """What is computed last: "Relu", "Relu6" or nothing."""
     if total is not None:
         return total.residual.function
-    return None if operator.epilogue.function is None else operator.epilogue.function.kind
+    return operator.function
 
 
 def _owned(emission: Emission, values: str, name: str) -> str:

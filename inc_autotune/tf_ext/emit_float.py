@@ -8,8 +8,9 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import Array
-from inc_autotune.tf_ext.emission import Emission, Range
+from inc_autotune.tf_ext.emission import Emission
 from inc_autotune.tf_ext.graph import FloatArray
+from inc_autotune.tf_ext.grid import Range
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
 from inc_autotune.tf_ext.reshaping import reshape
 from inc_autotune.tf_ext.weights import LARGEST_INT8, QuantizedWeight, quantize_weight

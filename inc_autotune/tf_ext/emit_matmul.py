@@ -5,8 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.tf_ext.emission import Emission, QuantizedTensor, Range
+from inc_autotune.tf_ext.emission import Emission, QuantizedTensor
 from inc_autotune.tf_ext.graph import FloatArray
+from inc_autotune.tf_ext.grid import Range
 from inc_autotune.tf_ext.operators import Operator
 from inc_autotune.tf_ext.weights import QuantizedWeight
 
@@ -72,7 +73,7 @@ def emit_product(
         "_QuantizedMatMul",
         [*inputs, minimum, maximum],
         product,
-        T1=matrix.dtype,
+        T1=matrix.grid.dtype,
         T2=tf.qint8,
         Tbias=tf.float32,
         U=tf.float32,
@@ -82,11 +83,11 @@ def emit_product(
         # The weight is a variable, but never written: the kernel packs it once.
         is_weight_const=True,
         is_bias_const=True,
-        input_quant_mode=matrix.mode,
+        input_quant_mode=matrix.grid.mode,
         output_quant_mode="SCALED",
         leakyrelu_alpha=0.2 if function is None else function.alpha,
         fused_ops=["BiasAdd", *([] if function is None else [function.kind]), "Dequantize"],
-        Tdevice_inputs=[matrix.dtype, tf.qint8, tf.float32],
+        Tdevice_inputs=[matrix.grid.dtype, tf.qint8, tf.float32],
         Thost_inputs=[tf.float32] * 4,
         Tdevice_outputs=[tf.float32],
         Thost_outputs=[],

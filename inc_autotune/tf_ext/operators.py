@@ -62,6 +62,12 @@ class Operator:
         return self.epilogue.output
 
     @property
+    def function(self) -> str | None:
+        """Kind of the activation function that is computed last; None where there is none."""
+        function = self.epilogue.function
+        return None if function is None else function.kind
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         """Names of all nodes that an integer operator stands for."""
         return (self.node.name, *self.epilogue.nodes)

@@ -158,7 +158,7 @@ def test_bfloat16_is_a_cheap_fallback():
 def test_halves_do_harm_of_their_own(model, data):
     """Rounding errors of weights and activations are not related, so that together they do the harm of both."""
     adaptor, source = TensorFlowAdaptor(), Candidate(load_source(model()))
-    adaptor.calibrate(source, data(32), (100,))
+    adaptor.calibrate(source, data(100), (100,))
     operators = {name: options[0] for name, options in adaptor.query_fw_capability(source)["opwise"].items()}
     tune_cfg = {"op": operators, "calib_iteration": 100}
     reference = adaptor.reference_outputs()
