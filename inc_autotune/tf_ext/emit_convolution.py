@@ -60,8 +60,10 @@ def emit_convolution(
 
 def _is_pointwise(operator: Operator, weight: QuantizedWeight) -> bool:
     """Whether a convolution is a matrix product of each position's channels."""
-    strides = tuple(operator.node.attr["strides"].list.i)
-    return operator.type != DEPTHWISE and weight.values.shape[:2] == (1, 1) and strides == (1, 1, 1, 1)
+    attributes = operator.node.attr
+    is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
+    is_whole = tuple(attributes["strides"].list.i) == (1, 1, 1, 1) and not is_padded
+    return operator.type != DEPTHWISE and weight.values.shape[:2] == (1, 1) and is_whole
 
 
 def _emit_as_matmul(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:

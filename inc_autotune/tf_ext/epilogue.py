@@ -113,13 +113,14 @@ def _by_feature(value: FloatArray, shape: tuple[int | None, ...] | None, feature
 
     The features of the tensor may be spread over several dimensions, such as heads and channels of a head.
     """
+    # A product has two dimensions at least; more in the constant than in the tensor would be more in the result.
+    if value.ndim > (2 if shape is None else len(shape)):
+        return None
+    if value.size == 1:
+        return np.full(features, value.reshape(()), np.float32)
     trailing = value.shape
     while trailing[:1] == (1,) and len(trailing) > 1:
         trailing = trailing[1:]
-    if not trailing or value.size == 1:
-        return np.full(features, value.reshape(()), np.float32) if value.size == 1 else None
-    if shape is not None and value.ndim > len(shape):
-        return None
     if value.size != features or (len(trailing) > 1 and (shape is None or shape[-len(trailing) :] != trailing)):
         return None
     if shape is not None and shape[-1] is not None and shape[-1] != trailing[-1]:

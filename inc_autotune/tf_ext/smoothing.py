@@ -42,7 +42,9 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
         if name in operators and calibration.smoothing is not None:
             operator = operators[name]
             members.setdefault((operator.input, digest(calibration.smoothing)), []).append(operator)
-    linear = {each.output: each for each in operators.values() if each.is_linear and plan.is_integer(each.name)}
+    integer = [each for each in operators.values() if plan.is_integer(each.name)]
+    linear = {each.output: each for each in integer if each.is_linear}
+    fused = {name for each in integer for name in each.nodes}
     placement = Placement()
     for (tensor, _), group in members.items():
         scale = plan.calibration(group[0].name).smoothing
@@ -50,9 +52,10 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
         whole = plan.choices.folding and _read_only_by(graph, tensor, {each.node.name for each in group})
         maker = linear.get(tensor) if whole else None
         constants = _divisible_constants(graph, tensor, len(scale)) if whole else None
-        if maker is not None and _function(maker) in HOMOGENEOUS and maker.features == len(scale):
+        if maker is not None and maker.function in HOMOGENEOUS and maker.features == len(scale):
             placement.operators[maker.name] = scale
-        elif constants is not None:
+        # What is fused into an integer operator is not written any more, so its constants cannot be divided.
+        elif constants is not None and fused.isdisjoint(node for node, _ in constants):
             placement.constants |= dict.fromkeys(constants, scale)
         else:
             placement.multiplied |= {each.name: scale for each in group}
@@ -62,11 +65,6 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
 def digest(scale: FloatArray | None) -> str:
     """A short content hash; empty for None."""
     return "" if scale is None else hashlib.sha256(scale.tobytes()).hexdigest()[:12]
-
-
-def _function(operator: Operator) -> str | None:
-    function = operator.epilogue.function
-    return None if function is None else function.kind
 
 
 def _read_only_by(graph: Graph, tensor: str, readers: set[str]) -> bool:

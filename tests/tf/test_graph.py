@@ -89,6 +89,28 @@ def test_an_addend_that_differs_by_row_is_no_bias():
     assert operator.epilogue.bias is None
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 8)])
+def test_an_addend_that_adds_a_dimension_is_no_bias(shape):
+    addend = random(*shape, seed=1)
+    source = source_of(lambda x: x @ WEIGHT + addend, tf.TensorSpec((None, 16), name="x"))
+    (operator,) = find_operators(graph_of(source)).found.values()
+    assert operator.epilogue.bias is None
+    assert quantized(source, random(8, 16)).callable(random(8, 16)).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("padding", [1, 0])
+def test_a_pointwise_convolution_may_be_padded(padding):
+    filters, bias, around = random(1, 1, 4, 8), random(8, seed=1), [padding, padding]
+    source = source_of(
+        lambda x: tf.nn.conv2d(x, filters, 1, [[0, 0], around, around, [0, 0]]) + bias,
+        tf.TensorSpec((None, 6, 6, 4), name="x"),
+    )
+    data = random(8, 6, 6, 4)
+    model = quantized(source, data)
+    assert signal_to_noise_db(Candidate(source).callable(data).numpy(), model.callable(data).numpy()) > 30
+    assert ("_QuantizedMatMul" in operators_in(model)) == (padding == 0)
+
+
 def test_an_operator_reads_what_the_one_before_makes_in_its_own_shape():
     """Not the matrix inside it, where only a Reshape follows the product."""
 

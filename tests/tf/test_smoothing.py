@@ -16,8 +16,9 @@ from inc_autotune.tf_ext.build import build_model
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.plan import GraphChoices
 from inc_autotune.tf_ext.smoothing import place_smoothing
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.source import SourceModel, load_source
 from inc_autotune.tf_ext.weights import WeightCache
+from tests.tf.quantizing import random, source_of
 from tests.tf.small_models import WIDTH, chain_data, dense_chain, randomized
 
 
@@ -43,7 +44,7 @@ class Smoothed:
     """A calibrated model whose operators are all smoothed by one alpha."""
 
     def __init__(self, model, data, alpha=0.5, folding=True):
-        self.source, self.data = load_source(model), data
+        self.source, self.data = model if isinstance(model, SourceModel) else load_source(model), data
         self.adaptor = TensorFlowAdaptor(choices=GraphChoices(folding=folding))
         self.adaptor.calibrate(Candidate(self.source), data, (100,))
         self.analysis = self.adaptor.analysis(Candidate(self.source))
@@ -135,3 +136,18 @@ def test_a_fixed_factor_before_a_product_takes_the_scale():
     smoothed = Smoothed(function.get_concrete_function(), chain_data(64))
     assert len(smoothed.placement.constants) == 1
     assert smoothed.error_db(replace(smoothed.plan, configs={})) > 100
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("folding", [True, False])
+def test_factors_inside_an_integer_convolution_take_no_scale(size, folding):
+    """They are part of its weight."""
+    filters, factor = random(size, size, 8, 16) / size, np.r_[np.full(4, 20.0), np.full(12, 0.1)].astype(np.float32)
+    shift, weight = random(16, seed=1), random(16, 8, seed=2)
+    source = source_of(
+        lambda x: (tf.nn.conv2d(x, filters, 1, "SAME") + shift) * factor @ weight,
+        tf.TensorSpec((None, 6, 6, 8), name="x"),
+    )
+    smoothed = Smoothed(source, random(16, 6, 6, 8, seed=3), folding=folding)
+    assert len(smoothed.placement.multiplied) == 1
+    assert smoothed.error_db(smoothed.plan) > 30
