@@ -14,7 +14,8 @@ def with_full_pads(graph: Graph) -> Graph:
     """Write every Pad whose constant `axes` choose some dimensions with pads for all of them, which means the same.
 
     Beside an integer convolution onnxruntime (1.31) moves a transposition across the Pad, and reads `axes` as if they
-    were all dimensions: the model then fails when it runs.
+    were all dimensions: the model then fails when it runs. All of them stay listed as axes, since a Pad with zeros that
+    has none becomes part of a MaxPool behind it, which pads with the smallest value there is instead.
     """
     found = {node.name: pads for node in graph.nodes if (pads := _full_pads(graph, node)) is not None}
     if not found:
@@ -26,8 +27,9 @@ def with_full_pads(graph: Graph) -> Graph:
             continue
         changed = onnx.NodeProto()
         changed.CopyFrom(node)
-        changed.input[_PADS] = builder.constant(f"{node.name}.pads", found[node.name])
-        del changed.input[_AXES:]
+        full = found[node.name]
+        changed.input[_PADS] = builder.constant(f"{node.name}.pads", full)
+        changed.input[_AXES] = builder.constant(f"{node.name}.axes", np.arange(len(full) // 2, dtype=np.int64))
         builder.keep(changed)
     return Graph(builder.build())
 

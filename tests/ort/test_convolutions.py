@@ -242,3 +242,13 @@ def test_padding_of_some_axes(mode: str, axes: tuple[int, ...]) -> None:
     onnx.checker.check_model(quantized, full_check=True)
     assert_close(run(quantized), run(model))
     np.testing.assert_allclose(run(quantized, optimized=False), run(quantized), atol=0.1)
+
+
+def test_padding_with_zeros_before_a_pool_of_negative_values() -> None:
+    net = NetWriter()
+    low = net.clip(net.conv("x", "conv1"), "clip", -6.0, -1.0)
+    pads, axes = net.integers("pads", 1, 1, 1, 1), net.integers("axes", 2, 3)
+    padded = net.add("Pad", low, pads, net.constant("zero", 0.0), axes, name="pad")
+    net.conv(net.add("MaxPool", padded, name="pool", kernel_shape=[3, 3]), "conv2")
+    model = net.image_model()
+    assert_close(run(ort_ext.convert(tune(model))), run(model))
