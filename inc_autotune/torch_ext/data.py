@@ -134,9 +134,12 @@ def example_batch(example_inputs: Any, model: nn.Module, *, argument: str = "exa
     """The user's example inputs, in any form that a loader's item may have, as a batch.
 
     Raises:
-        DataError: the model does not accept them.
+        DataError: the model does not accept them, or there is no sample among them.
     """
-    return next(_batches([example_inputs], model, argument))[0]
+    batch = next(_batches([example_inputs], model, argument))[0]
+    if batch.size == 0:
+        raise DataError(f"{argument} yields a batch without samples: {describe(example_inputs)}. Give at least one.")
+    return batch
 
 
 def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:

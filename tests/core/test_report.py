@@ -189,10 +189,10 @@ def test_a_verdict_stands_with_its_interval_and_number_of_samples(saved):
     page = saved(result(trials=(decided, unclear, trial(2, 0.7, verdict="fail"), trial(3)), evidence="pass (n = 96)"))
     assert "Verdict: pass (n = 96)." in page.text
     rows = trial_rows(page)
-    assert rows["1 (returned)"][1:4] == ["pass", "-0.001 to 0.006", "96, stopped early"]
-    assert rows["2"][1:4] == ["undecided, not met", "-0.01 to 0.03", "200"]
-    assert rows["3"][1:4] == ["fail", "no interval: one number", ""]
-    assert rows["4"][:4] == ["", "failed", "", ""]
+    assert rows["1 (returned)"][2:5] == ["pass", "-0.001 to 0.006", "96, stopped early"]
+    assert rows["2"][2:5] == ["undecided, not met", "-0.01 to 0.03", "200"]
+    assert rows["3"][2:5] == ["fail", "no interval: one number", ""]
+    assert rows["4"][1:5] == ["", "failed", "", ""]
 
 
 @pytest.mark.parametrize(("goal", "ends"), [(">= 0.792", (0.794, 0.801)), ("<= 0.808", (0.799, 0.806))])
@@ -218,7 +218,7 @@ def test_a_trial_that_another_process_still_evaluates_is_labelled(saved):
     running = dataclasses.replace(trial(1), state="running")
     page = saved(result(met=False, trials=(trial(0, 0.7), running)))
     assert "Still running in other processes when this run ended: 1." in page.text
-    assert trial_rows(page)["2"][:2] == ["", "still running"]
+    assert trial_rows(page)["2"][1:3] == ["", "still running"]
     assert "best model found in 1 trials" in page.text
     assert "without a score" not in page.text
 
@@ -235,6 +235,11 @@ def trial_rows(page) -> dict[str, list[str]]:
         elif element["tag"] == "td":
             cells.append(element["text"])
     return rows
+
+
+def test_what_was_tried_is_seen_without_scrolling(saved):
+    page = saved(result(trials=(dataclasses.replace(trial(0, 0.7), label="tried", error="why it failed"),)))
+    assert next(iter(trial_rows(page).values()))[0] == "tried: why it failed"
 
 
 def test_equal_scores_still_leave_room_around_them(saved):

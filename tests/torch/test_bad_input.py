@@ -358,8 +358,8 @@ def test_loaders_whose_items_the_model_does_not_accept(loader, words):
     ],
 )
 def test_a_second_batch_that_is_malformed(second, words):
-    raises(DataError, words, counting(), [DATA[0], second], score, early=False)
-    raises(DataError, words, counting(), (batch for batch in [DATA[0], second, DATA[0]]), early=False)
+    raises(DataError, words, counting(), [DATA[0], second, *DATA[2:]], score, early=False)
+    raises(DataError, words, counting(), (batch for batch in [DATA[0], second, *DATA[2:]]), early=False)
 
 
 def test_items_of_another_form_later():
@@ -368,7 +368,7 @@ def test_items_of_another_form_later():
 
 @pytest.mark.parametrize("place", ["data", "norm"])
 def test_not_a_number_in_activations_names_the_layer(place):
-    model, data = counting(), [DATA[0], DATA[1].clone()]
+    model, data = counting(), [DATA[0], DATA[1].clone(), *DATA[2:]]
     if place == "data":
         data[1][2, 5] = float("nan")
     else:
@@ -396,7 +396,7 @@ def test_calibration_functions():
     raises(DataError, words, counting(), calib_func=lambda model: None)
 
 
-@pytest.mark.parametrize("example", [torch.randn(3), torch.randn(2, 5), "text", {"y": DATA[0]}])
+@pytest.mark.parametrize("example", [torch.randn(3), torch.randn(2, 5), torch.randn(0, 4), "text", {"y": DATA[0]}])
 def test_example_inputs(example):
     raises(DataError, ("example_inputs yields",), counting(), DATA, example_inputs=example, early=False)
 

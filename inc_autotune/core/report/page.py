@@ -173,10 +173,20 @@ def _trials(result: TuningResult, drawn: list[Chart]) -> str:
 def _trial_table(result: TuningResult) -> str:
     sampled = any(trial.samples is not None for trial in result.trials)
     gain = GAINS[result.objective].term.lower()
-    header = ("#", "score", "verdict", "interval of the loss", *(("samples",) if sampled else ()), gain)
+    # The labels stand where they are seen without scrolling: the other columns may be wider than the window.
+    header = (
+        "#",
+        "what was tried",
+        "score",
+        "verdict",
+        "interval of the loss",
+        *(("samples",) if sampled else ()),
+        gain,
+    )
     rows = [
         (
             f"{trial.number + 1}" + (" (returned)" if trial.number == result.chosen else ""),
+            trial.label + ("" if trial.error is None else f": {trial.error}"),
             "" if trial.score is None else f"{trial.score:.6g}",
             verdict_of(trial),
             interval_of(trial),
@@ -184,11 +194,10 @@ def _trial_table(result: TuningResult) -> str:
             "" if (gained := gain_of(trial, result)) is None else _times(gained),
             str(len(trial.assignment.fallback_units)),
             "" if trial.state == "running" else f"{trial.seconds:.1f}",
-            trial.label + ("" if trial.error is None else f": {trial.error}"),
         )
         for trial in result.trials
     ]
-    return _table("trials", "Every trial", (*header, "kept in float", "seconds", "what was tried"), rows)
+    return _table("trials", "Every trial", (*header, "kept in float", "seconds"), rows)
 
 
 def _section(title: str, chart: Chart | None, drawn: list[Chart], otherwise: str) -> str:
