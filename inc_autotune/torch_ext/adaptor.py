@@ -29,8 +29,9 @@ from inc_autotune.torch_ext.calibration import (
     collect,
     collect_from_function,
 )
+from inc_autotune.torch_ext.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
-from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.examination import CAPTURED, Examination, examine
 from inc_autotune.torch_ext.fingerprint import add_batch, add_model
 from inc_autotune.torch_ext.footprint import peak_bytes
 from inc_autotune.torch_ext.gradient_harm import gradient_harms
@@ -46,19 +47,12 @@ from inc_autotune.torch_ext.modules import (
 )
 from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, linear_weight, operator_calibrations
 from inc_autotune.torch_ext.padding import real_outputs
-from inc_autotune.torch_ext.surgery import own_buffers, replace_modules, shared_copy
-from inc_autotune.torch_ext.trace import ModelTrace, trace_model
+from inc_autotune.torch_ext.surgery import replace_modules, shared_copy
+from inc_autotune.torch_ext.trace import ModelTrace
 from inc_autotune.torch_ext.unit_measurement import measure_units
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 MEASURED_SAMPLES = 8
-
-
-class CalibrationFunction:
-    """A user's function that runs the model it is given, in place of a dataloader."""
-
-    def __init__(self, function: Callable[[nn.Module], object]) -> None:
-        self.function = function
 
 
 class TorchAdaptor(Adaptor):
@@ -83,8 +77,7 @@ class TorchAdaptor(Adaptor):
         self._histogram = histogram or self.capability.default_needs_histogram
         self._given_example = example_inputs
         self._example: Batch | None = None
-        self._trace: ModelTrace | None = None
-        self._base = nn.Module()
+        self._examined = Examination()
         self._snapshots: dict[int, Statistics] = {}
         self._held_out = HeldOut()
         self._data_digest = b""
@@ -97,6 +90,14 @@ class TorchAdaptor(Adaptor):
         if self._trace is None:
             raise RuntimeError("the model has not been calibrated yet")
         return self._trace
+
+    @property
+    def _trace(self) -> ModelTrace | None:
+        return self._examined.trace
+
+    @property
+    def _base(self) -> nn.Module:
+        return self._examined.base
 
     # What the model is
 
@@ -148,12 +149,10 @@ class TorchAdaptor(Adaptor):
         return simulation_reason(self.trace.operators[name].type, config) is not None
 
     def notes(self) -> Sequence[str]:
-        if not self.reduce_range:
-            return self._held_out.notes
-        return [
-            "this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8",
-            *self._held_out.notes,
-        ]
+        notes = [*self._examined.notes(), *self._held_out.notes]
+        if self.reduce_range:
+            notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
+        return notes
 
     def fingerprint(self, model: nn.Module) -> str:
         digest = hashlib.sha256(self._data_digest)
@@ -165,26 +164,24 @@ class TorchAdaptor(Adaptor):
     # One pass over the data
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        watched = base_model(model, {})
         if self._given_example is not None:
-            self._example = example_batch(self._given_example, model)
+            self._example = example_batch(self._given_example, watched)
 
         def start(first: Batch) -> Collector:
-            self._trace = trace_model(model, first.args, first.kwargs)
-            self._base = base_model(model, self._trace.batch_norms)
+            self._examined = examine(model, first)
             self._example = self._example or first.take(MEASURED_SAMPLES).copy()
             return self.make_collector(model, first, seed)
 
         if isinstance(dataloader, CalibrationFunction):
-            watched = shared_copy(model)
-            disable_fast_paths(watched)
             self._snapshots, collector = collect_from_function(watched, dataloader.function, start)
         else:
-            batches = calibration_batches(dataloader, model, max(sampling_sizes))
+            batches = calibration_batches(dataloader, watched, max(sampling_sizes))
             first = next(batches, None)
             if first is None:
                 raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
             collector = start(first)
-            self._snapshots = collect(model, collector, chain([first], batches), sampling_sizes)
+            self._snapshots = collect(watched, collector, chain([first], batches), sampling_sizes)
         self._held_out = collector.held_out
         self._data_digest = collector.digest.digest()
         return collector.samples
@@ -233,7 +230,7 @@ class TorchAdaptor(Adaptor):
             return converted_model(prepared.eval())
         configs, calibrations = self._calibrated(tune_cfg)
         replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
-        return replace_modules(own_buffers(shared_copy(self._base)), replacements)
+        return replace_modules(shared_copy(self._base, own_buffers=True), replacements)
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
@@ -248,6 +245,8 @@ class TorchAdaptor(Adaptor):
         }
         for conv, batch_norm in self.trace.batch_norms.items():
             entries.setdefault(conv, {})["batch_norm"] = batch_norm
+        for name in self._examined.captured:
+            entries.setdefault(name, {})[CAPTURED] = True
         if self.reduce_range:
             for entry in entries.values():
                 entry["reduce_range"] = True
@@ -311,7 +310,7 @@ class TorchAdaptor(Adaptor):
             name: half_quantized(self._base.get_submodule(name), config, calibrations[name], half, self.reduce_range)
             for name, config in configs.items()
         }
-        return replace_modules(own_buffers(shared_copy(self._base)), replacements)
+        return replace_modules(shared_copy(self._base, own_buffers=True), replacements)
 
     def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> Mapping[str, float] | None:
         configs, calibrations = self._calibrated(tune_cfg)
@@ -324,7 +323,7 @@ class TorchAdaptor(Adaptor):
                 }
                 for unit in units
             }
-        return gradient_harms(own_buffers(shared_copy(self._base)), quantized, self._held_out)
+        return gradient_harms(shared_copy(self._base, own_buffers=True), quantized, self._held_out)
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)
@@ -369,7 +368,7 @@ class TorchAdaptor(Adaptor):
 
 def _own_copy(model: nn.Module) -> nn.Module:
     """A copy of the user's model, on which a forward pass may leave something; a candidate is ours."""
-    return model if any(map(is_quantized, model.modules())) else own_buffers(shared_copy(model))
+    return model if any(map(is_quantized, model.modules())) else shared_copy(model, own_buffers=True)
 
 
 def _weights(model: nn.Module, names: Sequence[str]) -> list[torch.Tensor]:

@@ -21,9 +21,11 @@ from inc_autotune.core.outcome import warn_of_shortcomings
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.core.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
-from inc_autotune.torch_ext.adaptor import CalibrationFunction, TorchAdaptor
+from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
 from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
+from inc_autotune.torch_ext.calibration_function import CalibrationFunction
+from inc_autotune.torch_ext.evaluation import isolated
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.items import iterable_loader
@@ -151,7 +153,7 @@ def autotune(
         # that is left inside a `no_grad` block of its own has switched gradients off.
         gradients = torch.set_grad_enabled(torch.is_grad_enabled())
         with torch.random.fork_rng(devices=[]), gradients, ExitStack() as opened:
-            tuned = tune(adaptor, model, calibration, _without_gradients(evaluate, opened), arguments)
+            tuned = tune(adaptor, model, calibration, _without_gradients(isolated(evaluate, model), opened), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:
             # Without the model in its own result, which would double whatever is copied or pickled.

@@ -9,7 +9,7 @@ from torch import nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.fast_path import disable_fast_paths
 from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, is_prepared, prepare_module
-from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, own_buffers, replace_modules, shared_copy
+from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, own_tensors, replace_modules, shared_copy
 
 
 def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
@@ -40,16 +40,3 @@ def converted_model(prepared: nn.Module) -> nn.Module:
     return own_tensors(
         convert_modules(shared_copy(prepared), lambda module: convert_module(module) if is_prepared(module) else None)
     )
-
-
-def own_tensors(model: nn.Module) -> nn.Module:
-    """Give a model tensors of its own, in place; what was tied stays tied."""
-    copies: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                if id(parameter) not in copies:
-                    twin = parameter.detach().clone()
-                    copies[id(parameter)] = nn.Parameter(twin, requires_grad=parameter.requires_grad)
-                module._parameters[name] = copies[id(parameter)]
-    return own_buffers(model)

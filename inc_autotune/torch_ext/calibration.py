@@ -280,11 +280,29 @@ def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises on inputs that are not its own
-        given = describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
-        raise DataError(
-            f"calib_dataloader: the model fails on the batch {given}, which comes after {samples} samples: "
-            f"{type(error).__name__}: {error}\nGive all batches the form and the feature shapes of the first one."
-        ) from error
+        raise _batch_error("calib_dataloader", batch, samples, error) from error
+
+
+def _batch_error(argument: str, batch: Batch, samples: int, error: Exception) -> DataError:
+    given = describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
+    return DataError(
+        f"{argument}: the model fails on the batch {given}, which comes after {samples} samples: "
+        f"{type(error).__name__}: {error}\nGive all batches the form and the feature shapes of the first one."
+    )
+
+
+class _Around(nn.Module):
+    """A model that is one operator, in a module of its own, whose hooks run before and after all those of the operator.
+
+    A hook that is added while the hooks of the same module run has to wait for the next call.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
 
 
 @torch.no_grad()
@@ -301,9 +319,12 @@ def collect_from_function(
         start: called with the inputs of the first call, traces the model and makes the collector.
 
     Raises:
-        DataError: the function never called the model.
+        DataError: the function never called the model, or the model fails on what it passes.
+        Exception: whatever the function itself raises.
     """
+    watched = _Around(model).eval() if not model._modules else model
     collectors: list[Collector] = []
+    running: list[Batch] = []
     starting = False
 
     with ExitStack() as stack:
@@ -312,21 +333,31 @@ def collect_from_function(
             nonlocal starting
             if starting:
                 return
+            running[:] = [Batch.of(args, kwargs)]
             if not collectors:
                 starting = True
-                collectors.append(start(Batch.of(args, kwargs)))
+                collectors.append(start(running[0]))
                 starting = False
                 stack.enter_context(collectors[0].installed(model))
-            collectors[0].begin_batch(Batch.of(args, kwargs))
+            collectors[0].begin_batch(running[0])
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if not starting:
-                collectors[0].end_batch(module, output)
+                collectors[0].end_batch(model, output)
+                running.clear()
 
         stack.enter_context(untouched(model))
-        stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)
-        stack.callback(model.register_forward_hook(after, with_kwargs=True).remove)
-        calib_func(model)
+        stack.callback(watched.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(watched.register_forward_hook(after, with_kwargs=True).remove)
+        try:
+            calib_func(watched)
+        except (AutotuneError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if not running:  # the function's own error, not the model's
+                raise
+            samples = collectors[0].samples if collectors else 0
+            raise _batch_error("calib_func", running[0], samples, error) from error
     if not collectors:
         raise DataError(
             "calib_func returned without calling the model it was given. It must run that model on calibration "

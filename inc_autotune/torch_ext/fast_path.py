@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 
 def disable_fast_paths(model: nn.Module) -> None:
@@ -14,14 +17,29 @@ def disable_fast_paths(model: nn.Module) -> None:
     accepts. Both are switched off by attributes, so that copies and pickles of the model keep the choice.
     Self-attention keeps its own fast path: `in_proj` and `out_proj` are never replaced.
 
-    One difference is visible: rows of padding are no longer zeroed in the encoder's output, as is the case with
-    gradients enabled; the other rows are the same.
+    A nested tensor holds no padding, so that what comes back has zeros there, and a model may sum over them: an
+    encoder that would have used one gets a hook that writes these zeros. It does so with gradients, too, where torch
+    does not.
 
     Args:
-        model: changed in place; call it on a copy of the user's model.
+        model: changed in place, once; call it on a copy of the user's model.
     """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            module.use_nested_tensor = False
+            # Not on the encoder, whose own norm comes after the zeros.
+            module.layers[-1].register_forward_hook(_zero_padding, with_kwargs=True)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
+
+
+def _zero_padding(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor:
+    """The last layer's output [batch, sequence, features] as an encoder that uses nested tensors returns it."""
+    padding_mask = kwargs.get("src_key_padding_mask")
+    if padding_mask is None or kwargs.get("src_mask") is not None or output.dim() != 3:
+        return output
+    padding = padding_mask.logical_not().logical_not()  # the encoder made it floats: 0 is kept, -inf is padding
+    # Only sequences that all begin at the left become a nested tensor. Not a branch, which tracing would not keep.
+    from_the_left = (padding[:, :-1] <= padding[:, 1:]).all()
+    return output.masked_fill((padding & from_the_left).unsqueeze(-1), 0.0)

@@ -114,9 +114,15 @@ def to_torch(item: Any, device: torch.device) -> Any:
     float64 arrays, numpy's default, become float32; tensors keep their dtype.
 
     Raises:
-        DataError: a numpy dtype torch has no counterpart for.
+        DataError: a numpy dtype torch has no counterpart for, or a tensor on the meta device.
     """
-    return map_tensors(_from_numpy(item), lambda tensor: tensor.to(device))
+    return map_tensors(_from_numpy(item), lambda tensor: _on_device(tensor, device))
+
+
+def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.is_meta:
+        raise DataError(f"The loader yields {describe(tensor)} on the meta device, which has no values. Load the data.")
+    return tensor.to(device)
 
 
 def _from_numpy(value: Any) -> Any:

@@ -38,11 +38,15 @@ def check_architecture(model: Any) -> nn.Module:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise ArgumentError("model: is a TorchScript module. Pass the eager nn.Module; trace after convert().")
-    if hasattr(model, "_orig_mod"):
-        raise ArgumentError("model: is the result of torch.compile. Pass the eager nn.Module; compile after convert().")
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model={shown(model)}: not a model. Allowed: a torch.nn.Module.{_remedy(model)}")
     for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod"):
+            # Its copies would run the original: what it compiled holds on to that.
+            raise ArgumentError(
+                f"model: {name}{' ' if name else ''}is the result of torch.compile. Pass the eager nn.Module; compile "
+                "after convert()."
+            )
         if is_quantized(module) or type(module).__module__.startswith(QUANTIZED_PACKAGES):
             raise ModelError(
                 f"model: is already quantized: {name or 'the model'} is a {type(module).__name__}. Pass the fp32 model."

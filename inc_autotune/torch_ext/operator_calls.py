@@ -14,6 +14,7 @@ from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.data_flow import DataFlow, Value
 from inc_autotune.torch_ext.modules import operator_type
 from inc_autotune.torch_ext.probe import untouched
+from inc_autotune.torch_ext.surgery import is_replaceable
 
 
 @dataclass
@@ -107,6 +108,8 @@ def _unfit(module: nn.Module) -> str | None:
         return "it has forward hooks, which a replaced module would lose"
     if getattr(module, "max_norm", None) is not None:
         return "max_norm rewrites its weight at run time"
+    if not is_replaceable(module):
+        return "its class has __slots__"
     return None
 
 

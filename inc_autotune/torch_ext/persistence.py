@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
+from inc_autotune.torch_ext.examination import CAPTURED, CAPTURED_REASON
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
@@ -23,42 +26,52 @@ from inc_autotune.torch_ext.modules import is_prepared, is_quantized
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 
 
 def save(model: nn.Module, path: str | Path) -> None:
     """Write a tuned or converted model to a folder: weights as safetensors, the recipe as YAML.
 
-    A model of the transformers library also gets its `config.json`, so that `load` can build it by itself.
+    A model of the transformers library also gets its `config.json`, so that `load` can build it by itself, and its
+    `generation_config.json`, if it generates.
 
     Args:
         model: what `autotune`, `convert`, `apply_recipe` or `load` returned.
         path: a folder; made where it does not exist, files of an earlier `save` in it are replaced.
 
     Raises:
-        ArgumentError: the model is neither tuned nor converted, or `path` is a file.
+        ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from; or `path`
+            is no folder that can be written to.
     """
+    folder = _folder(path)
     if is_prepared_by_ipex(model):
         raise ArgumentError(
             "model: is tuned for backend='ipex'. Save what the extension needs with model.save_qconf_summary(path), or "
             "trace and freeze the converted model and save that."
         )
     recipe = getattr(model, "tuning_recipe", None)
-    converted = any(is_quantized(module) for module in model.modules())
-    if recipe is None or not (converted or any(is_prepared(module) for module in model.modules())):
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    converted = any(map(is_quantized, modules))
+    if recipe is None or not (converted or any(map(is_prepared, modules))):
         raise ArgumentError(
             f"model: a {type(model).__name__} that is neither tuned nor converted. Allowed: what autotune(), "
             "convert(), apply_recipe() or load() returned."
         )
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"path={str(path)!r}: is a file. Give the name of a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(folder / WEIGHTS))
-    replace(recipe, metadata={**recipe.metadata, "converted": converted}).save(folder / RECIPE)
-    if _is_transformers(model):
-        config: Any = model.config
-        description = {**json.loads(config.to_json_string(use_diff=False)), "architectures": [type(model).__name__]}
-        (folder / CONFIG).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    captured = [name for name, each in recipe.operators.items() if each.calibration.get(CAPTURED)]
+    if captured:
+        raise ArgumentError(
+            f"model: cannot be saved, since {captured[0]!r} still belongs to the model it was made from: "
+            f"{CAPTURED_REASON}. What load() builds would run without its weights. Call it as an attribute of the "
+            "module that owns it, or trace the converted model and save that."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(model, str(folder / WEIGHTS))
+        replace(recipe, metadata={**recipe.metadata, "converted": converted}).save(folder / RECIPE)
+        if _is_transformers(model):
+            _save_configs(model, folder)
+    except OSError as error:
+        raise ArgumentError(f"path={str(path)!r}: cannot be written: {error}. Give the name of a folder.") from error
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -76,7 +89,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         ModelError: `model` is quantized or has no values.
         RecipeError: a file is missing, or the model does not fit.
     """
-    folder = Path(path)
+    folder = _folder(path)
     recipe = Recipe.load(folder / RECIPE)
     source = _transformers_model(folder) if model is None else check_architecture(model)
     prepared = build_from_recipe(source, recipe)
@@ -87,11 +100,36 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         load_model(result, str(folder / WEIGHTS))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
+    if _is_transformers(result) and (folder / GENERATION_CONFIG).exists():
+        _load_generation_config(result, folder / GENERATION_CONFIG)
     return result.eval()
+
+
+def _folder(path: str | Path) -> Path:
+    if not isinstance(path, (str, PathLike)):
+        raise ArgumentError(f"path={shown(path)}: a {type(path).__name__}. Allowed: the name of a folder.")
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"path={str(path)!r}: is a file. Give the name of a folder.")
+    return folder
 
 
 def _is_transformers(model: nn.Module) -> bool:
     return type(model).__module__.startswith("transformers.") and hasattr(model, "config")
+
+
+def _save_configs(model: Any, folder: Path) -> None:
+    description = {**json.loads(model.config.to_json_string(use_diff=False)), "architectures": [type(model).__name__]}
+    (folder / CONFIG).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        (folder / GENERATION_CONFIG).write_text(generation.to_json_string(), encoding="utf-8")
+
+
+def _load_generation_config(model: Any, path: Path) -> None:
+    import transformers
+
+    model.generation_config = transformers.GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _transformers_model(folder: Path) -> nn.Module:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -141,9 +142,54 @@ def _module_snapshots(model: nn.Module) -> list[Callable[[], None]]:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         snapshots.append(_snapshot(module.__dict__))
-        for name in ("_parameters", "_buffers", "_modules"):
-            snapshots.append(_snapshot(module.__dict__[name]))
+        snapshots += [_snapshot(value) for value in module.__dict__.values() if isinstance(value, dict)]
     return snapshots
+
+
+def _tensor_snapshots(model: nn.Module) -> list[Callable[[], None]]:
+    return [
+        *(_parameter_snapshot(parameter) for parameter in model.parameters()),
+        *(_buffer_snapshot(buffer) for buffer in model.buffers()),
+    ]
+
+
+def _parameter_snapshot(parameter: nn.Parameter) -> Callable[[], None]:
+    data, requires_grad, gradient = parameter.data, parameter.requires_grad, parameter.grad
+
+    def restore() -> None:
+        if parameter.dtype != data.dtype or _address(parameter) != _address(data):
+            parameter.data = data
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+        if parameter.grad is not gradient:
+            parameter.grad = gradient
+
+    return restore
+
+
+def _buffer_snapshot(buffer: Tensor) -> Callable[[], None]:
+    before = buffer.detach().clone()
+
+    def restore() -> None:
+        with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+            buffer.copy_(before)
+
+    return restore
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Undo, on leaving, what the user's own code inside the block does to a model.
+
+    Covered: attributes, hooks, modes, parameters and buffers that are replaced (so does `.to()`), `requires_grad` and
+    gradients, buffers written in place. Parameters written in place are not: a copy of them would double the model.
+    """
+    snapshots = [*_tensor_snapshots(model), *_module_snapshots(model)]
+    try:
+        yield
+    finally:
+        for restore in snapshots:
+            restore()
 
 
 @contextmanager
@@ -157,25 +203,40 @@ def attention_fast_path_disabled() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def uncompiled() -> AbstractContextManager[Any]:
+    """What the user compiled runs as written, so that hooks see it and nothing is compiled for one pass."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled yet, and loading the compiler takes a second
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
-def untouched(model: nn.Module, *inputs: Any) -> Iterator[None]:
+def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterator[None]:
     """Undo, on leaving, what forward passes inside the block change, whatever happens there.
 
     Covered: parameters, buffers and input tensors written in place (each is copied only when it is first written),
-    attributes set or replaced on modules, buffers registered, the random generators, and the switch of torch's fused
-    attention fast path, which is off inside the block: it reads the weights of Linear modules without calling them,
-    and refuses padded batches once a hook is attached. Objects that a model changes in its own way (a list it appends
-    to) are not.
+    attributes and hooks set or replaced on modules, buffers registered, the random generators, and the switch of
+    torch's fused attention fast path, which is off inside the block: it reads the weights of Linear modules without
+    calling them, and refuses padded batches once a hook is attached. Compiled functions run as written. Objects that a
+    model changes in its own way (a list it appends to) are not covered.
 
     Args:
         model: the model that is run inside the block, without gradients.
         inputs: what it is run on, any nesting of tensors.
+        fast_path: leave torch's switch as it is, for a model without hooks.
     """
     guard = _WriteGuard([*model.parameters(), *model.buffers(), *tensors_in(inputs)])
     devices = {parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"}
     snapshots = _module_snapshots(model)
     try:
-        with torch.random.fork_rng(sorted(devices)), attention_fast_path_disabled(), torch.no_grad(), guard:
+        with (
+            torch.random.fork_rng(sorted(devices)),
+            nullcontext() if fast_path else attention_fast_path_disabled(),
+            uncompiled(),
+            torch.no_grad(),
+            guard,
+        ):
             yield
     finally:
         for restore in snapshots:

@@ -1,26 +1,39 @@
-"""Copies of a model that share its weights, with some modules replaced."""
+"""Copies of a model that share its weights, with some modules turned into others."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
 
 from inc_autotune.core.errors import ModelError
 
 
-def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy of the module tree whose parameters and buffers are the very tensors of the original.
+def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
+    """A copy of the module tree over the memory of the original.
+
+    Parameters are objects of their own, so that gradients, `requires_grad_` and `.to()` of a copy stay with it. What is
+    one module or tensor in the original is one in the copy, wherever it is referred to, except by functions: a closure
+    over the model, or a method that was compiled, still runs the original.
+
+    Args:
+        model: stays as it is.
+        own_buffers: buffers have memory of their own: a forward pass that writes into them then changes no other
+            model. Without it they are the very tensors of the original.
 
     Raises:
         ModelError: some attribute of the model cannot be copied.
     """
-    memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo: dict[int, object] = {id(parameter): _same_memory(parameter) for parameter in model.parameters()}
+    memo |= {id(buffer): buffer.detach().clone() if own_buffers else buffer for buffer in model.buffers()}
     try:
-        return copy.deepcopy(model, memo)
+        with _SharedActivations():
+            return copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
             f"model: {type(model).__name__} cannot be copied: {type(error).__name__}: {error}. autotune works on a "
@@ -28,10 +41,16 @@ def shared_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def own_buffers(model: nn.Module) -> nn.Module:
-    """Give a model buffers of its own, in place: a forward pass that writes into them then changes no other model."""
-    copies: dict[int, torch.Tensor] = {}
+def own_tensors(model: nn.Module) -> nn.Module:
+    """Give a model tensors of its own, in place; what was tied stays tied."""
+    copies: dict[int, Tensor] = {}
     for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                if id(parameter) not in copies:
+                    twin = parameter.detach().clone()
+                    copies[id(parameter)] = nn.Parameter(twin, requires_grad=parameter.requires_grad)
+                module._parameters[name] = copies[id(parameter)]  # type: ignore[assignment]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 if id(buffer) not in copies:
@@ -41,17 +60,33 @@ def own_buffers(model: nn.Module) -> nn.Module:
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
-    """Put modules in place of the named ones, wherever those are registered (a module can have several names).
+    """Turn the named modules into others, in place.
+
+    Whatever refers to such a module runs its new form: other names, plain lists and dicts, bound methods. What two
+    replacements share, such as packed weights, stays shared; each keeps its own hooks and its own table of tensors.
+
+    Args:
+        model: whose named modules `is_replaceable`.
+        replacements: by name; these objects stay as they are.
 
     Returns:
-        The model, changed in place; or the replacement of the root, whose name is the empty string.
+        The model, changed in place.
     """
-    by_identity = {id(model.get_submodule(name)): module for name, module in replacements.items()}
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if id(child) in by_identity:
-                parent._modules[name] = by_identity[id(child)]
-    return by_identity.get(id(model), model)
+    for name, replacement in replacements.items():
+        module = model.get_submodule(name)
+        attributes = {
+            key: copy.copy(value) if isinstance(value, (dict, set)) else value
+            for key, value in replacement.__dict__.items()
+        }
+        object.__setattr__(module, "__class__", type(replacement))
+        module.__dict__.clear()
+        module.__dict__.update(attributes)
+    return model
+
+
+def is_replaceable(module: nn.Module) -> bool:
+    """Whether a module can be turned into one of another class; not so where its own class has `__slots__`."""
+    return not any(vars(cls).get("__slots__") for cls in type(module).__mro__)
 
 
 def convert_modules(model: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
@@ -64,17 +99,14 @@ def convert_modules(model: nn.Module, convert: Callable[[nn.Module], nn.Module |
 def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
     """Fold each BatchNorm into the convolution before it, and leave an Identity in its place; returns the model.
 
-    The convolutions are replaced by new ones, so a model that shares tensors with this one is not touched.
+    The convolutions get new parameters, so a model that shares tensors with this one is not touched.
 
     Args:
         batch_norms: name of the BatchNorm by name of the convolution whose output only it reads.
     """
-    replacements: dict[str, nn.Module] = {}
     for conv_name, norm_name in batch_norms.items():
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
-        folded = copy.copy(conv)
-        folded._parameters = dict(conv._parameters)
-        folded.weight, folded.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,  # type: ignore[arg-type]
             conv.bias,  # type: ignore[arg-type]
             norm.running_mean,  # type: ignore[arg-type]
@@ -84,5 +116,28 @@ def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Mod
             norm.bias,  # type: ignore[arg-type]
             transpose=isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
         )
-        replacements[conv_name], replacements[norm_name] = folded, nn.Identity()
-    return replace_modules(model, replacements)
+    return replace_modules(model, {name: nn.Identity().eval() for name in batch_norms.values()})
+
+
+def _same_memory(parameter: nn.Parameter) -> nn.Parameter:
+    """A parameter of its own over the same memory, without gradient."""
+    # Tensors made in inference mode take no gradients, whatever their flag says.
+    requires_grad = parameter.requires_grad and not parameter.is_inference()
+    twin = nn.Parameter(parameter.detach(), requires_grad=requires_grad)
+    twin.__dict__.update(parameter.__dict__)
+    return twin
+
+
+class _SharedActivations(TorchFunctionMode):
+    """While it is active, `copy.deepcopy` takes tensors that autograd computed, which torch refuses to copy.
+
+    A model that keeps an activation or computes its weight from other parameters holds such tensors. The copy gets
+    their values, without the history and without memory of its own.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from inc_autotune.torch_ext.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operator_calls import CallRecord, record_calls
+from inc_autotune.torch_ext.surgery import is_replaceable
 
 KEPT = "output"
 _LAST_CHANNEL = frozenset({"Linear", "Conv1D"})
@@ -193,7 +194,8 @@ def _foldable_batch_norm(
 
 
 def _unfit_batch_norm(module: nn.Module) -> bool:
-    return bool("forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks)
+    unusual = "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks
+    return bool(unusual) or not is_replaceable(module)
 
 
 def _rectified(output: Value, opaque: Collection[str]) -> list[Value] | None:

@@ -19,7 +19,7 @@ from inc_autotune.core.timing import PairSeconds, pair_seconds
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.measurement import clock
 from inc_autotune.torch_ext.modules.operators import OPERATORS
-from inc_autotune.torch_ext.surgery import own_buffers, shared_copy
+from inc_autotune.torch_ext.surgery import shared_copy
 
 SHORTEST_SECONDS = 200e-6
 """Integer operators that are done sooner are not judged.
@@ -112,7 +112,7 @@ def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> 
         types: operator types by operator name.
         batch: inputs of the model.
     """
-    watched = own_buffers(shared_copy(model))
+    watched = shared_copy(model, own_buffers=True)
     first: dict[Hashable, OperatorCall] = {}
     calls: dict[str, list[OperatorCall]] = {name: [] for name in types}
 

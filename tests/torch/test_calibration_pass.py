@@ -123,8 +123,9 @@ def test_sampling_sizes_count_samples(batch_size):
     handle.remove()
     assert input_range(tuned)[1] == 5.0, "sample 100 is the last that counts"
     assert tuned.tuning_result.sampling_size == 100
-    # Two samples to learn how to read the example and the loader, one batch to trace the model, and the pass itself.
-    assert sum(size for size in seen if size != 3) == 2 + min(batch_size, 100) + 100
+    # Two samples to learn how to read the example and the loader, one batch to trace the model, two samples to compare
+    # the form that candidates are made of with it, and the pass itself.
+    assert sum(size for size in seen if size != 3) == 2 + min(batch_size, 100) + 2 * min(batch_size, 2) + 100
 
 
 def test_several_sampling_sizes_are_tried_in_order():

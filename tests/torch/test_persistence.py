@@ -132,6 +132,21 @@ def test_transformers_need_no_model_to_be_loaded(make, inputs, tmp_path):
         assert torch.equal(call(loaded, data[1]), call(model, data[1])), folder
 
 
+def test_a_transformer_generates_the_same_text(tmp_path):
+    model = gpt2()
+    model.generation_config.max_new_tokens = 3
+    model.generation_config.repetition_penalty = 50.0
+    model.generation_config.pad_token_id = 2
+    tuned = tune(model, [padded(ids) for ids in id_batches()])
+    prompt = id_batches()[0]
+    for name, each in (("tuned", tuned), ("converted", torch_ext.convert(tuned))):
+        expected = each.generate(prompt, do_sample=False)
+        torch_ext.save(each, tmp_path / name)
+        for loaded in (torch_ext.load(tmp_path / name), torch_ext.load(tmp_path / name, gpt2())):
+            assert torch.equal(loaded.generate(prompt, do_sample=False), expected)
+        assert expected.shape[1] <= prompt.shape[1] + 3
+
+
 def test_loaded_in_a_fresh_process(tmp_path):
     data = [padded(ids) for ids in id_batches()]
     tuned = tune(bert(), data, smoothquant_args={"alpha": 0.6})
@@ -242,10 +257,25 @@ def test_load_names_a_missing_or_broken_file(tmp_path):
         torch_ext.load(tmp_path, OutlierMLP())
 
 
-@pytest.mark.parametrize("make", [outlier_mlp, lambda: torch.jit.trace(outlier_mlp(), vectors()[0])])
+@pytest.mark.parametrize(
+    "make", [outlier_mlp, lambda: torch.jit.trace(outlier_mlp(), vectors()[0]), lambda: None, dict, lambda: nn.Linear]
+)
 def test_save_takes_only_what_we_made(make, tmp_path):
     with pytest.raises(ArgumentError, match=r"neither tuned nor converted.*autotune\(\)"):
         torch_ext.save(make(), tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"folder"])
+def test_a_path_is_text_or_a_path(path):
+    for call_with_path in (lambda: torch_ext.save(nn.Linear(2, 2), path), lambda: torch_ext.load(path)):
+        with pytest.raises(ArgumentError, match=r"path=.*Allowed: the name of a folder"):
+            call_with_path()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match=r"file.inner'?: cannot be written"):
+        torch_ext.save(tune(outlier_mlp(), vectors()), tmp_path / "file" / "inner")
 
 
 def test_save_needs_a_folder(tmp_path):

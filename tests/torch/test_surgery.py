@@ -1,25 +1,68 @@
 import threading
+from typing import Generic, TypeVar
 
 import pytest
 import torch
 from torch import nn
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.build import own_tensors
 from inc_autotune.torch_ext.measurement import weight_bytes
-from inc_autotune.torch_ext.surgery import fold_batch_norms, replace_modules, shared_copy
+from inc_autotune.torch_ext.probe import tensors_in
+from inc_autotune.torch_ext.surgery import (
+    fold_batch_norms,
+    is_replaceable,
+    own_tensors,
+    replace_modules,
+    shared_copy,
+)
 
 
-def test_a_shared_copy_has_its_own_modules_and_the_same_tensors():
+class Tripled(nn.Module):
+    """Three times its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(3.0))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_a_shared_copy_has_modules_and_parameters_of_its_own_over_the_same_memory():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.tables = [model[0].weight, model[1].running_mean]
+    model[0].bias.requires_grad_(False)
     copy = shared_copy(model)
     assert copy[0] is not model[0]
-    assert all(
-        mine is theirs
-        for mine, theirs in zip(
-            copy.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values(), strict=True
-        )
-    )
+    for (name, mine), theirs in zip(copy.named_parameters(), model.parameters(), strict=True):
+        assert mine is not theirs
+        assert (mine.data_ptr(), mine.requires_grad) == (theirs.data_ptr(), theirs.requires_grad), name
+    assert all(mine is theirs for mine, theirs in zip(copy.buffers(), model.buffers(), strict=True))
+    assert copy.tables[0] is copy[0].weight
+
+
+def test_own_buffers_are_one_tensor_wherever_the_copy_refers_to_them():
+    model = nn.BatchNorm1d(2)
+    model.alias = [model.running_mean]
+    copy = shared_copy(model, own_buffers=True)
+    assert copy.alias[0] is copy.running_mean
+    assert copy.running_mean.data_ptr() != model.running_mean.data_ptr()
+    assert torch.equal(copy.running_mean, model.running_mean)
+
+
+@pytest.mark.parametrize("keep", [lambda tensor: tensor, lambda tensor: [{"deep": (tensor,)}]], ids=["plain", "nested"])
+def test_tensors_that_autograd_computed_are_taken_along(keep):
+    model = nn.Linear(2, 2)
+    model.kept = keep(model(torch.ones(1, 2)).softmax(-1))
+    (copied,), (kept,) = tensors_in(shared_copy(model).kept), tensors_in(model.kept)
+    assert torch.equal(copied, kept)
+    assert (copied.requires_grad, kept.grad_fn is not None) == (False, True)
+
+
+def test_a_model_made_in_inference_mode_can_be_copied():
+    with torch.inference_mode():
+        model = nn.Linear(2, 2)
+    assert shared_copy(model).weight.data_ptr() == model.weight.data_ptr()
 
 
 def test_a_model_that_cannot_be_copied_is_an_error_that_says_so():
@@ -32,14 +75,32 @@ def test_a_model_that_cannot_be_copied_is_an_error_that_says_so():
 def test_a_module_is_replaced_under_all_its_names():
     shared = nn.Linear(2, 2)
     model = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)})
-    replace_modules(model, {"a": nn.Identity()})
-    assert type(model["a"]) is nn.Identity
-    assert model["a"] is model["b"][0]
+    model.calls = [shared, shared.__call__]
+    object.__setattr__(model, "alias", shared)
+    replacement = Tripled()
+    assert replace_modules(model, {"a": replacement}) is model
+    assert type(model["a"]) is Tripled
+    assert model["a"] is model["b"][0] is model.calls[0] is model.alias
+    assert all(float(call(torch.ones(()))) == 3.0 for call in model.calls)
 
 
-def test_the_root_is_replaced_by_returning_the_replacement():
-    replacement = nn.Identity()
-    assert replace_modules(nn.Linear(2, 2), {"": replacement}) is replacement
+def test_a_replaced_root_is_its_new_form_and_the_replacement_is_not_touched():
+    root, replacement = nn.Linear(2, 2), Tripled()
+    assert replace_modules(root, {"": replacement}) is root
+    root.register_forward_hook(lambda module, args, output: output + 1)
+    root.factor = torch.tensor(5.0)
+    assert float(root(torch.ones(()))) == 6.0
+    assert float(replacement(torch.ones(()))) == 3.0
+
+
+def test_a_module_whose_class_has_slots_is_not_replaceable():
+    class Slotted(nn.Linear):
+        __slots__ = ("extra",)
+
+    class Plain(nn.Linear, Generic[TypeVar("T")]):
+        pass
+
+    assert (is_replaceable(Slotted(2, 2)), is_replaceable(Plain(2, 2))) == (False, True)
 
 
 @pytest.mark.parametrize("bias", [True, False])

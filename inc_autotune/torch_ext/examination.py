@@ -1,0 +1,126 @@
+"""What one batch tells about a model before it is calibrated, and whether copies of it compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.torch_ext.build import base_model
+from inc_autotune.torch_ext.data import Batch, output_tensors
+from inc_autotune.torch_ext.probe import untouched
+from inc_autotune.torch_ext.trace import ModelTrace, trace_model
+
+COMPARED_SAMPLES = 2
+"""Few, since the outputs of a language model are large."""
+
+TOLERANCE = 1e-6
+"""Relative squared error. Folded batch norms and sums in another order make about 1e-12."""
+
+CAPTURED = "captured"
+"""Marks such an operator in a recipe."""
+
+CAPTURED_REASON = (
+    "it runs through a function that copies of the model share with it, such as a closure or a compiled method"
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is known of a model once it has run.
+
+    Args:
+        trace: how it runs; None before it did.
+        base: the fp32 form that candidates are made of.
+        captured: names of the modules that copies of the model share with it.
+        form_error: relative squared error of `base` against the model; 0 where it computes the same.
+    """
+
+    trace: ModelTrace | None = None
+    base: nn.Module = field(default_factory=nn.Module)
+    captured: Sequence[str] = ()
+    form_error: float = 0.0
+
+    def notes(self) -> list[str]:
+        """What the user should know of it."""
+        notes = []
+        if self.captured:
+            notes.append(
+                f"{self.captured[0] or 'the model'} stays a part of your model: {CAPTURED_REASON}. Call it as an "
+                "attribute of the module that owns it"
+            )
+        if self.form_error:
+            notes.append(
+                "copies of the model differ from it in fp32 already, by a relative squared error of "
+                f"{self.form_error:.1e} at the output: look for state that a copy does not share"
+            )
+        return notes
+
+
+def examine(model: nn.Module, first: Batch) -> Examination:
+    """Run copies of a model on a batch, since candidates are copies too, and make the form they are made of.
+
+    Args:
+        model: the user's, which stays as it is.
+        first: inputs.
+    """
+    copy = base_model(model, {})
+    with original_calls(model) as called:
+        trace = trace_model(copy, first.args, first.kwargs)
+    skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
+    base = base_model(model, trace.batch_norms)
+    return Examination(replace(trace, skipped=skipped), base, sorted(called), form_error(model, base, first))
+
+
+@contextmanager
+def original_calls(model: nn.Module) -> Iterator[set[str]]:
+    """Names of the modules of `model` that are called inside the block, where only copies made before should run."""
+    called: set[str] = set()
+
+    def note(name: str, *_: Any) -> None:
+        called.add(name)
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                hooks.callback(module.register_forward_pre_hook(partial(note, name)).remove)
+        yield called
+
+
+def form_error(model: nn.Module, form: nn.Module, batch: Batch) -> float:
+    """Relative squared error of another form of a model on the first samples of a batch; both stay as they are.
+
+    The model runs as its user runs it, with torch's fused attention where that is on.
+
+    Returns:
+        0 where the error is within `TOLERANCE`, and where the model itself gives something else each time.
+    """
+    batch = batch.take(COMPARED_SAMPLES)
+    expected = _outputs(model, batch)
+    error = _error(expected, _outputs(form, batch))
+    if error <= TOLERANCE or _error(expected, _outputs(model, batch)) > TOLERANCE:
+        return 0.0
+    return error
+
+
+def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    inputs = batch.copy()
+    with untouched(model, fast_path=True):
+        return output_tensors(model(*inputs.args, **inputs.kwargs))
+
+
+def _error(expected: list[Tensor], actual: list[Tensor]) -> float:
+    """The largest of all outputs; infinite where they are not alike, 0 where the expected ones are not finite."""
+    if [each.shape for each in expected] != [each.shape for each in actual]:
+        return float("inf")
+    errors = [0.0]
+    for one, other in zip(expected, actual, strict=True):
+        size = float(one.float().square().sum())
+        if 0 < size < float("inf"):
+            errors.append(float((one.float() - other.float()).square().sum()) / size)
+    return max(errors)
