@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import optuna
+
+from inc_autotune.core.process import Process, is_gone, is_neighbour, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,15 @@ BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """A worker whose beat stands still for so long is dead. Beats are counted, so clocks need not agree."""
 
+NEAR_SILENCE_SECONDS = 15.0
+"""The same for another container on this machine: the clock is one, so the age of a beat is known at first sight."""
+
+DOUBT_SECONDS = 7.0
+"""Longer than a beat: from then on the user may wonder what is waited for."""
+
 _PREFIX = "worker "
+_HERE: set[str] = set()
+"""Ids of the workers of this very process."""
 
 
 class Worker:
@@ -35,15 +44,19 @@ class Worker:
         *,
         beat_seconds: float = BEAT_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
+        near_silence_seconds: float = NEAR_SILENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
+        _HERE.add(self.id)
         self._study = study
-        self._silence = silence_seconds
+        self._silence, self._near_silence = silence_seconds, near_silence_seconds
         self._clock = clock
+        self._process = this_process()
         self._seen: dict[str, tuple[int, float]] = {}
+        self._doubted: set[str] = set()
         self._ended = threading.Event()
-        self.index = sum(self.is_alive(other) for other in self._registered())
+        self.index = self._count(self._registered())
         """How many others were at work when this one came: they divide what can be divided by it."""
         self._beat(1)
         self._thread = threading.Thread(target=self._keep_beating, args=(beat_seconds,), daemon=True)
@@ -54,30 +67,52 @@ class Worker:
         self._ended.set()
         self._thread.join()
         self._beat(0)
+        _HERE.discard(self.id)
 
     def is_alive(self, worker: str) -> bool:
         """Whether a worker, by its id, is still at work as far as this one can tell."""
-        if worker == self.id:
-            return True
-        entry = self._registered().get(worker)
-        if entry is None or entry["beat"] == 0 or _is_gone(entry):
-            return False
-        beat, since = self._seen.get(worker, (-1, 0.0))
-        if beat != entry["beat"]:
-            self._seen[worker] = (entry["beat"], self._clock())
-            return True
-        return self._clock() - since < self._silence
+        return worker == self.id or self._is_alive(worker, self._registered().get(worker))
 
     def count_alive(self) -> int:
         """Workers of this study, this one included."""
-        return sum(self.is_alive(worker) for worker in self._registered())
+        return self._count(self._registered())
+
+    def _count(self, registered: dict[str, dict[str, Any]]) -> int:
+        return sum(worker == self.id or self._is_alive(worker, entry) for worker, entry in registered.items())
+
+    def _is_alive(self, worker: str, entry: dict[str, Any] | None) -> bool:
+        if entry is None or entry["beat"] == 0:
+            return False
+        process = Process(**entry["process"])
+        if worker not in _HERE and is_gone(process):
+            return False
+        beat, since = self._seen.get(worker, (-1, 0.0))
+        if beat != entry["beat"]:
+            since = self._clock()
+            self._seen[worker] = (entry["beat"], since)
+        silent = self._clock() - since
+        left = self._silence - silent
+        if is_neighbour(process):
+            silent = max(silent, self._clock() - entry["time"])
+            left = self._near_silence - silent
+        if left > 0 and silent >= DOUBT_SECONDS and worker not in self._doubted:
+            self._doubted.add(worker)
+            logger.warning(
+                "process %d on %s shares this tuning run and has given no sign of life for %.0f s; what it has begun "
+                "is done here if it stays silent for %.0f s more",
+                process.number,
+                process.host,
+                silent,
+                left,
+            )
+        return left > 0
 
     def _registered(self) -> dict[str, dict[str, Any]]:
         attributes = self._study.user_attrs
         return {name.removeprefix(_PREFIX): each for name, each in attributes.items() if name.startswith(_PREFIX)}
 
     def _beat(self, count: int) -> None:
-        entry = {"host": platform.node(), "process": os.getpid(), "beat": count}
+        entry = {"process": asdict(self._process), "beat": count, "time": self._clock()}
         self._study.set_user_attr(_PREFIX + self.id, entry)
 
     def _keep_beating(self, seconds: float) -> None:
@@ -89,17 +124,3 @@ class Worker:
             except Exception:
                 # A database that is away for a moment must not end the evaluation; the next beat tries again.
                 logger.warning("the storage did not take a sign of life", exc_info=True)
-
-
-def _is_gone(entry: dict[str, Any]) -> bool:
-    """Whether a process of this machine has ended."""
-    # On Windows signal 0 would end the process that is asked about.
-    if entry["host"] != platform.node() or os.name != "posix":
-        return False
-    try:
-        os.kill(entry["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
