@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
@@ -10,6 +11,8 @@ from inc_autotune.core.objective import gain
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.space import Assignment, TuningSpace
 
+logger = logging.getLogger(__name__)
+
 
 class Candidates:
     """Builds and measures the models of one tuning run."""
@@ -17,6 +20,8 @@ class Candidates:
     def __init__(self, adaptor: Adaptor, model: Any, dataloader: Any, space: TuningSpace, phases: Phases) -> None:
         self._adaptor, self._model, self._dataloader = adaptor, model, dataloader
         self._space, self._phases = space, phases
+        self.notes: list[str] = []
+        """What went wrong without being an error."""
 
     def build(self, assignment: Assignment) -> Any:
         """The deployable model of an assignment."""
@@ -24,11 +29,22 @@ class Candidates:
             return self._adaptor.quantize(self._space.tune_cfg(assignment), self._model, self._dataloader)
 
     def gain(self, assignment: Assignment, candidate: Any, objective: Objective) -> float | None:
-        """fp32 cost over the candidate's; None where it is not measured, and for the speed of a simulated model."""
+        """fp32 cost over the candidate's.
+
+        None where it is not measured or measuring fails, and for the speed of a simulated model.
+        """
         if objective == "performance" and self._is_simulated(assignment):
             return None
         with self._phases.phase("measurement"):
-            return gain(self._adaptor, objective, self._model, candidate)
+            try:
+                return gain(self._adaptor, objective, self._model, candidate)
+            except Exception as error:
+                # What an evaluation found is worth more than a figure beside it.
+                logger.warning("objective %s could not be measured", objective, exc_info=True)
+                note = f"objective {objective!r} could not be measured: {type(error).__name__}: {error}"
+                if note not in self.notes:
+                    self.notes.append(note)
+                return None
 
     def _is_simulated(self, assignment: Assignment) -> bool:
         """Whether some operators compute in fp32 what an integer kernel would: their time says nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inc_autotune.core.arguments import AccuracyCriterion
-from inc_autotune.core.errors import EvaluationError
+from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,22 @@ def checked_score(value: Any, what: str) -> float:
         what: which model was evaluated, for the message.
 
     Raises:
-        EvaluationError: it is None, text, a bool, a collection, or not finite.
+        EvaluationError: it is None, text, a bool or a collection. A list is no array of per-sample scores, since
+            frameworks return their metrics as one (Keras: loss and accuracy).
+        NonFiniteScoreError: it is NaN or infinite.
     """
     remedy = "Return one finite number, the score of the model you were given."
     if value is None:
         raise EvaluationError(
             f"eval_func returned None for {what}. {remedy} "
-            "(The third positional argument is eval_func; a calibration function goes to calib_func=.)"
+            "(The third positional argument is eval_func, which scores a model; a function that only runs it on data, "
+            "such as calib_func of torch_ext, is another argument.)"
         )
     if isinstance(value, (bool, str, bytes, list, tuple, dict, set, complex)):
-        raise EvaluationError(f"eval_func returned {value!r} ({type(value).__name__}) for {what}. {remedy}")
+        advice = " Per-sample scores: wrap them in np.array(...)." if isinstance(value, (list, tuple)) else ""
+        raise EvaluationError(
+            f"eval_func returned {_short(value)} ({type(value).__name__}) for {what}. {remedy}{advice}"
+        )
     try:
         score = float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -83,5 +89,10 @@ def checked_score(value: Any, what: str) -> float:
             f"eval_func returned a {type(value).__name__} that is not one number for {what}: {error}. {remedy}"
         ) from error
     if not math.isfinite(score):
-        raise EvaluationError(f"eval_func returned {score} for {what}. {remedy}")
+        raise NonFiniteScoreError(f"eval_func returned {score} for {what}. {remedy}", f"the score is {score}")
     return score
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -56,6 +56,30 @@ class EvaluationError(AutotuneError, RuntimeError):
         self.partial_result = partial_result
 
 
+class NonFiniteScoreError(EvaluationError):
+    """The user's evaluation gave NaN or infinity. For a candidate that is a failed trial, not the end of the run.
+
+    Attributes:
+        found: what was found, in short, such as `the score is inf`.
+    """
+
+    def __init__(self, message: str, found: str) -> None:
+        super().__init__(message)
+        self.found = found
+
+
+class TuningInterrupted(KeyboardInterrupt):
+    """The user interrupted the search.
+
+    Attributes:
+        partial_result: as in `EvaluationError`.
+    """
+
+    def __init__(self, partial_result: Any) -> None:
+        super().__init__("The finished trials and the best model so far are in this exception's .partial_result.")
+        self.partial_result = partial_result
+
+
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:
     """A hint such as ` Did you mean 'relative'?`, or an empty string when nothing is close."""
     close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)

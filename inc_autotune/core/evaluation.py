@@ -11,13 +11,14 @@ import base64
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from inc_autotune.core.criterion import Goal, checked_score
-from inc_autotune.core.errors import EvaluationError
+from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 from inc_autotune.core.paired_test import (
     EARLY_SHARE,
     Interval,
@@ -111,7 +112,8 @@ def read_scores(value: Any, what: str) -> Scores:
         what: which model was evaluated, for messages.
 
     Raises:
-        EvaluationError: it is none of these, empty, or not finite; the message names the first bad sample.
+        EvaluationError: it is none of these, or empty.
+        NonFiniteScoreError: a score is NaN or infinite; the message names the first such sample.
     """
     if isinstance(value, Iterator):
         pieces, count = [], 0
@@ -165,23 +167,23 @@ def _judge_pieces(
     looks = look_sizes(len(reference))
     samples, count = np.empty(len(reference)), 0
     pending = list(looks)
-    for part in pieces:
-        piece = _piece(part, what, count)
-        if count + len(piece) > len(reference):
-            _check_length(count + len(piece), len(reference), what)
-        samples[count : count + len(piece)] = piece
-        count += len(piece)
-        if not pending or count < pending[0] or count == len(reference):
-            continue
-        while pending and pending[0] <= count:
-            pending.pop(0)
-        if representative(reference, count):
-            judgement = _judgement(samples[:count], baseline, goal, alpha, looks=len(looks))
-            if judgement.verdict != "undecided":
-                close = getattr(pieces, "close", None)
-                if close is not None:
-                    close()
-                return judgement
+    # Not left to the garbage collector: what the evaluation holds, it lets go of before the next one begins.
+    with ExitStack() as stack:
+        stack.callback(getattr(pieces, "close", lambda: None))
+        for part in pieces:
+            piece = _piece(part, what, count)
+            if count + len(piece) > len(reference):
+                _check_length(count + len(piece), len(reference), what)
+            samples[count : count + len(piece)] = piece
+            count += len(piece)
+            if not pending or count < pending[0] or count == len(reference):
+                continue
+            while pending and pending[0] <= count:
+                pending.pop(0)
+            if representative(reference, count):
+                judgement = _judgement(samples[:count], baseline, goal, alpha, looks=len(looks))
+                if judgement.verdict != "undecided":
+                    return judgement
     _check_length(count, len(reference), what)
     return _judgement(samples, baseline, goal, alpha, looks=len(looks))
 
@@ -237,20 +239,27 @@ def _piece(value: Any, what: str, start: int) -> Samples:
     samples = array.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
-        raise EvaluationError(
-            f"eval_func gave {samples[bad[0]]} as the score of sample {start + bad[0]} for {what}"
-            f"{f' ({len(bad)} such samples)' if len(bad) > 1 else ''}. {_REMEDY}"
-        )
+        raise _not_finite(samples[bad[0]], start + bad[0], what, len(bad))
     return samples
 
 
 def _number(value: Any, what: str, index: int) -> float:
     try:
         return checked_score(value, what)
+    except NonFiniteScoreError as error:
+        raise _not_finite(float(value), index, what) from error
     except EvaluationError as error:
         raise EvaluationError(
             f"eval_func yielded {value!r} ({type(value).__name__}) as the score of sample {index} for {what}. {_REMEDY}"
         ) from error
+
+
+def _not_finite(score: float, index: int, what: str, count: int = 1) -> NonFiniteScoreError:
+    others = f" ({count} such samples)" if count > 1 else ""
+    return NonFiniteScoreError(
+        f"eval_func gave {score} as the score of sample {index} for {what}{others}. {_REMEDY}",
+        f"the score of sample {index} is {score}{others}",
+    )
 
 
 def _check_length(count: int, expected: int, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from inc_autotune.core.study import quiet_optuna, read_text, write_text
+from inc_autotune.core.study import begin_trial, quiet_optuna, read_text, write_text
 from inc_autotune.core.workers import Worker
 
 POLL_SECONDS = 0.2
@@ -95,10 +95,7 @@ def claim(study: optuna.Study, worker: Worker, key: str, attributes: dict[str, A
     """
     if _is_taken(study, worker, key, math.inf):
         return None
-    with quiet_optuna():
-        mine = study.ask()
-    for name, value in {**(attributes or {}), OWNER: worker.id, CLAIM: key}.items():
-        mine.set_user_attr(name, value)
+    mine = begin_trial(study, {**(attributes or {}), OWNER: worker.id, CLAIM: key})
     if not _is_taken(study, worker, key, mine.number):
         return mine
     with quiet_optuna():
@@ -108,16 +105,7 @@ def claim(study: optuna.Study, worker: Worker, key: str, attributes: dict[str, A
 
 def _is_taken(study: optuna.Study, worker: Worker, key: str, number: float) -> bool:
     """Whether a living worker has a running trial for `key` with a lower number."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial.number >= number:
-            continue
-        attributes = dict(trial.user_attrs)
-        # Its owner is between asking for the trial and saying what it is for, or died there.
-        for _ in range(20):
-            if CLAIM in attributes:
-                break
-            time.sleep(POLL_SECONDS / 4)
-            attributes = dict(study.get_trials(deepcopy=False)[trial.number].user_attrs)
-        if attributes.get(CLAIM) == key and worker.is_alive(attributes[OWNER]):
-            return True
-    return False
+    return any(
+        trial.number < number and trial.user_attrs.get(CLAIM) == key and worker.is_alive(trial.user_attrs[OWNER])
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    )

@@ -8,6 +8,7 @@ import logging
 import random
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
+from optuna.trial import TrialState
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 TEXT_LENGTH = 32_768
 """Databases limit the length of a text (MySQL: 64 KiB)."""
 
-KEY = "decided by"
+KEY, TOKEN = "decided by", "token"
 OPENING_ATTEMPTS = 20
 SQLITE_PATIENCE = 60.0
 """Seconds to wait for another process's write."""
@@ -102,6 +104,21 @@ def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> o
         )
 
 
+def begin_trial(study: optuna.Study, attributes: Mapping[str, Any]) -> optuna.Trial:
+    """Begin a trial that has its attributes from the start, in one transaction.
+
+    `Study.ask` would make a trial that says nothing yet, and every attribute would be a transaction of its own.
+    """
+    token = uuid.uuid4().hex
+    marked = {**attributes, TOKEN: token}
+    with quiet_optuna():
+        study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=marked))
+    for frozen in reversed(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
+        if frozen.user_attrs.get(TOKEN) == token:
+            return optuna.Trial(study, frozen._trial_id)
+    raise AssertionError("a trial that was added is found")
+
+
 def check_storage(storage: str | None) -> None:
     """Open a storage once, before a long run depends on it.
 
@@ -114,6 +131,9 @@ def check_storage(storage: str | None) -> None:
 
 def write_text(study: optuna.Study, name: str, text: str) -> None:
     """Keep a text of any length with a study; `read_text` sees it whole or not at all."""
+    if len(text) <= TEXT_LENGTH:
+        study.set_user_attr(name, text)
+        return
     parts = [text[start : start + TEXT_LENGTH] for start in range(0, len(text), TEXT_LENGTH)]
     for index, part in enumerate(parts):
         study.set_user_attr(f"{name} {index}", part)
@@ -122,9 +142,10 @@ def write_text(study: optuna.Study, name: str, text: str) -> None:
 
 def read_text(attributes: Mapping[str, Any], name: str) -> str | None:
     """A text that `write_text` kept, from the study's `user_attrs`; None where there is none."""
-    if name not in attributes:
-        return None
-    return "".join(attributes[f"{name} {index}"] for index in range(attributes[name]))
+    stored = attributes.get(name)
+    if isinstance(stored, int):
+        return "".join(attributes[f"{name} {index}"] for index in range(stored))
+    return None if stored is None else str(stored)
 
 
 @contextmanager

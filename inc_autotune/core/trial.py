@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from inc_autotune.core.evaluation import Verdict
@@ -45,24 +45,17 @@ class Trial:
     samples: int | None = None
     stopped_early: bool = False
 
-    def attributes(self) -> dict[str, Any]:
-        """What is stored beside number, state and score, as plain values."""
-        stored = {field.name: getattr(self, field.name) for field in fields(self)}
-        stored["assignment"] = self.assignment.to_dict()
-        return {name: value for name, value in stored.items() if name not in ("number", "state", "score")}
+    def outcome(self) -> dict[str, Any]:
+        """What the evaluation said, as plain values: all that a restarted run must know, in one piece."""
+        return {name: getattr(self, name) for name in _OUTCOME}
 
-    @classmethod
-    def from_attributes(
-        cls,
-        number: int,
-        state: Literal["complete", "failed", "running"],
-        score: float | None,
-        attributes: Mapping[str, Any],
-    ) -> Trial:
-        """Inverse of `attributes`; what is missing, because the trial has not ended, takes its default."""
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in attributes.items() if name in known}
-        values["assignment"] = Assignment.from_dict(values["assignment"])
+    def ended(self, outcome: Mapping[str, Any], gain: float | None) -> Trial:
+        """This trial with the `outcome` of one that ended, read back from a database."""
+        values = {name: value for name, value in outcome.items() if name in _OUTCOME}
         if values.get("interval") is not None:
             values["interval"] = tuple(values["interval"])
-        return cls(number=number, state=state, score=score, **values)
+        state: Literal["complete", "failed"] = "failed" if values.get("score") is None else "complete"
+        return replace(self, state=state, gain=gain, **values)
+
+
+_OUTCOME = ("score", "met", "error", "interrupted", "seconds", "verdict", "interval", "samples", "stopped_early")

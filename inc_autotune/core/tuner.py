@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import inc_autotune
@@ -14,8 +13,9 @@ from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.candidates import Candidates
 from inc_autotune.core.code_fingerprint import callable_fingerprint
 from inc_autotune.core.criterion import Goal
-from inc_autotune.core.errors import AutotuneError, EvaluationError, QuantizationError
-from inc_autotune.core.evaluation import Scores, judge, read_scores
+from inc_autotune.core.errors import EvaluationError, QuantizationError, TuningInterrupted
+from inc_autotune.core.evaluation import Scores
+from inc_autotune.core.evaluations import Evaluate, Evaluations
 from inc_autotune.core.history import History
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.options import allowed_options, is_asked_for, offered_options, reasons_for_fp32
@@ -31,8 +31,6 @@ from inc_autotune.core.trial import Trial
 from inc_autotune.core.unit_speed import slow_units
 
 logger = logging.getLogger(__name__)
-
-Evaluate = Callable[[Any], Any]
 
 POLL_SECONDS = 0.2
 """Between two looks at what other processes found."""
@@ -64,6 +62,7 @@ def tune(
     Raises:
         AutotuneError: bad input, found as early as it can be.
         EvaluationError: the evaluation raised or returned no number; `.partial_result` keeps what was found.
+        TuningInterrupted: a KeyboardInterrupt during the search, with `.partial_result`, too.
     """
     # What the user asked for and cannot have is known before the model runs.
     check_storage(arguments.storage)
@@ -94,7 +93,6 @@ class _Run:
     ) -> None:
         self.adaptor, self.model, self.dataloader = adaptor, model, dataloader
         self.evaluate, self.arguments, self.phases = evaluate, arguments, phases
-        self.evaluations = 0
         # A loader with fewer samples than asked for makes several sampling sizes the same.
         sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
         self.sampling_sizes = tuple(dict.fromkeys(sizes))
@@ -126,6 +124,7 @@ class _Run:
             self._leave_out_slow_units()
         self.ranking = Ranking(self.adaptor, self.model, self.space, self.phases, self.history.work)
         self.candidates = Candidates(self.adaptor, self.model, self.dataloader, self.space, self.phases)
+        self.evaluations = Evaluations(self.evaluate, self.history, self.candidates, self.phases, self.arguments)
         steps = [self._find_plans] if self.evaluate is None else [self._find_baseline, self._find_plans]
         # Where another process evaluates the fp32 model, this one has time for the alphas.
         if self.history.work.is_claimed(_BASELINE):
@@ -136,7 +135,19 @@ class _Run:
             assignment = self.space.default(self.sampling_sizes[-1], self.plans[0].alphas)
             return self._finish(assignment, None, self.candidates.build(assignment))
         logger.info("fp32 score %g, goal %s", self.goal.baseline, self.goal.describe())
-        self._search(self.goal)
+        try:
+            self._search(self.goal)
+        except EvaluationError as error:
+            partial = self._partial_result()
+            kept = (
+                "No trial was finished before it."
+                if partial is None
+                else "The finished trials and the best model so far are in this exception's .partial_result."
+            )
+            raise EvaluationError(f"{error} {kept}", partial) from (error.__cause__ or error)
+        except KeyboardInterrupt as interrupt:
+            logger.warning("interrupted; the best model so far is put together. Interrupt again to leave at once")
+            raise TuningInterrupted(self._partial_result()) from interrupt
         best = self._best()
         if best is None:
             errors = [trial.error for trial in self.history.trials() if trial.error]
@@ -161,7 +172,7 @@ class _Run:
 
     def _find_baseline(self) -> None:
         def compute() -> bool:
-            self.history.baseline = self._evaluate_fp32()
+            self.history.baseline = self.evaluations.fp32(self.model)
             return True
 
         if self.history.baseline is None:
@@ -169,20 +180,6 @@ class _Run:
         stored = self.history.baseline
         assert stored is not None
         self.baseline = stored
-
-    def _evaluate_fp32(self) -> Scores:
-        assert self.evaluate is not None
-        with self.phases.phase("evaluation"):
-            self.evaluations += 1
-            try:
-                return read_scores(self.evaluate(self.model), "the fp32 model")
-            except AutotuneError:
-                raise
-            except Exception as error:
-                raise EvaluationError(
-                    f"eval_func raised {type(error).__name__} on the fp32 model: {error}. The model was passed as it "
-                    "is: eval_func(model) must run by itself."
-                ) from error
 
     def _find_plans(self) -> None:
         def compute() -> list[dict[str, Any]]:
@@ -252,74 +249,21 @@ class _Run:
         return best.met and all(trial.assignment.concessions > best.assignment.concessions for trial in running)
 
     def _try(self, proposal: Proposal, goal: Goal) -> None:
-        """Build and evaluate one candidate; its end is recorded before any exception goes on."""
-        assert self.evaluate is not None
-        reserved = self.history.begin(proposal.assignment, proposal.label)
-        if reserved is None:
-            return
-        trial = Trial(reserved.number, proposal.assignment, proposal.label, "failed")
-        started = time.monotonic()
+        found = self.evaluations.candidate(proposal, self.baseline, goal)
+        if found is not None:
+            trial, model = found
+            best = self._best()
+            if best is not None and best.number == trial.number:
+                self.kept = (trial.number, model)
 
-        def record(**found: Any) -> Trial:
-            ended = replace(trial, seconds=time.monotonic() - started, **found)
-            self.history.finish(reserved, ended)
-            return ended
-
-        try:
-            candidate = self.candidates.build(proposal.assignment)
-        except Exception as error:
-            # One configuration that cannot be built is a result of the search, not its end.
-            logger.warning("trial %d (%s) could not be built", trial.number + 1, trial.label, exc_info=True)
-            record(error=f"{type(error).__name__}: {error}")
-            return
-        try:
-            with self.phases.phase("evaluation"):
-                self.evaluations += 1
-                what = f"trial {trial.number + 1} ({trial.label})"
-                judgement = judge(self.evaluate(candidate), self.baseline, goal, what)
-        except BaseException as error:
-            record(error=f"{type(error).__name__}: {error}", interrupted=True)
-            if not isinstance(error, Exception):
-                raise
-            raise self._evaluation_error(trial, error) from error
-        # Only where there is time to look for a better one does it matter how good each is.
-        matters = judgement.met and self.arguments.tuning_time > 0
-        gained = self.candidates.gain(trial.assignment, candidate, self.arguments.objective) if matters else None
-        ended = record(
-            state="complete",
-            score=judgement.score,
-            met=judgement.met,
-            gain=gained,
-            verdict=judgement.verdict,
-            interval=judgement.interval,
-            samples=judgement.count,
-            stopped_early=judgement.stopped_early,
-        )
-        logger.info(
-            "trial %d: %s: score %g, goal %s",
-            ended.number + 1,
-            ended.label,
-            judgement.score,
-            "met" if ended.met else "not met",
-        )
-        best = self._best()
-        if best is not None and best.number == ended.number:
-            self.kept = (ended.number, candidate)
-
-    def _evaluation_error(self, trial: Trial, error: Exception) -> EvaluationError:
-        """What the user's evaluation raised, with everything found before it."""
-        message = (
-            str(error)
-            if isinstance(error, EvaluationError)
-            else f"eval_func raised {type(error).__name__} in trial {trial.number + 1} ({trial.label}): {error}."
-        )
+    def _partial_result(self) -> TuningResult | None:
+        """Everything found so far, with the best model; None where no trial was finished."""
         best = self._best()
         if best is None:
-            return EvaluationError(f"{message} No trial was finished before it.", None)
+            return None
         tuned = self._finish(best.assignment, best, self._candidate(best))
         tuned.result.model = tuned.model
-        kept = "The finished trials and the best model so far are in this exception's .partial_result."
-        return EvaluationError(f"{message} {kept}", tuned.result)
+        return tuned.result
 
     def _best(self) -> Trial | None:
         assert self.goal is not None
@@ -352,12 +296,12 @@ class _Run:
             trials=self.history.trials(),
             plans=self.plans,
             ranks=self.ranking.ranks,
-            evaluations=self.evaluations,
+            evaluations=self.evaluations.count,
             objective=objective,
             gain=gained,
             speedup=speedup,
             phases=self.phases.seconds,
-            notes=tuple(filter(None, (self.history.note, *(plan.note for plan in self.plans)))),
+            notes=(*self.history.notes, *self.candidates.notes, *(plan.note for plan in self.plans if plan.note)),
         )
         return Tuned(tuned_model, result)
 

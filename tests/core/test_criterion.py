@@ -41,5 +41,17 @@ def test_everything_else_is_an_error_that_says_what_to_return(value):
 
 
 def test_none_explains_the_third_argument():
-    with pytest.raises(EvaluationError, match="calib_func"):
+    with pytest.raises(EvaluationError, match=r"third positional argument is eval_func.*calib_func of torch_ext"):
         checked_score(None, "the fp32 model")
+
+
+@pytest.mark.parametrize("value", [[0.5, 1.0], (0.5, 1.0)])
+def test_a_list_may_be_loss_and_accuracy_and_so_is_no_array_of_scores(value):
+    with pytest.raises(EvaluationError, match=r"Per-sample scores: wrap them in np\.array"):
+        checked_score(value, "the fp32 model")
+
+
+def test_a_long_list_is_not_repeated_in_full():
+    with pytest.raises(EvaluationError) as caught:
+        checked_score([0.5] * 10_000, "the fp32 model")
+    assert len(str(caught.value)) < 400

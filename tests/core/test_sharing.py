@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict, replace
 
 import numpy as np
 import optuna
@@ -17,6 +18,7 @@ from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.history import History
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.options import offered_options
+from inc_autotune.core.process import this_process
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.ranking import Ranking
 from inc_autotune.core.shared_work import SharedWork, claim
@@ -192,6 +194,12 @@ def test_a_proxy_that_is_not_there_is_an_error_at_once(tmp_path):
             run(tmp_path, storage=address)
 
 
+def test_a_run_that_goes_on_says_so(tmp_path):
+    assert not any("went on" in note for note in run(tmp_path).notes)
+    (note,) = [note for note in run(tmp_path).notes if "went on" in note]
+    assert note.startswith("storage: went on with 1 trials of study 'autotune-")
+
+
 def test_what_does_not_change_a_score_keeps_the_study(tmp_path):
     run(tmp_path)
     assert run(tmp_path, max_trials=1, tuning_time=100.0).evaluations == 0
@@ -244,6 +252,39 @@ def test_a_beating_worker_stays_alive(study):
         time.sleep(0.01)
     assert study.user_attrs[f"worker {beating.id}"]["beat"] >= before + 2
     beating.close()
+
+
+def register(study, name, beat, since, **process):
+    """What a worker of another process would have written."""
+    entry = {"process": asdict(replace(this_process(), **process)), "beat": beat, "time": since}
+    study.set_user_attr(f"worker {name}", entry)
+
+
+def test_a_worker_that_had_the_number_of_this_process_is_dead(study):
+    register(study, "restarted", 7, time.monotonic())
+    watching = Worker(study)
+    assert not watching.is_alive("restarted")
+    assert watching.index == 0
+    watching.close()
+
+
+@pytest.mark.skipif(not this_process().kernel, reason="the system does not tell containers apart")
+def test_of_a_container_on_this_machine_the_age_of_a_beat_counts(study, caplog):
+    now = [100.0]
+    container = {"namespace": "pid:[1]"}
+    register(study, "killed", 7, 80.0, **container)
+    register(study, "silent", 7, 92.0, **container)
+    watching = Worker(study, clock=lambda: now[0])
+    assert not watching.is_alive("killed")
+    assert watching.is_alive("silent")
+    assert f"process {this_process().number} on {this_process().host} shares this tuning run" in caplog.text
+    now[0] = 106.0
+    register(study, "silent", 8, 105.0, **container)
+    assert watching.is_alive("silent")
+    now[0] = 121.0
+    assert not watching.is_alive("silent")
+    assert caplog.text.count("shares this tuning run") == 1
+    watching.close()
 
 
 def test_what_fails_may_be_tried_by_another(study):
@@ -308,15 +349,57 @@ def test_two_workers_split_a_ranking_and_agree_on_it(study):
         worker.close()
 
 
+KEY = StudyKey("test", {"part": 1})
+ASSIGNMENT = Assignment((("unit", OpConfig(TensorConfig("int8"), TensorConfig("uint8"), "static")),), 100)
+ENDED = Trial(
+    0, ASSIGNMENT, "everything", "complete", 0.5, True, seconds=2.0, gain=1.5, verdict="pass", interval=(0.0, 0.1)
+)
+
+
+def histories(path):
+    return tuple(History(storage_of(path), KEY, higher_is_better=True) for _ in range(2))
+
+
+def test_an_evaluation_that_ended_survives_whatever_comes_before_the_trials_end(tmp_path):
+    """Killed while the candidate is timed, or while the trial is ended: the evaluation is never repeated."""
+    first, second = histories(tmp_path)
+    first.record(first.begin(ASSIGNMENT, "everything"), ENDED)
+    assert [trial.state for trial in second.trials()] == ["running"]
+    first.close()
+    assert second.trials() == (replace(ENDED, gain=None),)
+    assert second.begin(ASSIGNMENT, "everything") is None
+    second.close()
+
+
+def test_what_is_recorded_is_read_as_it_was(tmp_path):
+    first, second = histories(tmp_path)
+    failed = replace(ENDED, number=1, state="failed", score=None, met=False, error="no room", gain=None)
+    for trial in (ENDED, failed):
+        reserved = first.begin(replace(ASSIGNMENT, sampling_size=trial.number + 1), "everything")
+        assert first.finish(reserved, trial) == trial
+    for history in (first, second):
+        assert [replace(trial, assignment=ASSIGNMENT) for trial in history.trials()] == [ENDED, failed]
+        history.close()
+
+
+def test_a_trial_that_others_gave_up_is_recorded_all_the_same(tmp_path):
+    first, second = histories(tmp_path)
+    reserved = first.begin(ASSIGNMENT, "everything")
+    second.study.tell(reserved.number, state=optuna.trial.TrialState.FAIL)
+    ended = first.finish(reserved, ENDED)
+    assert [(trial.number, trial.state) for trial in second.trials()] == [(0, "failed"), (1, "complete")]
+    assert second.trials()[0].interrupted
+    assert second.trials()[1] == ended == replace(ENDED, number=1)
+    for history in (first, second):
+        history.close()
+
+
 def test_a_trial_that_another_worker_has_just_finished_is_not_begun_again(tmp_path):
-    key = StudyKey("test", {"part": 1})
-    first, second = (History(storage_of(tmp_path), key, higher_is_better=True) for _ in range(2))
-    config = OpConfig(TensorConfig("int8"), TensorConfig("uint8"), "static")
-    assignment = Assignment((("unit", config),), 100)
-    reserved = first.begin(assignment, "everything")
-    assert second.begin(assignment, "everything") is None
-    first.finish(reserved, Trial(reserved.number, assignment, "everything", "complete", score=0.5))
-    assert second.begin(assignment, "everything") is None
+    first, second = histories(tmp_path)
+    reserved = first.begin(ASSIGNMENT, "everything")
+    assert second.begin(ASSIGNMENT, "everything") is None
+    first.finish(reserved, ENDED)
+    assert second.begin(ASSIGNMENT, "everything") is None
     assert [trial.score for trial in second.trials()] == [0.5]
     first.close()
     second.close()

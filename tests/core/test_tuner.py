@@ -29,7 +29,7 @@ class Scores:
     def __call__(self, model):
         self.models.append(model)
         score = self.scores[min(len(self.models), len(self.scores)) - 1]
-        if isinstance(score, Exception):
+        if isinstance(score, BaseException):
             raise score
         return score
 
@@ -287,6 +287,46 @@ def test_nothing_is_printed(capsys):
     assert captured.out == captured.err == ""
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), np.float32("nan")])
+def test_a_score_that_is_not_finite_is_a_failed_trial_not_the_end(tmp_path, bad):
+    given = {"storage": f"sqlite:///{tmp_path / 'run.db'}"}
+    given["accuracy_criterion"] = {"relative": 0.01, "higher_is_better": False}
+    scores = Scores(20.0, 20.4, bad, 20.0)
+    result = run(scores, model=random_model(8), **given).result
+    assert [trial.state for trial in result.trials] == ["complete", "failed", "complete"]
+    assert result.trials[1].error == f"the score is {bad}"
+    assert not result.trials[1].interrupted
+    assert (result.met, result.score, scores.calls) == (True, 20.0, 4)
+    assert run(scores, model=random_model(8), **given).result.evaluations == 0
+
+
+def test_the_alphas_after_one_that_overflows_are_tried():
+    scores = Scores(1.0, float("nan"), 1.0)
+    result = run(scores, smoothquant_args={"alpha": [0.1, 0.5]}).result
+    assert scores.calls == 3
+    assert set(result.alphas.values()) == {0.5}
+
+
+@pytest.mark.parametrize("form", [np.asarray, iter])
+def test_one_sample_that_overflows_fails_its_candidate(form):
+    right = np.arange(400) % 10 > 0
+    evaluations = iter([right.astype(float), np.where(np.arange(400) == 20, np.nan, right), right.astype(float)])
+    result = run(lambda model: form(next(evaluations)), accuracy_criterion={"relative": 0.1}).result
+    assert result.trials[0].error == "the score of sample 20 is nan"
+    assert result.met
+
+
+def test_an_interruption_by_the_user_loses_nothing():
+    scores = Scores(1.0, 0.5, 0.6, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(scores, model=random_model(12))
+    partial = caught.value.partial_result
+    assert [trial.score for trial in partial.trials] == [0.5, 0.6, None]
+    assert partial.trials[-1].interrupted
+    assert (partial.score, partial.met) == (0.6, False)
+    assert partial.model is not None
+
+
 class NumpyAdaptorWithSpeed(NumpyAdaptor):
     def measure(self, models):
         return [2.0, 1.0]
@@ -301,6 +341,31 @@ def test_a_simulated_model_claims_no_speed():
     assert result.speedup is None
     assert any("1 operators simulated in fp32" in note for note in result.notes)
     assert tune(NumpyAdaptorWithSpeed(), random_model(), data(), None, arguments()).result.speedup == 2.0
+
+
+@pytest.mark.parametrize("tuning_time", [0, 1000])
+def test_a_measurement_that_fails_costs_the_figure_and_not_the_run(tuning_time):
+    class Unmeasurable(NumpyAdaptor):
+        def measure(self, models):
+            raise MemoryError("no room")
+
+    result = run(Scores(1.0), Unmeasurable(), tuning_time=tuning_time, max_trials=1).result
+    assert (result.met, result.speedup) == (True, None)
+    assert [note for note in result.notes if "MemoryError: no room" in note] == [
+        "objective 'performance' could not be measured: MemoryError: no room"
+    ]
+
+
+def test_an_interrupted_measurement_does_not_repeat_the_evaluation(tmp_path):
+    class Interrupted(NumpyAdaptor):
+        def measure(self, models):
+            raise KeyboardInterrupt
+
+    storage = f"sqlite:///{tmp_path / 'run.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        run(Scores(1.0), Interrupted(), tuning_time=1000, storage=storage)
+    result = run(Scores(1.0), storage=storage).result
+    assert (result.evaluations, result.met, len(result.trials)) == (0, True, 1)
 
 
 def test_a_harmful_unit_takes_the_first_rung_that_takes_its_harm_away():
