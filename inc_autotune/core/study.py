@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import socket
 import time
 import uuid
@@ -78,6 +79,7 @@ def open_study(storage: str | None, key: StudyKey, *, higher_is_better: bool) ->
 
     Raises:
         ArgumentError: the storage cannot be opened.
+        MissingDependencyError: its driver is not installed.
     """
     with _storage_errors(storage), quiet_optuna():
         opened = _storage(storage)
@@ -124,6 +126,7 @@ def check_storage(storage: str | None) -> None:
 
     Raises:
         ArgumentError: it cannot be opened.
+        MissingDependencyError: its driver is not installed.
     """
     with _storage_errors(storage), quiet_optuna():
         _storage(storage)
@@ -181,7 +184,9 @@ def _storage(url: str | None) -> Any:
 def _proxy(url: str) -> Any:
     """Optuna's gRPC proxy, `grpc://host:port`, which stands before a database for many workers."""
     if find_spec("grpc") is None:
-        raise MissingDependencyError(f"storage={url!r}: Optuna's gRPC proxy needs grpcio. Run: pip install grpcio.")
+        raise MissingDependencyError(
+            f"storage={_without_password(url)!r}: Optuna's gRPC proxy needs grpcio. Run: pip install grpcio."
+        )
     address = urlsplit(url)
     host, port = address.hostname, address.port
     if host is None or port is None:
@@ -225,7 +230,24 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
     except Exception as error:
         if storage is None:
             raise
+        shown = _without_password(storage)
+        driver = getattr(error.__cause__, "name", None)
+        if isinstance(error, ImportError) and driver is not None:
+            package = _PACKAGES.get(driver, driver)
+            raise MissingDependencyError(
+                f"storage={shown!r}: its driver {driver} is not installed. Run: pip install {package}."
+            ) from error
         raise ArgumentError(
-            f"storage={storage!r}: cannot be opened: {error}. Give an Optuna storage URL such as "
-            "'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in memory."
-        ) from error
+            f"storage={shown!r}: cannot be opened: {str(error).replace(storage, shown)}. Give an Optuna storage URL "
+            "such as 'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in memory."
+        ) from (None if storage in str(error) else error)
+
+
+_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Packages whose name is not that of their module."""
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may stand in a log. One that cannot be parsed may hold a password, too."""
+    hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)(passw(?:or)?d=)[^&]*", r"\1***", hidden)

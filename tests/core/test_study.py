@@ -1,0 +1,51 @@
+"""Storages that cannot be opened."""
+
+import traceback
+
+import pytest
+
+from inc_autotune.core import study
+from inc_autotune.core.errors import ArgumentError, MissingDependencyError
+from inc_autotune.core.study import check_storage
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nowhere://me:secret@host:5432/tuning", "nowhere://me:***@host:5432/tuning"),
+        ("nowhere://me:sec:r@et@host/tuning", "nowhere://me:***@host/tuning"),
+        ("nowhere://host/tuning?user=me&password=secret&x=1", "nowhere://host/tuning?user=me&password=***&x=1"),
+        ("nowhere://me@host/tuning", "nowhere://me@host/tuning"),
+        ("grpc://me:secret@host", "grpc://me:***@host"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url, shown):
+    with pytest.raises((ArgumentError, MissingDependencyError)) as caught:
+        check_storage(url)
+    assert f"storage={shown!r}" in str(caught.value)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_a_database_says_is_repeated_without_the_password(monkeypatch):
+    url = "nowhere://me:secret@host/tuning"
+
+    def refuse(_):
+        raise OSError(f"no connection to {url}")
+
+    monkeypatch.setattr(study, "_storage", refuse)
+    with pytest.raises(ArgumentError, match=r"no connection to nowhere://me:\*\*\*@host/tuning") as caught:
+        check_storage(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("driver", "package"), [("psycopg2", "psycopg2-binary"), ("MySQLdb", "mysqlclient"), ("oracledb", "oracledb")]
+)
+def test_a_missing_driver_is_named(monkeypatch, driver, package):
+    def refuse(_):
+        raise ImportError("Please install appropriate one.") from ModuleNotFoundError("no module", name=driver)
+
+    monkeypatch.setattr(study, "_storage", refuse)
+    with pytest.raises(MissingDependencyError, match=rf"driver {driver} is not installed. Run: pip install {package}"):
+        check_storage("postgresql://me:secret@host/tuning")
