@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -86,6 +86,10 @@ class Adaptor(ABC):
         """
         return 0
 
+    def known_types(self, model: Any) -> Collection[str]:
+        """Operator types that a rule may name beside those of the capability: the framework's and this model's."""
+        return ()
+
     def groups(self, model: Any) -> Sequence[Sequence[str]]:
         """Names of operators that must be decided together; the others stand alone."""
         return ()
@@ -129,12 +133,15 @@ class Adaptor(ABC):
         """
         return None
 
-    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> Mapping[str, float] | None:
+    def gradient_harms(
+        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, float] | None:
         """What `run` would show with each unit quantized alone, estimated from gradients for all units together.
 
         Args:
             units: to be judged.
             tune_cfg: how they are quantized; other operators in it do not matter.
+            expired: asked between samples; once true, those seen so far have to do.
 
         Returns:
             About the relative squared error at the model's output, by unit name; None where there are no gradients.

@@ -9,10 +9,11 @@ from typing import Any
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.capability import narrow_options
-from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
 from inc_autotune.core.narrowing import describe_options
 from inc_autotune.core.op_config import FLOAT_DTYPES, OpConfig
 from inc_autotune.core.space import OperatorKey
+from inc_autotune.core.vocabulary import listing
 
 Options = Mapping[OperatorKey, tuple[OpConfig, ...]]
 """Configurations by operator, the default first, fp32 last."""
@@ -22,6 +23,28 @@ def offered_options(adaptor: Adaptor, model: Any) -> Options:
     """The adaptor's capability, parsed."""
     opwise = adaptor.query_fw_capability(model)["opwise"]
     return {operator: tuple(OpConfig.from_dict(config) for config in configs) for operator, configs in opwise.items()}
+
+
+def check_rule_types(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> None:
+    """Refuse rules for types that there are not: such a rule has no effect, which is not what its author thinks.
+
+    A type of the framework that this model does not have is fine, so that one dict of rules serves several models.
+
+    Raises:
+        ArgumentError: a pattern of `op_type_dict` matches no type that the capability, the framework or the model has.
+    """
+    if not arguments.op_type_dict:
+        return
+    capability = adaptor.query_fw_capability(model)
+    quantized = list(dict.fromkeys([*(kind for _, kind in capability["opwise"]), *capability["optypewise"]]))
+    known = {*quantized, *adaptor.known_types(model)}
+    for pattern in arguments.op_type_dict:
+        if not any(re.fullmatch(pattern, each) for each in known):
+            hint = did_you_mean(pattern, quantized) or did_you_mean(pattern, known)
+            raise ArgumentError(
+                f"op_type_dict[{pattern!r}]: matches no operator type. Allowed: regular expressions that match a type "
+                f"in full, such as {listing(quantized[:5])}.{hint}"
+            )
 
 
 def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: bool = True) -> Options:

@@ -18,7 +18,13 @@ from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.evaluations import Evaluate, Evaluations
 from inc_autotune.core.history import History
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.options import allowed_options, is_asked_for, offered_options, reasons_for_fp32
+from inc_autotune.core.options import (
+    allowed_options,
+    check_rule_types,
+    is_asked_for,
+    offered_options,
+    reasons_for_fp32,
+)
 from inc_autotune.core.outcome import build_result, choose_best
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.ranking import Ranking
@@ -67,6 +73,7 @@ def tune(
     # What the user asked for and cannot have is known before the model runs.
     check_storage(arguments.storage)
     check_strategy(arguments.strategy, adaptor)
+    check_rule_types(adaptor, model, arguments)
     build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=adaptor.skipped(model))
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):

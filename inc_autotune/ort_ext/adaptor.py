@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
+import onnx
 import onnxruntime
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
@@ -125,6 +126,10 @@ class OrtAdaptor(Adaptor):
             "opwise": {operator: options for operator, options in opwise.items() if options},
             "optypewise": self.capability.optypewise(),
         }
+
+    def known_types(self, model: Candidate) -> Collection[str]:
+        standard = (schema.name for schema in onnx.defs.get_all_schemas())
+        return {*standard, *(node.op_type for node in model.model.proto.graph.node)}
 
     def groups(self, model: Candidate) -> Sequence[Sequence[str]]:
         return input_groups(self._analyzed(model).operators)

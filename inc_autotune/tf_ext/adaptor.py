@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,9 @@ class TensorFlowAdaptor(Adaptor):
             "opwise": {operator: options for operator, options in opwise.items() if options},
             "optypewise": self.capability.optypewise(),
         }
+
+    def known_types(self, model: Candidate) -> Collection[str]:
+        return dir(tf.raw_ops)
 
     def groups(self, model: Candidate) -> Sequence[Sequence[str]]:
         return self.analysis(model).groups
