@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inc_autotune import torch_ext
-from inc_autotune.core.errors import CapabilityError, ModelError
+from inc_autotune.core.errors import ArgumentError, CapabilityError, ModelError
 from inc_autotune.torch_ext.kernels import has_bf16
 from tests.torch.small_models import (
     OutlierMLP,
@@ -69,12 +69,26 @@ def test_operators_are_excluded(rules, floats):
     assert {name for name in names if type(quantized.get_submodule(name)) is nn.Linear} == floats
 
 
-def test_a_pattern_without_a_match_is_told_once_with_a_hint(caplog):
+@pytest.mark.parametrize("rules", [{"op_type_dict": {"Conv2d": FP32}}, {"op_name_dict": {"heads": FP32}}])
+def test_a_pattern_without_a_match_is_told_once(rules, caplog):
     with caplog.at_level(logging.WARNING, logger="inc_autotune"):
-        mlp(op_type_dict={"linear": FP32})
+        mlp(**rules)
     (record,) = caplog.records
-    assert "op_type_dict['linear'] matches no operator" in record.getMessage()
-    assert "Did you mean 'Linear'?" in record.getMessage()
+    ((argument, patterns),) = rules.items()
+    assert f"{argument}['{next(iter(patterns))}'] matches no operator" in record.getMessage()
+    assert argument == "op_type_dict" or "Did you mean 'head'?" in record.getMessage()
+
+
+@pytest.mark.parametrize(("pattern", "hint"), [("linear", "'Linear'"), ("Conv2", "'Conv[123]d'"), ("OutlierMLp", "")])
+def test_a_type_that_there_is_not_is_an_error_before_the_model_runs(pattern, hint, monkeypatch):
+    monkeypatch.setattr(OutlierMLP, "forward", lambda *_: pytest.fail("the model ran"))
+    message = rf"op_type_dict\['{pattern}'\]: matches no operator type.* such as 'Linear'.*{hint and f' mean {hint}'}"
+    with pytest.raises(ArgumentError, match=message):
+        mlp(op_type_dict={"Linear": FP32, pattern: FP32})
+
+
+def test_types_of_the_model_and_of_torch_are_known():
+    assert mlp(op_type_dict={"OutlierMLP|Softmax": FP32, "LSTM": FP32}).tuning_result.fallbacks == {}
 
 
 @pytest.mark.parametrize("scheme", ["sym", "asym"])
