@@ -55,7 +55,7 @@ class Ranking:
 
         def estimate() -> Sequence[UnitHarm]:
             with self._phases.phase("ranking"):
-                harms = estimate_harms(self._adaptor, self._space, assignment)
+                harms = estimate_harms(self._adaptor, self._space, assignment, expired=self._phases.expired)
             return self.rank(assignment) if harms is None else harms
 
         digest = assignment.digest

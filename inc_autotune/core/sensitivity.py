@@ -90,7 +90,7 @@ def rank_units(
     names = [unit.name for unit in space.units if assignment.by_unit[unit.name].is_quantized]
     known: dict[str, UnitHarm] = {}
     if len(names) > 2 * MEASURED_UNITS and not expired():
-        known = {harm.unit: harm for harm in estimate_harms(adaptor, space, assignment) or ()}
+        known = {harm.unit: harm for harm in estimate_harms(adaptor, space, assignment, expired=expired) or ()}
 
     def measure(units: Sequence[str]) -> None:
         for unit in reversed(units) if backwards else units:
@@ -112,10 +112,16 @@ def rank_units(
     return _by_error(known.values())
 
 
-def estimate_harms(adaptor: Adaptor, space: TuningSpace, assignment: Assignment) -> tuple[UnitHarm, ...] | None:
-    """Rank the quantized units of `assignment` by gradients alone; None where the framework gives none."""
+def estimate_harms(
+    adaptor: Adaptor, space: TuningSpace, assignment: Assignment, *, expired: Callable[[], bool] = lambda: False
+) -> tuple[UnitHarm, ...] | None:
+    """Rank the quantized units of `assignment` by gradients alone; None where the framework gives none.
+
+    Args:
+        expired: once true, the samples seen so far have to do.
+    """
     units = [unit for unit in space.units if assignment.by_unit[unit.name].is_quantized]
-    estimates = adaptor.gradient_harms(units, _compared(space, assignment))
+    estimates = adaptor.gradient_harms(units, _compared(space, assignment), expired)
     if estimates is None:
         return None
     return _by_error(UnitHarm(unit.name, estimates[unit.name], estimated=True) for unit in units)

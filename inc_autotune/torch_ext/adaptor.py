@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -122,6 +122,10 @@ class TorchAdaptor(Adaptor):
             "opwise": {operator: options for operator, options in opwise.items() if options},
             "optypewise": self.capability.optypewise(),
         }
+
+    def known_types(self, model: nn.Module) -> Collection[str]:
+        classes = (each for each in vars(nn).values() if isinstance(each, type) and issubclass(each, nn.Module))
+        return {*(each.__name__ for each in classes), *(type(module).__name__ for module in model.modules())}
 
     def groups(self, model: nn.Module) -> Sequence[Sequence[str]]:
         return self._trace.groups if self._trace is not None else ()
@@ -312,7 +316,9 @@ class TorchAdaptor(Adaptor):
         }
         return replace_modules(shared_copy(self._base, own_buffers=True), replacements)
 
-    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> Mapping[str, float] | None:
+    def gradient_harms(
+        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, float] | None:
         configs, calibrations = self._calibrated(tune_cfg)
         with torch.no_grad():
             quantized = {
@@ -323,7 +329,7 @@ class TorchAdaptor(Adaptor):
                 }
                 for unit in units
             }
-        return gradient_harms(shared_copy(self._base, own_buffers=True), quantized, self._held_out)
+        return gradient_harms(shared_copy(self._base, own_buffers=True), quantized, self._held_out, expired=expired)
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)

@@ -27,7 +27,11 @@ _Sums = dict[tuple[str, torch.Size], Tensor]
 
 
 def gradient_harms(
-    model: nn.Module, units: Mapping[str, Mapping[str, nn.Module]], held_out: HeldOut, seed: int = 0
+    model: nn.Module,
+    units: Mapping[str, Mapping[str, nn.Module]],
+    held_out: HeldOut,
+    seed: int = 0,
+    expired: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
     """Estimate the relative squared error at the model's output with each unit quantized alone.
 
@@ -45,6 +49,7 @@ def gradient_harms(
         units: by unit name and operator name, the operator's quantized module.
         held_out: the samples to run.
         seed: of the random vectors.
+        expired: asked after every few samples; once true, the estimate is that of the samples seen so far.
 
     Returns:
         The estimate by unit, on the scale of `core.output_error.relative_error`; None where the model gives no
@@ -63,7 +68,9 @@ def gradient_harms(
     harms = dict.fromkeys(units, 0.0)
     generator = torch.Generator().manual_seed(seed)
     parts = list(_parts(held_out))
-    for batch, real in parts:
+    for done, (batch, real) in enumerate(parts):
+        if done and expired():
+            return {name: harm * len(parts) / done for name, harm in harms.items()}
         try:
             # The caller may be in inference mode, whose tensors have no gradients.
             with torch.inference_mode(False), torch.enable_grad(), attention_fast_path_disabled():

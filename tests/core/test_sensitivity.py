@@ -54,7 +54,7 @@ class Planted(Adaptor):
         )
         return by_weight if half == "weight" else self.quantize(tune_cfg, model, None) - by_weight
 
-    def gradient_harms(self, units, tune_cfg):
+    def gradient_harms(self, units, tune_cfg, expired=lambda: False):
         assert tune_cfg["without_held_out"]
         return None if self.estimates is None else {unit.name: self.estimates[unit.name] for unit in units}
 

@@ -232,3 +232,14 @@ def test_of_one_batch_a_part_is_held_out_unless_it_cannot_be_cut(size, equal):
     tune_cfg = space.tune_cfg(start)
     one, other = (adaptor.quantize({**tune_cfg, "without_held_out": flag}, model, None) for flag in (False, True))
     assert torch.equal(one[0].input_scale, other[0].input_scale) is equal
+
+
+def test_without_time_the_estimate_is_that_of_fewer_samples():
+    model = Residual(40, bad=(5,)).eval()
+    adaptor, space, start = prepared(model, vectors())
+    every = {harm.unit: harm.error for harm in estimate_harms(adaptor, space, start)}
+    asked = []
+    fewer = estimate_harms(adaptor, space, start, expired=lambda: asked.append(0) or True)
+    assert len(asked) == 1
+    assert fewer[0].unit == "layers.5"
+    assert 0.3 < fewer[0].error / every["layers.5"] < 3.0

@@ -186,7 +186,9 @@ class IpexAdaptor(TorchAdaptor):
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> None:
         """The extension rounds both or none."""
 
-    def gradient_harms(self, units: Sequence[Unit], tune_cfg: Mapping[str, Any]) -> None:
+    def gradient_harms(
+        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
+    ) -> None:
         """Converted models have no gradients."""
 
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
