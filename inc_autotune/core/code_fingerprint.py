@@ -119,7 +119,7 @@ class Describer:
     def _container(self, value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
             return ["mapping", sorted(([repr(key), self.of(each, depth)] for key, each in value.items()), key=str)]
-        elements = [self.of(each, depth) for each in value]
+        elements = [self.of(each, depth) for each in value if depth >= 0 or not isinstance(each, _PLAIN)]
         return [type(value).__name__, sorted(elements, key=str) if isinstance(value, (set, frozenset)) else elements]
 
     def _function(self, function: FunctionType, depth: int) -> dict[str, Any]:

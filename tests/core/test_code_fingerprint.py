@@ -43,6 +43,7 @@ PLAIN = "def evaluate(model):\n    return 1.0"
         ),
         ("def f(): return 1\ndef evaluate(m): return f()", "def f(): return 2\ndef evaluate(m): return f()", False),
         ("K = 1\ndef evaluate(m): return K", "K = 2\ndef evaluate(m): return K", True),
+        ("K = 1,\ndef evaluate(m): return K", "K = 1, 2\ndef evaluate(m): return K", True),
         ("n = 1\ndef evaluate(m):\n  global n\n  n += 1", "n = 2\ndef evaluate(m):\n  global n\n  n += 1", True),
         ("D = [1]\ndef evaluate(m): return D", "D = [1, 2]\ndef evaluate(m): return D", True),
         ("P = '/tmp/a'\ndef evaluate(m): return P", "P = '/tmp/b'\ndef evaluate(m): return P", True),
