@@ -13,10 +13,12 @@ from inc_autotune.core.feed import Array, Feed, InputDescription, to_numpy
 from inc_autotune.core.feeding import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.core.items import describe, is_array
 from inc_autotune.tf_ext.graph_model import SignatureGraph
+from inc_autotune.tf_ext.whole_arrays import arrays_by_name
 
 ALLOWED_DATA = (
-    "a tf.data.Dataset, an array or a dict of arrays by input name with samples along the first dimension, a list of "
-    "batches or samples, a generator, a torch DataLoader, or any other iterable"
+    "a tf.data.Dataset, an array, a dict of arrays by input name or a list of one array for each input, with samples "
+    "along the first dimension, arrays and labels (x, y), a list of batches or samples, a generator, a torch "
+    "DataLoader, or any other iterable"
 )
 
 BATCH_SIZE = 32
@@ -42,6 +44,7 @@ def feeds(
         DataError: while iterating: it is empty, or does not fit. Exceptions of the data itself pass through.
     """
     inputs = declared_inputs(signature)
+    dataset = arrays_by_name(dataset, inputs, ordered=signature.ordered)
     return unlabelled(_items(dataset, inputs, argument), inputs, limit, argument, ordered=signature.ordered)
 
 
@@ -57,6 +60,7 @@ def labelled_feeds(
     if isinstance(dataset, tf.data.Dataset) and dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ArgumentError(f"{argument} repeats without end. Leave out repeat(), or limit it with take(n).")
     inputs = declared_inputs(signature)
+    dataset = arrays_by_name(dataset, inputs, ordered=signature.ordered)
     return labelled(_items(dataset, inputs, argument), inputs, argument, ordered=signature.ordered)
 
 

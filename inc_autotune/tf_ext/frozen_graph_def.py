@@ -51,7 +51,7 @@ def graph_def_signature(name: str, graph_def: GraphDef, inputs: Names | None, ou
         ModelError: the graph has variables, cannot be imported, or has no inputs or outputs.
     """
     for kind, names in (("inputs", inputs), ("outputs", outputs)):
-        if names is not None and not isinstance(names, list | tuple | Mapping):
+        if names is not None and not _are_names(names):
             raise ArgumentError(f"signatures[{name!r}][{kind!r}]={names!r}. Allowed: a list or dict of names.")
     variables = [node.name for node in graph_def.node if node.op in _VARIABLES]
     if variables:
@@ -71,6 +71,11 @@ def graph_def_signature(name: str, graph_def: GraphDef, inputs: Names | None, ou
             raise ModelError(f"model: the graph has no {kind}. {_how_to_declare(name)}")
     starts, ends = _tensors(graph, found_inputs, "inputs"), _tensors(graph, found_outputs, "outputs")
     return signature_graph(name, graph_def, starts, ends, ordered=True)
+
+
+def _are_names(names: object) -> bool:
+    listed = [*names, *names.values()] if isinstance(names, Mapping) else names
+    return isinstance(listed, list | tuple) and all(isinstance(each, str) for each in listed)
 
 
 def _how_to_declare(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
@@ -62,8 +62,8 @@ class SignatureGraph:
     """
 
     name: str
-    graph_def: GraphDef
-    weights: Mapping[str, Array]
+    graph_def: GraphDef = field(repr=False)
+    weights: Mapping[str, Array] = field(repr=False)
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
     ordered: bool

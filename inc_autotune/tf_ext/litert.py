@@ -22,6 +22,7 @@ from inc_autotune.tf_ext.data import feeds
 from inc_autotune.tf_ext.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.signature_data import data_by_signature
 from inc_autotune.tf_ext.signatures import SignatureModel
+from inc_autotune.tf_ext.targets import check_file
 from inc_autotune.tf_ext.tuned_model import TunedModel, plan_of_recipe
 from inc_autotune.tf_ext.weights import WeightCache
 
@@ -49,13 +50,14 @@ def to_litert(tuned: TunedModel, calib_dataset: Any, path: str | Path | None = N
         The content of a `.tflite` file. Inputs and outputs are float32 under the names of the signature.
 
     Raises:
-        ArgumentError: `tuned` is no tuned model, has operators whose weights are not int8, or there is no data for its
-            first signature.
+        ArgumentError: `tuned` is no tuned model, has operators whose weights are not int8, there is no data for its
+            first signature, or no file can be written to `path`.
         DataError: the data is empty or does not fit.
         ModelError: LiteRT has no form of the model.
     """
     if not isinstance(tuned, TunedModel):
         raise ArgumentError(f"tuned: a {type(tuned).__name__}. Allowed: what autotune() or apply_recipe() returned.")
+    target = None if path is None else check_file(path, "path")
     name = next(iter(tuned.source.signatures))
     data = data_by_signature(calib_dataset, tuned.source)
     if name not in data:
@@ -83,8 +85,8 @@ def to_litert(tuned: TunedModel, calib_dataset: Any, path: str | Path | None = N
         wanted, found = integer.get(key, False), _products(content, each.nodes)
         if not found or any(is_integer != wanted for _, is_integer in found):
             logger.warning("LiteRT did not follow the tuned type of %s: %s", key, "int8" if wanted else "float32")
-    if path is not None:
-        Path(path).write_bytes(content)
+    if target is not None:
+        target.write_bytes(content)
     return content
 
 

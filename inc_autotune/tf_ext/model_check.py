@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from keyword import iskeyword
 from typing import Any
 
 import tensorflow as tf
@@ -52,16 +53,21 @@ def check_function(name: str, function: Any) -> None:
 
 
 def check_inputs(name: str, inputs: Sequence[TensorDescription]) -> None:
-    """Refuse inputs that are no numbers, or switch training on.
+    """Refuse inputs that are no numbers, switch training on, or have a name that no SavedModel can have.
 
     Args:
         name: of the signature.
         inputs: of the signature.
 
     Raises:
-        ModelError: one is text, a resource or such a switch.
+        ModelError: one is text, a resource, such a switch, or has such a name.
     """
     for each in inputs:
+        if iskeyword(each.name) or each.name == "self":
+            raise ModelError(
+                f"model: input {each.name!r} of signature {name!r} is called like a Python word, and TensorFlow "
+                "saves no such signature. Give it another name."
+            )
         if each.dtype in (tf.resource, tf.variant, tf.string):
             kind = {tf.string: "text"}.get(each.dtype, "a resource")
             raise ModelError(

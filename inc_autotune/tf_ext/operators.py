@@ -19,6 +19,8 @@ UNKNOWN_TYPES = ("Einsum", "Conv3D", "Conv2DBackpropInput", "FusedMatMul", "_Fus
 
 TWO_ACTIVATIONS = "multiplies two activations, for which TensorFlow has no integer kernel"
 
+NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
+
 FOLDED_WEIGHT = "/merged_input"
 """Ends the name that TensorFlow's passes give to a convolution's weight with a BatchNorm in it."""
 
@@ -146,7 +148,7 @@ def _linear(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | st
     if graph.constant_node(left) is not None:
         return "both of its operands are constant"
     if weight.dtype != np.float32:
-        return f"its weight is {weight.dtype}, not float32"
+        return f"its weight is {weight.dtype}{NOT_FLOAT32}"
     if transposes[0]:
         return "it transposes its activation"
     if weight.ndim != 2:
@@ -180,7 +182,7 @@ def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
     if weight is None:
         return "its filter is not constant"
     if weight.dtype != np.float32:
-        return f"its filter is {weight.dtype}, not float32"
+        return f"its filter is {weight.dtype}{NOT_FLOAT32}"
     if node.attr["data_format"].s not in (b"", b"NHWC"):
         return "its data format is not NHWC"
     weight_node = graph.constant_node(filters)

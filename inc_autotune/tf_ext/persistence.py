@@ -13,6 +13,7 @@ from inc_autotune.tf_ext.kernels import KERNELS, kernel_support
 from inc_autotune.tf_ext.model_check import all_nodes
 from inc_autotune.tf_ext.saved_model import EXTRA, write_saved_model
 from inc_autotune.tf_ext.signatures import SignatureModel
+from inc_autotune.tf_ext.targets import check_path
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 RECIPE_FILE = "recipe.yaml"
@@ -32,30 +33,29 @@ def convert(tuned: TunedModel) -> SignatureModel:
     """
     if not isinstance(tuned, TunedModel):
         raise ArgumentError(f"tuned: a {type(tuned).__name__}. Allowed: what autotune() or apply_recipe() returned.")
-    return SignatureModel(tuned.model)
+    return SignatureModel(tuned.model, recipe=tuned.recipe)
 
 
 def save(model: SignatureModel | TunedModel, directory: str | Path) -> None:
     """Write a plain SavedModel, which `tf.saved_model.load` reads where this library is not installed.
 
     Signature names, names, dtypes and dynamic dimensions of inputs and outputs are those of the fp32 model. The
-    directory appears in one step when all is written. A tuned model's recipe is written to `assets.extra/recipe.yaml`.
+    directory appears in one step when all is written. The recipe is written to `assets.extra/recipe.yaml`.
 
     Args:
         model: what `convert`, `autotune` or `apply_recipe` returned.
         directory: where to; an empty one, or one that `save` wrote, is replaced.
 
     Raises:
-        ArgumentError: `model` is none of these, or the directory holds something else.
+        ArgumentError: `model` is none of these, the directory holds something else, or nothing can be written there.
     """
-    if isinstance(model, TunedModel):
-        write_saved_model(convert(model), directory, {RECIPE_FILE: model.recipe.to_yaml().encode()})
-    elif isinstance(model, SignatureModel):
-        write_saved_model(model, directory)
-    else:
+    if not isinstance(model, SignatureModel | TunedModel):
         raise ArgumentError(
             f"model: a {type(model).__name__}. Allowed: what convert(), autotune() or apply_recipe() returned."
         )
+    check_path(directory, "directory")
+    extra = {} if model.recipe is None else {RECIPE_FILE: model.recipe.to_yaml().encode()}
+    write_saved_model(convert(model) if isinstance(model, TunedModel) else model, directory, extra)
 
 
 def load(directory: str | Path) -> Any:

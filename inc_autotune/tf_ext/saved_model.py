@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.tf_ext.signatures import SignatureCallable, SignatureModel
+from inc_autotune.tf_ext.targets import check_path
 
 EXTRA = "assets.extra"
 """Folder of a SavedModel for files that TensorFlow does not read."""
@@ -33,12 +34,15 @@ def write_saved_model(model: SignatureModel, directory: str | Path, extra: Mappi
         extra: contents of more files by name, for the folder `assets.extra`.
 
     Raises:
-        ArgumentError: there is something else.
+        ArgumentError: there is something else, or nothing can be written there.
     """
-    directory = Path(os.path.abspath(directory))
+    directory = check_path(directory, "directory")
     _check_target(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ArgumentError(f"directory={str(directory)!r}: cannot be written: {error}. Give another place.") from error
     try:
         tf.saved_model.save(
             _module(model), str(temporary), {name: each.function for name, each in model.signatures.items()}

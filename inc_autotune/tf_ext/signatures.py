@@ -11,6 +11,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.eager import context
 
 from inc_autotune.core.errors import DataError, did_you_mean
+from inc_autotune.core.recipe import Recipe
 from inc_autotune.tf_ext.graph_model import GraphModel, SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.variables import Variables
 
@@ -86,9 +87,11 @@ class SignatureModel:
     Args:
         model: its graphs and weights.
         variables: those of other models, to be shared; None: none.
+        recipe: what the model was made by; None where there is none.
     """
 
-    def __init__(self, model: GraphModel, variables: Variables | None = None) -> None:
+    def __init__(self, model: GraphModel, variables: Variables | None = None, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe
         made = Variables() if variables is None else variables
         arrays = {id(array): array for graph in model.signatures.values() for array in graph.weights.values()}
         self._held = {key: made.of(array) for key, array in arrays.items()}

@@ -13,11 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
 from inc_autotune.tf_ext.freezing import frozen
 from inc_autotune.tf_ext.frozen_graph_def import graph_def_signature, read_graph_def
 from inc_autotune.tf_ext.graph_model import Array, GraphModel, SignatureGraph
 from inc_autotune.tf_ext.keras_model import KERAS_SUFFIXES, exported, is_keras_model, read_keras_file, traced
+from inc_autotune.tf_ext.signatures import SignatureModel
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -55,6 +57,9 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
         ArgumentError: it is none of these, there is no such file, or a signature is missing.
         ModelError: it cannot be read, or cannot be quantized as it is.
     """
+    _check_signatures(signatures)
+    if isinstance(model, SignatureModel):
+        raise ModelError("model: is quantized already: it is what convert() returned. Give the fp32 model.")
     path = Path(model) if isinstance(model, str | PathLike) else None
     if path is not None:
         model = _read(path)
@@ -65,6 +70,16 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
             raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
         graphs = _function_signatures(model, signatures)
     return SourceModel(_without_aliases(_with_shared_weights(graphs)), path)
+
+
+def _check_signatures(signatures: object) -> None:
+    names = [signatures] if isinstance(signatures, str) else signatures
+    is_list = isinstance(names, Sequence | Mapping) and all(isinstance(each, str) for each in names)
+    if names is not None and not is_list:
+        raise ArgumentError(
+            f"signatures={shown(signatures)}. Allowed: None, a name or a list of names; of a GraphDef a dict "
+            "{'serving_default': {'inputs': ['x:0'], 'outputs': ['y:0']}}."
+        )
 
 
 def _read(path: Path) -> Any:
@@ -103,6 +118,8 @@ def _graph_def_signatures(graph_def: GraphDef, signatures: Signatures | None) ->
             "{'serving_default': {'inputs': ['x:0'], 'outputs': ['y:0']}}."
         )
     for name, each in signatures.items():
+        if not isinstance(each, Mapping):
+            raise ArgumentError(f"signatures[{name!r}]={shown(each)}. Allowed: a dict with 'inputs' and 'outputs'.")
         unknown = [key for key in each if key not in ("inputs", "outputs")]
         if unknown:
             raise ArgumentError(f"signatures[{name!r}]: unknown key {unknown[0]!r}. Allowed: 'inputs' and 'outputs'.")

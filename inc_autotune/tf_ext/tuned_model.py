@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,7 +22,7 @@ from inc_autotune.tf_ext.weights import WeightCache
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TunedModel:
     """A tuned model: what `autotune` and `apply_recipe` return.
 
@@ -34,6 +35,12 @@ class TunedModel:
     source: SourceModel
     recipe: Recipe
     tuning_result: TuningResult | None = None
+
+    def __repr__(self) -> str:
+        dtypes = Counter(each.config.dtype for each in self.recipe.operators.values())
+        operators = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
+        result = "built from a recipe" if self.tuning_result is None else str(self.tuning_result).split("\n")[0]
+        return f"TunedModel({result}; operators: {operators})"
 
     @cached_property
     def model(self) -> GraphModel:

@@ -76,6 +76,17 @@ def test_a_saved_model_is_tuned_converted_and_saved(tmp_path):
     np.testing.assert_allclose(actual["output_0"], expected["output_0"], rtol=1e-5)
 
 
+def test_what_convert_returned_is_saved_with_its_recipe(chain, tmp_path):
+    tuned = tf_ext.autotune(chain, chain_data(64), **QUIET)
+    tf_ext.save(tf_ext.convert(tuned), tmp_path / "int8")
+    again = tf_ext.apply_recipe(chain, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
+    np.testing.assert_array_equal(tf_ext.convert(again)(chain_data(4)), tf_ext.convert(tuned)(chain_data(4)))
+    for each in (tuned, again):
+        assert len(repr(each)) < 300
+        assert "int8" in repr(each)
+    assert len(repr(tuned.source)) < 1000
+
+
 def test_units_that_hurt_fall_back_until_the_goal_is_met():
     model, data = dense_chain(), chain_data(64)
     weights = model.get_weights()
@@ -208,7 +219,7 @@ def test_an_approach_that_was_added_is_simulated_and_said_to_be(chain, approach,
 def test_calibration_algorithms(chain, algorithm):
     data = chain_data(64)
     rule = {"activation": {"algorithm": [algorithm]}}
-    tuned = tf_ext.autotune(chain, data, op_type_dict={"MatMul": rule}, **QUIET)
+    tuned = tf_ext.autotune(chain, data, op_type_dict={"MatMul": rule}, **{**QUIET, "sampling_sizes": [64]})
     assert signal_to_noise_db(chain(data).numpy(), tf_ext.convert(tuned)(data).numpy()) > 15
 
 

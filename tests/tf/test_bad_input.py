@@ -15,6 +15,8 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError, ModelError
+from inc_autotune.tf_ext.analysis import Analysis
+from inc_autotune.tf_ext.signatures import SignatureModel
 from inc_autotune.tf_ext.source import load_source
 from inc_autotune.tf_ext.version import check_version
 from tests.tf import small_models as small
@@ -186,12 +188,33 @@ def test_quantized_already() -> None:
     refused(fake, "quantized already", "FakeQuantWithMinMaxArgs", "fp32")
 
 
+def test_what_convert_returned() -> None:
+    refused(SignatureModel(load_source(small.dense_chain())), "quantized already", "convert()", "fp32")
+
+
+@pytest.mark.parametrize("name", ["class", "self"])
+def test_names_of_inputs_that_tensorflow_does_not_save(name: str) -> None:
+    inputs = keras.Input((4,), name=name)
+    refused(keras.Model(inputs, layers.Dense(3)(inputs)), f"input {name!r}", "Python word", "another name")
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_is_named_where_nothing_is_left_to_quantize(policy: str) -> None:
+    inputs = keras.Input((4,), name="x")
+    source = load_source(keras.Model(inputs, layers.Dense(3, dtype=policy)(inputs)))
+    (reason,) = Analysis(source).skipped.values()
+    assert f"{policy.removeprefix('mixed_')}, not float32" in reason[1]
+    assert "policy 'float32'" in reason[1]
+
+
 def test_missing_signatures(tmp_path: Path) -> None:
     path = small.two_signatures(tmp_path / "model")
     words = ["no signature 'serve'", "'embed'", "'serving_default'"]
     refused(path, *words, error=ArgumentError, signatures=["serve"])
     refused(path, "a dict is for a GraphDef", error=ArgumentError, signatures={"embed": {}})
     refused(path, "Give at least one", error=ArgumentError, signatures=[])
+    for wrong in (5, [5], {5: {}}):
+        refused(path, "signatures=", "a name or a list of names", error=ArgumentError, signatures=wrong)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +225,9 @@ def test_missing_signatures(tmp_path: Path) -> None:
         ({"s": {"inputs": ["xx"]}}, ["'xx'", "does not have"]),
         ({"s": {"outputs": ["probabilitie:0"]}}, ["Did you mean 'probabilities'"]),
         ({"s": {"outputs": "product"}}, ["a list or dict of names"]),
+        ({"s": {"inputs": [5]}}, ["a list or dict of names"]),
+        ({"s": {"inputs": {"x": 5}}}, ["a list or dict of names"]),
+        ({"s": 5}, ["'inputs' and 'outputs'"]),
     ],
 )
 def test_wrong_ends_of_a_graph_def(signatures: Any, words: list[str]) -> None:

@@ -75,6 +75,7 @@ class TorchTensor:
         *(lambda: [X[:30], X[30:]], lambda: list(X), lambda: (X[i : i + 4] for i in range(0, 40, 4))),
         *(lambda: [(x, y) for x, y in zip(X, Y, strict=True)], lambda: [{"x": X}], lambda: [tf.constant(X)], Batches),
         *(lambda: [TorchTensor(X)], lambda: [{"x": TorchTensor(X), "labels": TorchTensor(Y)}]),
+        *(lambda: (X, Y), lambda: (X, Y[:, None]), lambda: ({"x": X}, Y), lambda: ([X], Y), lambda: (X[:30], X[30:])),
     ],
 )
 def test_every_form_of_data_for_one_input(make: Any) -> None:
@@ -85,7 +86,9 @@ def test_every_form_of_data_for_one_input(make: Any) -> None:
 
 def test_data_for_several_inputs() -> None:
     table = {"ids": IDS, "mask": MASK}
-    for data in (table, DATASET(table), DATASET(table).batch(3), DATASET((IDS, MASK)), [(IDS, MASK)], [table]):
+    datasets = (DATASET(table), DATASET(table).batch(3), DATASET((IDS, MASK)))
+    arrays = ([IDS, MASK], (IDS, MASK), ([IDS, MASK], Y[:4]), (table, Y[:4]), [[IDS, MASK]])
+    for data in (table, *datasets, *arrays, [(IDS, MASK)], [table]):
         assert np.array_equal(joined(feeds(data, TWO), "ids"), IDS)
         assert np.array_equal(joined(feeds(data, TWO), "mask"), MASK)
 
@@ -93,6 +96,8 @@ def test_data_for_several_inputs() -> None:
 def test_inputs_by_position_need_an_order() -> None:
     with pytest.raises(DataError, match=r"by position.*no order.*ids: int32.*Give dicts by name"):
         next(feeds([(IDS, MASK)], signature(*TEXT, ordered=False)))
+    with pytest.raises(DataError, match="2 inputs: ids"):
+        next(feeds([IDS, MASK], signature(*TEXT, ordered=False)))
 
 
 def test_samples_of_a_dataset_are_batched_where_they_are_of_equal_length() -> None:
@@ -178,7 +183,7 @@ def test_data_of_another_kind(data: Any) -> None:
     "data",
     [
         *(DATASET((X, Y)), DATASET((X, Y)).batch(9), DATASET({"x": X, "label": Y}), {"x": X, "label": Y}, Batches()),
-        *([(X, Y)], [({"x": X}, Y)], [(x, y) for x, y in zip(X, Y, strict=True)]),
+        *([(X, Y)], [({"x": X}, Y)], [(x, y) for x, y in zip(X, Y, strict=True)], (X, Y), ({"x": X}, Y)),
     ],
 )
 def test_labels_belong_to_their_samples(data: Any) -> None:

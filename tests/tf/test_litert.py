@@ -102,3 +102,11 @@ def test_types_that_litert_does_not_take_are_refused():
 def test_what_is_not_tuned_is_refused():
     with pytest.raises(ArgumentError, match="Allowed: what autotune"):
         tf_ext.to_litert(load_source(dense_chain()), chain_data(8))
+
+
+def test_a_place_where_nothing_can_be_written_is_found_before_anything_is_converted(tmp_path, monkeypatch):
+    tuned = tf_ext.autotune(dense_chain(), chain_data(32), **QUIET)
+    monkeypatch.setattr("inc_autotune.tf_ext.litert._converted", None)
+    for place in (5, tmp_path / "no" / "model.tflite", tmp_path):
+        with pytest.raises(ArgumentError, match="path="):
+            tf_ext.to_litert(tuned, chain_data(8), place)

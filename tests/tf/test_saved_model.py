@@ -195,6 +195,14 @@ def test_what_somebody_else_wrote_is_never_replaced(module_model: SignatureModel
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "fp32", "notes"]
 
 
+def test_places_where_nothing_can_be_written(module_model: SignatureModel, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for place in (None, 5, tmp_path / "file" / "below", Path("/proc/no/model")):
+        with pytest.raises(ArgumentError, match="directory="):
+            write_saved_model(module_model, place)  # type: ignore[arg-type]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_failure_leaves_the_old_one(
     module_model: SignatureModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
