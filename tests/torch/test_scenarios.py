@@ -19,6 +19,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.smoothing_plan import plan_smoothing
 from inc_autotune.core.space import build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
+from inc_autotune.torch_ext.footprint import _LiveBytes, resident_bytes
 from tests.torch.small_models import (
     Scores,
     dtypes,
@@ -161,15 +162,15 @@ def test_only_linears_are_smoothed_and_every_other_parameter_stays(name):
 # Transformers
 
 
-def opt() -> nn.Module:
+def opt(width: int = 32) -> nn.Module:
     """Two layers, with loud channels after each LayerNorm."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.OPTConfig(
         vocab_size=100,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=64,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        ffn_dim=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
@@ -209,6 +210,19 @@ def test_the_operators_of_a_block_share_an_alpha_in_opt():
         inside = {alpha for name, alpha in alphas.items() if f"layers.{layer}." in name}
         assert len(inside) == 1
         assert {f"model.decoder.layers.{layer}.{name}" for name in ("self_attn.out_proj", "fc1")} <= set(alphas)
+
+
+def test_memory_does_not_grow_with_the_number_of_alphas_in_opt():
+    """One copy of the weights is the tuned model's; the other is about what the candidate of the moment takes."""
+    model, data = opt(width=128), opt_data()
+    peaks = []
+    for step in (0.5, 0.1):
+        live = _LiveBytes([*model.parameters(), *model.buffers()])
+        with live:
+            tune(model, data, smoothquant_args={"alpha": "auto", "auto_alpha_args": {"alpha_step": step}})
+        peaks.append(live.peak)
+    assert peaks[1] < 1.1 * peaks[0]
+    assert max(peaks) < 3 * resident_bytes(model)
 
 
 @pytest.mark.parametrize("folding", [True, False])
