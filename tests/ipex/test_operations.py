@@ -54,6 +54,16 @@ RESNET = summary(
     entry(ADD, "", {3: True, 4: False}, 5),
     entry(LINEAR, "head", {5: True}, 6),
 )
+FLATTEN, DROPOUT = CLASS.format("flatten.Flatten"), CLASS.format("dropout.Dropout")
+CLASSIFIER = summary(
+    entry(CONV, "conv", {0: True}, 1),
+    entry(POOL, "early", {1: True}, 2),
+    entry(CONV, "last", {2: True}, 3),
+    entry(POOL, "late", {3: True}, 4),
+    entry(FLATTEN, "flat", {5: True}, 6),
+    entry(LINEAR, "head", {6: True}, 7),
+)
+CLASSIFIER[" "]["nonq_op_infos"] = {"0": entry(DROPOUT, "drop", {4: False}, 5)}
 TWO_READERS = summary(entry(LINEAR, "query", {0: True}, 1), entry(LINEAR, "key", {0: True}, 2))
 
 
@@ -94,6 +104,10 @@ def test_calls_of_functions_are_named_by_their_place():
 )
 def test_followers_are_quantized_where_what_they_follow_is(quantized, kept):
     assert followers_to_keep(RESNET, quantized) == {(" ", index) for index in kept}
+
+
+def test_what_reaches_a_reshape_is_not_quantized_before_it():
+    assert followers_to_keep(CLASSIFIER, {"conv", "last", "head"}) == {(" ", "1")}
 
 
 def test_what_is_not_configured_stays_in_fp32_and_the_summary_as_it_is():

@@ -8,7 +8,7 @@ numbers that hold for the whole model; ranges are kept for each parent module an
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,9 @@ def followers_to_keep(summary: Summary, quantized: Collection[str]) -> set[tuple
     One stays if an operator that multiplies and that it follows directly is quantized, and none of those is not. What
     lies between may be any operator with one input.
 
+    None of `SHAPES` stays, nor a pooling or ReLU whose result reaches one of them: it would be quantized before and
+    after, and the extension's traced models take the two ranges to be one. Their fp32 forms cost next to nothing.
+
     Args:
         summary: with the extension's own recipe.
         quantized: names of the operators that the configuration quantizes, additions among them.
@@ -125,11 +128,32 @@ def followers_to_keep(summary: Summary, quantized: Collection[str]) -> set[tuple
                 for each in sources
                 if not (several and each.type in FOLLOWERS)
             ]
-            wanted = operation.type not in FUNCTIONS or operation.name in quantized
+            wanted = operation.name in quantized if operation.type in FUNCTIONS else operation.type not in SHAPES
             decided[key] = operation.is_quantized and wanted and bool(verdicts) and all(verdicts)
         return decided[key]
 
-    return {(each.parent, each.index) for each in found if each.type in FOLLOWERS and stays(each)}
+    kept = {(each.parent, each.index) for each in found if each.type in FOLLOWERS and stays(each)}
+    return kept - _before_reshapes(found, producers)
+
+
+def _before_reshapes(
+    found: Iterable[Operation], producers: Mapping[int, tuple[Operation | None, tuple[int, ...]]]
+) -> set[tuple[str, str]]:
+    """(parent, index) of the poolings and ReLUs whose result reaches a reshape before it is multiplied or added."""
+    before: set[tuple[str, str]] = set()
+    seen: set[int] = set()
+    pending = [tensor["id"] for each in found if each.type in SHAPES for tensor in each.inputs]
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen or tensor not in producers:
+            continue
+        seen.add(tensor)
+        operation, inputs = producers[tensor]
+        if operation is None or operation.type in FOLLOWERS - {"add"}:
+            pending += inputs
+        if operation is not None and operation.type in FOLLOWERS - {"add"}:
+            before.add((operation.parent, operation.index))
+    return before
 
 
 def _producers(

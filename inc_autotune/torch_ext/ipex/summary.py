@@ -13,7 +13,6 @@ from inc_autotune.torch_ext.ipex.operations import (
     MODULES,
     POOLS,
     PRODUCTS,
-    SHAPES,
     Operation,
     Summary,
     followers_to_keep,
@@ -106,7 +105,7 @@ def _pooled(found: Iterable[Operation], kept: Collection[tuple[str, str]]) -> se
     return {
         (each.parent, output["id"])
         for each in found
-        if each.type in POOLS | SHAPES and (each.parent, each.index) in kept
+        if each.type in POOLS and (each.parent, each.index) in kept
         for output in each.entry["output_tensor_infos"]
         if output
     }
