@@ -99,16 +99,16 @@ class HeldOut:
             self.outputs += [each.copy() for each in fitting]
 
 
-def cut(batches: Iterable[AnyBatch], sizes: Sequence[int]) -> Iterator[AnyBatch]:
-    """The same samples in batches that end at every sampling size and are at least four, where they can be cut.
+def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BATCHES) -> Iterator[AnyBatch]:
+    """The same samples in batches that end at every sampling size and are at least `least`, where they can be cut.
 
     Of fewer than four large batches too little could be held out, or nothing, and the rest not be halved. Where there
     are four, they stay as they are: each is one forward pass.
     """
     left = iter(batches)
     # A loader may fill the same memory again.
-    first = [batch.copy() for batch in islice(left, LEAST_BATCHES)]
-    pieces = ceil(LEAST_BATCHES / max(len(first), 1))
+    first = [batch.copy() for batch in islice(left, least)]
+    pieces = ceil(least / max(len(first), 1))
     seen = 0
     for batch in chain(first, left):
         ends = {batch.size}

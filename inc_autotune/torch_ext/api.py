@@ -204,7 +204,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
         ModelError: the model is not an fp32 model in eval mode.
         RecipeError: the recipe is for another framework, or names operators the model does not have.
     """
-    check_model(model)
+    model = check_model(fp32_form(model))
     if isinstance(recipe, str | PathLike):
         recipe = Recipe.load(recipe)
     if not isinstance(recipe, Recipe):

@@ -13,7 +13,7 @@ from torch import nn
 
 from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.core.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, NOTHING_HELD_OUT, cut
+from inc_autotune.core.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, LEAST_BATCHES, NOTHING_HELD_OUT, cut
 from inc_autotune.core.items import describe
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.fingerprint import add_tensor
@@ -141,6 +141,9 @@ class HeldOut:
 class Collector:
     """Collects statistics of a traced model while hooks are installed on it."""
 
+    least_batches = LEAST_BATCHES
+    """Fewer than these are cut."""
+
     def __init__(self, trace: ModelTrace, *, seed: int, histogram: bool) -> None:
         self.trace = trace
         self.samples = 0
@@ -263,7 +266,7 @@ def collect(
     """
     snapshots: dict[int, Statistics] = {}
     with untouched(model), collector.installed(model):
-        for batch in cut(batches, sizes):
+        for batch in cut(batches, sizes, collector.least_batches):
             collector.begin_batch(batch)
             collector.end_batch(model, _checked_run(model, batch, collector.samples))
             if collector.samples in sizes:

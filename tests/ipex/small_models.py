@@ -80,6 +80,13 @@ class Pooled(nn.Module):
         return self.head(torch.flatten(self.pool(x), 1))
 
 
+def flattened() -> nn.Module:
+    """The end of most image classifiers: what the pooling returns has a far smaller range than what it reads."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return nn.Sequential(body, nn.Dropout(0.1), nn.Linear(32, 5)).eval()
+
+
 def bert() -> nn.Module:
     """With matrix products that the extension quantizes."""
     model: Any = small_models.bert()

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from inc_autotune import torch_ext
-from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.errors import ArgumentError, DataError, ModelError
 from tests.ipex.extension import ipex
-from tests.ipex.small_models import CalledByName, Pooled, Residual, ReturnsItsInput, bert, output, traced
+from tests.ipex.small_models import Pooled, Residual, ReturnsItsInput, bert, flattened, output, traced
 from tests.torch.small_models import (
+    FEATURES,
     CalledTwice,
     Scores,
     dtypes,
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "linears": (outlier_mlp, vectors, SMOOTHED),
     "convolutions": (small_cnn, image_batches, {}),
     "pooling": (lambda: Pooled().eval(), image_batches, {}),
+    "pooling before a reshape": (flattened, image_batches, {}),
     "residual": (lambda: Residual().eval(), vectors, SMOOTHED),
     "called twice": (lambda: CalledTwice().eval(), vectors, SMOOTHED),
     "keyword inputs": (bert, sentences, SMOOTHED),
@@ -186,12 +188,6 @@ def test_a_tensor_that_its_module_returns_can_still_be_saved(tmp_path):
     assert quantized_inputs(tuned, tmp_path)["part.read:0"] == 1
 
 
-def test_an_operator_that_the_extension_does_not_see_is_named():
-    tuned = tune_ipex(CalledByName().eval(), vectors())
-    assert dtypes(tuned) == {"second": "int8", "first": "fp32"}
-    assert tuned.tuning_result.fallbacks == {"first": "its input is passed by keyword"}
-
-
 def test_a_calibration_function_and_a_generator_do_too():
     model, data = outlier_mlp(), vectors()
     seen = []
@@ -229,12 +225,52 @@ def test_a_model_that_is_prepared_already_is_tuned_from_its_fp32_form(tmp_path):
     assert calibrated.state_dict().keys() != model.state_dict().keys()
 
 
+def test_a_recipe_is_applied_to_the_fp32_form_of_a_prepared_model():
+    """Of one with a Dropout, which the extension replaces."""
+    model, data = outlier_mlp(), vectors()
+    recipe = tune(model, data).tuning_result.recipe
+    prepared = ipex.prepare(copy.deepcopy(model), ipex.default_static_qconfig, example_inputs=data[0])
+    results = [output(torch_ext.convert(torch_ext.apply_recipe(each, recipe)), data[0]) for each in (model, prepared)]
+    assert torch.equal(*results)
+
+
 def test_a_converted_model_is_neither_tuned_nor_converted_again():
     converted = torch_ext.convert(tune_ipex(outlier_mlp(), vectors()))
     with pytest.raises(ModelError, match=r"already quantized, by ipex\.quantization\.convert"):
         tune_ipex(converted, vectors())
     with pytest.raises(ArgumentError, match="what autotune"):
         torch_ext.convert(converted)
+
+
+def test_a_copy_that_lost_what_the_extension_keeps_is_not_converted():
+    tuned = tune_ipex(outlier_mlp(), vectors())
+    with pytest.raises(ArgumentError, match="Pass the original"):
+        torch_ext.convert(copy.deepcopy(tuned))
+
+
+def test_a_single_operator_is_no_model():
+    """The extension knows operators by the module that calls them."""
+    with pytest.raises(ModelError, match=r"Pass torch\.nn\.Sequential\(model\)"):
+        tune_ipex(torch.nn.Linear(FEATURES, 4).eval(), vectors(), op_type_dict={"Linear": FP32})
+
+
+class Shifted(torch.nn.Module):
+    """Adds what it is given, if anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(FEATURES, 4)
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
+        return self.layer(x if shift is None else x + shift)
+
+
+def test_batches_that_take_another_path_are_an_error_of_the_data():
+    shifted = [{"x": batch, "shift": torch.ones(FEATURES)} for batch in vectors()]
+    with pytest.raises(DataError, match="runs the same operators"):
+        tune_ipex(Shifted().eval(), [*shifted, {"x": vectors()[0], "shift": None}])
+    with pytest.raises(DataError, match="the feature shapes of the first one"):
+        tune_ipex(Shifted().eval(), [*shifted, {"x": vectors()[0], "shift": torch.ones(FEATURES + 1)}])
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,15 @@ from torch import nn
 from torch.fx import GraphModule
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
-from inc_autotune.core.errors import ArgumentError, CapabilityError
+from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
+from inc_autotune.core.items import describe
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.smoothquant import InputGroup
 from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.calibration import Collector
 from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
 from inc_autotune.torch_ext.ipex.library import check_device, quantization
 from inc_autotune.torch_ext.ipex.models import (
     converted_model,
@@ -32,7 +34,7 @@ from inc_autotune.torch_ext.ipex.models import (
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
 from inc_autotune.torch_ext.measurement import interleaved_seconds
-from inc_autotune.torch_ext.modules import OperatorCalibration, prepare_module
+from inc_autotune.torch_ext.modules import OperatorCalibration, operator_type, prepare_module
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ class IpexAdaptor(TorchAdaptor):
         self._sources = nn.Module()
         self._folds = True
         self._tune_cfgs: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
+        self._traced_notes: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
+        self._note: str | None = None
 
     # What the model is
 
@@ -114,11 +118,18 @@ class IpexAdaptor(TorchAdaptor):
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return False
 
+    def notes(self) -> Sequence[str]:
+        notes = super().notes()
+        return notes if self._note is None else (*notes, self._note)
+
     # One pass over the data
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        _check_has_parts(model)
         samples = super().calibrate(model, dataloader, sampling_sizes, seed)
         self._summary = summary_of(self._sources)
+        nothing = {"op": {}, "calib_iteration": samples, "recipe_cfgs": {}}
+        check_fp32(model, self.quantize(nothing, model, None), self._first, self.trace.skipped)
         return samples
 
     def make_collector(self, model: nn.Module, first: Batch, seed: int) -> Collector:
@@ -154,6 +165,10 @@ class IpexAdaptor(TorchAdaptor):
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The prepared model, with weights of its own and the configuration loaded."""
+        if candidate is not None:
+            if candidate not in self._traced_notes:  # its speed comes from another process, or an earlier run
+                self._compare_traced([candidate], self._traced([candidate]) or ())
+            self._note = self._traced_notes[candidate]
         functions, rest = self._split(tune_cfg)
         configs, calibrations = self._calibrated(rest)
         numbers = {name: self._numbers(name, config, calibrations[name]) for name, config in configs.items()}
@@ -200,6 +215,14 @@ class IpexAdaptor(TorchAdaptor):
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
         """Seconds of the models traced and frozen; None where one of them cannot be traced."""
+        traced = self._traced(models)
+        if traced is None:
+            return None
+        self._compare_traced(models, traced)
+        return interleaved_seconds(traced, self._measured_batch())
+
+    def _traced(self, models: Sequence[nn.Module]) -> list[nn.Module] | None:
+        """The models traced, frozen and compiled; None where one of them cannot be."""
         batch = self._measured_batch()
         try:
             with warnings.catch_warnings():
@@ -210,8 +233,15 @@ class IpexAdaptor(TorchAdaptor):
                     run(model, batch)
         except Exception as error:  # whatever the tracer, or a traced model, raises
             logger.warning("speed is not measured, since the model cannot be traced: %s", error)
+            self._traced_notes.update({model: None for model in models if model in self._tune_cfgs})
             return None
-        return interleaved_seconds(traced, batch)
+        return traced
+
+    def _compare_traced(self, models: Sequence[nn.Module], traced: Sequence[nn.Module]) -> None:
+        """Remember of each candidate whether it computes the same when traced, which alone is what gets deployed."""
+        for eager, deployed in zip(models, traced, strict=False):
+            if eager in self._tune_cfgs:
+                self._traced_notes[eager] = traced_note(self._base, eager, deployed, self._measured_batch())
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
@@ -227,15 +257,46 @@ class IpexAdaptor(TorchAdaptor):
 
 
 class _WatchedCollector(Collector):
-    """A collector that also runs the extension's observed model on every batch."""
+    """A collector that also runs the extension's observed model on every batch that the model accepts."""
+
+    # A part of a batch may lack the padding that makes a model apply its mask, which the extension does not forgive.
+    least_batches = 1
 
     def __init__(self, trace: Any, observed: nn.Module, *, seed: int, histogram: bool) -> None:
         super().__init__(trace, seed=seed, histogram=histogram)
         self._observed = observed
+        self._batch = Batch((), {}, 1)
 
     def begin_batch(self, batch: Batch) -> None:
         super().begin_batch(batch)
-        run(self._observed, batch)
+        self._batch = batch.copy()
+
+    def end_batch(self, model: nn.Module, output: Any) -> None:
+        try:
+            run(self._observed, self._batch)
+        except (AutotuneError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever the extension raises
+            given = describe((*self._batch.args, *([self._batch.kwargs] if self._batch.kwargs else [])))
+            raise DataError(
+                f"calibration: the model accepts the batch {given}, which comes after {self.samples} samples, but "
+                f"Intel Extension for PyTorch does not: {type(error).__name__}: {error}\nIt requires that every call "
+                "runs the same operators: give every batch, for example, a mask or none. Or use backend='default'."
+            ) from error
+        super().end_batch(model, output)
+
+
+def _check_has_parts(model: nn.Module) -> None:
+    """Make sure that operators are modules inside of others, as the extension knows them.
+
+    Raises:
+        ModelError: the model is a single operator, which the extension takes for a function without a name.
+    """
+    if operator_type(model) in MODULES:
+        raise ModelError(
+            f"model: is a single {type(model).__name__}, which backend='ipex' cannot tell from a function call. Pass "
+            "torch.nn.Sequential(model)."
+        )
 
 
 def _check_capability(table: Mapping[str, Iterable[OpConfig]]) -> None:

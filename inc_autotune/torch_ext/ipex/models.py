@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
-from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.build import own_tensors
+from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.ipex.library import quantization
 from inc_autotune.torch_ext.ipex.operations import Summary
-from inc_autotune.torch_ext.surgery import shared_copy
+from inc_autotune.torch_ext.surgery import own_tensors, shared_copy
 
 _STATES = "_fqn_to_auto_quant_state_map"
 
@@ -45,6 +44,8 @@ def fp32_form(model: Any) -> Any:
     for module in copy.modules():
         for name in ("_auto_quant_state", "_auto_quant_module_hook_type", "q_config", "_qconf_summary"):
             module.__dict__.pop(name, None)
+        if type(module) is nn.Identity:  # was a Dropout, and is in train mode whatever the model is in
+            module.train(copy.training)
     return own_tensors(copy)
 
 
@@ -90,7 +91,16 @@ def prepared_model(model: nn.Module, batch: Batch, summary: Summary, *, fold: bo
 
 @torch.no_grad()
 def converted_model(prepared: nn.Module, *, inplace: bool = False) -> nn.Module:
-    """The model that quantizes and dequantizes around each operator; traced and frozen, it runs in int8."""
+    """The model that quantizes and dequantizes around each operator; traced and frozen, it runs in int8.
+
+    Raises:
+        ArgumentError: `prepared` is a copy that has lost what the extension keeps in a prepared model.
+    """
+    if not hasattr(prepared, "q_config"):
+        raise ArgumentError(
+            "tuned: is a copy of what autotune() returned, and copy.deepcopy loses what Intel Extension for PyTorch "
+            "keeps in it. Pass the original: convert() does not change it, and makes a new model each time."
+        )
     converted: nn.Module = quantization().convert(prepared, inplace=inplace)
     return converted
 

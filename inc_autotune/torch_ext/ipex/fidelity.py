@@ -1,0 +1,87 @@
+"""Whether the extension's forms of a model compute what they are forms of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.core.errors import ModelError
+from inc_autotune.core.output_error import relative_error
+from inc_autotune.torch_ext.build import base_model
+from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.probe import untouched
+
+ROUNDING = 1e-6
+"""Relative squared error; folded batch norms and sums in another order make about 1e-12."""
+
+TRACED_FACTOR = 4.0
+"""How much farther from fp32 a traced model may be: roundings that fall the other way make some difference too."""
+
+
+def check_fp32(model: nn.Module, converted: nn.Module, batch: Batch, skipped: Mapping[str, str]) -> None:
+    """Make sure that nothing but quantizing will change what the model computes.
+
+    Args:
+        model: the user's, which stays as it is.
+        converted: by the extension, with nothing quantized.
+        batch: inputs, whole: the extension knows one sequence of operators only.
+        skipped: operators that are out of the ordinary, with the reason.
+
+    Raises:
+        ModelError: the outputs differ, or there are none.
+    """
+    with untouched(model):
+        expected = _outputs(base_model(model, {}), batch, model)
+    hooked = [name or "the model" for name, module in model.named_modules() if _has_hooks(module)]
+    causes = [f"hooks, such as those of {', '.join(hooked[:3])}, do not run there"] if hooked else []
+    causes += [f"{name}: {reason}" for name, reason in list(skipped.items())[:3]]
+    remedy = f"Possible causes: {'; '.join(causes)}. " if causes else ""
+    remedy += "Use backend='default', or let forward methods call their modules with positional inputs, without hooks."
+    try:
+        outputs = _outputs(converted, batch, model)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the extension raises
+        raise ModelError(
+            "model: what ipex.quantization.convert returns does not run even where nothing is quantized: "
+            f"{type(error).__name__}: {error}. {remedy}"
+        ) from error
+    difference = relative_error(expected, outputs)
+    if difference > ROUNDING:
+        raise ModelError(
+            "model: ipex.quantization.prepare and convert change what it computes even where nothing is quantized "
+            f"(relative squared error {difference:.0e}). {remedy}"
+        )
+
+
+def traced_note(fp32: nn.Module, eager: nn.Module, traced: nn.Module, batch: Batch) -> str | None:
+    """A remark, where a candidate loses more once it is traced than it did when it was evaluated; else None.
+
+    Args:
+        fp32: the user's model.
+        eager: the candidate, converted.
+        traced: the same, traced and frozen.
+        batch: inputs it was traced with.
+    """
+    with untouched(fp32):
+        expected = _outputs(base_model(fp32, {}), batch, fp32)
+    evaluated, deployed = (relative_error(expected, _outputs(each, batch, fp32)) for each in (eager, traced))
+    if deployed <= max(TRACED_FACTOR * evaluated, ROUNDING):
+        return None
+    return (
+        f"traced and frozen, the model is off by a relative squared error of {deployed:.1e}, as evaluated by "
+        f"{evaluated:.1e}: a fault of the extension's fusions. Evaluate the traced model before you use it"
+    )
+
+
+def _outputs(form: nn.Module, batch: Batch, model: nn.Module) -> Sequence[Tensor]:
+    """At real positions; every form starts from the same random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        return real_outputs(run(form, batch), real_positions(model, batch))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
