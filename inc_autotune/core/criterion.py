@@ -74,8 +74,7 @@ def checked_score(value: Any, what: str) -> float:
     if value is None:
         raise EvaluationError(
             f"eval_func returned None for {what}. {remedy} "
-            "(The third positional argument is eval_func, which scores a model; a function that only runs it on data, "
-            "such as calib_func of torch_ext, is another argument.)"
+            "(The third positional argument is eval_func; in torch_ext, a calibration function goes to calib_func=.)"
         )
     if isinstance(value, (bool, str, bytes, list, tuple, dict, set, complex)):
         advice = " Per-sample scores: wrap them in np.array(...)." if isinstance(value, (list, tuple)) else ""

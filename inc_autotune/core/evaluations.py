@@ -52,6 +52,8 @@ class Evaluations:
         """
         try:
             return self._read(model, lambda value: read_scores(value, "the fp32 model"))
+        except NonFiniteScoreError as error:
+            raise EvaluationError(str(error)) from error
         except AutotuneError:
             raise
         except Exception as error:
