@@ -41,7 +41,7 @@ def test_everything_else_is_an_error_that_says_what_to_return(value):
 
 
 def test_none_explains_the_third_argument():
-    with pytest.raises(EvaluationError, match="third positional argument is eval_func; in torch_ext, .* calib_func="):
+    with pytest.raises(EvaluationError, match=r"third positional argument is eval_func; in torch_ext, .* calib_func="):
         checked_score(None, "the fp32 model")
 
 

@@ -17,6 +17,7 @@ from inc_autotune.core.errors import (
     DataError,
     EvaluationError,
     ModelError,
+    QuantizationError,
 )
 from tests.torch.small_models import FEATURES, Scores, tune, vectors
 
@@ -408,8 +409,6 @@ def test_example_inputs(example):
     ("value", "words"),
     [
         (None, ("returned None", "Return one finite number", "a calibration function goes to calib_func=")),
-        (float("nan"), ("returned nan",)),
-        (float("inf"), ("returned inf",)),
         ("0.93", ("returned '0.93' (str)",)),
         ([[1.0]], ("returned [[1.0]] (list)",)),
         ((0.9, 0.8), ("(tuple)",)),
@@ -428,6 +427,17 @@ def test_scores_that_are_no_number(value, words):
         tune(counting(), DATA, Scores(1.0, value))
     assert caught.value.partial_result is None
     assert "No trial was finished before it" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite(value):
+    words = (f"eval_func returned {value} for the fp32 model", "Return one finite number")
+    raises(EvaluationError, words, counting(), DATA, lambda model: value, early=False)
+    # A candidate may overflow where the next one does not.
+    trials = tune(counting(), DATA, Scores(1.0, value, 1.0)).tuning_result.trials
+    assert [trial.error for trial in trials] == [f"the score is {value}", None]
+    with pytest.raises(QuantizationError, match=f"no candidate .* the score is {value}"):
+        tune(counting(), DATA, Scores(1.0, value))
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.array([0.5]), torch.tensor(0.5), torch.tensor([[0.5]])])
