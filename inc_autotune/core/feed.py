@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class Feed:
             return self
         cut = {name: value[start:stop] if name in self.batched else value for name, value in self.inputs.items()}
         return Feed(cut, stop - start, self.batched)
+
+    def whole(self) -> Feed:
+        """The same inputs, never to be cut."""
+        return replace(self, batched=frozenset())
 
     def take(self, count: int) -> Feed:
         """The first `count` samples, all of them when there are fewer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,13 @@ def loader_items(loader: Any, argument: str, allowed: str) -> Iterator[Any]:
 
 
 def unlabelled(
-    items: Iterator[Any], inputs: Sequence[InputDescription], limit: int | None, argument: str, *, ordered: bool = True
+    items: Iterator[Any],
+    inputs: Sequence[InputDescription],
+    limit: int | None,
+    argument: str,
+    *,
+    ordered: bool = True,
+    runs: Callable[[Feed], bool] = lambda feed: True,
 ) -> Iterator[Feed]:
     """The items as feeds, read no further than needed.
 
@@ -55,13 +61,19 @@ def unlabelled(
         limit: most samples in all; the last batch is cut where the model allows it. None: all there are.
         argument: name of the loader's argument, for messages.
         ordered: whether the order of `inputs` means something, so that several may be given by position.
+        runs: whether the model runs on a feed. It is asked once, with one sample of the first batch: a model may
+            declare any batch size and yet work with one only, as traced ones do, and then its batches are not cut.
 
     Raises:
         DataError: while iterating: there is no item, or items do not fit the model. Exceptions of the loader itself
             pass through.
     """
     seen = 0
+    cuttable: bool | None = None
     for feed, _ in _read(items, inputs, argument, ordered, need_label=False):
+        if cuttable is None:
+            cuttable = feed.size == 1 or not feed.divisible or runs(feed.take(1))
+        feed = feed if cuttable else feed.whole()
         feed = feed if limit is None else feed.take(limit - seen)
         seen += feed.size
         yield feed

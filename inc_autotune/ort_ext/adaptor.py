@@ -23,7 +23,7 @@ from inc_autotune.core.space import Unit
 from inc_autotune.core.timing import interleaved_seconds
 from inc_autotune.ort_ext.backbone import kept_in_fp32
 from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate, run_fp32
+from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate, run_fp32, runs
 from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.data import feeds
 from inc_autotune.ort_ext.forms import GraphForm
@@ -175,13 +175,13 @@ class OrtAdaptor(Adaptor):
         analysis = self._analyzed(model)
         if self._given_example is not None:
             self._example = next(feeds([self._given_example], analysis.source.inputs, argument="example_inputs"))
-        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes))
         watched = analysis.watched(histogram=self._histogram)
         session = make_session(
             analysis.graph.model, None, self._session_options, extra_outputs=[each.name for each in watched]
         )
         if self._example is not None:
             run_fp32(session, self._example, "example_inputs")
+        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), runs=partial(runs, session))
         own_outputs = len(analysis.graph.model.proto.graph.output)
         self._calibration = calibrate(session, own_outputs, watched, given, sampling_sizes, seed=seed)
         return self._calibration.samples

@@ -115,6 +115,17 @@ def calibrate(
     return Calibration(snapshots, held_out, samples, digest.hexdigest())
 
 
+def runs(session: onnxruntime.InferenceSession, feed: Feed) -> bool:
+    """Whether a model takes this feed; onnxruntime's own complaint about one that it does not take is not printed."""
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4
+    try:
+        session.run(None, dict(feed.inputs), quiet)
+    except Exception:  # whatever onnxruntime raises
+        return False
+    return True
+
+
 def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, place: str = "") -> list[AnyArray]:
     """The outputs of the fp32 model.
 

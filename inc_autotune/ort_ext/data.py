@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from inc_autotune.core.feed import Feed, InputDescription
@@ -20,6 +20,7 @@ def feeds(
     limit: int | None = None,
     *,
     argument: str = "calib_dataloader",
+    runs: Callable[[Feed], bool] = lambda feed: True,
 ) -> Iterator[Feed]:
     """The loader's items as feeds; the loader is read once, and no further than needed.
 
@@ -29,13 +30,14 @@ def feeds(
         inputs: what the model declares.
         limit: most samples in all; the last batch is cut where the model allows it. None: all there are.
         argument: name of the loader's argument, for messages.
+        runs: as in `core.feeding.unlabelled`.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.
         DataError: while iterating: it is empty, or its items do not fit the model. Exceptions of the loader itself pass
             through.
     """
-    return unlabelled(_items(dataloader, argument), inputs, limit, argument)
+    return unlabelled(_items(dataloader, argument), inputs, limit, argument, runs=runs)
 
 
 def labelled_feeds(

@@ -26,7 +26,7 @@ from inc_autotune.core.split_statistics import Statistics
 from inc_autotune.core.timing import interleaved_seconds
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.build import build_model
-from inc_autotune.tf_ext.calibration import Calibration, calibrate
+from inc_autotune.tf_ext.calibration import Calibration, calibrate, runs, watching
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.data import feeds
 from inc_autotune.tf_ext.kernels import KernelSupport, is_simulated, kernel_support
@@ -159,13 +159,10 @@ class TensorFlowAdaptor(Adaptor):
             self._example = next(feeds([self._given_example], first, argument="example_inputs"))
         for name, data in data_by_signature(dataloader, model.model).items():
             signature = analysis.graphs[name].signature
-            self._calibrations[name] = calibrate(
-                signature,
-                analysis.watched(name, histogram=self._histogram),
-                feeds(data, signature, max(sampling_sizes)),
-                sampling_sizes,
-                seed=seed,
-            )
+            watched = analysis.watched(name, histogram=self._histogram)
+            function = watching(signature, [each.name for each in watched])
+            given = feeds(data, signature, max(sampling_sizes), runs=partial(runs, function))
+            self._calibrations[name] = calibrate(signature, function, watched, given, sampling_sizes, seed=seed)
         return max(each.samples for each in self._calibrations.values())
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:

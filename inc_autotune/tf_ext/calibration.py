@@ -59,6 +59,7 @@ class Calibration:
 
 def calibrate(
     signature: SignatureGraph,
+    function: SignatureCallable,
     watched: Sequence[WatchedTensor],
     feeds: Iterable[Feed],
     sizes: Sequence[int],
@@ -69,6 +70,7 @@ def calibrate(
 
     Args:
         signature: of the fp32 model.
+        function: what `watching` made of it.
         watched: the tensors to collect statistics of.
         feeds: at most `max(sizes)` samples.
         sizes: sampling sizes, at each of which the statistics are kept. Where the model fixes its batch size,
@@ -80,7 +82,6 @@ def calibrate(
         CalibrationError: an activation is not finite.
     """
     statistics, digest = SplitStatistics(lambda seed: _empty(watched, seed), seed), hashlib.sha256()
-    function = _watching(signature, [each.name for each in watched])
     snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut()
     samples = 0
@@ -112,15 +113,24 @@ def _empty(watched: Sequence[WatchedTensor], seed: int) -> dict[str, ActivationS
 
 def run_inside(signature: SignatureGraph, tensors: Sequence[str], feed: Feed) -> Mapping[str, Array]:
     """What float32 tensors inside a signature are for some inputs."""
-    outputs = _watching(signature, tensors)(**feed.inputs)
+    outputs = watching(signature, tensors)(**feed.inputs)
     return {tensor: outputs[_key(tensor)].numpy() for tensor in tensors}
 
 
-def _watching(signature: SignatureGraph, tensors: Sequence[str]) -> SignatureCallable:
+def watching(signature: SignatureGraph, tensors: Sequence[str]) -> SignatureCallable:
     """The signature with tensors inside it among its outputs."""
     extra = (TensorDescription(_key(each), tf.float32, None, each if ":" in each else f"{each}:0") for each in tensors)
     variables = {name: tf.Variable(value, trainable=False) for name, value in signature.weights.items()}
     return SignatureCallable(replace(signature, outputs=(*signature.outputs, *extra)), variables)
+
+
+def runs(function: SignatureCallable, feed: Feed) -> bool:
+    """Whether a signature takes this feed."""
+    try:
+        function(**feed.inputs)
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def _key(tensor: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,12 @@ BATCH_SIZE = 32
 
 
 def feeds(
-    dataset: Any, signature: SignatureGraph, limit: int | None = None, *, argument: str = "calib_dataset"
+    dataset: Any,
+    signature: SignatureGraph,
+    limit: int | None = None,
+    *,
+    argument: str = "calib_dataset",
+    runs: Callable[[Feed], bool] = lambda feed: True,
 ) -> Iterator[Feed]:
     """The data as feeds of a signature; it is read once, and no further than needed.
 
@@ -38,6 +43,7 @@ def feeds(
         signature: what the data is for.
         limit: most samples in all; the last batch is cut where the signature allows it. None: all there are.
         argument: name of the data's argument, for messages.
+        runs: as in `core.feeding.unlabelled`.
 
     Raises:
         ArgumentError: the data is none of these; at once.
@@ -45,7 +51,8 @@ def feeds(
     """
     inputs = declared_inputs(signature)
     dataset = arrays_by_name(dataset, inputs, ordered=signature.ordered)
-    return unlabelled(_items(dataset, inputs, argument), inputs, limit, argument, ordered=signature.ordered)
+    items = _items(dataset, inputs, argument)
+    return unlabelled(items, inputs, limit, argument, ordered=signature.ordered, runs=runs)
 
 
 def labelled_feeds(

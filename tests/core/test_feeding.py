@@ -40,6 +40,14 @@ def test_forms_of_items_for_two_inputs(item: Any) -> None:
     assert np.array_equal(feed.inputs["mask"], MASK)
 
 
+@pytest.mark.parametrize(("runs", "sizes"), [(True, [4, 1]), (False, [4, 4])])
+def test_batches_are_cut_only_where_the_model_takes_one_sample(runs: bool, sizes: list[int]) -> None:
+    asked = []
+    given = unlabelled(iter([X, X, X]), ONE, 5, "data", runs=lambda feed: asked.append(feed.size) or runs)
+    assert [feed.size for feed in given] == sizes
+    assert asked == [1]
+
+
 def test_a_single_sample_is_a_batch_of_one() -> None:
     feed = first((IDS[0], MASK[0]), TWO)
     assert feed.single

@@ -100,6 +100,18 @@ def test_harmful_operators_fall_back():
     assert closeness(ort_ext.session(tuned)) == pytest.approx(result.score)
 
 
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_model_that_works_at_one_batch_size_only(batches):
+    graph = GraphWriter()
+    x = graph.linear("x", "fc1", WIDTH, 64)
+    graph.linear(graph.add("Reshape", x, graph.constant("shape", np.array([8, 64]), np.int64)), "fc2", 64, 4)
+    model = graph.model({"x": (onnx.TensorProto.FLOAT, ["batch", WIDTH])}, 2)
+    data = vectors(batches, 8, WIDTH)
+    tuned = tune(model, data, sampling_sizes=[20])
+    expected = outputs(onnxruntime.InferenceSession(model.SerializeToString()), data[0])
+    np.testing.assert_allclose(outputs(ort_ext.session(tuned), data[0]), expected, atol=0.1)
+
+
 def test_convolutions():
     model = conv_net()
     x = np.concatenate(vectors(8, 4, 3, 8, 8, seed=5))

@@ -13,6 +13,7 @@ from inc_autotune.core.errors import ArgumentError, CapabilityError, EvaluationE
 from inc_autotune.core.quantization import signal_to_noise_db
 from tests.tf.small_models import (
     CLASSES,
+    WIDTH,
     WithControlFlow,
     block_data,
     chain_data,
@@ -125,6 +126,25 @@ def test_several_inputs_and_padding():
     expected, actual = (np.asarray(each)[real] for each in (model(data), tf_ext.convert(tuned)(data)))
     assert actual.shape == (real.sum(), CLASSES)
     assert signal_to_noise_db(expected, actual) > 25
+
+
+class OneBatchSize(tf.Module):
+    """Declares any batch size, and works with 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = [tf.Variable(dense_chain().weights[index]) for index in (0, 2)]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, WIDTH], name="x")])
+    def __call__(self, x):
+        return tf.reshape(tf.nn.relu(x @ self.dense[0]), [8, self.dense[0].shape[1]]) @ self.dense[1]
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_model_that_works_at_one_batch_size_only(batches):
+    model, data = OneBatchSize(), [chain_data(8, seed=seed) for seed in range(batches)]
+    tuned = tf_ext.autotune(model, data, **{**QUIET, "sampling_sizes": [20]})
+    assert signal_to_noise_db(model(data[0]).numpy(), tf_ext.convert(tuned)(data[0]).numpy()) > 20
 
 
 def test_control_flow_is_skipped_with_the_reason():
