@@ -167,6 +167,8 @@ class OrtAdaptor(Adaptor):
         digest = hashlib.sha256(model.model.proto.SerializeToString(deterministic=True))
         add_arrays(digest, model.model.weights)
         digest.update(self._calibrated.digest.encode())
+        if self._example is not None:  # gains are measured on it
+            add_arrays(digest, self._example.inputs)
         return digest.hexdigest()
 
     # One pass over the data

@@ -148,6 +148,8 @@ class TensorFlowAdaptor(Adaptor):
             add_arrays(digest, signature.weights)
         for calibration in self._calibrations.values():
             digest.update(calibration.digest.encode())
+        if self._example is not None:  # gains are measured on it
+            add_arrays(digest, self._example.inputs)
         return digest.hexdigest()
 
     # One pass over the data

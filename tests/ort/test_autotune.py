@@ -243,6 +243,16 @@ def test_the_users_model_is_not_changed():
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_example_inputs_are_a_part_of_the_fingerprint():
+    prints = []
+    for length in (6, 6, 12):
+        (example,) = vectors(1, 1, length, WIDTH)
+        candidate, adaptor = Candidate(load_source(transformer_block())), OrtAdaptor(example_inputs=example)
+        adaptor.calibrate(candidate, DATA, (32,))
+        prints.append(adaptor.fingerprint(candidate))
+    assert prints[0] == prints[1] != prints[2]
+
+
 def test_a_run_resumes_from_its_storage(tmp_path):
     model, storage = transformer_block(), f"sqlite:///{tmp_path / 'run.db'}"
     first, second = Closeness(model), Closeness(model)

@@ -16,7 +16,16 @@ from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.source import load_source
 from tests.tf.quantizing import random
-from tests.tf.small_models import block_data, convolutions, image_data, randomized, transformer_block, two_signatures
+from tests.tf.small_models import (
+    block_data,
+    chain_data,
+    convolutions,
+    dense_chain,
+    image_data,
+    randomized,
+    transformer_block,
+    two_signatures,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +42,16 @@ def measured(model, data, signatures=None):
     speeds = adaptor.unit_speeds(space.units)
     assert all(each.speedup > 0 for each in speeds.values())
     return {name: each.measured for name, each in speeds.items()}, [unit.name for unit in space.units]
+
+
+def test_example_inputs_are_a_part_of_the_fingerprint():
+    prints = []
+    for samples in (4, 4, 5):
+        candidate = Candidate(load_source(dense_chain()))
+        adaptor = TensorFlowAdaptor(example_inputs=chain_data(samples))
+        adaptor.calibrate(candidate, chain_data(32), (32,))
+        prints.append(adaptor.fingerprint(candidate))
+    assert prints[0] == prints[1] != prints[2]
 
 
 @pytest.mark.parametrize(("length", "queries"), [(12, "BatchMatMulV2"), (None, "MatMul")])
