@@ -82,14 +82,20 @@ def test_the_best_of_off_global_and_layer_wise_is_tried_first(off, several, firs
     assert [plan.output_error for plan in plans] == sorted(plan.output_error for plan in plans)
 
 
-def test_a_minimum_at_the_start_costs_four_more_forward_passes():
+@pytest.mark.parametrize(("slope", "passes"), [(1.0, 3), (0.01, 5)])
+def test_a_minimum_at_the_start_costs_two_more_forward_passes_where_it_is_steep_and_else_four(slope, passes):
     adaptor = Scripted(valley(0.0))
     first = [plan.name for plan in plans_of(adaptor)]
     start = next(alpha for alpha in adaptor.asked if isinstance(alpha, float))
-    again = Scripted(valley(start))
+    again = Scripted(lambda alpha: 0.1 + slope * abs(alpha - start) if isinstance(alpha, float) else 1.0)
     plans_of(again)
     assert "alpha 0" in first
-    assert len([alpha for alpha in again.asked if isinstance(alpha, float)]) == 5
+    assert len([alpha for alpha in again.asked if isinstance(alpha, float)]) == passes
+
+
+@pytest.mark.parametrize(("several", "first"), [(0.098, "alpha 0.7"), (0.096, "layer-wise")])
+def test_an_alpha_for_each_layer_has_to_be_clearly_better_than_one_for_all(several, first):
+    assert plans_of(Scripted(valley(0.7, several=several)))[0].name == first
 
 
 @pytest.mark.parametrize("step", [-1, 1])
