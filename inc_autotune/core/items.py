@@ -44,8 +44,8 @@ def check_loader(loader: Any, argument: str, allowed: str) -> None:
         raise ArgumentError(f"{argument} is {describe(loader)}, one object. Allowed: {allowed}.{hint}")
     if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
         hint = (
-            " A function that scores a model goes to eval_func=, one that runs it on data to calib_func=; call a "
-            "function that makes a generator, and pass what it returns."
+            " A function that scores a model goes to eval_func=, in torch_ext one that runs it on data to calib_func=; "
+            "call a function that makes a generator, and pass what it returns."
             if callable(loader)
             else ""
         )
