@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inc_autotune.ort_ext.attention import separate_projections
 from inc_autotune.ort_ext.batch_norm import fold_batch_norms
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.gelu import rewrite_gelu
@@ -15,6 +16,6 @@ from inc_autotune.ort_ext.source import SourceModel
 
 def rewritten(source: SourceModel, form: GraphForm) -> Graph:
     """The same function in operators that onnxruntime computes faster, and right."""
-    graph = separate_averages(with_full_pads(plain_gemms(fold_batch_norms(Graph(source)))))
-    graph = Graph(rewrite_gelu(graph, form))
+    graph = plain_gemms(fold_batch_norms(separate_projections(Graph(source))))
+    graph = Graph(rewrite_gelu(separate_averages(with_full_pads(graph)), form))
     return Graph(separate_residuals(graph)) if form.cpu_fusions else graph
