@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, with_rewritten
 from inc_autotune.ort_ext.operators import attributes
 
 _BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
@@ -18,16 +18,7 @@ def separate_projections(graph: Graph) -> Graph:
     The MatMul has the name of the Attention. What keeps the past of a text, turns positions, or is masked by something
     else than ones and zeros, or lengths, stays as it is.
     """
-    found = {node.name for node in graph.nodes if _is_separable(graph, node)}
-    if not found:
-        return graph
-    builder = GraphBuilder(graph)
-    for node in graph.nodes:
-        if node.name in found:
-            _write(builder, node)
-        else:
-            builder.keep(node)
-    return Graph(builder.build())
+    return with_rewritten(graph, {node.name for node in graph.nodes if _is_separable(graph, node)}, _write)
 
 
 def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:

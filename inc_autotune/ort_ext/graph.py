@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -212,6 +212,27 @@ class GraphBuilder:
         read = {name for node in rest for name in read_by(node)} | self.base.outputs
         kept = {node.name for node in self.base.computing(read)}
         return [node for node in self._nodes if self.base.computes_constant(node) and node.name in kept] + rest
+
+
+def with_rewritten(
+    graph: Graph, names: Collection[str], write: Callable[[GraphBuilder, onnx.NodeProto], None]
+) -> Graph:
+    """The graph with other nodes in place of some; itself where there are none.
+
+    Args:
+        graph: stays as it is.
+        names: of the nodes to be replaced.
+        write: adds what stands in the place of a node.
+    """
+    if not names:
+        return graph
+    builder = GraphBuilder(graph)
+    for node in graph.nodes:
+        if node.name in names:
+            write(builder, node)
+        else:
+            builder.keep(node)
+    return Graph(builder.build())
 
 
 def read_by(node: onnx.NodeProto) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph import AnyArray, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph import AnyArray, Graph, GraphBuilder, with_rewritten
 
 _PADS, _AXES = 1, 3
 
@@ -18,20 +18,16 @@ def with_full_pads(graph: Graph) -> Graph:
     has none becomes part of a MaxPool behind it, which pads with the smallest value there is instead.
     """
     found = {node.name: pads for node in graph.nodes if (pads := _full_pads(graph, node)) is not None}
-    if not found:
-        return graph
-    builder = GraphBuilder(graph)
-    for node in graph.nodes:
-        if node.name not in found:
-            builder.keep(node)
-            continue
+
+    def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         changed = onnx.NodeProto()
         changed.CopyFrom(node)
         full = found[node.name]
         changed.input[_PADS] = builder.constant(f"{node.name}.pads", full)
         changed.input[_AXES] = builder.constant(f"{node.name}.axes", np.arange(len(full) // 2, dtype=np.int64))
         builder.keep(changed)
-    return Graph(builder.build())
+
+    return with_rewritten(graph, found, write)
 
 
 def _full_pads(graph: Graph, node: onnx.NodeProto) -> AnyArray | None:

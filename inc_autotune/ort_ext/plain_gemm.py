@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph import FloatArray, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph import FloatArray, Graph, GraphBuilder, with_rewritten
 from inc_autotune.ort_ext.operators import attributes
 
 
@@ -16,14 +16,9 @@ def plain_gemms(graph: Graph) -> Graph:
     whose weight or bias is no constant stay as they are, and so do those that transpose their activation.
     """
     found = {node.name for node in graph.nodes if _can_be_plain(graph, node)}
-    if not found:
-        return graph
-    builder = GraphBuilder(graph)
     scaled: dict[tuple[str, float], str] = {}
-    for node in graph.nodes:
-        if node.name not in found:
-            builder.keep(node)
-            continue
+
+    def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         given = attributes(node)
         weight, alpha, bias = node.input[1], given.get("alpha", 1.0), _bias(graph, node)
         if alpha != 1.0:
@@ -41,7 +36,8 @@ def plain_gemms(graph: Graph) -> Graph:
         changed.input.extend(inputs)
         changed.attribute.extend(kept)
         builder.keep(changed)
-    return Graph(builder.build())
+
+    return with_rewritten(graph, found, write)
 
 
 def _can_be_plain(graph: Graph, node: onnx.NodeProto) -> bool:

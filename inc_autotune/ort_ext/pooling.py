@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, with_rewritten
 from inc_autotune.ort_ext.operators import attributes
 
 
@@ -26,13 +26,9 @@ def separate_averages(graph: Graph) -> Graph:
     It looks for neighbours, and does not remove a Sum.
     """
     found = {node.name for node in graph.nodes if node.op_type == "AveragePool" and not has_integer_average(node)}
-    if not found:
-        return graph
-    builder = GraphBuilder(graph)
-    for node in graph.nodes:
-        if node.name not in found:
-            builder.keep(node)
-            continue
+
+    def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         pooled = builder.compute("AveragePool", node.input, f"{node.output[0]}.pooled", node.name, **attributes(node))
         builder.produce("Sum", [pooled], node.output, f"{node.name}.separate")
-    return Graph(builder.build())
+
+    return with_rewritten(graph, found, write)
