@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.arguments import AccuracyCriterion
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 
@@ -79,7 +80,7 @@ def checked_score(value: Any, what: str) -> float:
     if isinstance(value, (bool, str, bytes, list, tuple, dict, set, complex)):
         advice = " Per-sample scores: wrap them in np.array(...)." if isinstance(value, (list, tuple)) else ""
         raise EvaluationError(
-            f"eval_func returned {_short(value)} ({type(value).__name__}) for {what}. {remedy}{advice}"
+            f"eval_func returned {shown(value)} ({type(value).__name__}) for {what}. {remedy}{advice}"
         )
     try:
         score = float(value.item() if hasattr(value, "item") else value)
@@ -90,8 +91,3 @@ def checked_score(value: Any, what: str) -> float:
     if not math.isfinite(score):
         raise NonFiniteScoreError(f"eval_func returned {score} for {what}. {remedy}", f"the score is {score}")
     return score
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -9,34 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from inc_autotune.core.argument_checks import shown
-from inc_autotune.core.errors import ArgumentError
-
-
-def check_path(path: object) -> Path:
-    """The argument `path` as a path.
-
-    Raises:
-        ArgumentError: it is none.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path={shown(path)}: not a path. Allowed: a str or pathlib.Path, such as 'model.onnx'.")
-    return Path(path)
-
-
-def check_target(path: str | Path) -> Path:
-    """The path, if a file can be written there.
-
-    Raises:
-        ArgumentError: it is no path, its folder does not exist, or it is a folder.
-    """
-    path = check_path(path)
-    if path.is_dir():
-        raise ArgumentError(f"path={str(path)!r}: is a directory. Give the name of a file in it, such as model.onnx.")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"path={str(path)!r}: the directory {str(path.parent)!r} does not exist. Make it first.")
-    return path
-
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file under a temporary name, and rename it when all bytes are on the disk.

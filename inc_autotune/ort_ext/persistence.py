@@ -9,8 +9,9 @@ from typing import BinaryIO
 from onnx import ModelProto
 
 from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.paths import check_file, check_path
 from inc_autotune.core.recipe import Recipe
-from inc_autotune.ort_ext.atomic import check_path, check_target, write_atomically
+from inc_autotune.ort_ext.atomic import write_atomically
 from inc_autotune.ort_ext.forms import QDQ
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes
 from inc_autotune.ort_ext.initializers import split
@@ -57,7 +58,7 @@ def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
         ArgumentError: `tuned` is no tuned model, there is no such form, or the folder does not exist.
     """
     _check_tuned(tuned)
-    path = check_target(path)
+    path = check_file(path)
     if form is None:
         form = tuned.saved_form or QDQ.name
     model = _model(tuned, form)

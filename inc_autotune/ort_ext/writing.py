@@ -14,7 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from onnx import ModelProto
 
-from inc_autotune.ort_ext.atomic import check_target, put, sync_folder, write_atomically, write_temporary
+from inc_autotune.core.paths import check_file
+from inc_autotune.ort_ext.atomic import put, sync_folder, write_atomically, write_temporary
 from inc_autotune.ort_ext.graph_model import (
     Array,
     GraphModel,
@@ -54,7 +55,7 @@ def write_model(
         ArgumentError: the folder does not exist, or `path` is a folder.
         OSError: the disk is full, or cannot be written to.
     """
-    path = check_target(path)
+    path = check_file(path)
     model = GraphModel(without_unused(proto), weights)
     if embedded_bytes(model) <= largest_embedded:
         write_atomically(path, partial(_write_proto, embedded(model)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from inc_autotune.core.argument_checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
+from inc_autotune.core.paths import check_path
 from inc_autotune.core.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.examination import CAPTURED, CAPTURED_REASON
@@ -106,9 +105,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 
 def _folder(path: str | Path) -> Path:
-    if not isinstance(path, (str, PathLike)):
-        raise ArgumentError(f"path={shown(path)}: a {type(path).__name__}. Allowed: the name of a folder.")
-    folder = Path(path)
+    folder = check_path(path, allowed="the name of a folder")
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"path={str(path)!r}: is a file. Give the name of a folder.")
     return folder
