@@ -20,12 +20,12 @@ import common
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.analysis.output_error import output_error, relative_error
+from inc_autotune.core.analysis.smoothing_plan import SCORED_OUTPUT_CHANNELS, plan_smoothing
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.output_error import output_error, relative_error
-from inc_autotune.core.smoothing_plan import SCORED_OUTPUT_CHANNELS, plan_smoothing
-from inc_autotune.core.smoothquant import alpha_grid, search_alpha
-from inc_autotune.core.space import TuningSpace, build_space
+from inc_autotune.core.quantization.smoothquant import alpha_grid, search_alpha
+from inc_autotune.core.space.units import TuningSpace, build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.data import Batch, calibration_batches, run
 from inc_autotune.torch_ext.padding import real_outputs, real_positions

@@ -17,10 +17,10 @@ from typing import Any
 import common
 import ort_common
 
+from inc_autotune.core.analysis.smoothing_plan import SCORED_OUTPUT_CHANNELS
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothing_plan import SCORED_OUTPUT_CHANNELS
-from inc_autotune.core.smoothquant import alpha_grid, search_alpha
-from inc_autotune.core.space import TuningSpace, build_space
+from inc_autotune.core.quantization.smoothquant import alpha_grid, search_alpha
+from inc_autotune.core.space.units import TuningSpace, build_space
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.source import load_source

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune import torch_ext
-from inc_autotune.core.result import TuningResult
-from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.core.search.strategy import STRATEGIES
 
 UNITS, WIDTH, OUTLIER = 40, 24, 200.0
 EVALUATION_SECONDS = 3.0

@@ -16,10 +16,10 @@ import common
 from alpha_search import SAMPLES, Calibrated, calibrated, subjects
 from scipy.stats import spearmanr
 
-from inc_autotune.core import sensitivity
-from inc_autotune.core.output_error import output_error
-from inc_autotune.core.sensitivity import UnitHarm, estimate_harms, rank_units
-from inc_autotune.core.space import Assignment
+from inc_autotune.core.analysis import sensitivity
+from inc_autotune.core.analysis.output_error import output_error
+from inc_autotune.core.analysis.sensitivity import UnitHarm, estimate_harms, rank_units
+from inc_autotune.core.space.units import Assignment
 
 COLUMNS = ("model", "units", "smoothing", "order", "CPU s", "measured", "rank correlation", "top 3", "top 8", "left")
 

@@ -26,8 +26,8 @@ import tf_common
 import tf_models
 
 from inc_autotune import tf_ext
-from inc_autotune.core.quantization import signal_to_noise_db
-from inc_autotune.core.smoothquant import alpha_grid
+from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.core.quantization.smoothquant import alpha_grid
 
 SCORE_COLUMNS = ("model", "fp32", "int8", "drop %", "met", "evals", "seconds", "quantized operators")
 SAMPLES = 64

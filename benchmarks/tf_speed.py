@@ -32,7 +32,7 @@ import tf_models
 from tf_common import BATCH, Array
 
 from inc_autotune import tf_ext
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 
 SAMPLES = 64
 COLUMNS = ("model", "form", "ms", "times faster", "SQNR dB", "size")

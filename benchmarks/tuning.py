@@ -28,7 +28,7 @@ import planted
 import torch
 
 from inc_autotune import torch_ext
-from inc_autotune.core.result import TuningResult
+from inc_autotune.core.result.tuning_result import TuningResult
 
 SAMPLES = 100
 PHASES = ("calibration", "measurement", "smoothing", "quantization", "ranking", "other")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inc_autotune.core.capability import load_capability
+from inc_autotune.core.space.capability import load_capability
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -10,14 +10,14 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from inc_autotune.core.arguments import AccuracyCriterion
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.smoothing_plan import OFF
+from inc_autotune.core.arguments.autotune import AccuracyCriterion
+from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.sensitivity import UnitHarm
-from inc_autotune.core.smoothing_plan import OFF
-from inc_autotune.core.space import TuningSpace, Unit
-from inc_autotune.core.strategy import STRATEGIES, SearchView
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.search.strategy import STRATEGIES, SearchView
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import TuningSpace, Unit
 
 UNITS = 24
 BAD = (0, 1, 2, 3, 5)

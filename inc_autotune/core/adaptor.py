@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import InputGroup
-from inc_autotune.core.space import Unit
+from inc_autotune.core.quantization.smoothquant import InputGroup
+from inc_autotune.core.space.units import Unit
 
 ENTRY_POINT_GROUP = "inc_autotune.adaptors"
 

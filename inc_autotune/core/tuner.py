@@ -9,32 +9,32 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments import AutotuneArguments
-from inc_autotune.core.candidates import Candidates
-from inc_autotune.core.code_fingerprint import callable_fingerprint
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan, plan_smoothing, planned_steps
+from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.arguments.autotune import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, QuantizationError, TuningInterrupted
-from inc_autotune.core.evaluation import Scores
-from inc_autotune.core.evaluations import Evaluate, Evaluations
-from inc_autotune.core.history import History
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation.verdict import Scores
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.options import (
+from inc_autotune.core.progress import Phases
+from inc_autotune.core.result.build import build_result, choose_best
+from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.core.search.candidates import Candidates
+from inc_autotune.core.search.evaluator import Evaluate, Evaluations
+from inc_autotune.core.search.options import (
     allowed_options,
     check_rule_types,
     is_asked_for,
     offered_options,
     reasons_for_fp32,
 )
-from inc_autotune.core.outcome import build_result, choose_best
-from inc_autotune.core.progress import Phases
-from inc_autotune.core.ranking import Ranking
-from inc_autotune.core.result import TuningResult
-from inc_autotune.core.smoothing_plan import SmoothingPlan, plan_smoothing, planned_steps
-from inc_autotune.core.space import Assignment, TuningSpace, build_space
-from inc_autotune.core.strategy import STRATEGIES, Proposal, SearchView, check_strategy
-from inc_autotune.core.study import StudyKey, check_storage
-from inc_autotune.core.trial import Trial
-from inc_autotune.core.unit_speed import slow_units
+from inc_autotune.core.search.ranking import Ranking
+from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView, check_strategy
+from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
+from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.storage import StudyKey, check_storage
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import Assignment, TuningSpace, build_space
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ import onnx
 import onnxruntime
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
-from inc_autotune.core.capability import Capability, load_capability
+from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.feed import Feed
-from inc_autotune.core.fingerprint import add_arrays
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.padding import real_outputs, real_positions
-from inc_autotune.core.smoothquant import InputGroup
-from inc_autotune.core.space import Unit
-from inc_autotune.core.timing import interleaved_seconds
+from inc_autotune.core.quantization.smoothquant import InputGroup
+from inc_autotune.core.space.capability import Capability, load_capability
+from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.digest import add_arrays
+from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.ort_ext.backbone import kept_in_fp32
 from inc_autotune.ort_ext.build import build_model
 from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate, run_fp32, runs
@@ -225,7 +225,7 @@ class OrtAdaptor(Adaptor):
         plan = self.plan(tune_cfg)
         built = build_model(analysis.graph, analysis.operators, plan, self.form, self._weights)
         candidate = self._as_candidate(built)
-        candidate.check(self._calibrated.held_out.feeds[0])
+        candidate.check(self._calibrated.held_out.batches[0])
         return candidate
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -269,7 +269,7 @@ class OrtAdaptor(Adaptor):
 
     def run(self, candidate: Candidate) -> Sequence[AnyArray]:
         outputs: list[AnyArray] = []
-        for feed in self._calibrated.held_out.feeds:
+        for feed in self._calibrated.held_out.batches:
             outputs += real_outputs(candidate.run(feed), real_positions(feed))
         return outputs
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import onnxruntime
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
-from inc_autotune.core.outcome import warn_of_shortcomings
-from inc_autotune.core.recipe import Recipe
-from inc_autotune.core.result import TuningResult
-from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.result.build import warn_of_shortcomings
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.candidate import Candidate

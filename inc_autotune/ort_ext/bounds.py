@@ -8,7 +8,7 @@ from collections.abc import Container
 import numpy as np
 import onnx
 
-from inc_autotune.core.quantization import QuantizationParameters, quantize
+from inc_autotune.core.quantization.affine import QuantizationParameters, quantize
 from inc_autotune.ort_ext.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.graph_model import GraphModel
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import onnxruntime
 
-from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.data.held_out import HeldOut
 from inc_autotune.core.errors import DataError
-from inc_autotune.core.feed import Feed
-from inc_autotune.core.fingerprint import digested
-from inc_autotune.core.held_out import HeldOut
-from inc_autotune.core.split_statistics import Snapshot, SplitStatistics
+from inc_autotune.core.quantization.split_statistics import Snapshot, SplitStatistics
+from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.graphs.digest import digested
+from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.padding import comparable_outputs
 from inc_autotune.ort_ext.graph import AnyArray
 
 SAMPLED_ROWS = 128
@@ -49,7 +50,7 @@ class Calibration:
     """
 
     snapshots: Mapping[int, Snapshot]
-    held_out: HeldOut
+    held_out: HeldOut[Feed]
     samples: int
     digest: str
 
@@ -94,7 +95,7 @@ def calibrate(
     statistics, digest = SplitStatistics(empty, seed), hashlib.sha256()
     names = [output.name for output in session.get_outputs()]
     snapshots: dict[int, Snapshot] = {}
-    held_out = HeldOut()
+    held_out = HeldOut(comparable_outputs)
     samples = 0
     for index, feed in enumerate(held_out.cut(digested(feeds, digest), sizes)):
         outputs = run_fp32(session, feed, "calib_dataloader", f", which comes after {samples} samples")

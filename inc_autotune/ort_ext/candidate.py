@@ -7,7 +7,7 @@ from functools import cached_property
 import onnxruntime
 
 from inc_autotune.core.errors import ModelError, QuantizationError
-from inc_autotune.core.feed import Feed
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.ort_ext.graph import AnyArray
 from inc_autotune.ort_ext.graph_model import GraphModel
 from inc_autotune.ort_ext.sessions import Provider, SessionOptions, make_session, run_session

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from inc_autotune.core.feed import Feed, InputDescription
-from inc_autotune.core.feeding import labelled, loader_items, unlabelled
+from inc_autotune.graphs.feed import Feed, InputDescription
+from inc_autotune.graphs.feeds import labelled, loader_items, unlabelled
 
 ALLOWED_LOADERS = (
     "a DataLoader, a list of batches, a generator, an onnxruntime.quantization.CalibrationDataReader, or any other "

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import QuantizationParameters, integer_type, quantization_parameters, quantize
+from inc_autotune.core.quantization.affine import (
+    QuantizationParameters,
+    integer_type,
+    quantization_parameters,
+    quantize,
+)
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.graph import FloatArray, Graph, GraphBuilder
 from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan

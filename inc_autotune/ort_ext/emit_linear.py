@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import integer_type
+from inc_autotune.core.quantization.affine import integer_type
 from inc_autotune.ort_ext.emission import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emit_gemm import emit_gemm
 from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, FloatArray

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from inc_autotune.core import timing
+from inc_autotune.core.analysis import timing
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded_bytes
 
 

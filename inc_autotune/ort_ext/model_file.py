@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.text_format import ParseError as TextError
 from onnx import ModelProto, TensorProto, helper
 
-from inc_autotune.core.argument_checks import shown
+from inc_autotune.core.arguments.checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.ort_ext.graph_model import is_header
 from inc_autotune.ort_ext.initializers import is_plain

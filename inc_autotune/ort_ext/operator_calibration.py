@@ -6,10 +6,10 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
-from inc_autotune.core.split_statistics import Statistics
+from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
+from inc_autotune.core.quantization.split_statistics import Statistics
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.graph import FloatArray, Graph
 from inc_autotune.ort_ext.grid import find_grid

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from onnx import ModelProto
 
+from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.core.paths import check_file, check_path
-from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.ort_ext.atomic import write_atomically
 from inc_autotune.ort_ext.forms import QDQ
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inc_autotune.core.recipe import OperatorRecipe
+from inc_autotune.core.result.recipe import OperatorRecipe
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.graph import FloatArray, Graph
 from inc_autotune.ort_ext.grid import find_grid

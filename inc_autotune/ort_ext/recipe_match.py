@@ -14,7 +14,7 @@ import onnx
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.ort_ext.bounds import after_activation, bounds
 from inc_autotune.ort_ext.forms import QDQ
 from inc_autotune.ort_ext.graph import Graph

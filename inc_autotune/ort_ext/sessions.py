@@ -13,9 +13,9 @@ import onnxruntime as ort
 from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from inc_autotune.core.argument_checks import shown
+from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean
-from inc_autotune.core.items import describe
 from inc_autotune.ort_ext.graph import AnyArray
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes, headers, is_in_file, without_unused
 from inc_autotune.ort_ext.mapped_weights import MappedWeights

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.core.feed import InputDescription
+from inc_autotune.graphs.feed import InputDescription
 from inc_autotune.ort_ext.graph_model import GraphModel, bodies
 from inc_autotune.ort_ext.initializers import split
 from inc_autotune.ort_ext.model_check import check_model

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inc_autotune.core.errors import ArgumentError, RecipeError
-from inc_autotune.core.recipe import Recipe
-from inc_autotune.core.result import TuningResult
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.ort_ext.build import build_model
 from inc_autotune.ort_ext.forms import GraphForm
 from inc_autotune.ort_ext.graph_model import GraphModel

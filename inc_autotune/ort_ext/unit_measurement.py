@@ -12,9 +12,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.feed import Feed
-from inc_autotune.core.space import Unit
-from inc_autotune.core.timing import PairSeconds, pair_seconds
+from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
+from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.ort_ext.graph import AnyArray, Graph
 from inc_autotune.ort_ext.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement import session_clock

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import integer_type, quantize, weight_parameters
+from inc_autotune.core.quantization.affine import integer_type, quantize, weight_parameters
 from inc_autotune.ort_ext.graph import AnyArray, FloatArray
 from inc_autotune.ort_ext.plan import FRAMEWORK
 

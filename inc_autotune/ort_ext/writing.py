@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from onnx import ModelProto
 
-from inc_autotune.core.paths import check_file
+from inc_autotune.core.arguments.paths import check_file
 from inc_autotune.ort_ext.atomic import put, sync_folder, write_atomically, write_temporary
 from inc_autotune.ort_ext.graph_model import (
     Array,

@@ -13,17 +13,17 @@ from typing import Any
 import tensorflow as tf
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
-from inc_autotune.core.calibration import ActivationStatistics
-from inc_autotune.core.capability import Capability, load_capability
+from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.feed import Array, Feed
-from inc_autotune.core.fingerprint import add_arrays
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.padding import real_outputs, real_positions
-from inc_autotune.core.smoothquant import InputGroup
-from inc_autotune.core.space import Unit
-from inc_autotune.core.split_statistics import Statistics
-from inc_autotune.core.timing import interleaved_seconds
+from inc_autotune.core.quantization.smoothquant import InputGroup
+from inc_autotune.core.quantization.split_statistics import Statistics
+from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.space.capability import Capability, load_capability
+from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.digest import add_arrays
+from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.build import build_model
 from inc_autotune.tf_ext.calibration import Calibration, calibrate, runs, watching
@@ -244,7 +244,7 @@ class TensorFlowAdaptor(Adaptor):
         outputs: list[Array] = []
         for name, calibration in self._calibrations.items():
             function = candidate.callable.signatures[name]
-            for feed in calibration.held_out.feeds:
+            for feed in calibration.held_out.batches:
                 values = [value.numpy() for value in function(**feed.inputs).values()]
                 outputs += real_outputs(values, real_positions(feed))
         return outputs

@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
-from inc_autotune.core.outcome import warn_of_shortcomings
-from inc_autotune.core.recipe import Recipe
-from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.result.build import warn_of_shortcomings
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.data.held_out import HeldOut
 from inc_autotune.core.errors import DataError
-from inc_autotune.core.feed import Array, Feed
-from inc_autotune.core.fingerprint import digested
-from inc_autotune.core.held_out import HeldOut
-from inc_autotune.core.split_statistics import Snapshot, SplitStatistics
+from inc_autotune.core.quantization.split_statistics import Snapshot, SplitStatistics
+from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.graphs.digest import digested
+from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.padding import comparable_outputs
 from inc_autotune.tf_ext.graph_model import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.signatures import SignatureCallable
 
@@ -48,7 +49,7 @@ class Calibration:
     """
 
     snapshots: Mapping[int, Snapshot]
-    held_out: HeldOut
+    held_out: HeldOut[Feed]
     samples: int
     digest: str
 
@@ -83,7 +84,7 @@ def calibrate(
     """
     statistics, digest = SplitStatistics(lambda seed: _empty(watched, seed), seed), hashlib.sha256()
     snapshots: dict[int, Snapshot] = {}
-    held_out = HeldOut()
+    held_out = HeldOut(comparable_outputs)
     samples = 0
     for index, feed in enumerate(held_out.cut(digested(feeds, digest), sizes)):
         outputs = _run(function, feed, samples)

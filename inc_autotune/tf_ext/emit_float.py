@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import Array
+from inc_autotune.core.quantization.affine import Array
 from inc_autotune.tf_ext.emission import Emission
 from inc_autotune.tf_ext.graph import FloatArray
 from inc_autotune.tf_ext.grid import Range

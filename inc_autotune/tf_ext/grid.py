@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
+from inc_autotune.core.quantization.affine import QuantizationParameters, quantization_parameters
 from inc_autotune.tf_ext.plan import FRAMEWORK
 
 MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"

@@ -14,9 +14,9 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import kernels as registry
 
-from inc_autotune.core.feed import Feed
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.build import build_signature
 from inc_autotune.tf_ext.calibration import run_inside
 from inc_autotune.tf_ext.graph import FloatArray, Graph

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.feed import Feed
-from inc_autotune.core.space import Unit
-from inc_autotune.core.timing import Call, Clock, seconds
-from inc_autotune.core.unit_timing import TimedUnit, time_units
+from inc_autotune.core.analysis.timing import Call, Clock, seconds
+from inc_autotune.core.analysis.unit_timing import TimedUnit, time_units
+from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.build import build_signature
 from inc_autotune.tf_ext.calibration import run_inside
 from inc_autotune.tf_ext.chains import IntegerChains

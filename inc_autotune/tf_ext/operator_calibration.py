@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
-from inc_autotune.core.split_statistics import Statistics
+from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
+from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.tf_ext.graph import FloatArray, Graph
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
 from inc_autotune.tf_ext.plan import FRAMEWORK, GraphChoices, OperatorCalibration, QuantizationPlan

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.recipe import OperatorRecipe
+from inc_autotune.core.result.recipe import OperatorRecipe
 from inc_autotune.tf_ext.graph import FloatArray
 from inc_autotune.tf_ext.plan import GraphChoices, OperatorCalibration
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from inc_autotune.core.argument_checks import shown
+from inc_autotune.core.arguments.checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
 from inc_autotune.tf_ext.freezing import frozen
 from inc_autotune.tf_ext.frozen_graph_def import graph_def_signature, read_graph_def

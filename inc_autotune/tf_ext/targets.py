@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from inc_autotune.core import paths
+from inc_autotune.core.arguments import paths
 from inc_autotune.core.errors import ArgumentError
 
 

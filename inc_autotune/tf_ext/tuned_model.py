@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.recipe import Recipe
-from inc_autotune.core.result import TuningResult
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.build import build_model
 from inc_autotune.tf_ext.graph_model import GraphModel

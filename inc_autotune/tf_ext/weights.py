@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import integer_type, quantize, weight_parameters
+from inc_autotune.core.quantization.affine import integer_type, quantize, weight_parameters
 from inc_autotune.tf_ext.graph import FloatArray
 from inc_autotune.tf_ext.graph_model import Array
 from inc_autotune.tf_ext.plan import FRAMEWORK

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inc_autotune.core.feed import InputDescription
-from inc_autotune.core.items import is_array
-from inc_autotune.core.readings import LABEL_NAMES
+from inc_autotune.core.data.loaders import is_array
+from inc_autotune.core.data.reading import LABEL_NAMES
+from inc_autotune.graphs.feed import InputDescription
 
 
 def arrays_by_name(dataset: Any, inputs: Sequence[InputDescription], *, ordered: bool) -> Any:

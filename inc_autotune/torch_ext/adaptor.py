@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
-from inc_autotune.core.capability import Capability, load_capability
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import InputGroup
-from inc_autotune.core.space import Unit
+from inc_autotune.core.quantization.smoothquant import InputGroup
+from inc_autotune.core.space.capability import Capability, load_capability
+from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext import kernels
 from inc_autotune.torch_ext.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
-from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
+from inc_autotune.core.evaluation.function import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.outcome import warn_of_shortcomings
-from inc_autotune.core.recipe import Recipe
-from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.result.build import warn_of_shortcomings
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor

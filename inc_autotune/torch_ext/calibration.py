@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.data.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, LEAST_BATCHES, NOTHING_HELD_OUT, cut
+from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.core.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, LEAST_BATCHES, NOTHING_HELD_OUT, cut
-from inc_autotune.core.items import describe
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.fingerprint import add_tensor
 from inc_autotune.torch_ext.padding import real_outputs, real_positions

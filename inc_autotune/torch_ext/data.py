@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.data.loaders import describe
+from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.core.items import describe
-from inc_autotune.core.readings import Reading
 from inc_autotune.torch_ext.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
 from inc_autotune.torch_ext.probe import attention_fast_path_disabled, tensors_in, untouched
 from inc_autotune.torch_ext.readings import possible_readings, signature_text, unknown_keys

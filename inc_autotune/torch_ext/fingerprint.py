@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.code_fingerprint import Describer
+from inc_autotune.core.search.study.code_fingerprint import Describer
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.probe import tensors_in
 

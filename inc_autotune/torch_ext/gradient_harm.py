@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.output_error import LARGEST_OUTPUT
+from inc_autotune.core.analysis.output_error import LARGEST_OUTPUT
 from inc_autotune.torch_ext.calibration import LINEAR_TYPES, HeldOut
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.modules import operator_type

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from inc_autotune.core.data.loaders import check_loader, describe, is_number_list
 from inc_autotune.core.errors import DataError
-from inc_autotune.core.items import check_loader, describe, is_number_list
 
 ALLOWED_ITEMS = (
     "a tensor or numpy array, a tuple or list of inputs, (inputs, label), or a dict of keyword inputs "

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from inc_autotune.core import timing
+from inc_autotune.core.analysis import timing
 from inc_autotune.torch_ext.data import Batch, run
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.metric import make_metric, metric_value
-from inc_autotune.core.readings import Reading
+from inc_autotune.core.data.reading import Reading
+from inc_autotune.core.evaluation.metric import make_metric, metric_value
 from inc_autotune.torch_ext.data import labelled_batches, output_tensors, run
 from inc_autotune.torch_ext.items import iterable_loader, map_tensors
 

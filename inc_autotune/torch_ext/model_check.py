@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from inc_autotune.core.argument_checks import shown
+from inc_autotune.core.arguments.checks import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized, operator_type
 

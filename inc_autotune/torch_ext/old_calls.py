@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from inc_autotune.core.argument_checks import shown
+from inc_autotune.core.arguments.checks import shown
 from inc_autotune.core.errors import ArgumentError
 
 Parameters = ParamSpec("Parameters")

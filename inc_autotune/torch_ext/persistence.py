@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from inc_autotune.core.arguments.paths import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
-from inc_autotune.core.paths import check_path
-from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.examination import CAPTURED, CAPTURED_REASON
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex

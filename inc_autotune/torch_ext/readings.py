@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inc_autotune.core.data.reading import LABEL_NAMES, Reading
 from inc_autotune.core.errors import did_you_mean
-from inc_autotune.core.readings import LABEL_NAMES, Reading
 from inc_autotune.torch_ext.probe import tensors_in
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.space import Unit
-from inc_autotune.core.timing import PairSeconds, pair_seconds
+from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.measurement import clock
 from inc_autotune.torch_ext.modules.operators import OPERATORS

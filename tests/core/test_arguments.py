@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inc_autotune.core.arguments import AccuracyCriterion, AutotuneArguments, SmoothQuantArgs, validate_arguments
+from inc_autotune.core.arguments.autotune import (
+    AccuracyCriterion,
+    AutotuneArguments,
+    SmoothQuantArgs,
+    validate_arguments,
+)
 from inc_autotune.core.errors import ArgumentError, AutotuneError
 
 # The two settings the RFC calls commonly used, and its example.

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import AccuracyCriterion
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.smoothing_plan import OFF
+from inc_autotune.core.arguments.autotune import AccuracyCriterion
+from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.sensitivity import UnitHarm
-from inc_autotune.core.smoothing_plan import OFF
-from inc_autotune.core.space import TuningSpace, Unit
-from inc_autotune.core.strategy import SearchView
-from inc_autotune.core.strategy.auto import auto
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.search.strategy import SearchView
+from inc_autotune.core.search.strategy.auto import auto
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import TuningSpace, Unit
 
 INT8 = OpConfig(
     TensorConfig("int8", "sym", "per_channel", "minmax"),

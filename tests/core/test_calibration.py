@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import ArgumentError, CalibrationError
-from inc_autotune.core.histogram import BINS, Histogram
-from inc_autotune.core.quantization import fake_quantize, quantization_parameters
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters
+from inc_autotune.core.quantization.histogram import BINS, Histogram
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 
 NAMESPACES = ["numpy", pytest.param("torch", marks=pytest.mark.skipif(find_spec("torch") is None, reason="no torch"))]
 REALS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.capability import Capability, load_capability, narrow_options
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.space.capability import Capability, load_capability, narrow_options
 
 PYTORCH = Path(__file__).parents[2] / "inc_autotune" / "torch_ext" / "capability" / "pytorch.yaml"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from inc_autotune.core.code_fingerprint import callable_fingerprint
+from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
 
 
 def made(source, name="evaluate", **around):
@@ -148,7 +148,7 @@ def test_installed_code_is_known_by_its_name():
 
 PROGRAM = """
 import functools
-from inc_autotune.core.code_fingerprint import callable_fingerprint
+from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
 NAMES = frozenset({"a", "b", "c"})
 class Metric:
     words = ("x", "y")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import AccuracyCriterion
-from inc_autotune.core.criterion import Goal, checked_score
+from inc_autotune.core.arguments.autotune import AccuracyCriterion
 from inc_autotune.core.errors import EvaluationError
+from inc_autotune.core.evaluation.goal import Goal, checked_score
 
 
 @pytest.mark.parametrize(

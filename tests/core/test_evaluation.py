@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inc_autotune.core.arguments import AccuracyCriterion
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.arguments.autotune import AccuracyCriterion
 from inc_autotune.core.errors import EvaluationError
-from inc_autotune.core.evaluation import Scores, judge, read_scores
-from inc_autotune.core.paired_test import (
+from inc_autotune.core.evaluation.confidence import (
     betting_interval,
     look_sizes,
     matched_pairs_interval,
     mean_interval,
     student_t_quantile,
 )
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation.verdict import Scores, judge, read_scores
 
 SCORES = np.random.default_rng(5).normal(0.8, 0.1, 2000)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.core.feed import InputDescription, named_feed
-from inc_autotune.core.feeding import labelled, loader_items, unlabelled
+from inc_autotune.graphs.feed import InputDescription, named_feed
+from inc_autotune.graphs.feeds import labelled, loader_items, unlabelled
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 IDS, MASK = np.arange(8).reshape(2, 4), np.ones((2, 4), np.int64)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from inc_autotune.core.feed import Feed
-from inc_autotune.core.held_out import HELD_OUT_SAMPLES, HeldOut, cut
+from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, HeldOut, cut
+from inc_autotune.graphs.feed import Feed
 
 
 def batches(*sizes, divisible=True):
@@ -18,7 +18,8 @@ def batches(*sizes, divisible=True):
 
 def parts(feeds, sampling_size):
     """Samples that are held out, and those of both halves of the others."""
-    held_out, halves, fitted = HeldOut(), ([], []), 0
+    held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+    halves, fitted = ([], []), 0
     for index, feed in enumerate(held_out.cut(feeds, [sampling_size])):
         if held_out.wants(index):
             held_out.add(index, feed, [feed.inputs["x"]])
@@ -27,7 +28,7 @@ def parts(feeds, sampling_size):
             held_out.add(index, feed, [feed.inputs["x"]])
         halves[fitted % 2].extend(feed.inputs["x"].tolist())
         fitted += 1
-    compared = [sample for feed in held_out.feeds for sample in feed.inputs["x"].tolist()]
+    compared = [sample for feed in held_out.batches for sample in feed.inputs["x"].tolist()]
     return compared, *halves, held_out
 
 

@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Blocked())
 
 TUNE = """
 import numpy as np
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 model, data = random_model(outlier=20.0), [np.random.default_rng(0).normal(size=(16, 16)).astype("float32")]

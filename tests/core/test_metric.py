@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError
-from inc_autotune.core.evaluation_arguments import check_evaluation_arguments
-from inc_autotune.core.metric import make_metric, metric_value
+from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.evaluation.metric import make_metric, metric_value
 
 SCORES = np.asarray([[3.0, 1, 0], [0, 2, 1], [0, 1, 2], [5, 1, 0]])
 

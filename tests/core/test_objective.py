@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inc_autotune.core.objective import gain
+from inc_autotune.core.analysis.gain import gain
 from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, random_model
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.options import check_rule_types
+from inc_autotune.core.search.options import check_rule_types
 from inc_autotune.testing import NumpyAdaptor, random_model
 
 FP32 = {"weight": {"dtype": ["fp32"]}}

@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import AccuracyCriterion, validate_arguments
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.arguments.autotune import AccuracyCriterion, validate_arguments
+from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.outcome import choose_best, warn_of_shortcomings
-from inc_autotune.core.result import TuningResult
-from inc_autotune.core.space import Assignment
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.result.build import choose_best, warn_of_shortcomings
+from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import Assignment
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 

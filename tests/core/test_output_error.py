@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from inc_autotune.core.output_error import relative_error
+from inc_autotune.core.analysis.output_error import relative_error
 
 VALUES = np.array([1.0, -2.0, 2.0], np.float32)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from inc_autotune.core.process import Process, is_gone, is_neighbour, this_process
+from inc_autotune.core.search.study.process import Process, is_gone, is_neighbour, this_process
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system does not tell")
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import (
+from inc_autotune.core.quantization.affine import (
     FRAMEWORK_SCHEMES,
     dequantize,
     fake_quantize,

@@ -3,7 +3,7 @@ import pytest
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 
 INT8 = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), TensorConfig("uint8", "asym"), "static", 0.7)
 

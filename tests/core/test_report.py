@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.result import OperatorOutcome, TuningResult
-from inc_autotune.core.sensitivity import UnitHarm
-from inc_autotune.core.space import Assignment
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import Assignment
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
@@ -392,10 +392,10 @@ def test_the_same_result_gives_the_same_page(saved, tmp_path):
 
 def test_plotly_is_only_needed_for_the_report():
     code = (
-        "import sys, inc_autotune.core.report\n"
+        "import sys, inc_autotune.core.result.report\n"
         "assert 'plotly' not in sys.modules\n"
         "sys.modules['plotly'] = None\n"
-        "from inc_autotune.core.result import TuningResult\n"
+        "from inc_autotune.core.result.tuning_result import TuningResult\n"
         "try:\n    TuningResult(None, None, None, None, (), 0, (), None, None, (), 0).save_report('unused.html')\n"
         "except ImportError as error:\n    print(type(error).__name__, error)"
     )

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.strategy import STRATEGIES
+from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 from inc_autotune.testing.numpy_framework import NumpyModel

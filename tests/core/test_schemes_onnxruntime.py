@@ -10,7 +10,7 @@ quant_utils = pytest.importorskip("onnxruntime.quantization.quant_utils")
 
 from onnx import TensorProto  # noqa: E402
 
-from inc_autotune.core.quantization import quantization_parameters, quantize  # noqa: E402
+from inc_autotune.core.quantization.affine import quantization_parameters, quantize  # noqa: E402
 
 
 def samples() -> list[np.ndarray]:

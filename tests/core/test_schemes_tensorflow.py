@@ -7,7 +7,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from inc_autotune.core.quantization import dequantize, quantization_parameters, quantize  # noqa: E402
+from inc_autotune.core.quantization.affine import dequantize, quantization_parameters, quantize  # noqa: E402
 
 
 def samples() -> list[np.ndarray]:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.op_config import FP32, FP32_TENSOR, OpConfig, TensorConfig
-from inc_autotune.core.sensitivity import (
+from inc_autotune.core.analysis.sensitivity import (
     MEASURED_UNITS,
     UnitHarm,
     choose_fallback,
@@ -13,7 +12,8 @@ from inc_autotune.core.sensitivity import (
     probe_halves,
     rank_units,
 )
-from inc_autotune.core.space import TuningSpace, Unit
+from inc_autotune.core.op_config import FP32, FP32_TENSOR, OpConfig, TensorConfig
+from inc_autotune.core.space.units import TuningSpace, Unit
 
 WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
 ACTIVATION = TensorConfig("uint8", "asym", "per_tensor", "minmax")

@@ -13,27 +13,27 @@ import numpy as np
 import optuna
 import pytest
 
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.history import History
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.options import offered_options
-from inc_autotune.core.process import this_process
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.ranking import Ranking
-from inc_autotune.core.shared_work import SharedWork, claim
-from inc_autotune.core.space import Assignment, build_space
-from inc_autotune.core.study import StudyKey, open_study, read_text, write_text
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.search.options import offered_options
+from inc_autotune.core.search.ranking import Ranking
+from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.process import this_process
+from inc_autotune.core.search.study.shared_work import SharedWork, claim
+from inc_autotune.core.search.study.storage import StudyKey, open_study, read_text, write_text
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study.workers import Worker
+from inc_autotune.core.space.units import Assignment, build_space
 from inc_autotune.core.tuner import tune
-from inc_autotune.core.workers import Worker
 from inc_autotune.testing import NumpyAdaptor, random_model
 
 PROGRAM = """
 import json, os, signal, sys, time, warnings
 import numpy as np
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.arguments.autotune import validate_arguments
+from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.calibration import ActivationStatistics
+from inc_autotune.core.analysis.output_error import output_error
+from inc_autotune.core.analysis.smoothing_plan import OFF as OFF_PLAN
+from inc_autotune.core.analysis.smoothing_plan import plan_smoothing, planned_steps
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.options import offered_options
-from inc_autotune.core.output_error import output_error
-from inc_autotune.core.smoothing_plan import OFF as OFF_PLAN
-from inc_autotune.core.smoothing_plan import plan_smoothing, planned_steps
-from inc_autotune.core.smoothquant import InputGroup, alpha_grid, search_alpha
-from inc_autotune.core.space import build_space
+from inc_autotune.core.quantization.smoothquant import InputGroup, alpha_grid, search_alpha
+from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.search.options import offered_options
+from inc_autotune.core.space.units import build_space
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 

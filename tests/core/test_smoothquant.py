@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from inc_autotune.core.calibration import ActivationStatistics
 from inc_autotune.core.errors import ArgumentError, CalibrationError
 from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
-from inc_autotune.core.quantization import fake_quantize, quantization_parameters, weight_parameters
-from inc_autotune.core.smoothquant import (
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
     InputGroup,
     alpha_grid,
@@ -25,6 +24,7 @@ from inc_autotune.core.smoothquant import (
     smoothed_range,
     smoothing_scale,
 )
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 
 NAMESPACES = ["numpy", pytest.param("torch", marks=pytest.mark.skipif(find_spec("torch") is None, reason="no torch"))]
 WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
@@ -462,7 +462,7 @@ class TestSearch:
             group = group_of(statistics_of([with_outliers(20)]), [random(50, CHANNELS)], config)
             whole = search_alpha(group, ALPHAS)
             with monkeypatch.context() as patch:
-                patch.setattr("inc_autotune.core.operator_loss._CHUNK_ELEMENTS", 7 * CHANNELS)
+                patch.setattr("inc_autotune.core.quantization.operator_loss._CHUNK_ELEMENTS", 7 * CHANNELS)
                 assert search_alpha(group, ALPHAS).losses == pytest.approx(whole.losses, rel=1e-4)
 
     @pytest.mark.parametrize(

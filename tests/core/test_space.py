@@ -2,7 +2,7 @@ import pytest
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.space import Assignment, build_space
+from inc_autotune.core.space.units import Assignment, build_space
 
 INT8 = OpConfig(
     TensorConfig("int8", "sym", "per_channel", "minmax"),

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from inc_autotune.core.calibration import ActivationStatistics
-from inc_autotune.core.split_statistics import SplitStatistics
+from inc_autotune.core.quantization.split_statistics import SplitStatistics
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 
 
 def collected(*batches):

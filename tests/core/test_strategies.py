@@ -11,15 +11,15 @@ import numpy as np
 import optuna
 import pytest
 
-from inc_autotune.core.arguments import AccuracyCriterion, validate_arguments
-from inc_autotune.core.criterion import Goal
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan
+from inc_autotune.core.arguments.autotune import AccuracyCriterion, validate_arguments
 from inc_autotune.core.errors import MissingDependencyError
+from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.sensitivity import UnitHarm
-from inc_autotune.core.smoothing_plan import OFF, SmoothingPlan
-from inc_autotune.core.space import TuningSpace, Unit
-from inc_autotune.core.strategy import STRATEGIES, SearchView, check_strategy
-from inc_autotune.core.trial import Trial
+from inc_autotune.core.search.strategy import STRATEGIES, SearchView, check_strategy
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import TuningSpace, Unit
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
@@ -240,7 +240,7 @@ def test_another_seed_draws_other_models():
 
 def test_the_gaussian_process_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(
-        "inc_autotune.core.strategy.sampled.find_spec", lambda package: None if package == "scipy" else object()
+        "inc_autotune.core.search.strategy.sampled.find_spec", lambda package: None if package == "scipy" else object()
     )
     with pytest.raises(MissingDependencyError, match=r"strategy='bayesian': scipy not installed.*pip install scipy\."):
         check_strategy("bayesian", NumpyAdaptor())
@@ -257,7 +257,7 @@ def test_samplers_say_nothing_and_leave_optunas_logging_as_it_was(capfd):
 
 
 def test_the_strategies_load_no_framework():
-    code = "import sys, inc_autotune.core.strategy; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    code = "import sys, inc_autotune.core.search.strategy; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

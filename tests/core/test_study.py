@@ -4,9 +4,9 @@ import traceback
 
 import pytest
 
-from inc_autotune.core import study
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
-from inc_autotune.core.study import check_storage
+from inc_autotune.core.search.study import storage as study
+from inc_autotune.core.search.study.storage import check_storage
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from inc_autotune.core import timing
+from inc_autotune.core.analysis import timing
 
 
 class Clock:

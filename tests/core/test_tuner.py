@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import EvaluationError, ModelError, QuantizationError
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, random_model
@@ -143,9 +143,9 @@ def test_each_alpha_of_a_list_gives_a_model_of_its_own():
 
 def test_auto_alpha_gives_each_layer_its_own():
     """The old system gave every layer the first layer's alpha."""
-    from inc_autotune.core.options import offered_options
-    from inc_autotune.core.smoothing_plan import plan_smoothing
-    from inc_autotune.core.space import build_space
+    from inc_autotune.core.analysis.smoothing_plan import plan_smoothing
+    from inc_autotune.core.search.options import offered_options
+    from inc_autotune.core.space.units import build_space
 
     adaptor, model = NumpyAdaptor(), random_model(6, 32, outlier=30.0)
     size = adaptor.calibrate(model, data(features=32), (64,))
@@ -369,10 +369,10 @@ def test_an_interrupted_measurement_does_not_repeat_the_evaluation(tmp_path):
 
 
 def test_a_harmful_unit_takes_the_first_rung_that_takes_its_harm_away():
+    from inc_autotune.core.analysis.sensitivity import choose_fallback, rank_units
     from inc_autotune.core.op_config import FP32
-    from inc_autotune.core.options import offered_options
-    from inc_autotune.core.sensitivity import choose_fallback, rank_units
-    from inc_autotune.core.space import build_space
+    from inc_autotune.core.search.options import offered_options
+    from inc_autotune.core.space.units import build_space
 
     finer = {
         "int8": {

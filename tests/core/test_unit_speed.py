@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.space import Unit
+from inc_autotune.core.space.units import Unit
 from inc_autotune.core.tuner import tune
-from inc_autotune.core.unit_speed import slow_units
 from inc_autotune.testing import NumpyAdaptor, random_model
 
 INT8 = TensorConfig("int8", "sym", "per_channel", "minmax")

@@ -1,7 +1,7 @@
 import pytest
 
-from inc_autotune.core import timing, unit_timing
-from inc_autotune.core.unit_timing import TimedUnit, time_units
+from inc_autotune.core.analysis import timing, unit_timing
+from inc_autotune.core.analysis.unit_timing import TimedUnit, time_units
 
 
 class Clock:

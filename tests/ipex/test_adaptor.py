@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import tests.ipex.extension  # noqa: F401  skips this file where there is none
-from inc_autotune.core.capability import load_capability
 from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.space.capability import load_capability
 from inc_autotune.torch_ext.ipex.adaptor import CAPABILITIES, IpexAdaptor
 from tests.contract import test_torch
 from tests.ipex.small_models import Pooled, output

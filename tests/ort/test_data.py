@@ -13,7 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader
 from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.core.feed import InputDescription
+from inc_autotune.graphs.feed import InputDescription
 from inc_autotune.ort_ext.data import feeds, labelled_feeds
 
 Shape = tuple[int | str | None, ...]

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
 from inc_autotune.ort_ext.build import build_model
 from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.forms import CPU, QDQ

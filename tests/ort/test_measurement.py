@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto
 
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.options import allowed_options, offered_options
-from inc_autotune.core.space import Unit, build_space
-from inc_autotune.core.timing import PairSeconds
+from inc_autotune.core.analysis.timing import PairSeconds
+from inc_autotune.core.arguments.autotune import validate_arguments
+from inc_autotune.core.search.options import allowed_options, offered_options
+from inc_autotune.core.space.units import Unit, build_space
 from inc_autotune.ort_ext import unit_measurement
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.measurement import session_clock

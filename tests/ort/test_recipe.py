@@ -12,7 +12,7 @@ import pytest
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from tests.ort.small_models import WIDTH, conv_net, linear_chain, transformer_block, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

@@ -6,7 +6,7 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from tests.ort.small_models import linear_chain
 from tests.ort.test_convolutions import NetWriter, assert_close, run
 

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, RecipeError
-from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.ort_ext.candidate import Candidate
 from inc_autotune.ort_ext.graph_model import GraphModel
 from tests.ort.quantized_graph import QuantizedGraph

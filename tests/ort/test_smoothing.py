@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from inc_autotune.core.options import offered_options
-from inc_autotune.core.space import build_space
+from inc_autotune.core.search.options import offered_options
+from inc_autotune.core.space.units import build_space
 from inc_autotune.ort_ext import smoothing
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.build import build_model

@@ -10,7 +10,7 @@ import tensorflow as tf
 from inc_autotune import tf_ext
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.errors import ArgumentError, CapabilityError, EvaluationError
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from tests.tf.small_models import (
     CLASSES,
     WIDTH,

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.core.feed import Feed
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.data import BATCH_SIZE, feeds, labelled_feeds
 from inc_autotune.tf_ext.graph_model import SignatureGraph, TensorDescription
 from tests.tf.small_models import Array

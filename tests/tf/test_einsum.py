@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from inc_autotune import tf_ext
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.operators import find_operators
 from inc_autotune.tf_ext.source import load_source

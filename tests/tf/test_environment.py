@@ -13,7 +13,7 @@ import pytest
 
 import inc_autotune
 from inc_autotune import tf_ext
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from tests.tf.small_models import convolutions, image_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

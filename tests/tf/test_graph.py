@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.operators import find_operators, kernel_weight

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from inc_autotune.core.analysis.output_error import relative_error
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.output_error import relative_error
-from inc_autotune.core.quantization import (
+from inc_autotune.core.quantization.affine import (
     fake_quantize,
     quantization_parameters,
     signal_to_noise_db,

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.analysis import Analysis
 from inc_autotune.tf_ext.litert import _products
 from inc_autotune.tf_ext.source import load_source

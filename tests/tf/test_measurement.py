@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from inc_autotune.core.options import offered_options
-from inc_autotune.core.space import build_space
+from inc_autotune.core.search.options import offered_options
+from inc_autotune.core.space.units import build_space
 from inc_autotune.tf_ext import measurement
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.emission import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emit_integers import emit_on_integers

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.candidate import Candidate
 from inc_autotune.tf_ext.source import load_source
 from tests.tf.quantizing import operators_in, quantized, random, source_of

@@ -8,11 +8,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from inc_autotune.core.analysis.output_error import output_error  # noqa: E402
+from inc_autotune.core.analysis.sensitivity import estimate_harms, probe_halves, rank_units  # noqa: E402
 from inc_autotune.core.errors import ArgumentError  # noqa: E402
 from inc_autotune.core.op_config import FP32, OpConfig  # noqa: E402
-from inc_autotune.core.output_error import output_error  # noqa: E402
-from inc_autotune.core.sensitivity import estimate_harms, probe_halves, rank_units  # noqa: E402
-from inc_autotune.core.space import build_space  # noqa: E402
+from inc_autotune.core.space.units import build_space  # noqa: E402
 from inc_autotune.core.tuner import tune as core_tune  # noqa: E402
 from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
 from tests.torch.small_models import (  # noqa: E402
@@ -202,8 +202,8 @@ def test_hawq_v2_lets_the_most_harmful_units_fall_back_first():
 
 
 def test_hawq_v2_needs_gradients():
-    from inc_autotune.core.arguments import validate_arguments
-    from inc_autotune.core.strategy import STRATEGIES
+    from inc_autotune.core.arguments.autotune import validate_arguments
+    from inc_autotune.core.search.strategy import STRATEGIES
     from inc_autotune.testing import NumpyAdaptor, random_model
 
     arguments = validate_arguments(strategies=STRATEGIES, backends=["default"], strategy="hawq_v2", progress=False)

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.options import allowed_options, offered_options
-from inc_autotune.core.space import build_space
-from inc_autotune.core.unit_speed import slow_units
+from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.arguments.autotune import validate_arguments
+from inc_autotune.core.search.options import allowed_options, offered_options
+from inc_autotune.core.space.units import build_space
 from inc_autotune.torch_ext import unit_measurement
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.data import Batch

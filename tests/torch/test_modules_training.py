@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.torch_ext.modules import convert_module
 from tests.torch.module_examples import EXAMPLES, integer_config, linear
 

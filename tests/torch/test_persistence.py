@@ -12,7 +12,7 @@ from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
-from inc_autotune.core.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe
 from tests.torch.small_models import (
     CalledTwice,
     OutlierMLP,

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune import torch_ext
-from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.analysis.smoothing_plan import plan_smoothing
+from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothing_plan import plan_smoothing
-from inc_autotune.core.space import build_space
+from inc_autotune.core.space.units import build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.footprint import _LiveBytes, resident_bytes
 from tests.torch.small_models import (

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inc_autotune.core.op_config import TensorConfig  # noqa: E402
-from inc_autotune.core.quantization import (  # noqa: E402
+from inc_autotune.core.quantization.affine import (  # noqa: E402
     fake_quantize,
     integer_type,
     quantization_parameters,

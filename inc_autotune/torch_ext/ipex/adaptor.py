@@ -14,11 +14,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
+from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
-from inc_autotune.core.items import describe
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.smoothquant import InputGroup
-from inc_autotune.core.space import Unit
+from inc_autotune.core.quantization.smoothquant import InputGroup
+from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.calibration import Collector
 from inc_autotune.torch_ext.data import Batch, run

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.analysis.output_error import relative_error
 from inc_autotune.core.errors import ModelError
-from inc_autotune.core.output_error import relative_error
 from inc_autotune.torch_ext.build import base_model
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.padding import real_outputs, real_positions

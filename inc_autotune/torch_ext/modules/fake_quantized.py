@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import (
+from inc_autotune.core.quantization.affine import (
     QuantizationParameters,
     dequantize,
     integer_type,

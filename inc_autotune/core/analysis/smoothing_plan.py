@@ -1,0 +1,231 @@
+"""Which SmoothQuant alphas the whole model gets: off, one for all, or one a layer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.block_search import search_blocks
+from inc_autotune.core.analysis.output_error import infinity, output_error
+from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.quantization.smoothquant import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
+from inc_autotune.core.space.units import TuningSpace
+
+logger = logging.getLogger(__name__)
+
+SCORED_OUTPUT_CHANNELS = 1024
+"""Output channels of each operator that score an alpha. On MiniLM and a small GPT these choose as all of them do (49 of
+50 alphas), 256 do not (42); it is large models that this makes several times faster."""
+
+MISSTEPS = 2
+"""Alphas in a row that are no better, on the held-out samples, end the walk for the best one. After the first it may go
+on downhill: of models that pool their outputs the errors have small local minima."""
+
+STEEP = 1.25
+"""Times the best error so far: an alpha that is worse than this is no small bump, and ends the walk at once."""
+
+LEAST_ADVANTAGE = 1.03
+"""A plan with an alpha for each layer has to be so many times better than one with one for all. It was chosen among
+more candidates, so less is more easily chance: a TensorFlow model where it won by 1 % lost 8 % on new samples."""
+
+
+@dataclass(frozen=True)
+class SmoothingPlan:
+    """Alphas for the whole model.
+
+    Args:
+        name: `off`, `alpha 0.7`, `layer-wise` or `block-wise`.
+        alphas: alpha by unit name; a unit that is not named is not smoothed.
+        required: whether it must be tried before units fall back to fp32.
+        output_error: relative squared error at the model's output on held-out samples, where measured.
+        note: what the user should know about it.
+    """
+
+    name: str
+    alphas: Mapping[str, float | None]
+    required: bool = True
+    output_error: float | None = None
+    note: str | None = None
+
+
+OFF = SmoothingPlan("off", {})
+
+
+def plan_smoothing(
+    adaptor: Adaptor,
+    model: Any,
+    space: TuningSpace,
+    arguments: SmoothQuantArgs | None,
+    sampling_size: int,
+    *,
+    expired: Callable[[], bool] = lambda: False,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[SmoothingPlan, ...]:
+    """The plans to try, best first.
+
+    A number or a list of alphas is taken as it stands. "auto" searches one alpha a layer by local error (one a block
+    by the block's error, with `enable_blockwise_loss`), then compares that, the best global alpha and no smoothing
+    at the model's output, since the sum of local errors does not decide the end metric: the best of them is required,
+    the others stay in reserve.
+
+    The best global alpha is found at the output too, by walking down the grid, or up, from the one with the smallest
+    sum of local losses. Those losses are those of samples that made the ranges, so they favour large alphas, which fit
+    each channel to the samples seen.
+
+    Args:
+        arguments: what the user asked for; None forbids smoothing.
+        expired: once true, the search stops: groups it has not come to get `init_alpha`, and plans it has not compared
+            follow in reserve.
+        advance: called after each searched group and each compared plan.
+
+    Raises:
+        QuantizationError: no plan can be built and run.
+    """
+    groups = () if arguments is None else adaptor.input_groups(space.units, sampling_size)
+    if arguments is None or not groups:
+        return (replace(OFF, note=_unheeded(arguments)),)
+    if isinstance(arguments.alpha, float):
+        return (_uniform(groups, arguments.alpha),)
+    if isinstance(arguments.alpha, tuple):
+        return tuple(_uniform(groups, alpha) for alpha in arguments.alpha)
+    options = arguments.auto_alpha_args
+    grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
+    searches = _search_groups(adaptor, groups, grid, options, expired, advance)
+    searched = _layer_wise(groups, searches, options.init_alpha)
+    if options.enable_blockwise_loss:
+        names = [group.name for group in groups]
+        alphas = search_blocks(
+            adaptor, model, space, names, grid, sampling_size, init_alpha=options.init_alpha, expired=expired
+        )
+        # Where time has run out, blocks may have been left out.
+        if not alphas and not expired():
+            logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
+        searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
+
+    failures: list[QuantizationError] = []
+
+    def measured(plan: SmoothingPlan) -> SmoothingPlan:
+        """With its error at the output, unless there is no time left, or no output."""
+        error: float | None = None
+        if not expired():
+            try:
+                error = output_error(adaptor, space.tune_cfg(space.default(sampling_size, plan.alphas)), model)
+            except QuantizationError as failure:
+                failures.append(failure)
+                error = infinity(failure)
+        advance()
+        return replace(plan, output_error=error)
+
+    uniform = [_best_uniform(groups, grid, searches, measured)] if searches else []
+    plans = _best_first([measured(searched), *uniform, measured(OFF)])
+    if failures and all(plan.output_error == math.inf for plan in plans):
+        raise failures[-1]
+    return plans
+
+
+def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:
+    """How often `plan_smoothing` will advance at most, for a progress bar."""
+    if arguments is None or arguments.alpha != "auto":
+        return None
+    options = arguments.auto_alpha_args
+    return len(space.units) + len(alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)) + 2
+
+
+def _uniform(groups: Sequence[InputGroup], alpha: float) -> SmoothingPlan:
+    return SmoothingPlan(f"alpha {alpha:g}", {group.name: alpha for group in groups})
+
+
+def _search_groups(
+    adaptor: Adaptor,
+    groups: Sequence[InputGroup],
+    grid: Sequence[float],
+    options: AutoAlphaArgs,
+    expired: Callable[[], bool],
+    advance: Callable[[], object],
+) -> dict[str, AlphaSearchResult]:
+    product = adaptor.integer_product()
+    searches = {}
+    for group in groups:
+        if expired():
+            break
+        searches[group.name] = search_alpha(
+            group,
+            grid,
+            init_alpha=options.init_alpha,
+            shared_criterion=options.shared_criterion,
+            framework=adaptor.framework,
+            integer_product=product,
+            output_channels=SCORED_OUTPUT_CHANNELS,
+        )
+        advance()
+    return searches
+
+
+def _layer_wise(
+    groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult], init_alpha: float
+) -> SmoothingPlan:
+    """Each group at its own best alpha, or unsmoothed where no alpha beats that by the group's least gain.
+
+    Groups that were not searched get `init_alpha`.
+    """
+    if not searches:
+        return _uniform(groups, init_alpha)
+    least_gain = {group.name: group.least_gain for group in groups}
+    found = {
+        name: search.alpha if search.loss_off > least_gain[name] * search.losses[search.alpha] else None
+        for name, search in searches.items()
+    }
+    return SmoothingPlan("layer-wise", {group.name: found.get(group.name, init_alpha) for group in groups})
+
+
+def _best_uniform(
+    groups: Sequence[InputGroup],
+    grid: Sequence[float],
+    searches: Mapping[str, AlphaSearchResult],
+    measured: Callable[[SmoothingPlan], SmoothingPlan],
+) -> SmoothingPlan:
+    """The best global alpha: from that of the smallest local loss, downhill by the error at the output, both ways."""
+    totals = [math.fsum(search.losses[alpha] for search in searches.values()) for alpha in grid]
+    start = totals.index(min(totals))
+
+    def plan_of(index: int) -> SmoothingPlan:
+        return measured(_uniform(groups, grid[index]))
+
+    def walk(best: SmoothingPlan, step: int) -> SmoothingPlan:
+        index, missteps = start + step, 0
+        while best.output_error is not None and missteps < MISSTEPS and 0 <= index < len(grid):
+            plan = plan_of(index)
+            if plan.output_error is None:
+                break
+            if STEEP * best.output_error < plan.output_error < math.inf:  # one that fails says nothing of the others
+                break
+            missteps = 0 if plan.output_error < best.output_error else missteps + 1
+            best, index = best if missteps else plan, index + step
+        return best
+
+    return walk(walk(plan_of(start), -1), 1)
+
+
+def _unheeded(arguments: SmoothQuantArgs | None) -> str | None:
+    """That nothing can be smoothed, where the user said how."""
+    if arguments is None or not arguments.model_fields_set:
+        return None
+    note = "smoothquant_args has no effect: the model has no operator that can be smoothed"
+    logger.warning("%s", note)
+    return note
+
+
+def _best_first(plans: Sequence[SmoothingPlan]) -> tuple[SmoothingPlan, ...]:
+    """By their error at the output, the first one required; those without keep their order behind."""
+
+    def error(plan: SmoothingPlan) -> float:
+        several = len(set(plan.alphas.values())) > 1
+        return math.inf if plan.output_error is None else plan.output_error * (LEAST_ADVANTAGE if several else 1.0)
+
+    ordered = sorted(plans, key=error)
+    return tuple(replace(plan, required=index == 0) for index, plan in enumerate(ordered))

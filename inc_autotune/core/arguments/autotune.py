@@ -1,0 +1,342 @@
+"""The arguments of `autotune`, validated before any work is done."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+
+from inc_autotune.core.arguments import checks as check
+from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.checks import CheckError
+from inc_autotune.core.arguments.rules import OperatorRules
+from inc_autotune.core.errors import ArgumentError, did_you_mean
+from inc_autotune.core.vocabulary import DTYPES, DTYPES_TEXT, listing
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MOST_ALPHAS = 1001
+ALPHA_DIGITS = 7
+SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
+
+UNIT_NUMBER = "a number from 0 to 1"
+ALPHA = f"'auto', {UNIT_NUMBER}, or a list of such numbers"
+
+
+def _number(allowed: str, **bounds: Any) -> BeforeValidator:
+    return BeforeValidator(check.number(allowed, **bounds))
+
+
+def _optional(function: Any) -> BeforeValidator:
+    return BeforeValidator(check.optional(function))
+
+
+_alpha_number = check.number(UNIT_NUMBER, high=1, digits=ALPHA_DIGITS)
+_none_is_empty = BeforeValidator(lambda value: {} if value is None else value)
+
+
+def _alpha(value: object) -> str | float | tuple[float, ...]:
+    if isinstance(value, str):
+        return check.choice(("auto",), ALPHA)(value)
+    alphas = check.one_or_many(_alpha_number, ALPHA)(value)
+    return alphas if isinstance(check.plain(value), list | tuple) else alphas[0]
+
+
+def _init_alpha(value: object, info: ValidationInfo) -> float:
+    allowed = f"{UNIT_NUMBER}, or 'auto' (0.5, or the end of the range that is nearest to it)"
+    if isinstance(value, str):
+        check.choice(("auto",), allowed)(value)
+        return float(min(max(0.5, info.data.get("alpha_min", 0.0)), info.data.get("alpha_max", 1.0)))
+    return check.number(allowed, high=1, digits=ALPHA_DIGITS)(value)
+
+
+class AutoAlphaArgs(ArgumentModel):
+    """The range of the alpha search.
+
+    Args:
+        alpha_min: smallest alpha tried.
+        alpha_max: largest alpha tried.
+        alpha_step: distance between two of them, > 0.
+        init_alpha: where the search starts; decides between alphas that are equally good. "auto": 0.5, or the
+            end of the range that is nearest to it.
+        shared_criterion: how the losses of operators that share an input become one: their "min", "mean" or "max".
+        enable_blockwise_loss: search by the loss of whole blocks instead of single operators.
+    """
+
+    allowed: ClassVar[str] = (
+        f"'init_alpha' ({UNIT_NUMBER}, or 'auto'), 'alpha_min' and 'alpha_max' ({UNIT_NUMBER}), "
+        "'alpha_step' (a number above 0, up to 1), 'shared_criterion' ('min', 'mean', 'max'), "
+        "'enable_blockwise_loss' (bool)"
+    )
+    renamed: ClassVar[Mapping[str, str]] = {"do_blockwise": "enable_blockwise_loss", "default_alpha": "init_alpha"}
+
+    alpha_min: Annotated[float, BeforeValidator(_alpha_number)] = 0.0
+    alpha_max: Annotated[float, BeforeValidator(_alpha_number)] = 1.0
+    alpha_step: Annotated[float, _number("a number above 0, up to 1", high=1, above_low=True, digits=ALPHA_DIGITS)] = (
+        0.1
+    )
+    init_alpha: Annotated[float, BeforeValidator(_init_alpha)] = 0.5
+    shared_criterion: Annotated[
+        Literal["min", "mean", "max"], BeforeValidator(check.choice(("min", "mean", "max")))
+    ] = "mean"
+    enable_blockwise_loss: Annotated[bool, BeforeValidator(check.boolean)] = False
+
+    @model_validator(mode="after")
+    def _check_range(self) -> AutoAlphaArgs:
+        if self.alpha_min > self.alpha_max:
+            raise CheckError(
+                f"alpha_min {self.alpha_min:g} is above alpha_max {self.alpha_max:g}",
+                "0 <= alpha_min <= alpha_max <= 1",
+            )
+        steps = (self.alpha_max - self.alpha_min) / self.alpha_step
+        if steps > MOST_ALPHAS:
+            raise CheckError(
+                f"alpha_step {self.alpha_step:g} makes {steps:.0f} alphas", f"a step that makes at most {MOST_ALPHAS}"
+            )
+        return self
+
+
+class SmoothQuantArgs(ArgumentModel):
+    """How the model is smoothed.
+
+    Args:
+        alpha: "auto": one alpha a layer, searched in the range of `auto_alpha_args`. A number: that alpha for the
+            whole model. Several numbers: each is tried for the whole model.
+        auto_alpha_args: the range of the search; without effect unless `alpha` is "auto".
+        folding: True folds scales into the operator before, where that is exact; False never does; None leaves it
+            to the framework.
+    """
+
+    allowed: ClassVar[str] = f"'alpha' ({ALPHA}), 'auto_alpha_args' (a dict), 'folding' (True, False or None)"
+    renamed: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (*AutoAlphaArgs.model_fields, *AutoAlphaArgs.renamed), "auto_alpha_args"
+    )
+
+    alpha: Annotated[Literal["auto"] | float | tuple[float, ...], BeforeValidator(_alpha)] = "auto"
+    auto_alpha_args: Annotated[AutoAlphaArgs, _none_is_empty] = AutoAlphaArgs()
+    folding: Annotated[bool | None, _optional(check.boolean)] = None
+
+
+class AccuracyCriterion(ArgumentModel):
+    """How much worse than the fp32 model the result may be.
+
+    Args:
+        relative: tolerated loss as a fraction of the fp32 score: 0.01 is one percent. The default, 0.01, holds
+            where neither is given.
+        absolute: tolerated loss in the unit of the score.
+        higher_is_better: False for a score such as perplexity or word error rate.
+    """
+
+    allowed: ClassVar[str] = "'relative' or 'absolute' (one of them, a number >= 0), 'higher_is_better' (bool)"
+    renamed: ClassVar[Mapping[str, str]] = {"tolerable_loss": "relative", "criterion": "relative"}
+
+    relative: Annotated[float | None, _optional(check.number("a number >= 0, such as 0.01 for one percent"))] = None
+    absolute: Annotated[float | None, _optional(check.number("a number >= 0, in the unit of the score"))] = None
+    higher_is_better: Annotated[bool, BeforeValidator(check.boolean)] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_to_one_percent(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("relative") is None and data.get("absolute") is None:
+            return {**data, "relative": 0.01}
+        return data
+
+    @model_validator(mode="after")
+    def _check_one(self) -> AccuracyCriterion:
+        if self.relative is not None and self.absolute is not None:
+            raise CheckError("both 'relative' and 'absolute' are given", self.allowed)
+        if self.relative is not None and self.relative >= 1 and self.higher_is_better:
+            raise CheckError(
+                f"relative {self.relative:g} tolerates the loss of the whole score",
+                "a number from 0 to below 1, such as 0.01 for one percent",
+            )
+        return self
+
+
+def _device(value: object) -> str:
+    # A torch.device is as natural as its name; it is known by its attribute, for the core knows no framework.
+    if isinstance(getattr(value, "type", None), str):
+        return str(value)
+    return check.text(value)
+
+
+def _storage(value: object) -> str:
+    return check.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _capability(value: object) -> Any:
+    if isinstance(value, str):
+        return check.text(value)
+    if isinstance(value, os.PathLike):
+        return value
+    if isinstance(value, Mapping | list):
+        return deepcopy(value)
+    raise CheckError(
+        f"{check.described(value)}", "the path of a YAML file, a dict of dtypes to add, or a list of version blocks"
+    )
+
+
+def _excluded_precisions(value: object) -> tuple[str, ...]:
+    allowed = f"a list of dtypes: {DTYPES_TEXT.replace('fp32, ', '')}"
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return ()
+    excluded = check.one_or_many(check.choice(DTYPES, allowed, "dtype"), allowed)(value)
+    if "fp32" in excluded:
+        raise CheckError("fp32 cannot be excluded, it is what everything falls back to", allowed)
+    return excluded
+
+
+def _sampling_sizes(value: object) -> tuple[int, ...]:
+    allowed = "a whole number of samples >= 1, or a list of them"
+    return (100,) if value is None else check.one_or_many(check.integer(allowed, low=1), allowed)(value)
+
+
+Approach = Literal["auto", "static", "dynamic", "weight_only"]
+Objective = Literal["performance", "modelsize", "footprint"]
+
+
+def _one_of(*words: str) -> BeforeValidator:
+    return BeforeValidator(check.choice(words))
+
+
+class AutotuneArguments(ArgumentModel):
+    """Every argument of `autotune` that needs no framework; see there for what they mean."""
+
+    op_type_dict: OperatorRules = Field(default_factory=dict)
+    op_name_dict: OperatorRules = Field(default_factory=dict)
+    smoothquant_args: SmoothQuantArgs | None = None
+    recipes: dict[str, Any] = Field(default_factory=dict)
+    sampling_sizes: Annotated[tuple[int, ...], BeforeValidator(_sampling_sizes)] = (100,)
+    accuracy_criterion: Annotated[AccuracyCriterion, _none_is_empty] = AccuracyCriterion(relative=0.01)
+    tuning_time: Annotated[float, _number("seconds, a number >= 0; 0 stops at the first model that meets the goal")] = (
+        0.0
+    )
+    max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1))] = 100
+    strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
+    approach: Annotated[Approach, _one_of("auto", "static", "dynamic", "weight_only")] = "auto"
+    backend: Annotated[str, BeforeValidator(check.text)] = "default"
+    device: Annotated[str, BeforeValidator(_device)] = "cpu"
+    capability: Annotated[Any, _optional(_capability)] = None
+    excluded_precisions: Annotated[tuple[str, ...], BeforeValidator(_excluded_precisions)] = ()
+    objective: Annotated[Objective, _one_of("performance", "modelsize", "footprint")] = "performance"
+    storage: Annotated[str | None, _optional(_storage)] = None
+    study_name: Annotated[str | None, _optional(check.text)] = None
+    # numpy, and Optuna's samplers through it, take seeds of 32 bits.
+    seed: Annotated[
+        int, BeforeValidator(check.integer("a whole number from 0 to 2**32 - 1", low=0, high=2**32 - 1))
+    ] = 0
+    progress: Annotated[bool, BeforeValidator(check.boolean)] = True
+
+    @property
+    def smoothing(self) -> SmoothQuantArgs | None:
+        """How to smooth; None where the user forbade it. Without a word from the user: alphas of our own choice."""
+        if self.smoothquant_args is None and self.recipes.get("smooth_quant") is not False:
+            return SmoothQuantArgs()
+        return self.smoothquant_args
+
+    @property
+    def needs_histogram(self) -> bool:
+        """Whether a rule asks for a calibration algorithm that needs more than minimum and maximum."""
+        rules = (*self.op_type_dict.values(), *self.op_name_dict.values())
+        return any(set(rule.activation.algorithm) - {"minmax"} for rule in rules)
+
+
+def validate_arguments(
+    *, strategies: Collection[str], backends: Collection[str], recipe_names: Collection[str] = (), **arguments: Any
+) -> AutotuneArguments:
+    """Validate the arguments of `autotune`; those left out, or None where that is their default, take the default.
+
+    Intel Neural Compressor's form `recipes={"smooth_quant": True, "smooth_quant_args": {...}}` is turned into
+    `smoothquant_args`, with the defaults of `smoothquant_args` (alpha "auto"). `smooth_quant_args` alone switches
+    smoothing on; `"smooth_quant": False` switches it off, whatever the other says.
+
+    Args:
+        strategies: names of the strategies there are.
+        backends: names of the framework's backends.
+        recipe_names: names of the framework's recipes; `smooth_quant` and `smooth_quant_args` are always known.
+        arguments: the user's values by argument name. They are not changed, and later changes to them have no effect.
+
+    Raises:
+        ArgumentError: an argument has a wrong type, key or value; the message names it and what is allowed.
+    """
+    known = AutotuneArguments.model_fields
+    for name in arguments:
+        if name not in known:
+            raise ArgumentError(
+                f"unknown argument {name!r}.\nAllowed: {listing(list(known))}.{did_you_mean(name, known)}"
+            )
+    values = dict(arguments)
+    for name, words in (("strategy", strategies), ("backend", backends)):
+        if name in values:
+            _checked(name, values[name], check.choice(words, what=name))
+    values["recipes"], values["smoothquant_args"] = _take_smooth_quant(
+        values.get("recipes"), values.get("smoothquant_args"), recipe_names
+    )
+    try:
+        result = AutotuneArguments.model_validate(values)
+    except ValidationError as error:
+        path, problem = first_error(error)
+        name = str(path[0])
+        raise argument_error(name, values[name], path[1:], problem) from None
+    _warn_of_unused(result.smoothquant_args)
+    return result
+
+
+def _checked(argument: str, value: Any, function: Callable[[Any], T], path: tuple[str, ...] = ()) -> T:
+    """`function(value)`, its problems raised as an `ArgumentError`; `path` leads into the argument."""
+    part = value
+    for step in path:
+        part = part[step]
+    try:
+        return function(part)
+    except CheckError as problem:
+        raise argument_error(argument, value, path, problem) from None
+    except ValidationError as error:
+        inner, inner_problem = first_error(error)
+        raise argument_error(argument, value, path + inner, inner_problem) from None
+
+
+def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[str]) -> tuple[dict[str, Any], Any]:
+    """The recipes without those of SmoothQuant, and the `smoothquant_args` that hold."""
+    if recipes is None:
+        return {}, smoothquant_args
+    keys = dict.fromkeys([*SMOOTH_QUANT_RECIPES, *names])
+    _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(list(keys))))
+    rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
+    own_args = recipes.get("smooth_quant_args")
+    if own_args is not None:
+        own_args = _checked("recipes", recipes, SmoothQuantArgs.model_validate, ("smooth_quant_args",))
+        if smoothquant_args is not None:
+            raise ArgumentError(
+                f"recipes={check.shown(recipes)}: smoothquant_args is given as well.\n"
+                "Allowed: one of smoothquant_args and recipes['smooth_quant_args']."
+            )
+    if "smooth_quant" not in recipes:
+        return rest, smoothquant_args if own_args is None else own_args
+    if _checked("recipes", recipes, check.boolean, ("smooth_quant",)):
+        own_args = SmoothQuantArgs() if own_args is None else own_args
+        return rest, own_args if smoothquant_args is None else smoothquant_args
+    if smoothquant_args is not None:
+        raise ArgumentError(
+            f"recipes={check.shown(recipes)}: smoothing is switched off, yet smoothquant_args is given.\n"
+            "Allowed: remove 'smooth_quant' from recipes, or leave out smoothquant_args."
+        )
+    return {**rest, "smooth_quant": False}, None
+
+
+def _warn_of_unused(smoothquant_args: SmoothQuantArgs | None) -> None:
+    if smoothquant_args is None or smoothquant_args.alpha == "auto":
+        return
+    if smoothquant_args.auto_alpha_args.model_fields_set:
+        logger.warning(
+            "smoothquant_args: 'auto_alpha_args' has no effect, since 'alpha' is %s and not 'auto'",
+            smoothquant_args.alpha,
+        )

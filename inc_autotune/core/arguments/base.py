@@ -1,0 +1,50 @@
+"""Base of the argument models, and the way from pydantic's errors to `ArgumentError`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from inc_autotune.core.arguments.checks import CheckError, mapping, shown
+from inc_autotune.core.errors import ArgumentError
+
+
+class ArgumentModel(BaseModel):
+    """A dict of the user's as a frozen object; unknown keys are errors with a suggestion.
+
+    Attributes:
+        allowed: text that lists the keys and what they take.
+        renamed: key of Intel Neural Compressor -> our key, for the suggestion.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    allowed: ClassVar[str] = ""
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, data: Any) -> Any:
+        if isinstance(data, cls):
+            return data
+        mapping(data, cls.model_fields, cls.allowed, cls.renamed)
+        return dict(data)
+
+
+def argument_error(argument: str, value: object, path: tuple[object, ...], problem: CheckError) -> ArgumentError:
+    """The error a user sees: argument, value, where in it, what is wrong, what is allowed."""
+    where = "".join(f"{step if str(step).isidentifier() else repr(step)}." for step in path).rstrip(".")
+    where = f"{where}: " if where else ""
+    return ArgumentError(
+        f"{argument}={shown(value)}: {where}{problem.text}.\nAllowed: {problem.allowed}.{problem.hint}"
+    )
+
+
+def first_error(error: ValidationError) -> tuple[tuple[object, ...], CheckError]:
+    """Where pydantic found the first problem, and the problem."""
+    details = error.errors()[0]
+    problem = details.get("ctx", {}).get("error")
+    if not isinstance(problem, CheckError):
+        problem = CheckError(details["msg"], "see the documentation of autotune")
+    return tuple(details["loc"]), problem

@@ -1,0 +1,41 @@
+"""Paths that the user gave, checked before there is anything to write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.errors import ArgumentError
+
+
+def check_path(path: object, argument: str = "path", *, allowed: str = "a str or pathlib.Path") -> Path:
+    """An argument as a path.
+
+    Args:
+        path: the argument.
+        argument: its name, for messages.
+        allowed: what it may be, for messages.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"{argument}={shown(path)}: not a path. Allowed: {allowed}.")
+    return Path(path)
+
+
+def check_file(path: object, argument: str = "path") -> Path:
+    """An argument as the path of a file that can be written.
+
+    Raises:
+        ArgumentError: it is no path, its directory does not exist, or it is a directory.
+    """
+    file = check_path(path, argument)
+    if file.is_dir():
+        raise ArgumentError(f"{argument}={str(file)!r}: is a directory. Give the name of a file in it.")
+    if not file.parent.is_dir():
+        raise ArgumentError(
+            f"{argument}={str(file)!r}: the directory {str(file.parent)!r} does not exist. Make it first."
+        )
+    return file

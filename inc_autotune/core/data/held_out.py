@@ -1,0 +1,124 @@
+"""Calibration samples kept apart, to compare candidates at the model's output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
+from math import ceil
+from typing import Any, Generic, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+HELD_OUT_SAMPLES = 16
+"""Samples whose outputs are compared with a candidate's."""
+
+HELD_OUT_BYTES = 256 << 20
+"""Their outputs take no more memory than this, whatever the model returns."""
+
+LEAST_BATCHES = 4
+"""Those that are held out and both halves of the others, and one to spare."""
+
+NOTHING_HELD_OUT = (
+    "nothing could be held out: all calibration samples came in one batch that cannot be cut. Candidates were compared "
+    "on samples that they were calibrated on, which flatters large alphas. Give several batches."
+)
+AnyBatch = TypeVar("AnyBatch", bound="Batch")
+
+
+class Batch(Protocol):
+    """What a model is run with, whatever the framework."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its samples can be told apart."""
+
+    def slice(self: AnyBatch, start: int, stop: int) -> AnyBatch:
+        """Samples `start` to `stop`; all of them where it is not divisible."""
+
+    def copy(self: AnyBatch) -> AnyBatch:
+        """The same inputs in memory of their own."""
+
+
+@dataclass
+class HeldOut(Generic[AnyBatch]):
+    """Samples kept apart to compare candidates at the model's output.
+
+    Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
+    stands in until there is a second one.
+
+    Args:
+        comparable: of a batch and the outputs of the fp32 model for it, the outputs that are compared.
+        batches: their inputs.
+        outputs: what the fp32 model returned for them, as far as it is compared.
+        stands_in: whether they are of the first batch, which is not held out.
+        first: the first samples of the first batch as it came, to measure speed on.
+    """
+
+    comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]]
+    batches: list[AnyBatch] = field(default_factory=list)
+    outputs: list[Array] = field(default_factory=list)
+    stands_in: bool = False
+    first: AnyBatch = field(init=False)
+
+    @property
+    def samples(self) -> int:
+        return sum(batch.size for batch in self.batches)
+
+    @property
+    def notes(self) -> list[str]:
+        """That the first batch stands in, where it does."""
+        return [NOTHING_HELD_OUT] if self.stands_in else []
+
+    def cut(self, batches: Iterable[AnyBatch], sizes: Sequence[int]) -> Iterator[AnyBatch]:
+        """The batches to run, see the function of this name."""
+        left = iter(batches)
+        first = next(left, None)
+        if first is not None:
+            self.first = first.slice(0, HELD_OUT_SAMPLES).copy()
+            yield from cut(chain([first], left), sizes)
+
+    def wants(self, index: int) -> bool:
+        """Whether the batch of this number is to be held out."""
+        return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
+
+    def add(self, index: int, batch: AnyBatch, outputs: Sequence[Array]) -> None:
+        """Keep the first samples of a batch and their outputs, if there is room."""
+        if index == 1:
+            self.batches, self.outputs = [], []
+        self.stands_in = index == 0
+        kept = batch.slice(0, HELD_OUT_SAMPLES - self.samples).copy()
+        if kept.size < batch.size:
+            outputs = [output[: kept.size] if output.shape[:1] == (batch.size,) else output for output in outputs]
+        compared = self.comparable(kept, outputs)
+        if not self.batches or sum(output.nbytes for output in (*self.outputs, *compared)) <= HELD_OUT_BYTES:
+            self.batches.append(kept)
+            self.outputs += [output.copy() for output in compared]
+
+
+def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BATCHES) -> Iterator[AnyBatch]:
+    """The same samples in batches that end at every sampling size and are at least `least`, where they can be cut.
+
+    Of fewer than four large batches too little could be held out, or nothing, and the rest not be halved. Where there
+    are four, they stay as they are: each is one forward pass.
+    """
+    left = iter(batches)
+    # A loader may fill the same memory again.
+    first = [batch.copy() for batch in islice(left, least)]
+    pieces = ceil(least / max(len(first), 1))
+    seen = 0
+    for batch in chain(first, left):
+        ends = {batch.size}
+        if batch.divisible:
+            ends |= {size - seen for size in sizes if seen < size < seen + batch.size}
+            if pieces > 1:
+                ends |= set(range(0, batch.size, min(HELD_OUT_SAMPLES, ceil(batch.size / pieces)))) - {0}
+        for start, stop in pairwise([0, *sorted(ends)]):
+            yield batch.slice(start, stop)
+        seen += batch.size

@@ -1,0 +1,64 @@
+"""The two ways to evaluate: a function, or a labelled loader with a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.data.loaders import is_one_shot
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.evaluation.metric import ALLOWED_METRICS
+
+
+def check_evaluation_arguments(
+    eval_func: Any,
+    eval_dataloader: Any,
+    eval_metric: Any,
+    combine: Callable[[Any, Any], Callable[[Any], Any]],
+    *,
+    loader: str = "dataloader",
+) -> Callable[[Any], Any] | None:
+    """The user's evaluation: `eval_func`, or one made of `eval_dataloader` and `eval_metric`; None when none is given.
+
+    Args:
+        eval_func: a function of a model.
+        eval_dataloader: yields inputs with labels; re-iterable, since it is read once for every candidate.
+        eval_metric: one of `ALLOWED_METRICS`.
+        combine: makes a function of a model out of these two.
+        loader: how the arguments of this framework end: `eval_dataloader`, `calib_dataloader`.
+
+    Raises:
+        ArgumentError: `eval_func` cannot be called, both ways are given, or one of the pair is missing or unusable.
+    """
+    argument = f"eval_{loader}"
+    if eval_func is not None:
+        given = [
+            name for name, value in ((argument, eval_dataloader), ("eval_metric", eval_metric)) if value is not None
+        ]
+        if given:
+            raise ArgumentError(
+                f"eval_func and {' and '.join(given)} are both given. Give either eval_func, or {argument} "
+                "together with eval_metric."
+            )
+        if not callable(eval_func):
+            raise ArgumentError(
+                f"eval_func={shown(eval_func)} cannot be called. Give a function (model) -> number. The order is "
+                f"autotune(model, calib_{loader}, eval_func)."
+            )
+        return eval_func  # type: ignore[no-any-return]
+    if eval_dataloader is None and eval_metric is None:
+        return None
+    if eval_metric is None:
+        raise ArgumentError(f"{argument} is given without eval_metric. Give eval_metric too: {ALLOWED_METRICS}.")
+    if eval_dataloader is None:
+        raise ArgumentError(
+            f"eval_metric is given without {argument}. Give {argument} too: it yields (inputs, label), or "
+            "dicts with a label."
+        )
+    if is_one_shot(eval_dataloader):
+        raise ArgumentError(
+            f"{argument} is a {type(eval_dataloader).__name__}, which can be read only once, but every candidate "
+            "is evaluated on it. Give a DataLoader, a list, or an object whose __iter__ starts again."
+        )
+    return combine(eval_dataloader, eval_metric)

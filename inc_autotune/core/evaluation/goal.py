@@ -1,0 +1,93 @@
+"""When a candidate is good enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from inc_autotune.core.arguments.autotune import AccuracyCriterion
+from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The score a candidate must reach.
+
+    Args:
+        baseline: the fp32 model's score.
+        criterion: the tolerance around it and its direction.
+    """
+
+    baseline: float
+    criterion: AccuracyCriterion
+
+    @property
+    def tolerance(self) -> float:
+        """How far from the baseline a score may lie, in the score's own unit.
+
+        A relative tolerance is taken of the baseline's magnitude, so that negative baselines (log-likelihoods)
+        work; around a baseline of zero it is zero.
+        """
+        if self.criterion.absolute is not None:
+            return self.criterion.absolute
+        return abs(self.baseline) * float(self.criterion.relative or 0.0)
+
+    @property
+    def target(self) -> float:
+        return self.baseline - self.tolerance if self.criterion.higher_is_better else self.baseline + self.tolerance
+
+    def met(self, score: float) -> bool:
+        """Whether `score` is at least as good as the target."""
+        # A score equal to the target but for float rounding (0.99 of 1.0 in fp32) meets it.
+        slack = 1e-9 * max(abs(self.target), 1e-30)
+        return self.loss(score) <= self.tolerance + slack
+
+    def loss(self, score: float) -> float:
+        """How much worse than the baseline, in the score's unit; negative where it is better."""
+        return self.baseline - score if self.criterion.higher_is_better else score - self.baseline
+
+    def better(self, score: float, than: float) -> bool:
+        """Whether `score` is strictly better than another."""
+        return self.loss(score) < self.loss(than)
+
+    def describe(self) -> str:
+        sign = ">=" if self.criterion.higher_is_better else "<="
+        kind = "absolute" if self.criterion.absolute is not None else "relative"
+        amount = self.criterion.absolute if self.criterion.absolute is not None else self.criterion.relative
+        return f"{sign} {self.target:.6g} ({kind} {amount:g} of {self.baseline:.6g})"
+
+
+def checked_score(value: Any, what: str) -> float:
+    """Turn what the user's evaluation returned into a float.
+
+    Args:
+        value: an int, float, numpy scalar, or an array or tensor with exactly one element.
+        what: which model was evaluated, for the message.
+
+    Raises:
+        EvaluationError: it is None, text, a bool or a collection. A list is no array of per-sample scores, since
+            frameworks return their metrics as one (Keras: loss and accuracy).
+        NonFiniteScoreError: it is NaN or infinite.
+    """
+    remedy = "Return one finite number, the score of the model you were given."
+    if value is None:
+        raise EvaluationError(
+            f"eval_func returned None for {what}. {remedy} "
+            "(The third positional argument is eval_func; in torch_ext, a calibration function goes to calib_func=.)"
+        )
+    if isinstance(value, (bool, str, bytes, list, tuple, dict, set, complex)):
+        advice = " Per-sample scores: wrap them in np.array(...)." if isinstance(value, (list, tuple)) else ""
+        raise EvaluationError(
+            f"eval_func returned {shown(value)} ({type(value).__name__}) for {what}. {remedy}{advice}"
+        )
+    try:
+        score = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EvaluationError(
+            f"eval_func returned a {type(value).__name__} that is not one number for {what}: {error}. {remedy}"
+        ) from error
+    if not math.isfinite(score):
+        raise NonFiniteScoreError(f"eval_func returned {score} for {what}. {remedy}", f"the score is {score}")
+    return score

@@ -1,0 +1,157 @@
+"""The error of one linear operator computed from quantized rows and a quantized weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+
+from inc_autotune.core.op_config import TensorConfig
+from inc_autotune.core.quantization.affine import Array, quantization_parameters, quantize, weight_parameters
+
+IntegerProduct = Callable[[Array, Array], Array]
+"""`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
+
+# Of a weight at a time. Temporaries stay at 4 MiB: larger ones go back to the system whenever they are freed, and the
+# page faults of getting them again take twice as long as the arithmetic.
+_CHUNK_ELEMENTS = 1 << 20
+
+_SAFE_TO_SQUARE = 1e15
+"""In float32, with as much room for a sum of squares."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedRows:
+    """Rows of an activation: `real = (values - zero_point) * scale`.
+
+    Args:
+        values: integer-valued float32 [R, K] within -128..127, or real numbers where the activation stays in float.
+        scale: of the whole tensor; 1 for float rows.
+        zero_point: an integer; 0 for float rows.
+        is_integer: whether the activation is quantized.
+    """
+
+    values: Array
+    scale: float
+    zero_point: int
+    is_integer: bool
+
+
+def quantize_rows(
+    rows: Array, minimum: float, maximum: float, config: TensorConfig, *, framework: str = "pytorch"
+) -> QuantizedRows:
+    """Quantize float32 rows [R, K] with a per-tensor range; 8-bit unsigned integers are shifted to -128..127."""
+    parameters = quantization_parameters(
+        minimum, maximum, dtype=config.dtype, scheme=config.scheme or "asym", framework=framework
+    )
+    values = quantize(rows, parameters)
+    shift = _signed_shift(parameters.quant_max)
+    if shift:
+        values -= shift
+    return QuantizedRows(values, float(parameters.scale), int(parameters.zero_point) - shift, True)
+
+
+class OperatorLoss:
+    """Relative squared error of `x @ weight.T` over fixed rows.
+
+    Args:
+        rows: float32 [R, K], not smoothed.
+        weight: any float dtype, [N, K].
+        config: how the weight is quantized; a float dtype makes every loss 0.
+        framework: whose scale formulas are used.
+        reduce_range: one bit less for the weight.
+        integer_product: used for rows that are quantized; None: a float32 matmul.
+    """
+
+    def __init__(
+        self,
+        rows: Array,
+        weight: Array,
+        config: TensorConfig,
+        *,
+        framework: str = "pytorch",
+        reduce_range: bool = False,
+        integer_product: IntegerProduct | None = None,
+    ) -> None:
+        self._xp: Any = array_api_compat.array_namespace(rows, weight)
+        self._weight = weight
+        self._config = config
+        self._framework = framework
+        self._reduce_range = reduce_range
+        self._integer_product = integer_product
+        self._references: list[Array] = []
+        if not config.is_float:
+            self._references = [rows @ self._xp.matrix_transpose(chunk) for chunk in self._chunks()]
+        self._unit = self._unit_of_squares()
+        self._energy = sum(float(self._xp.sum((each / self._unit) ** 2)) for each in self._references)
+
+    def loss(self, rows: QuantizedRows, scale: Array | None) -> float:
+        """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` where the reference output is all zero).
+
+        Infinity where float32 does not hold one of the two.
+
+        Args:
+            rows: of the activation, divided by `scale` and quantized.
+            scale: smoothing scale [K] to multiply the weight's input channels by; None: 1.
+        """
+        error = 0.0
+        for reference, chunk in zip(self._references, self._chunks(), strict=False):
+            difference = self._product(rows, chunk if scale is None else chunk * scale)
+            difference -= reference
+            if self._unit != 1.0:
+                difference /= self._unit
+            difference *= difference
+            error += float(self._xp.sum(difference))
+        loss = error / self._energy if self._energy > 0 else error
+        return loss if math.isfinite(loss) else math.inf
+
+    def _unit_of_squares(self) -> float:
+        """What outputs are divided by before they are squared; 1 unless the squares would leave float32."""
+        xp = self._xp
+        sizes = [max(float(xp.max(each)), -float(xp.min(each))) for each in self._references if 0 not in each.shape]
+        largest = max(sizes, default=0.0)
+        return 1.0 if 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE or largest == 0.0 else largest
+
+    def _chunks(self) -> Iterator[Array]:
+        """The weight in float32, a few output channels at a time; at once where they share one range."""
+        outputs, inputs = self._weight.shape
+        size = outputs
+        if self._config.granularity == "per_channel":
+            size = max(_CHUNK_ELEMENTS // max(inputs, 1), 1)
+        for start in range(0, outputs, max(size, 1)):
+            yield self._xp.astype(self._weight[start : start + size, :], self._xp.float32, copy=False)
+
+    def _product(self, rows: QuantizedRows, weight: Array) -> Array:
+        """The operator's output [R, N] from integers, computed as an integer kernel does."""
+        xp = self._xp
+        parameters = weight_parameters(
+            weight, self._config, axis=0, framework=self._framework, reduce_range=self._reduce_range
+        )
+        integers = quantize(weight, parameters, axis=0)
+        zero_point = None if parameters.zero_point_is_zero else xp.astype(parameters.zero_point, xp.float32)
+        if self._integer_product is None or not rows.is_integer:
+            if zero_point is not None:
+                integers -= xp.reshape(zero_point, (-1, 1))
+            centred = rows.values - rows.zero_point if rows.zero_point else rows.values
+            result = centred @ xp.matrix_transpose(integers)
+        else:
+            shift = _signed_shift(parameters.quant_max)
+            if shift:
+                integers -= shift
+            result = self._integer_product(rows.values, integers)
+            # sum((x - zx)(w - zw)) = sum(x w) - zx sum(w) - zw (sum(x) - K zx)
+            if rows.zero_point:
+                result -= rows.zero_point * xp.sum(integers, axis=1)
+            if zero_point is not None:
+                row_sums = xp.sum(rows.values, axis=1) - weight.shape[1] * rows.zero_point
+                result -= xp.reshape(row_sums, (-1, 1)) * (zero_point - shift)
+        result *= rows.scale * parameters.scale
+        return result
+
+
+def _signed_shift(quant_max: int) -> int:
+    """What brings unsigned 8-bit integers into the signed range."""
+    return 128 if quant_max > 127 else 0

@@ -1,0 +1,238 @@
+"""Streaming statistics of one activation: ranges, a uniform sample of rows, and a histogram where asked for."""
+
+from __future__ import annotations
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+from inc_autotune.core.errors import CalibrationError
+from inc_autotune.core.quantization.affine import Array
+from inc_autotune.core.quantization.histogram import Histogram, clipping_range
+
+
+class ActivationStatistics:
+    """What calibration remembers of one activation tensor, in memory that does not grow with the data.
+
+    Per-channel minimum and maximum are exact over everything seen. The sampled rows are a uniform sample without
+    replacement of all tokens (the `rows` smallest of one random key a token), which depends on the sequence of tokens
+    and `seed` but not on how it was cut into batches. Arrays stay in the caller's namespace and device, in float32.
+
+    Args:
+        name: of the operator or tensor, for messages.
+        rows: how many tokens to keep; 0: none.
+        seed: of the sample. Statistics that will be merged need different seeds to be sampled independently.
+        histogram: also count values, for the algorithms `kl`, `percentile` and `mse`.
+    """
+
+    def __init__(self, name: str, *, rows: int = 0, seed: int = 0, histogram: bool = False) -> None:
+        self.name = name
+        self.rows = rows
+        self.seed = seed
+        self.count = 0
+        self.histogram = Histogram() if histogram else None
+        self._generator = np.random.default_rng(seed)
+        self._keys: npt.NDArray[np.float64] = np.empty(0)
+        self._sample: Array | None = None
+        self._channel_minimum: Array | None = None
+        self._channel_maximum: Array | None = None
+
+    def update(self, x: Array, channel_axis: int = -1, keep_rows: bool = True) -> None:
+        """Take in one batch.
+
+        Args:
+            x: any shape with channels along `channel_axis`, any dtype, converted to float32; an empty one is ignored.
+            channel_axis: the axis of the channels; everything else counts as tokens.
+            keep_rows: False leaves this batch out of the sampled rows.
+
+        Raises:
+            CalibrationError: NaN or infinity in `x`, or another number of channels than before; nothing is taken in.
+        """
+        # Statistics must not keep a framework's autograd graph alive.
+        x = x.detach() if hasattr(x, "detach") else x
+        xp = array_api_compat.array_namespace(x)
+        if x.ndim == 0:
+            raise CalibrationError(f"{self.name}: the activation is a single number; expected an array with channels.")
+        channel_axis %= x.ndim
+        channels = x.shape[channel_axis]
+        tokens = int(array_api_compat.size(x) or 0) // max(channels, 1)
+        if tokens == 0:
+            return
+        if not xp.isdtype(x.dtype, "real floating"):
+            x = xp.astype(x, xp.float32)
+        other_axes = tuple(axis for axis in range(x.ndim) if axis != channel_axis)
+        minimum = xp.astype(xp.min(x, axis=other_axes), xp.float32)
+        maximum = xp.astype(xp.max(x, axis=other_axes), xp.float32)
+        self._check(xp, minimum, maximum, tuple(x.shape))
+        if self._channel_minimum is None:
+            self._channel_minimum, self._channel_maximum = minimum, maximum
+        else:
+            self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
+            self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
+        self.count += tokens
+        if keep_rows and self.rows > 0:
+            self._sample_rows(
+                xp.reshape(xp.moveaxis(x, channel_axis, -1), (-1, channels)), self._generator.random(tokens)
+            )
+        if self.histogram is not None:
+            self.histogram.update(_to_numpy(x))
+
+    @property
+    def channel_minimum(self) -> Array:
+        """Smallest value per channel, float32 [C]."""
+        return self._seen(self._channel_minimum)
+
+    @property
+    def channel_maximum(self) -> Array:
+        """Largest value per channel, float32 [C]."""
+        return self._seen(self._channel_maximum)
+
+    @property
+    def channel_absmax(self) -> Array:
+        """Largest |value| per channel, float32 [C]."""
+        minimum, maximum = self.channel_minimum, self.channel_maximum
+        return array_api_compat.array_namespace(minimum).maximum(-minimum, maximum)
+
+    @property
+    def minimum(self) -> float:
+        """Smallest value of the tensor."""
+        return float(array_api_compat.array_namespace(self.channel_minimum).min(self.channel_minimum))
+
+    @property
+    def maximum(self) -> float:
+        """Largest value of the tensor."""
+        return float(array_api_compat.array_namespace(self.channel_maximum).max(self.channel_maximum))
+
+    @property
+    def sampled_rows(self) -> Array | None:
+        """The sample, float32 [min(rows, tokens), C] in the order seen; None when no row was kept."""
+        return self._sample
+
+    def activation_range(
+        self, algorithm: str, dtype: str, scheme: str, *, framework: str = "pytorch"
+    ) -> tuple[float, float]:
+        """The per-tensor range to quantize with.
+
+        Args:
+            algorithm: `minmax` (exact), `kl`, `percentile` or `mse` (from the histogram), see `clipping_range`.
+            dtype: the integer type it will be quantized to.
+            scheme: `sym` or `asym`.
+            framework: whose scale formula `mse` uses.
+
+        Raises:
+            ArgumentError: unknown algorithm, dtype or scheme.
+            CalibrationError: nothing was seen, or the algorithm needs a histogram and there is none.
+        """
+        histogram = self.histogram
+        if histogram is None:
+            if algorithm in ("kl", "percentile", "mse"):
+                raise CalibrationError(
+                    f"{self.name}: algorithm {algorithm!r} needs a histogram, which was not collected.\n"
+                    "Collect with ActivationStatistics(..., histogram=True), or use 'minmax'."
+                )
+            histogram = Histogram()
+        return clipping_range(
+            histogram,
+            self.minimum,
+            self.maximum,
+            algorithm=algorithm,
+            dtype=dtype,
+            scheme=scheme,
+            framework=framework,
+        )
+
+    def copy(self) -> ActivationStatistics:
+        """A snapshot in memory of its own: later updates of either do not change the other."""
+        snapshot = ActivationStatistics(self.name, rows=self.rows, seed=self.seed)
+        snapshot.__dict__.update(self.__dict__)
+        snapshot._sample = _copied(self._sample)
+        snapshot._channel_minimum = _copied(self._channel_minimum)
+        snapshot._channel_maximum = _copied(self._channel_maximum)
+        snapshot._generator = np.random.default_rng(self.seed)
+        snapshot._generator.bit_generator.state = self._generator.bit_generator.state
+        snapshot.histogram = None if self.histogram is None else self.histogram.copy()
+        return snapshot
+
+    def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
+        """A snapshot with the sampled rows of `other`, which may go beyond the ranges."""
+        snapshot = self.copy()
+        snapshot._sample, snapshot._keys = _copied(other._sample), other._keys
+        return snapshot
+
+    def merge(self, other: ActivationStatistics) -> None:
+        """Take in what `other` has seen, as if its data had been seen here (the sample stays a uniform one).
+
+        Raises:
+            CalibrationError: the numbers of channels or of sampled rows differ, or only one has a histogram.
+        """
+        if self.rows != other.rows:
+            raise CalibrationError(
+                f"{self.name}: cannot merge statistics that keep {self.rows} and {other.rows} rows: "
+                "the result would not be a uniform sample."
+            )
+        if (self.histogram is None) != (other.histogram is None):
+            raise CalibrationError(f"{self.name}: cannot merge statistics with and without a histogram.")
+        if other.count == 0:
+            return
+        minimum, maximum = other.channel_minimum, other.channel_maximum
+        xp = array_api_compat.array_namespace(minimum)
+        if self._channel_minimum is None:
+            self._channel_minimum, self._channel_maximum = minimum, maximum
+        else:
+            self._check(xp, minimum, maximum, tuple(minimum.shape))
+            self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
+            self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
+        self.count += other.count
+        if other._sample is not None and self.rows > 0:
+            self._sample_rows(other._sample, other._keys)
+        if self.histogram is not None and other.histogram is not None:
+            self.histogram.merge(other.histogram)
+
+    def _sample_rows(self, x: Array, keys: npt.NDArray[np.float64]) -> None:
+        """Keep the rows with the smallest keys; touches only rows that are kept."""
+        kept = self._keys.size
+        all_keys = np.concatenate([self._keys, keys])
+        chosen = np.arange(all_keys.size)
+        if all_keys.size > self.rows:
+            chosen = np.sort(np.argpartition(all_keys, self.rows - 1)[: self.rows])
+        new = chosen[chosen >= kept] - kept
+        if new.size == 0:
+            return
+        xp = array_api_compat.array_namespace(x)
+        device = array_api_compat.device(x)
+        sample = xp.astype(xp.take(x, xp.asarray(new, device=device), axis=0), xp.float32)
+        old = chosen[chosen < kept]
+        if self._sample is not None and old.size > 0:
+            sample = xp.concat([xp.take(self._sample, xp.asarray(old, device=device), axis=0), sample], axis=0)
+        self._sample, self._keys = sample, all_keys[chosen]
+
+    def _check(self, xp: object, minimum: Array, maximum: Array, shape: tuple[int, ...]) -> None:
+        if self._channel_minimum is not None and self._channel_minimum.shape != minimum.shape:
+            raise CalibrationError(
+                f"{self.name}: the activation has {minimum.shape[0]} channels, earlier batches had "
+                f"{self._channel_minimum.shape[0]}. Statistics of one name must come from one tensor."
+            )
+        finite = np.isfinite(_to_numpy(minimum)) & np.isfinite(_to_numpy(maximum))
+        if not finite.all():
+            raise CalibrationError(
+                f"{self.name}: NaN or infinity in the activation of shape {shape}, first in channel "
+                f"{int(np.argmin(finite))}, after {self.count} tokens.\n"
+                "The fp32 model itself produces it on this calibration batch: check the data and the weights before it."
+            )
+
+    def _seen(self, value: Array | None) -> Array:
+        if value is None:
+            raise CalibrationError(
+                f"{self.name}: no activation was seen, so it has no range.\n"
+                "The operator never ran during calibration: calibrate with data that reaches it, or leave it in fp32."
+            )
+        return value
+
+
+def _copied(x: Array | None) -> Array | None:
+    return None if x is None else array_api_compat.array_namespace(x).asarray(x, copy=True)
+
+
+def _to_numpy(x: Array) -> npt.NDArray[np.float32]:
+    xp = array_api_compat.array_namespace(x)
+    return np.asarray(array_api_compat.to_device(xp.astype(x, xp.float32, copy=False), "cpu"))

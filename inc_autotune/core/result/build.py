@@ -1,0 +1,203 @@
+"""From finished trials to the best one, its reasons and its recipe."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import inc_autotune
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
+from inc_autotune.core.arguments.autotune import Objective
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation.verdict import Judgement
+from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace
+
+GAIN_TIE = 0.03
+"""Gains within this part of the largest count as equal: two measurements of one model differ by as much."""
+
+
+def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
+    """The best complete trial: one that met the goal before one that did not.
+
+    Among those that met: the largest gain, where gains were measured; of those within `GAIN_TIE` of it, and of those
+    without a measured gain, the one with the fewest units in float, then in dynamic integers, then the better score.
+    Among those that did not meet the goal: the better score. What is left equal goes to the earliest. The order of
+    `trials` does not matter.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    met = [trial for trial in complete if trial.met]
+    if not met:
+        return min(complete, key=lambda trial: (_loss(goal, trial), trial.number), default=None)
+    least = (1 - GAIN_TIE) * max((trial.gain for trial in met if trial.gain is not None), default=0.0)
+    equal = [trial for trial in met if trial.gain is None or trial.gain >= least]
+    return min(equal, key=lambda trial: (trial.assignment.concessions, _loss(goal, trial), trial.number))
+
+
+def _loss(goal: Goal, trial: Trial) -> float:
+    assert trial.score is not None
+    return goal.loss(trial.score)
+
+
+def warn_of_shortcomings(result: TuningResult, stacklevel: int) -> None:
+    """Warn the user, at the given stack level, of a goal that was not met and of a model that is not faster."""
+    if result.met is False:
+        warnings.warn(
+            f"the accuracy goal was not met in {len(result.trials)} trials (score {result.score:g}, goal "
+            f"{result.goal}); the best model found is returned. Loosen accuracy_criterion, or raise max_trials or "
+            "tuning_time.",
+            stacklevel=stacklevel + 1,
+        )
+    if result.speedup is not None and result.speedup < 1.0:
+        warnings.warn(
+            f"the tuned model is not faster than fp32 on this machine ({result.speedup:.2f}x; {result.timed}). "
+            "Give example_inputs of the size you deploy; or keep the fp32 model.",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def build_result(
+    *,
+    adaptor: Adaptor,
+    model: Any,
+    candidate: Any,
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    fp32_reasons: Mapping[str, str],
+    space: TuningSpace,
+    assignment: Assignment,
+    trial: Trial | None,
+    goal: Goal | None,
+    trials: Sequence[Trial],
+    plans: Sequence[SmoothingPlan],
+    ranks: Mapping[str, Sequence[UnitHarm]],
+    evaluations: int,
+    speedup: float | None,
+    phases: dict[str, float],
+    notes: Sequence[str] = (),
+    objective: Objective = "performance",
+    gain: float | None = None,
+) -> TuningResult:
+    """Put together what the phases of a run found."""
+    operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
+    simulated = sum(each.simulated for each in operators)
+    sizes = adaptor.model_size(model), adaptor.model_size(candidate)
+    calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
+    configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
+    recipe = Recipe(
+        framework=adaptor.framework,
+        operators={
+            each.name: OperatorRecipe(
+                each.type, configs.get(each.name, FP32), each.reason, calibration.get(each.name, {})
+            )
+            for each in operators
+        },
+        arrays=arrays,
+        metadata={
+            "inc_autotune": inc_autotune.__version__,
+            "sampling_size": assignment.sampling_size,
+            "baseline": goal.baseline if goal else None,
+            "score": trial.score if trial else None,
+            "met": trial.met if trial else None,
+        },
+    )
+    return TuningResult(
+        met=trial.met if trial else None,
+        baseline=goal.baseline if goal else None,
+        score=trial.score if trial else None,
+        goal=goal.describe() if goal else None,
+        evidence=_evidence(trial, goal) if trial and goal else None,
+        trials=tuple(trials),
+        evaluations=evaluations,
+        operators=operators,
+        speedup=speedup,
+        objective=objective,
+        gain=gain,
+        size_ratio=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
+        timed=adaptor.timed,
+        smoothing=tuple((plan.name, plan.output_error) for plan in plans),
+        sampling_size=assignment.sampling_size,
+        phases=dict(phases),
+        notes=(*adaptor.notes(), *_simulation_note(simulated), *notes),
+        recipe=recipe,
+        target=goal.target if goal else None,
+        chosen=trial.number if trial else None,
+        harms=tuple(list(ranks.values())[-1]) if ranks else (),
+    )
+
+
+def _evidence(trial: Trial, goal: Goal) -> str | None:
+    """How sure the verdict is."""
+    if trial.score is None or trial.verdict not in ("pass", "fail", "undecided"):
+        return None
+    return Judgement(
+        trial.score, trial.met, trial.verdict, trial.interval, count=trial.samples, stopped_early=trial.stopped_early
+    ).describe(goal)
+
+
+def _simulation_note(simulated: int) -> tuple[str, ...]:
+    if not simulated:
+        return ()
+    return (f"{simulated} operators simulated in fp32, since no kernel exists for their types; no speed-up is claimed",)
+
+
+def _operators(
+    adaptor: Adaptor,
+    model: Any,
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    fp32_reasons: Mapping[str, str],
+    space: TuningSpace,
+    assignment: Assignment,
+    ranks: Mapping[str, Sequence[UnitHarm]],
+) -> tuple[OperatorOutcome, ...]:
+    """Every operator of a known type with its form and the reason for it."""
+    unit_of = {name: unit for unit in space.units for name in unit.operator_names}
+    places = _places(ranks)
+    outcomes = []
+    for (name, op_type), offered in options.items():
+        unit = unit_of.get(name)
+        config = assignment.by_unit[unit.name] if unit else FP32
+        if unit is None:
+            reason = fp32_reasons.get(name) or _why_no_choice(offered)
+        elif config.with_alpha(None) == unit.options[0]:
+            reason = ""
+        else:
+            reason = places.get(unit.name, "chosen by the strategy")
+        simulated = config.is_quantized and adaptor.is_simulated(name, config)
+        outcomes.append(OperatorOutcome(name, op_type, config.dtype, config.approach, config.alpha, reason, simulated))
+    skipped = [
+        OperatorOutcome(name, adaptor.operator_type(model, name), "fp32", None, None, reason)
+        for name, reason in adaptor.skipped(model).items()
+    ]
+    return (*outcomes, *skipped)
+
+
+def _why_no_choice(offered: Sequence[OpConfig]) -> str:
+    """The reason of an operator whose quantized options were all ruled out."""
+    approaches = {option.approach for option in offered if option.is_quantized}
+    if approaches == {"weight_only"}:
+        return "on request only: objective='modelsize' or 'footprint', or a rule"
+    return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
+
+
+def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
+    """Why a unit fell back: its place in the ranking by harm that was made last."""
+    if not ranks:
+        return {}
+    harms = list(ranks.values())[-1]
+    return {harm.unit: f"harm rank {place} of {len(harms)}{_cost(harm)}" for place, harm in enumerate(harms, start=1)}
+
+
+def _cost(harm: UnitHarm) -> str:
+    """What a unit does to the output, and which half of it does that."""
+    if harm.error is None:
+        return ""
+    text = f": alone it costs an output error of {'about ' if harm.estimated else ''}{harm.error:.1e}"
+    if harm.activation_share is None:
+        return text
+    return f"{text}, {harm.activation_share:.0%} of it from its activation"

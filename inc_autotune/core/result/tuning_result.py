@@ -1,0 +1,177 @@
+"""What a tuning run found, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.arguments.autotune import Objective
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.search.study.trial import Trial
+
+
+@dataclass(frozen=True)
+class OperatorOutcome:
+    """One operator of the tuned model.
+
+    Args:
+        dtype: `int8`, `int4`, `bf16`, `fp32` ...
+        approach: `static`, `dynamic`, `weight_only`; None in a float dtype.
+        alpha: SmoothQuant alpha; None where not smoothed.
+        reason: why it has this form.
+        simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
+    """
+
+    name: str
+    type: str
+    dtype: str
+    approach: str | None
+    alpha: float | None
+    reason: str
+    simulated: bool = False
+
+
+@dataclass
+class TuningResult:
+    """The outcome of `autotune`.
+
+    Args:
+        met: whether the score meets the goal; None where nothing was evaluated.
+        baseline: the fp32 model's score.
+        score: the tuned model's score.
+        goal: the goal in words.
+        evidence: the verdict in words, with the confidence interval of the loss where the evaluation gave per-sample
+            scores.
+        trials: every evaluated candidate.
+        evaluations: calls of the user's evaluation in this run, the baseline included.
+        operators: every operator of a quantizable type.
+        speedup: measured fp32 seconds over tuned seconds of what `timed` says.
+        size_ratio: bytes of the fp32 model's weights over the tuned model's.
+        smoothing: (plan, relative squared output error on held-out samples, where measured), best first.
+        sampling_size: calibration samples used.
+        phases: wall seconds of each phase.
+        notes: remarks on machine and model.
+        recipe: builds the same model again from the fp32 one.
+        model: the tuned model, only in the `partial_result` of an `EvaluationError`.
+        target: the goal as a score.
+        chosen: number of the trial whose model was returned.
+        harms: the ranking of units by harm made last, the most harmful first; empty where none was needed.
+        objective: what was to be gained: `performance`, `modelsize` or `footprint`.
+        gain: measured fp32 cost over tuned cost in that; None where the framework does not measure it.
+        timed: what was timed, such as "eager forward pass".
+    """
+
+    met: bool | None
+    baseline: float | None
+    score: float | None
+    goal: str | None
+    trials: tuple[Trial, ...]
+    evaluations: int
+    operators: tuple[OperatorOutcome, ...]
+    speedup: float | None
+    size_ratio: float | None
+    smoothing: tuple[tuple[str, float | None], ...]
+    sampling_size: int
+    phases: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+    model: Any = field(default=None, repr=False)
+    evidence: str | None = None
+    target: float | None = None
+    chosen: int | None = None
+    harms: tuple[UnitHarm, ...] = ()
+    objective: Objective = "performance"
+    gain: float | None = None
+    timed: str = "forward pass"
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        """SmoothQuant alpha by operator name, of the smoothed operators."""
+        return {each.name: each.alpha for each in self.operators if each.alpha is not None}
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """Reason by operator name, of the operators that stay in a float dtype."""
+        return {each.name: each.reason for each in self.operators if each.approach is None}
+
+    def save_report(self, path: str | Path) -> None:
+        """Write the result as one HTML page with charts that works offline.
+
+        Args:
+            path: the file to write, about 5 MB; an existing one is replaced.
+
+        Raises:
+            MissingDependencyError: plotly, the extra `report`, is not installed.
+            OSError: the file cannot be written.
+        """
+        from inc_autotune.core.result.report import save_report
+
+        save_report(self, path)
+
+    def __str__(self) -> str:
+        parts = [self._headline(), *self._summary(), "", *self._operator_table()]
+        if self.trials:
+            parts += ["", *self._trial_table()]
+        parts += [f"note: {note}" for note in self.notes]
+        return "\n".join(parts)
+
+    def _headline(self) -> str:
+        if self.met is None:
+            return "Quantized without evaluation: no claim about accuracy"
+        verdict = "Goal met" if self.met else "GOAL NOT MET, this is the best model found"
+        if self.evidence is not None and self.evidence.startswith("undecided"):
+            verdict += ", within the noise of the evaluation"
+        return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
+
+    def _summary(self) -> list[str]:
+        counts = Counter(each.dtype + (" simulated" if each.simulated else "") for each in self.operators)
+        lines = [] if self.evidence is None else [f"verdict: {self.evidence}"]
+        lines.append("operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common()))
+        if self.speedup is not None:
+            lines.append(f"measured speed-up: {self.speedup:.2f}x ({self.timed})")
+        if self.size_ratio is not None:
+            lines.append(f"weights: {_smaller(self.size_ratio)}")
+        if self.objective == "footprint" and self.gain is not None:
+            lines.append(f"peak memory of a forward pass, weights included: {_smaller(self.gain)}")
+        if self.smoothing:
+            plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
+            lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
+        spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
+        lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
+        return lines
+
+    def _operator_table(self) -> list[str]:
+        rows = [("operator", "type", "dtype", "alpha", "reason")]
+        for each in self.operators:
+            dtype = each.dtype + (f" {each.approach}" if each.approach else "")
+            alpha = "" if each.alpha is None else f"{each.alpha:.3g}"
+            rows.append((each.name, each.type, dtype + (" simulated" if each.simulated else ""), alpha, each.reason))
+        return _table(rows)
+
+    def _trial_table(self) -> list[str]:
+        measured = any(trial.gain is not None for trial in self.trials)
+        rows = [("trial", "score", "met", *(["gain"] if measured else []), "seconds", "what was tried")]
+        for trial in self.trials:
+            score = f"{trial.score:.6g}" if trial.score is not None else trial.state
+            gain = "" if trial.gain is None else f"{trial.gain:.2f}x"
+            label = trial.label if trial.error is None else f"{trial.label}: {trial.error}"
+            if trial.stopped_early:
+                label += f" (stopped after {trial.samples} samples)"
+            cells = (str(trial.number + 1), score, "yes" if trial.met else "no", *([gain] if measured else []))
+            rows.append((*cells, f"{trial.seconds:.1f}", label))
+        return _table(rows)
+
+
+def _smaller(ratio: float) -> str:
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Left-aligned columns with a rule under the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

@@ -1,0 +1,98 @@
+"""What each operator of a model may become, after the user's rules and the adaptor's advice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
+from inc_autotune.core.op_config import FLOAT_DTYPES, OpConfig
+from inc_autotune.core.space.capability import narrow_options
+from inc_autotune.core.space.narrowing import describe_options
+from inc_autotune.core.space.units import OperatorKey
+from inc_autotune.core.vocabulary import listing
+
+Options = Mapping[OperatorKey, tuple[OpConfig, ...]]
+"""Configurations by operator, the default first, fp32 last."""
+
+
+def offered_options(adaptor: Adaptor, model: Any) -> Options:
+    """The adaptor's capability, parsed."""
+    opwise = adaptor.query_fw_capability(model)["opwise"]
+    return {operator: tuple(OpConfig.from_dict(config) for config in configs) for operator, configs in opwise.items()}
+
+
+def check_rule_types(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> None:
+    """Refuse rules for types that there are not: such a rule has no effect, which is not what its author thinks.
+
+    A type of the framework that this model does not have is fine, so that one dict of rules serves several models.
+
+    Raises:
+        ArgumentError: a pattern of `op_type_dict` matches no type that the capability, the framework or the model has.
+    """
+    if not arguments.op_type_dict:
+        return
+    capability = adaptor.query_fw_capability(model)
+    quantized = list(dict.fromkeys([*(kind for _, kind in capability["opwise"]), *capability["optypewise"]]))
+    known = {*quantized, *adaptor.known_types(model)}
+    for pattern in arguments.op_type_dict:
+        if not any(re.fullmatch(pattern, each) for each in known):
+            hint = did_you_mean(pattern, quantized) or did_you_mean(pattern, known)
+            raise ArgumentError(
+                f"op_type_dict[{pattern!r}]: matches no operator type. Allowed: regular expressions that match a type "
+                f"in full, such as {listing(quantized[:5])}.{hint}"
+            )
+
+
+def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: bool = True) -> Options:
+    """What the user's rules leave of the capability.
+
+    Raises:
+        CapabilityError: a rule asks for what the capability does not offer, or `approach` does.
+    """
+    allowed = narrow_options(
+        offered,
+        arguments.op_type_dict,
+        arguments.op_name_dict,
+        approach=arguments.approach,
+        excluded_precisions=arguments.excluded_precisions,
+        include_weight_only=arguments.objective != "performance",
+        warn=warn,
+    )
+    if arguments.approach != "auto" and not _quantized(allowed):
+        _check_approach(_quantized(offered), arguments.approach)
+    return allowed
+
+
+def reasons_for_fp32(adaptor: Adaptor, model: Any, options: Options, arguments: AutotuneArguments) -> dict[str, str]:
+    """Operators whose default the adaptor advises against, with its reason, unless a rule asks for them by name."""
+    reasons = {
+        name: adaptor.fp32_reason(model, name, configs[0])
+        for (name, _), configs in options.items()
+        if configs[0].is_quantized and not is_asked_for(name, arguments)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def is_asked_for(name: str, arguments: AutotuneArguments) -> bool:
+    """Whether a rule in `op_name_dict` names a quantized dtype for this operator's weight."""
+    return any(
+        re.fullmatch(pattern, name) and set(rule.weight.dtype) - set(FLOAT_DTYPES)
+        for pattern, rule in arguments.op_name_dict.items()
+    )
+
+
+def _quantized(options: Options) -> list[OpConfig]:
+    return [config for configs in options.values() for config in configs if config.is_quantized]
+
+
+def _check_approach(offered: Sequence[OpConfig], approach: str) -> None:
+    if offered and all(config.approach != approach for config in offered):
+        raise CapabilityError(
+            f"approach={approach!r}: nothing to quantize, since no operator of the model has this approach.\n"
+            f"The capability offers: {describe_options(dict.fromkeys(offered))}.\n"
+            "Choose another approach, or add the option with capability=."
+        )

@@ -1,0 +1,196 @@
+"""The trials of a tuning run, kept in an Optuna study.
+
+In memory by default. With a storage URL such as `sqlite:///run.db` the same call after a crash finds the trials it
+already paid for, and several processes share them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from inc_autotune.core.evaluation.verdict import Scores
+from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
+from inc_autotune.core.search.study.storage import (
+    StudyKey,
+    begin_trial,
+    create_study,
+    open_study,
+    quiet_optuna,
+    read_text,
+    write_text,
+)
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study.workers import Worker
+from inc_autotune.core.space.units import Assignment
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BASELINE = 4 << 20
+"""Characters of the fp32 model's per-sample scores that are kept in the study."""
+
+_BASELINE, _SAMPLES = "baseline", "baseline samples"
+_ASSIGNMENT, _LABEL, _OUTCOME, _GAIN = "assignment", "label", "outcome", "gain"
+
+
+class History:
+    """The trials of one tuning run.
+
+    Args:
+        storage: an Optuna storage URL; None keeps the trials in memory.
+        key: what decides the scores; equal keys share trials.
+        higher_is_better: whether a higher score is better.
+
+    Raises:
+        ArgumentError: the storage cannot be opened.
+    """
+
+    def __init__(self, storage: str | None, key: StudyKey, *, higher_is_better: bool) -> None:
+        opened = open_study(storage, key, higher_is_better=higher_is_better)
+        self.study = opened.study
+        self.notes: tuple[str, ...] = () if opened.note is None else (opened.note,)
+        self.worker: Worker | None = None
+        self._ended: dict[int, Trial] = {}
+        shared = self.study
+        if opened.storage is not None:
+            shared = create_study(opened.storage, f"{key.study_name} shared work")
+            self.worker = Worker(shared)
+        self.work = SharedWork(shared, self.worker)
+        found = sum(trial.state != "running" for trial in self.trials())
+        if found:
+            self.notes += (f"storage: went on with {found} trials of study {key.study_name!r} from before this call",)
+            logger.info("study %s: going on with %d trials", key.study_name, found)
+
+    def close(self) -> None:
+        """Leave the study to the other workers."""
+        if self.worker is not None:
+            self.worker.close()
+
+    @property
+    def workers(self) -> int:
+        """Processes that work on this tuning run."""
+        return 1 if self.worker is None else max(1, self.worker.count_alive())
+
+    @property
+    def baseline(self) -> Scores | None:
+        """The fp32 model's scores, once known."""
+        stored = self.study.user_attrs
+        if _BASELINE not in stored:
+            return None
+        samples = read_text(stored, _SAMPLES)
+        return Scores.decode(float(stored[_BASELINE]), samples or "")
+
+    @baseline.setter
+    def baseline(self, scores: Scores) -> None:
+        text = scores.encode()
+        if len(text) > LARGEST_BASELINE:
+            logger.info("the baseline's samples are not stored: a resumed run gives no interval")
+            text = ""
+        write_text(self.study, _SAMPLES, text)
+        # Last, so that a run killed in between evaluates again instead of losing the pairing.
+        self.study.set_user_attr(_BASELINE, scores.mean)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Trials in order: the finished ones, and those that other living workers evaluate at this moment."""
+        found = self._read()
+        if self._free_abandoned(found):
+            found = self._read()
+        return tuple(self._thaw(trial) for trial in found if trial.state.is_finished() or not self._is_mine(trial))
+
+    def _thaw(self, frozen: FrozenTrial) -> Trial:
+        """The trial as the strategies know it; what has ended stays as it is, and keeps the digest it computed."""
+        if not frozen.state.is_finished():
+            return _thaw(frozen)
+        if frozen.number not in self._ended:
+            self._ended[frozen.number] = _thaw(frozen)
+        return self._ended[frozen.number]
+
+    def _read(self) -> list[FrozenTrial]:
+        states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
+        found = self.study.get_trials(deepcopy=False, states=states)
+        return [trial for trial in found if _LABEL in trial.user_attrs]
+
+    def begin(self, assignment: Assignment, label: str) -> Any:
+        """Reserve the next trial; None where another worker has begun, or even finished, the same meanwhile."""
+        attributes = {_ASSIGNMENT: assignment.to_dict(), _LABEL: label}
+        if self.worker is None:
+            return begin_trial(self.study, attributes)
+        claimed = claim(self.study, self.worker, assignment.digest, attributes)
+        if claimed is not None and self._is_finished(assignment):
+            with quiet_optuna():
+                self.study.tell(claimed, state=TrialState.PRUNED)
+            return None
+        return claimed
+
+    def _is_finished(self, assignment: Assignment) -> bool:
+        ended = (trial for trial in self.trials() if trial.state != "running" and not trial.interrupted)
+        return any(trial.assignment.digest == assignment.digest for trial in ended)
+
+    def record(self, reserved: Any, trial: Trial) -> Any:
+        """Store what an evaluation said, in one transaction; it survives whatever happens next.
+
+        To the other workers the trial still runs, until `finish`.
+
+        Returns:
+            The reserved trial, for `finish`; a new one where others took this worker for dead and gave it up.
+        """
+        try:
+            reserved.set_user_attr(_OUTCOME, trial.outcome())
+        except optuna.exceptions.UpdateFinishedTrialError:
+            logger.warning("trial %d was given up by another process; it is recorded anew", trial.number + 1)
+            attributes = {name: reserved.user_attrs[name] for name in (_ASSIGNMENT, _LABEL)}
+            if self.worker is not None:
+                attributes[OWNER] = self.worker.id
+            return begin_trial(self.study, {**attributes, _OUTCOME: trial.outcome()})
+        return reserved
+
+    def finish(self, reserved: Any, trial: Trial) -> Trial:
+        """Record a trial where that is not done, and end it.
+
+        Returns:
+            The trial as it is stored: with its number, and without a gain where others had given it up.
+        """
+        if _OUTCOME not in reserved.user_attrs:
+            reserved = self.record(reserved, trial)
+        trial = replace(trial, number=reserved.number)
+        if trial.gain is not None:
+            try:
+                reserved.set_user_attr(_GAIN, trial.gain)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                trial = replace(trial, gain=None)
+        self._tell(trial.number, trial.score)
+        return trial
+
+    def _tell(self, number: int, score: float | None) -> None:
+        """End a trial in Optuna's terms, unless it has ended."""
+        state = TrialState.FAIL if score is None else TrialState.COMPLETE
+        with quiet_optuna():
+            self.study.tell(number, score, state=state, skip_if_finished=True)
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return self.worker is None or trial.user_attrs.get(OWNER) == self.worker.id
+
+    def _free_abandoned(self, found: list[FrozenTrial]) -> bool:
+        """End the running trials of workers that died: those whose evaluation had not ended are tried again."""
+        if self.worker is None:
+            return False
+        running = [trial for trial in found if trial.state == TrialState.RUNNING]
+        abandoned = [trial for trial in running if not self.worker.is_alive(trial.user_attrs[OWNER])]
+        for trial in abandoned:
+            self._tell(trial.number, trial.user_attrs.get(_OUTCOME, {}).get("score"))
+        return bool(abandoned)
+
+
+def _thaw(frozen: FrozenTrial) -> Trial:
+    attributes = frozen.user_attrs
+    assignment = Assignment.from_dict(attributes[_ASSIGNMENT])
+    trial = Trial(frozen.number, assignment, attributes[_LABEL], "running")
+    if not frozen.state.is_finished():
+        return trial
+    # Without an outcome the evaluation did not end: its process was killed.
+    killed = {"interrupted": True, "error": "its process ended before the evaluation did"}
+    return trial.ended(attributes.get(_OUTCOME, killed), attributes.get(_GAIN))

@@ -1,0 +1,109 @@
+"""What a framework can do with an operator, read from its YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.space.located_yaml import Document, load_yaml
+from inc_autotune.core.space.narrowing import narrow_options
+from inc_autotune.core.space.schema import Block, Blocks, parse_capability, version_numbers
+from inc_autotune.core.vocabulary import APPROACHES, dtype_bits, listing
+
+__all__ = ["Capability", "load_capability", "narrow_options"]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """The options of every operator type.
+
+    Args:
+        table: operator type -> options, the first is the default, the last is fp32.
+    """
+
+    table: Mapping[str, tuple[OpConfig, ...]]
+
+    def options(self, op_type: str) -> tuple[OpConfig, ...]:
+        """The options of an operator type, default first, fp32 last; empty where there is only fp32."""
+        return self.table.get(op_type, ())
+
+    def optypewise(self) -> dict[str, dict[str, Any]]:
+        """Operator type -> its default option, the form of `query_fw_capability()["optypewise"]`."""
+        return {op_type: options[0].to_dict() for op_type, options in self.table.items()}
+
+    @property
+    def default_needs_histogram(self) -> bool:
+        """Whether the default of some operator type calibrates with more than minimum and maximum."""
+        return any(options[0].activation.algorithm not in ("minmax", None) for options in self.table.values())
+
+
+def load_capability(
+    default: Path,
+    framework_version: str,
+    override: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None = None,
+) -> Capability:
+    """Read the capability of a framework, with the user's additions.
+
+    A capability is a list of version blocks, or one bare mapping for all versions. Of several blocks the one with the
+    highest version that is not above the installed one holds, else the one named "default".
+
+    Args:
+        default: the framework's own YAML file.
+        framework_version: the installed version, such as "2.13.0+cpu"; only its numbers count.
+        override: path of a YAML file, or its content as dict or list. A bare mapping of dtypes extends the default:
+            an entry replaces the entry of the same dtype, approach and operator type, all others stay. A
+            list of version blocks, or a mapping with `version`, replaces the default.
+
+    Raises:
+        CapabilityError: a file cannot be read, is malformed (with file and line), or no block fits the version.
+    """
+    own = parse_capability(load_yaml(Path(default)))
+    if override is None:
+        return _capability(_choose(own, framework_version))
+    if isinstance(override, str | os.PathLike):
+        document = load_yaml(Path(override), os.fspath(override))
+    else:
+        document = Document(override, "capability argument")
+    given = parse_capability(document)
+    chosen = _choose(given, framework_version)
+    if given.extends:
+        chosen = _choose(own, framework_version).extended(chosen)
+    return _capability(chosen)
+
+
+def _choose(blocks: Blocks, framework_version: str) -> Block:
+    installed = version_numbers(framework_version)
+    named = [(name, block) for names, block in blocks.blocks for name in names]
+    fitting = [
+        (version_numbers(name), block)
+        for name, block in named
+        if name != "default" and version_numbers(name) <= installed
+    ]
+    if fitting:
+        return max(fitting, key=lambda item: item[0])[1]
+    for name, block in named:
+        if name == "default":
+            return block
+    raise CapabilityError(
+        f"{blocks.source}: no version block fits framework version {framework_version}. "
+        f"It has {listing([name for name, _ in named])}; add a block for this version or one named 'default'."
+    )
+
+
+def _capability(block: Block) -> Capability:
+    """Wider dtypes first, so that a new narrow dtype does not become the default; then by approach, then bf16."""
+    order = sorted(block.quantized, key=lambda key: (-dtype_bits(key[0]), APPROACHES.index(key[1])))
+    table: dict[str, list[OpConfig]] = {}
+    for key in order:
+        table.setdefault(key[2], []).extend(block.quantized[key])
+    for dtype in ("bf16", "fp16"):
+        op_types = block.floats.get(dtype, ())
+        option = OpConfig(TensorConfig(dtype), TensorConfig(dtype))
+        for op_type in list(table) if "*" in op_types else op_types:
+            table.setdefault(op_type, []).append(option)
+    return Capability({op_type: tuple(dict.fromkeys([*found, FP32])) for op_type, found in table.items()})

@@ -1,6 +1,0 @@
-"""Strategies: what to try next, as a pure function of the trials so far. One strategy a file."""
-
-from inc_autotune.core.strategy.base import Proposal, SearchView, Strategy
-from inc_autotune.core.strategy.registry import STRATEGIES, check_strategy
-
-__all__ = ["STRATEGIES", "Proposal", "SearchView", "Strategy", "check_strategy"]

@@ -1,0 +1,37 @@
+"""Which positions of a batch are real, and which are padding whose outputs nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from inc_autotune.graphs.feed import Array, Feed
+
+PADDING_MASK = "attention_mask"
+"""An input of this name with a 1 at real tokens and a 0 at padding."""
+
+
+def real_positions(feed: Feed) -> Array | None:
+    """A bool array [batch, sequence], true at real tokens; None where the model takes no padding mask."""
+    mask = feed.inputs.get(PADDING_MASK)
+    if mask is None or mask.ndim != 2 or not ((mask == 0) | (mask == 1)).all() or not mask.any():
+        return None
+    return mask.astype(bool)
+
+
+def comparable_outputs(feed: Feed, outputs: Iterable[Any]) -> list[Array]:
+    """The outputs of one run in which a candidate is compared with the fp32 model."""
+    return real_outputs(outputs, real_positions(feed))
+
+
+def real_outputs(outputs: Iterable[Any], real: Array | None) -> list[Array]:
+    """The float arrays among a model's outputs, without the rows of padded positions.
+
+    The outputs at padding are never read, and their errors are erratic enough to drown those that matter.
+    """
+    floats = [each for each in outputs if isinstance(each, np.ndarray) and each.dtype.kind == "f"]
+    if real is None:
+        return floats
+    return [each[real] if each.shape[:2] == real.shape else each for each in floats]
