@@ -22,8 +22,8 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import alpha_grid, search_alpha
 from inc_autotune.core.space.units import TuningSpace, build_space
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
 
 SAMPLES, LENGTH = 100, 32
 ALPHAS = alpha_grid(0.0, 1.0, 0.1)

@@ -21,31 +21,31 @@ from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
-from inc_autotune.ort_ext.backbone import kept_in_fp32
-from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.calibration import Calibration, WatchedTensor, calibrate, run_fp32, runs
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.data import feeds
-from inc_autotune.ort_ext.forms import GraphForm
-from inc_autotune.ort_ext.graph import AnyArray, Graph
-from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.grid import GridTensor, find_grid
-from inc_autotune.ort_ext.kernels import missing_kernel
-from inc_autotune.ort_ext.measurement import needs_reduced_range, session_clock, weight_bytes
-from inc_autotune.ort_ext.operator_calibration import group_weights, input_groups, make_plan, shared_weights
-from inc_autotune.ort_ext.operators import Operators, find_operators
-from inc_autotune.ort_ext.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.providers import CPU_BACKEND
-from inc_autotune.ort_ext.recipe_entries import calibration_entries
-from inc_autotune.ort_ext.recipes import GraphRecipes
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.sessions import Provider, SessionOptions, first_provider, make_session
-from inc_autotune.ort_ext.settings import CPU_SETTINGS, ModelSettings
-from inc_autotune.ort_ext.smoothing import FoldTargets
-from inc_autotune.ort_ext.source import BODY_REASON, SourceModel
-from inc_autotune.ort_ext.unit_measurement import measure_units
-from inc_autotune.ort_ext.unsupported import with_share
-from inc_autotune.ort_ext.weights import WeightCache
+from inc_autotune.ort_ext.calibration.collect import Calibration, WatchedTensor, calibrate, run_fp32, runs
+from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, shared_weights
+from inc_autotune.ort_ext.calibration.recipe_entries import calibration_entries
+from inc_autotune.ort_ext.data.feeds import feeds
+from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.smoothing import FoldTargets
+from inc_autotune.ort_ext.emission.weights import WeightCache
+from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.measurement.models import needs_reduced_range, session_clock, weight_bytes
+from inc_autotune.ort_ext.measurement.units import measure_units
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, first_provider, make_session
+from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel
+from inc_autotune.ort_ext.operators.availability import missing_kernel
+from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
+from inc_autotune.ort_ext.operators.discovery import Operators, find_operators
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.operators.unsupported import with_share
+from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.target.providers import CPU_BACKEND
+from inc_autotune.ort_ext.target.settings import CPU_SETTINGS, ModelSettings
+from inc_autotune.ort_ext.target.switches import GraphRecipes
 
 MEASURED_SAMPLES = 8
 

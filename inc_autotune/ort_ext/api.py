@@ -20,15 +20,15 @@ from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import QDQ
-from inc_autotune.ort_ext.metric import evaluation_function
-from inc_autotune.ort_ext.providers import BACKENDS, Backend, find_backend
+from inc_autotune.ort_ext.data.metric import evaluation_function
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, check_providers, first_provider, make_session
+from inc_autotune.ort_ext.model.source import SourceModel, load_source
 from inc_autotune.ort_ext.recipe_match import TORCH_FRAMEWORK, from_torch_recipe
-from inc_autotune.ort_ext.recipes import RECIPE_NAMES, read_recipes
-from inc_autotune.ort_ext.sessions import Provider, SessionOptions, check_providers, first_provider, make_session
-from inc_autotune.ort_ext.settings import ModelSettings
-from inc_autotune.ort_ext.source import SourceModel, load_source
+from inc_autotune.ort_ext.target.forms import QDQ
+from inc_autotune.ort_ext.target.providers import BACKENDS, Backend, find_backend
+from inc_autotune.ort_ext.target.settings import ModelSettings
+from inc_autotune.ort_ext.target.switches import RECIPE_NAMES, read_recipes
 from inc_autotune.ort_ext.tuned_model import TunedModel
 
 

@@ -9,16 +9,16 @@ from typing import Any
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.forms import GraphForm
-from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.plan import FRAMEWORK
-from inc_autotune.ort_ext.recipe_entries import plan_from_recipe
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.settings import ModelSettings
-from inc_autotune.ort_ext.source import SourceModel
-from inc_autotune.ort_ext.weights import WeightCache
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.ort_ext.calibration.recipe_entries import plan_from_recipe
+from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.weights import WeightCache
+from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.model.source import SourceModel
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.target.settings import ModelSettings
 
 RECIPE_KEY = "inc_autotune.recipe"
 FORM_KEY = "inc_autotune.form"

@@ -9,11 +9,11 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import CPU, QDQ
-from inc_autotune.ort_ext.providers import BACKENDS
-from inc_autotune.ort_ext.settings import ModelSettings
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.target.forms import CPU, QDQ
+from inc_autotune.ort_ext.target.providers import BACKENDS
+from inc_autotune.ort_ext.target.settings import ModelSettings
 from inc_autotune.testing import AdaptorContract
 from tests.ort.small_models import conv_net, embedding_classifier, sentences, transformer_block, vectors
 

@@ -9,12 +9,12 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.forms import CPU, QDQ
-from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.target.forms import CPU, QDQ
 from tests.ort.small_models import WIDTH, GraphWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

@@ -10,8 +10,8 @@ import pytest
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, CapabilityError, DataError, EvaluationError, ModelError
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import (
     WIDTH,
     GraphWriter,

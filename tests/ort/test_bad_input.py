@@ -11,11 +11,11 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, version_converter
 
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.model_file import read_proto
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.model.model_file import read_proto
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
 from tests.ort.small_models import WIDTH, GraphWriter, linear_chain
 
 

@@ -13,10 +13,10 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import CPU
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.target.forms import CPU
 from tests.ort.small_models import Array, GraphWriter, vectors
 from tests.ort.test_graph import optimized_types
 

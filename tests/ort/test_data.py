@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.graphs.feed import InputDescription
-from inc_autotune.ort_ext.data import feeds, labelled_feeds
+from inc_autotune.ort_ext.data.feeds import feeds, labelled_feeds
 
 Shape = tuple[int | str | None, ...]
 

@@ -11,10 +11,10 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
 from tests.ort.small_models import VOCABULARY, WIDTH, GraphWriter, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

@@ -11,17 +11,17 @@ from onnx import TensorProto
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
-from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import CPU, QDQ
-from inc_autotune.ort_ext.gelu import rewrite_gelu
-from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.graph_model import GraphModel, embedded
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.plan import OperatorCalibration, QuantizationPlan
-from inc_autotune.ort_ext.settings import check_form_name
-from inc_autotune.ort_ext.source import load_source
-from inc_autotune.ort_ext.weights import WeightCache
+from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.weights import WeightCache
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph.graph_model import GraphModel, embedded
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
+from inc_autotune.ort_ext.target.forms import CPU, QDQ
+from inc_autotune.ort_ext.target.settings import check_form_name
 from tests.ort.small_models import WIDTH, GraphWriter, conv_net, linear_chain, transformer_block, vectors
 from tests.ort.test_graph import optimized_types
 

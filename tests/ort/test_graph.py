@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import CPU, QDQ
-from inc_autotune.ort_ext.gelu import rewrite_gelu
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder
-from inc_autotune.ort_ext.grid import GridTensor, find_grid
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.residual import separate_residuals
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
+from inc_autotune.ort_ext.operators.rewriting.separate_sums import separate_residuals
+from inc_autotune.ort_ext.target.forms import CPU, QDQ
 from tests.ort.small_models import (
     WIDTH,
     GraphWriter,

@@ -13,13 +13,13 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext import weights as weight_cache
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder
-from inc_autotune.ort_ext.mapped_weights import FileSection, MappedWeights
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
-from inc_autotune.ort_ext.weights import QuantizedWeight, WeightCache
-from inc_autotune.ort_ext.writing import write_model
+from inc_autotune.ort_ext.emission import weights as weight_cache
+from inc_autotune.ort_ext.emission.weights import QuantizedWeight, WeightCache
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.mapped_weights import FileSection, MappedWeights
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.model.writing import write_model
 from tests.ort.small_models import WIDTH, transformer_block, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

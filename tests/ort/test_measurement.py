@@ -14,10 +14,10 @@ from inc_autotune.core.analysis.timing import PairSeconds
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.search.options import allowed_options, offered_options
 from inc_autotune.core.space.units import Unit, build_space
-from inc_autotune.ort_ext import unit_measurement
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.measurement import session_clock
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.measurement import units as unit_measurement
+from inc_autotune.ort_ext.measurement.models import session_clock
+from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import WIDTH, GraphWriter, conv_net, transformer_block, vectors
 
 

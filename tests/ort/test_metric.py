@@ -10,9 +10,9 @@ import torch
 from onnx import TensorProto, helper
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.ort_ext.metric import evaluation_function
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import SourceModel, load_source
+from inc_autotune.ort_ext.data.metric import evaluation_function
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import SourceModel, load_source
 from tests.ort.small_models import embedding_classifier, linear_chain, sentences, vectors
 
 SOURCE = load_source(linear_chain())

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import VOCABULARY, WIDTH, GraphWriter, linear_chain, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

@@ -9,11 +9,11 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.forms import QDQ
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.target.forms import QDQ
 from tests.ort.small_models import WIDTH, GraphWriter, vectors
 
 FEATURES = 8

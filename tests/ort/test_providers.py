@@ -12,7 +12,7 @@ import pytest
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, CapabilityError, RecipeError
 from inc_autotune.ort_ext import adaptor as adaptor_module
-from inc_autotune.ort_ext.providers import BACKENDS, CPU_BACKEND, find_backend
+from inc_autotune.ort_ext.target.providers import BACKENDS, CPU_BACKEND, find_backend
 from tests.ort.quantized_graph import QuantizedGraph
 from tests.ort.small_models import conv_net, linear_chain, transformer_block, vectors
 

@@ -14,8 +14,8 @@ from onnx import TensorProto
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.graph_model import GraphModel
+from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.model.candidate import Candidate
 from tests.ort.quantized_graph import QuantizedGraph
 from tests.ort.small_models import (
     GraphWriter,

@@ -13,9 +13,9 @@ import pytest
 from onnx import helper
 
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.ort_ext.graph_model import GraphModel, initializer
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph_model import GraphModel, initializer
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import linear_chain, transformer_block, vectors
 
 X = vectors(1)[0]

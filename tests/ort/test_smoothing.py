@@ -9,17 +9,17 @@ from onnx import TensorProto
 
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space.units import build_space
-from inc_autotune.ort_ext import smoothing
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.build import build_model
-from inc_autotune.ort_ext.candidate import Candidate
-from inc_autotune.ort_ext.forms import CPU, QDQ
-from inc_autotune.ort_ext.graph_model import GraphModel
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.plan import OperatorCalibration, QuantizationPlan
-from inc_autotune.ort_ext.rewriting import rewritten
-from inc_autotune.ort_ext.source import load_source
-from inc_autotune.ort_ext.weights import WeightCache
+from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.ort_ext.emission import smoothing
+from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.weights import WeightCache
+from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.target.forms import CPU, QDQ
 from tests.ort.small_models import WIDTH, GraphWriter, linear_chain, transformer_block, vectors
 
 ATTENTION = [f"layer0.attention.{part}" for part in ("query", "key", "value")]

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph_model import embedded, headers
-from inc_autotune.ort_ext.sessions import make_session
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph_model import embedded, headers
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import WIDTH, GraphWriter, embedding_classifier, linear_chain, transformer_block, vectors
 
 

@@ -8,9 +8,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.operators import find_operators
-from inc_autotune.ort_ext.source import load_source
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.operators.discovery import find_operators
 from tests.ort.small_models import WIDTH, GraphWriter, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")

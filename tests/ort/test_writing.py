@@ -14,10 +14,10 @@ import onnxruntime as ort
 import pytest
 
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.ort_ext import writing
-from inc_autotune.ort_ext.graph_model import embedded
-from inc_autotune.ort_ext.source import SourceModel, load_source
-from inc_autotune.ort_ext.writing import write_model
+from inc_autotune.ort_ext.graph.graph_model import embedded
+from inc_autotune.ort_ext.model import writing
+from inc_autotune.ort_ext.model.source import SourceModel, load_source
+from inc_autotune.ort_ext.model.writing import write_model
 from tests.ort.small_models import GraphWriter, linear_chain, transformer_block, vectors
 
 X = vectors(1)[0]

@@ -1,0 +1,127 @@
+"""Tensors that live on an integer grid: outputs of quantized operators, and what onnxruntime computes from them.
+
+A convolution has an integer kernel only where its output is quantized too. Residual additions, pooling and
+concatenation between such convolutions then have integer kernels as well, and no data goes back to float in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.operators.backbone import outside_backbone
+from inc_autotune.ort_ext.operators.discovery import Operator, attributes
+from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation
+from inc_autotune.ort_ext.operators.rewriting.pooling import has_integer_average
+from inc_autotune.ort_ext.target.forms import GraphForm
+
+MOVING_TYPES = frozenset(
+    {
+        *("Split", "Resize", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
+        *("DepthToSpace", "SpaceToDepth"),
+    }
+)
+"""These are on a grid only on the way to an integer kernel: for floats behind them there is nothing to gain."""
+
+SAME_RANGE_TYPES = MOVING_TYPES | {"MaxPool", "Slice", "Pad"}
+OWN_RANGE_TYPES = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
+
+
+@dataclass(frozen=True)
+class GridTensor:
+    """A tensor on an integer grid.
+
+    Args:
+        owner: the operator whose activation type it has.
+        same_as: the tensor whose scale and zero point it has; None where it has its own.
+    """
+
+    owner: str
+    same_as: str | None = None
+
+
+def find_grid(
+    graph: Graph, operators: Iterable[Operator], form: GraphForm, known: Container[str] | None = None
+) -> dict[str, GridTensor]:
+    """The tensors on a grid where these operators are quantized, in the order of the graph.
+
+    Where only a ReLU or Clip reads an output, the grid is that of its output: the grid ends where the values do, and
+    rounding to it does what the ReLU or Clip would.
+
+    Args:
+        graph: the model.
+        operators: the static ones.
+        form: says whose outputs stay in float.
+        known: names of the tensors with a known range; others are on no grid of their own. None: all are known.
+    """
+    operators = list(operators)
+    grid: dict[str, GridTensor] = {}
+    owners = {each.output: each.name for each in operators if each.type not in form.float_outputs}
+    outside = outside_backbone(graph) if form.backbone_only else frozenset()
+    for node in graph.nodes:
+        if node.domain not in ("", "ai.onnx") or node.name in outside or node.op_type in form.float_outputs:
+            continue
+        tensor = node.output[0]
+        if not tensor:
+            continue
+        output = after_activation(graph, tensor)
+        has_own = (known is None or output in known) and graph.producers[output].op_type not in form.float_outputs
+        read = [name for name in node.input if name in grid]
+        if tensor in owners:
+            if has_own:
+                grid[output] = GridTensor(owners[tensor])
+        elif not read:
+            continue
+        elif _keeps_range(graph, node) and node.input[0] in grid:
+            first = grid[node.input[0]]
+            same = GridTensor(first.owner, first.same_as or node.input[0])
+            grid |= {each: same for each in node.output if each}
+        elif has_own and _has_kernel(node) and _all_integers(graph, node, read):
+            grid[output] = GridTensor(grid[read[0]].owner)
+    _end_at_integers(graph, grid, {each.name for each in operators})
+    return grid
+
+
+def constants_on_grid(graph: Graph, node: onnx.NodeProto, grid: Container[str]) -> list[int]:
+    """Which inputs of a node are float constants that are quantized because its other inputs and its output are."""
+    if node.op_type not in OWN_RANGE_TYPES or after_activation(graph, node.output[0]) not in grid:
+        return []
+    return [index for index, name in enumerate(node.input) if graph.is_float_constant(name)]
+
+
+def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Container[str]) -> None:
+    """Take off the grid what only moves values and has no integer kernel behind it."""
+    for node in reversed(graph.nodes):
+        if node.op_type not in MOVING_TYPES or node.output[0] not in grid:
+            continue
+        readers = [reader for tensor in node.output for reader in graph.consumers.get(tensor, ())]
+        if not any(
+            reader.name in operators or (reader.output[0] and after_activation(graph, reader.output[0]) in grid)
+            for reader in readers
+        ):
+            for tensor in node.output:
+                grid.pop(tensor, None)
+
+
+def _all_integers(graph: Graph, node: onnx.NodeProto, read: list[str]) -> bool:
+    return all(name in read or graph.is_float_constant(name) for name in node.input)
+
+
+def _keeps_range(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node only picks or moves values of its first input, or adds zeros, which every grid has."""
+    given = attributes(node)
+    if node.op_type == "Pad" and len(node.input) > 2 and node.input[2] and graph.scalar(node.input[2]) != 0.0:
+        return False
+    if node.op_type == "Resize" and (given.get("mode", b"nearest") != b"nearest" or given.get("extrapolation_value")):
+        return False
+    if node.op_type == "MaxPool" and len(node.output) > 1:
+        return False  # the places of the largest values are no such values
+    return node.op_type in SAME_RANGE_TYPES
+
+
+def _has_kernel(node: onnx.NodeProto) -> bool:
+    """Whether a node that computes new values has a kernel for integers."""
+    return node.op_type in OWN_RANGE_TYPES and (node.op_type != "AveragePool" or has_integer_average(node))

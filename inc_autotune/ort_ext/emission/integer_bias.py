@@ -1,0 +1,59 @@
+"""The 32-bit bias of an integer kernel: in steps of its input times its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from inc_autotune.ort_ext.emission.context import Emission
+from inc_autotune.ort_ext.emission.weights import QuantizedWeight
+from inc_autotune.ort_ext.graph.graph import AnyArray, FloatArray
+
+LARGEST_BIAS = float(2**31 - 1 - 2**24)
+"""In integers; it leaves room for the products that are added to it."""
+
+
+def emit_bias(emission: Emission, name: str, bias: FloatArray, weight: QuantizedWeight, step: float) -> str:
+    """Write an integer bias and return the name of its float value.
+
+    Args:
+        emission: the model under construction.
+        name: of the operator.
+        bias: float32 [out].
+        weight: the operator's, from `with_room_for_bias`.
+        step: scale of the operator's input.
+    """
+    scale = np.asarray(weight.scale * np.float32(step), np.float32)
+    constants = [
+        emission.builder.constant(f"{name}.bias.quantized", np.rint(bias / scale).astype(np.int32)),
+        emission.builder.constant(f"{name}.bias.scale", scale),
+    ]
+    axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
+    return emission.builder.compute("DequantizeLinear", constants, f"{name}.bias", **axis)
+
+
+def with_room_for_bias(
+    quantized: QuantizedWeight, weight: Callable[[], AnyArray], bias: FloatArray | None, step: float
+) -> QuantizedWeight:
+    """The weight; another one in coarser steps where the bias would not fit into 32 bits.
+
+    Args:
+        quantized: of `weight`, per tensor or per channel of axis 0.
+        weight: makes its float32 [out, ...]; called only where steps become coarser.
+        bias: float32 [out].
+        step: scale of the operator's input.
+    """
+    if bias is None:
+        return quantized
+    least = np.abs(bias) / (LARGEST_BIAS * step)
+    needed = np.asarray(least if quantized.scale.ndim else least.max(initial=0.0), np.float32)
+    if (quantized.scale >= needed).all():
+        return quantized
+    scale = np.maximum(quantized.scale, needed)
+    shape = (-1, *[1] * (quantized.values.ndim - 1)) if scale.ndim else ()
+    limits = np.iinfo(quantized.values.dtype)
+    integers = np.rint(weight() / scale.reshape(shape)) + quantized.zero_point.reshape(shape)
+    values = np.clip(integers, limits.min, limits.max).astype(quantized.values.dtype)
+    return QuantizedWeight(values, scale, quantized.zero_point)

@@ -1,0 +1,149 @@
+"""MatMul and Gemm with a constant weight: static, dynamic, weight-only, and smoothed fp32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization.affine import integer_type
+from inc_autotune.ort_ext.calibration.plan import OperatorCalibration
+from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
+from inc_autotune.ort_ext.emission.gemm import emit_gemm
+from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
+from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_blocks, quantize_weight
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, FloatArray
+from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
+
+BLOCK_SIZES = {4: 32, 8: 128}
+"""Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for their accuracy; 8 bits do
+not, and large ones are faster."""
+
+INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level: it quantizes its activation by itself, row by row, and uses integer products."""
+
+
+def emit_linear(
+    emission: Emission,
+    operator: Operator,
+    tensor: str,
+    config: OpConfig | None,
+    calibration: OperatorCalibration,
+    divisor: FloatArray | None,
+) -> None:
+    """Write one operator with its bias.
+
+    Args:
+        emission: the model under construction.
+        operator: a MatMul or Gemm.
+        tensor: its input, smoothed already.
+        config: None leaves it in fp32.
+        calibration: the range of `tensor`, and the smoothing scale that its weight is multiplied by.
+        divisor: scale [out_features] its output is divided by; None: 1.
+    """
+    source = SmoothedWeight(emission, operator, calibration.smoothing, divisor)
+    if operator.type == "Gemm" and not emission.form.gemm_to_matmul and (config is None or config.approach == "static"):
+        emit_gemm(emission, operator, tensor, source, config, calibration.range)
+        return
+    bias = source.bias()
+    if config is None:
+        matrix = source.float_matrix(transposed=True)
+        _emit_matmul(emission, operator, tensor, matrix, bias)
+    elif config.approach == "weight_only":
+        _emit_weight_only(emission, operator, tensor, config, source, bias)
+    elif config.approach == "dynamic":
+        _emit_dynamic(emission, operator, tensor, _quantized(emission, source, config), bias)
+    else:
+        assert calibration.range is not None
+        x = emission.quantized(tensor, config.activation, calibration.range)
+        names = _quantized(emission, source, config)
+        if emission.form.contrib_operators:
+            _emit_fused(emission, operator, x, names, bias)
+        else:
+            matrix = emission.builder.compute("DequantizeLinear", names.parts, f"{operator.name}.weight", axis=1)
+            _emit_matmul(emission, operator, emission.dequantized(tensor, x), matrix, bias)
+
+
+def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> QuantizedNames:
+    """The weight in the layout of MatMul, [in_features, out_features]."""
+
+    def make() -> QuantizedWeight:
+        weight = quantize_weight(source.matrix(), config.weight, axis=0, reduce_range=emission.plan.reduce_range)
+        return replace(weight, values=np.ascontiguousarray(weight.values.T))
+
+    operator = source.operator
+    version = ("columns", config.weight, source.version)
+    weight = emission.weights.get(operator.name, version, make)
+    return emission.weight(operator.weight, version, weight)
+
+
+def _emit_dynamic(
+    emission: Emission, operator: Operator, tensor: str, weight: QuantizedNames, bias: str | None
+) -> None:
+    x = emission.dynamically_quantized(tensor)
+    if emission.form.contrib_operators:
+        _emit_fused(emission, operator, x, weight, bias)
+        return
+    name, builder = operator.name, emission.builder
+    inputs = [x.values, weight.values, x.zero_point, weight.zero_point]
+    product = builder.compute("MatMulInteger", inputs, f"{name}.integers", name)
+    as_float = builder.compute("Cast", [product], f"{name}.float", to=onnx.TensorProto.FLOAT)
+    scale = builder.compute("Mul", [x.scale, weight.scale], f"{name}.scale")
+    if bias is None:
+        builder.produce("Mul", [as_float, scale], [operator.output], builder.new_node(f"{name}.Mul"))
+    else:
+        _emit_bias(emission, operator, builder.compute("Mul", [as_float, scale], f"{name}.product"), bias)
+
+
+def _emit_fused(
+    emission: Emission, operator: Operator, x: QuantizedTensor, weight: QuantizedNames, bias: str | None
+) -> None:
+    inputs = [x.values, weight.values, x.scale, weight.scale, x.zero_point, weight.zero_point]
+    inputs += [] if bias is None else [bias]
+    emission.builder.produce("MatMulIntegerToFloat", inputs, [operator.output], operator.name, CONTRIB_DOMAIN)
+
+
+def _emit_matmul(emission: Emission, operator: Operator, tensor: str, matrix: str, bias: str | None) -> None:
+    builder = emission.builder
+    if bias is None:
+        builder.produce("MatMul", [tensor, matrix], [operator.output], operator.name)
+    else:
+        product = builder.compute("MatMul", [tensor, matrix], f"{operator.name}.product", operator.name)
+        _emit_bias(emission, operator, product, bias)
+
+
+def _emit_bias(emission: Emission, operator: Operator, product: str, bias: str) -> None:
+    """Add the bias; to a product of matrices as a Sum.
+
+    Before onnxruntime looks for integer kernels it joins MatMul and Add of matrices, and what follows, into a Gemm
+    that has none.
+    """
+    is_matrix = emission.form.cpu_fusions and (operator.type == "Gemm" or emission.graph.rank(operator.input) == 2)
+    name = operator.bias_node or emission.builder.new_node(f"{operator.name}.bias")
+    emission.builder.produce("Sum" if is_matrix else "Add", [product, bias], [operator.output], name)
+
+
+def _emit_weight_only(
+    emission: Emission, operator: Operator, tensor: str, config: OpConfig, source: SmoothedWeight, bias: str | None
+) -> None:
+    bits = 4 if integer_type(config.weight.dtype).bits <= 4 else 8
+    version = ("blocks", config.weight, source.version)
+    weight = emission.weights.get(
+        operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, BLOCK_SIZES[bits])
+    )
+    names = emission.weight(operator.weight, version, weight)
+    outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
+    emission.builder.produce(
+        "MatMulNBits",
+        [tensor, names.values, names.scale, *(["", "", bias] if bias else [])],
+        [operator.output],
+        operator.name,
+        CONTRIB_DOMAIN,
+        K=inputs,
+        N=outputs,
+        bits=bits,
+        block_size=BLOCK_SIZES[bits],
+        accuracy_level=INT8_ACTIVATIONS,
+    )

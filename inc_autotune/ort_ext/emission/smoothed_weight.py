@@ -1,0 +1,64 @@
+"""The float weight and bias of a linear operator after smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from inc_autotune.ort_ext.emission.context import Emission
+from inc_autotune.ort_ext.emission.smoothing import digest
+from inc_autotune.ort_ext.graph.graph import FloatArray
+from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
+
+
+class SmoothedWeight:
+    """The float weight and bias of an operator, times the scale of its input, over the scale of its output.
+
+    Args:
+        emission: the model under construction.
+        operator: a MatMul or Gemm.
+        scale: smoothing scale [in_features] of its input; None: 1.
+        divisor: scale [out_features] its output is divided by; None: 1.
+    """
+
+    def __init__(
+        self, emission: Emission, operator: Operator, scale: FloatArray | None, divisor: FloatArray | None
+    ) -> None:
+        self.operator = operator
+        self._emission, self._scale, self._divisor = emission, scale, divisor
+        self.version: Hashable = (
+            *(emission.graph.origin(operator.weight), operator.transposed, digest(scale), digest(divisor)),
+        )
+
+    def matrix(self) -> FloatArray:
+        """float32 [out_features, in_features]."""
+        matrix: FloatArray = weight_matrix(self.operator, self._emission.graph.constant(self.operator.weight))
+        if self._scale is not None:
+            matrix = matrix * self._scale
+        if self._divisor is not None:
+            matrix = matrix / self._divisor[:, None]
+        return matrix
+
+    def float_matrix(self, *, transposed: bool) -> str:
+        """Name of the matrix in the new model, where it stays in fp32; transposed it is [in_features, out_features]."""
+
+        def make() -> FloatArray:
+            matrix = self.matrix()
+            return np.ascontiguousarray(matrix.T if transposed else matrix)
+
+        return self._emission.float_weight(self.operator.weight, (transposed, self.version), make)
+
+    def bias_value(self) -> FloatArray | None:
+        """float32 [out_features]; None where there is no bias."""
+        if self.operator.bias is None:
+            return None
+        bias: FloatArray = self._emission.graph.constant(self.operator.bias)
+        return bias if self._divisor is None else bias / self._divisor
+
+    def bias(self) -> str | None:
+        """Name of the bias in the new model."""
+        value = self.bias_value()
+        if value is None or self._divisor is None:
+            return self.operator.bias
+        return self._emission.builder.constant(f"{self.operator.name}.bias", value)

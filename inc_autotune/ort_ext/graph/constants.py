@@ -1,0 +1,151 @@
+"""Constants that a model computes from other constants: a transposed weight, say, or one that goes by two names.
+
+The nodes stay in the graph for those who read their float values, so that a weight which is read twice, once
+transposed, is stored once. Who quantizes such a constant gets its value from here, as a view where NumPy has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from inc_autotune.ort_ext.graph.graph_model import bodies
+from inc_autotune.ort_ext.graph.initializers import is_plain
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """What is known of a constant without its value.
+
+    Args:
+        data_type: a value of `TensorProto.DataType`.
+        shape: of the tensor.
+        origin: what it is made of; equal for constants that have the same value.
+        node: the node that computes it; None for an initializer.
+    """
+
+    data_type: int
+    shape: tuple[int, ...]
+    origin: Hashable
+    node: onnx.NodeProto | None = None
+
+
+def derive(
+    nodes: Iterable[onnx.NodeProto], constants: MutableMapping[str, Constant], value: Callable[[str], AnyArray]
+) -> dict[str, str]:
+    """Find the tensors that nodes compute from constants in a way that `compute` knows.
+
+    Args:
+        nodes: of a graph, in its order.
+        constants: the initializers by name; gets the others.
+        value: of one of these constants, by name; asked for small ones only, such as the shape of a Reshape.
+
+    Returns:
+        Of the other tensors that have the same value in every run, the type of the node that computes them.
+    """
+    others: dict[str, str] = {}
+    for node in nodes:
+        given = [name for name in node.input if name]
+        if not given or not all(name in constants or name in others for name in given) or bodies(node):
+            continue
+        try:
+            found = _derived(node, [constants.get(name) for name in given], value)
+        except (IndexError, KeyError, TypeError, ValueError):  # no valid node: onnxruntime says what is wrong with it
+            found = None
+        if found is None:
+            others |= dict.fromkeys(node.output, node.op_type)
+        else:
+            constants[node.output[0]] = found
+    return others
+
+
+def compute(node: onnx.NodeProto, inputs: Sequence[AnyArray]) -> AnyArray:
+    """The value of a constant that `derive` found, from those its node reads."""
+    if node.op_type in _ARITHMETIC:
+        with np.errstate(all="ignore"):  # as onnxruntime computes it: what is not finite is found where it matters
+            return np.asarray(_ARITHMETIC[node.op_type](*inputs))
+    return _MOVES[node.op_type](_attributes(node), *inputs)
+
+
+def _derived(
+    node: onnx.NodeProto, inputs: Sequence[Constant | None], value: Callable[[str], AnyArray]
+) -> Constant | None:
+    given = [each for each in inputs if each is not None and is_plain(each.data_type)]
+    if len(given) < len(inputs) or len(given) < len(node.input) or node.domain not in ("", "ai.onnx"):
+        return None
+    first = given[0]
+    settings = tuple(sorted(each.SerializeToString(deterministic=True) for each in node.attribute))
+    origin = (node.op_type, settings, *(each.origin for each in given))
+    if node.op_type in _ARITHMETIC:
+        if any(each.data_type != first.data_type for each in given) or first.data_type not in _REAL_TYPES:
+            return None
+        return Constant(first.data_type, np.broadcast_shapes(*(each.shape for each in given)), origin, node)
+    if node.op_type == "Cast":
+        target = _attributes(node)["to"]
+        return Constant(target, first.shape, origin, node) if is_plain(target) else None
+    if node.op_type not in _MOVES:
+        return None
+    # Only what becomes of the shape is asked for: an array of that shape which takes no memory says so.
+    stand_in = np.broadcast_to(np.zeros((), np.float32), first.shape)
+    shape = compute(node, [stand_in, *(value(name) for name in node.input[1:])]).shape
+    return Constant(first.data_type, shape, first.origin if node.op_type == "Identity" else origin, node)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def _identity(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+    return x
+
+
+def _cast(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+    with np.errstate(all="ignore"):
+        return x.astype(helper.tensor_dtype_to_np_dtype(given["to"]), copy=False)
+
+
+def _transpose(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+    return x.transpose(given.get("perm"))
+
+
+def _reshape(given: Mapping[str, Any], x: AnyArray, shape: AnyArray) -> AnyArray:
+    keeps_zero = given.get("allowzero", 0)
+    sizes = [
+        x.shape[axis] if size == 0 and not keeps_zero else int(size) for axis, size in enumerate(shape.reshape(-1))
+    ]
+    return x.reshape(sizes)
+
+
+def _flatten(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+    axis = given.get("axis", 1)
+    axis += x.ndim if axis < 0 else 0
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def _squeeze(given: Mapping[str, Any], x: AnyArray, axes: AnyArray | None = None) -> AnyArray:
+    return x.squeeze(None if axes is None else tuple(int(axis) for axis in axes.reshape(-1)))
+
+
+def _unsqueeze(given: Mapping[str, Any], x: AnyArray, axes: AnyArray) -> AnyArray:
+    return np.expand_dims(x, tuple(int(axis) for axis in axes.reshape(-1)))
+
+
+_REAL_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_ARITHMETIC: dict[str, Callable[..., Any]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
+_MOVES: dict[str, Callable[..., AnyArray]] = {
+    "Identity": _identity,
+    "Cast": _cast,
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+}

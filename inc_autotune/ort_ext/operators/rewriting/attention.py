@@ -1,0 +1,66 @@
+"""onnxruntime's fused Attention, whose projection of query, key and value is one product with constant weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.operators.discovery import attributes
+
+_BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
+_ROTARY = ("do_rotary", "past_present_share_buffer")
+
+
+def separate_projections(graph: Graph) -> Graph:
+    """Write every Attention as a MatMul, an Add and a MultiHeadAttention, so that its projection is quantized.
+
+    The MatMul has the name of the Attention. What keeps the past of a text, turns positions, or is masked by something
+    else than ones and zeros, or lengths, stays as it is.
+    """
+    return with_rewritten(graph, {node.name for node in graph.nodes if _is_separable(graph, node)}, _write)
+
+
+def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
+    if node.op_type != "Attention" or node.domain != CONTRIB_DOMAIN:
+        return False
+    # Without a bias onnxruntime's own kernel crashes.
+    if not (graph.is_float_constant(node.input[1]) and graph.is_float_constant(_given(node, _BIAS))):
+        return False
+    if not _has_plain_mask(graph, _given(node, _MASK)):
+        return False
+    has_past = _given(node, _PAST) or _given(node, _PAST_LENGTH) or any(node.output[1:])
+    return not has_past and not any(attributes(node).get(name, 0) for name in _ROTARY)
+
+
+def _has_plain_mask(graph: Graph, mask: str) -> bool:
+    """Whether there is no mask, or one that MultiHeadAttention takes: ones and zeros, or one length a sample.
+
+    A mask of one dimension may hold other things too, so it has to come from onnxruntime's fused embedding.
+    """
+    if not mask or graph.rank(mask) in (2, 3):
+        return True
+    source = graph.producers.get(mask)
+    return source is not None and source.op_type == "EmbedLayerNormalization" and source.domain == CONTRIB_DOMAIN
+
+
+def _write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
+    given, name = attributes(node), node.name
+    features = (builder.base.shape(node.input[1]) or (0, 0))[1]
+    sizes = given.get("qkv_hidden_sizes") or [features // 3] * 3
+    product = builder.compute("MatMul", node.input[:2], f"{name}.product", name)
+    projected = builder.compute("Add", [product, node.input[_BIAS]], f"{name}.projected")
+    parts = [builder.new(f"{name}.{part}") for part in ("query", "key", "value")]
+    lengths = builder.constant(f"{name}.sizes", np.asarray(sizes, np.int64))
+    builder.produce("Split", [projected, lengths], parts, builder.new_node(f"{name}.Split"), axis=-1)
+    inputs = [*parts, "", _given(node, _MASK), _given(node, _ATTENTION_BIAS)]
+    while not inputs[-1]:
+        inputs.pop()
+    kept = {key: given[key] for key in ("num_heads", "unidirectional", "scale", "mask_filter_value") if key in given}
+    attention = builder.new_node(f"{name}.MultiHeadAttention")
+    builder.produce("MultiHeadAttention", inputs, node.output[:1], attention, CONTRIB_DOMAIN, **kept)
+
+
+def _given(node: onnx.NodeProto, index: int) -> str:
+    """The name of an input; empty where it is left out."""
+    return str(node.input[index]) if len(node.input) > index else ""

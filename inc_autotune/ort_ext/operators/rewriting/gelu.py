@@ -1,0 +1,102 @@
+"""Finds GELU where an exporter spelled it out, and writes it in a form that onnxruntime computes in one operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.target.forms import GraphForm
+
+
+@dataclass(frozen=True)
+class _Gelu:
+    """One GELU: its input, the tensor `1 + erf(x / sqrt(2))`, its last node, and the nodes in between."""
+
+    x: str
+    one_plus_erf: str
+    last: onnx.NodeProto
+    halving: onnx.NodeProto
+    others: tuple[onnx.NodeProto, ...]
+
+
+def rewrite_gelu(graph: Graph, form: GraphForm) -> GraphModel:
+    """Replace every `0.5 x (1 + erf(x / sqrt(2)))`, in whatever order it is multiplied.
+
+    `torch.onnx.export` writes `x (0.5 (1 + erf))`, which onnxruntime does not recognize; it does recognize
+    `(0.5 x) (1 + erf)`. Multiplying by a half is exact, so this order gives the same numbers.
+
+    Args:
+        graph: the model.
+        form: with contrib operators, GELU becomes the one operator; without, it is put in the order above.
+    """
+    found = [gelu for gelu in (_match(graph, node) for node in graph.nodes if node.op_type == "Erf") if gelu]
+    by_last = {gelu.last.name: gelu for gelu in found}
+    dropped = {gelu.halving.name for gelu in found}
+    if form.contrib_operators:
+        dropped |= {node.name for gelu in found for node in gelu.others}
+    builder = GraphBuilder(graph)
+    for node in graph.nodes:
+        gelu = by_last.get(node.name)
+        if gelu is None:
+            if node.name not in dropped:
+                builder.keep(node)
+        elif form.contrib_operators:
+            builder.produce("Gelu", [gelu.x], node.output, node.name, CONTRIB_DOMAIN)
+        else:
+            half = builder.constant(f"{node.name}.half", np.asarray(0.5, np.float32))
+            halved = builder.compute("Mul", [gelu.x, half], f"{node.output[0]}.halved")
+            builder.produce("Mul", [halved, gelu.one_plus_erf], node.output, node.name)
+    return builder.build()
+
+
+def _match(graph: Graph, erf: onnx.NodeProto) -> _Gelu | None:
+    scaling = graph.producers.get(erf.input[0])
+    plus_one = graph.only_consumer(erf.output[0])
+    if scaling is None or graph.only_consumer(erf.input[0]) is None or plus_one is None:
+        return None
+    x = _unscaled(graph, scaling)
+    if x is None or plus_one.op_type != "Add" or not _is(graph, _other(plus_one, erf.output[0]), 1.0):
+        return None
+    product = graph.only_consumer(plus_one.output[0])
+    if product is None or product.op_type != "Mul":
+        return None
+    factor = _other(product, plus_one.output[0])
+    following = graph.only_consumer(product.output[0])
+    rest = None if following is None or following.op_type != "Mul" else _other(following, product.output[0])
+    found = x, plus_one.output[0]
+    others = (scaling, erf, plus_one)
+    if following is not None and rest is not None and _are_half_and_x(graph, (factor, rest), x):
+        return _Gelu(*found, following, product, others)
+    halving = graph.producers.get(factor)
+    if halving is None or halving.op_type != "Mul" or graph.only_consumer(factor) is None:
+        return None
+    return _Gelu(*found, product, halving, others) if _are_half_and_x(graph, tuple(halving.input), x) else None
+
+
+def _are_half_and_x(graph: Graph, factors: tuple[str, ...], x: str) -> bool:
+    return x in factors and any(_is(graph, factor, 0.5) for factor in factors)
+
+
+def _unscaled(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """x, where the node computes x / sqrt(2)."""
+    if node.op_type == "Div" and _is(graph, node.input[1], math.sqrt(2)):
+        return str(node.input[0])
+    if node.op_type == "Mul":
+        for factor, x in (node.input, reversed(node.input)):
+            if _is(graph, factor, math.sqrt(0.5)):
+                return str(x)
+    return None
+
+
+def _other(node: onnx.NodeProto, operand: str) -> str:
+    return str(node.input[1] if node.input[0] == operand else node.input[0])
+
+
+def _is(graph: Graph, name: str, value: float) -> bool:
+    found = graph.scalar(name)
+    return found is not None and math.isclose(found, value, rel_tol=1e-3)
