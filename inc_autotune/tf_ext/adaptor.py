@@ -24,18 +24,18 @@ from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Array, Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
-from inc_autotune.tf_ext.analysis import Analysis
-from inc_autotune.tf_ext.build import build_model
-from inc_autotune.tf_ext.calibration import Calibration, calibrate, runs, watching
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.data import feeds
-from inc_autotune.tf_ext.kernels import KernelSupport, is_simulated, kernel_support
-from inc_autotune.tf_ext.measurement import clock, measure_units, weight_bytes
-from inc_autotune.tf_ext.operator_calibration import group_weights, make_plan
-from inc_autotune.tf_ext.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
-from inc_autotune.tf_ext.recipe_entries import calibration_entries
-from inc_autotune.tf_ext.signature_data import data_by_signature
-from inc_autotune.tf_ext.weights import WeightCache
+from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.tf_ext.calibration.collect import Calibration, calibrate, runs, watching
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
+from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
+from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
+from inc_autotune.tf_ext.data.feeds import feeds
+from inc_autotune.tf_ext.data.signature_data import data_by_signature
+from inc_autotune.tf_ext.emission.build import build_model
+from inc_autotune.tf_ext.emission.weights import WeightCache
+from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
+from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
+from inc_autotune.tf_ext.model.candidate import Candidate
 
 logger = logging.getLogger(__name__)
 

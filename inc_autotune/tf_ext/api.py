@@ -16,12 +16,12 @@ from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.metric import evaluation_function
-from inc_autotune.tf_ext.plan import KERNELS, QDQ, GraphChoices
-from inc_autotune.tf_ext.signature_data import data_by_signature
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.source import Signatures, load_source
+from inc_autotune.tf_ext.calibration.plan import KERNELS, QDQ, GraphChoices
+from inc_autotune.tf_ext.data.metric import evaluation_function
+from inc_autotune.tf_ext.data.signature_data import data_by_signature
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.source import Signatures, load_source
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 FORMS = {"default": KERNELS, "itex": QDQ}

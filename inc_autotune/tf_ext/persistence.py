@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.tf_ext.kernels import KERNELS, kernel_support
-from inc_autotune.tf_ext.model_check import all_nodes
-from inc_autotune.tf_ext.saved_model import EXTRA, write_saved_model
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.targets import check_path
+from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, kernel_support
+from inc_autotune.tf_ext.model.check import all_nodes
+from inc_autotune.tf_ext.model.paths import check_path
+from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
+from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 RECIPE_FILE = "recipe.yaml"

@@ -11,8 +11,8 @@ pytest.importorskip("tensorflow")
 
 from inc_autotune.testing import AdaptorContract
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.small_models import block_data, chain_data, convolutions, dense_chain, image_data, transformer_block
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.plan import GraphChoices
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.calibration.plan import GraphChoices
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
 
 
 def source_of(function, *specs):

@@ -15,10 +15,10 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError, ModelError
-from inc_autotune.tf_ext.analysis import Analysis
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.source import load_source
-from inc_autotune.tf_ext.version import check_version
+from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.source import load_source
+from inc_autotune.tf_ext.target.version import check_version
 from tests.tf import small_models as small
 
 FEATURES = tf.TensorSpec([None, 4], name="x")
@@ -249,7 +249,7 @@ def test_graph_defs_that_cannot_be_used() -> None:
 
 
 def test_two_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inc_autotune.tf_ext.freezing.LARGEST_GRAPH", 1000)
+    monkeypatch.setattr("inc_autotune.tf_ext.model.freezing.LARGEST_GRAPH", 1000)
     refused(small.dense_chain(), "GiB", "Split the model")
 
 

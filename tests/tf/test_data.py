@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.graphs.feed import Feed
-from inc_autotune.tf_ext.data import BATCH_SIZE, feeds, labelled_feeds
-from inc_autotune.tf_ext.graph_model import SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.data.feeds import BATCH_SIZE, feeds, labelled_feeds
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
 from tests.tf.small_models import Array
 
 X = np.arange(40 * 3, dtype=np.float32).reshape(40, 3)

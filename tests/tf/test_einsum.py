@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.operators import find_operators
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
+from inc_autotune.tf_ext.operators.discovery import find_operators
 from tests.tf.quantizing import graph_of, operators_in, quantized, random, source_of
 from tests.tf.small_models import block_data, transformer_block
 

@@ -33,7 +33,7 @@ LOAD = """
 import sys
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.tf_ext.kernels import kernel_support
+from inc_autotune.tf_ext.measurement.kernel_trial import kernel_support
 
 assert kernel_support().reduce_range, kernel_support()
 try:

@@ -14,11 +14,11 @@ from inc_autotune.core.quantization.affine import (
     signal_to_noise_db,
     weight_parameters,
 )
-from inc_autotune.tf_ext import kernels
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.kernels import KERNELS, KernelSupport, has_kernel, kernel_support
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.measurement import kernel_trial as kernels
+from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, has_kernel, kernel_support
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data, randomized
 
 

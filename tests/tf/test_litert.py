@@ -11,9 +11,9 @@ import tensorflow as tf
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.tf_ext.analysis import Analysis
+from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.litert import _products
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data
 
 pytestmark = [

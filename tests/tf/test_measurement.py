@@ -11,10 +11,10 @@ from keras import layers
 
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space.units import build_space
-from inc_autotune.tf_ext import measurement
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.measurement import models as measurement
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.quantizing import random
 from tests.tf.small_models import (
     block_data,

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.tf_ext.metric import evaluation_function
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.data.metric import evaluation_function
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf import small_models as small
 
 X = small.chain_data(40)

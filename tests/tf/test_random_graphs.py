@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.build import build_model
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.weights import WeightCache
+from inc_autotune.tf_ext.emission.build import build_model
+from inc_autotune.tf_ext.emission.weights import WeightCache
+from inc_autotune.tf_ext.model.candidate import Candidate
 from tests.tf.quantizing import random, source_of
 
 CHANNELS, SIDE = 8, 6

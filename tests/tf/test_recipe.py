@@ -8,7 +8,7 @@ import pytest
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.tf_ext.kernels import KernelSupport
+from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
 from tests.tf.small_models import (
     block_data,
     chain_data,

@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.tf_ext.candidate import Candidate
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.quantizing import operators_in, quantized, random, source_of
 from tests.tf.small_models import randomized
 

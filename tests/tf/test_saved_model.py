@@ -15,10 +15,10 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.tf_ext.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
-from inc_autotune.tf_ext.saved_model import EXTRA, write_saved_model
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf import small_models as small
 
 X = small.chain_data()

@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.tf_ext.graph_model import GraphModel
-from inc_autotune.tf_ext.signatures import SignatureModel
-from inc_autotune.tf_ext.source import load_source
+from inc_autotune.tf_ext.graph.graph_model import GraphModel
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.source import load_source
 from tests.tf import small_models as small
 
 X = small.chain_data()

@@ -1,0 +1,112 @@
+"""What the graphs of a model say: operators, who is decided with whom, and what has to be calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from inc_autotune.core.errors import ArgumentError, did_you_mean
+from inc_autotune.tf_ext.calibration.collect import WatchedTensor
+from inc_autotune.tf_ext.emission.chains import DEPTHWISE_REASON, depthwise_neighbours
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.graph.graph_model import GraphModel
+from inc_autotune.tf_ext.graph.names import with_unique_names
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
+
+
+class Analysis:
+    """The signatures of a model that are quantized, and their operators under names that are unique over all of them.
+
+    Args:
+        model: in fp32.
+        signatures: names of those to quantize; None: the first one.
+        skipped: operators to leave in fp32 whatever they are, with the reason: "first" and "last", in the order of the
+            graph.
+
+    Attributes:
+        graphs: by name of the signature.
+        operators: those that can be quantized, by name, in the order of the graphs.
+        skipped: (type, reason) by name of those that cannot.
+        graph_of: the graph of each operator.
+
+    Raises:
+        ArgumentError: there is no signature of such a name.
+    """
+
+    def __init__(
+        self, model: GraphModel, signatures: Sequence[str] | None = None, skipped: Mapping[str, str] | None = None
+    ) -> None:
+        self.model = model
+        chosen = list(model.signatures)[:1] if signatures is None else list(dict.fromkeys(signatures))
+        for name in chosen:
+            if name not in model.signatures:
+                known = ", ".join(map(repr, model.signatures))
+                raise ArgumentError(
+                    f"signatures={list(signatures or ())!r}: the model has no signature {name!r}. It has: {known}."
+                    f"{did_you_mean(name, model.signatures)}"
+                )
+        renamed = with_unique_names(model.signatures)
+        self.graphs: Mapping[str, Graph] = {name: Graph(renamed[name]) for name in chosen}
+        self.operators: dict[str, Operator] = {}
+        self.skipped: dict[str, tuple[str, str]] = {}
+        self.graph_of: dict[str, Graph] = {}
+        self._neighbours: dict[str, tuple[str, ...]] = {}
+        for graph in self.graphs.values():
+            self._add(graph, skipped or {})
+
+    def _add(self, graph: Graph, unwanted: Mapping[str, str]) -> None:
+        operators = find_operators(graph)
+        neighbours = depthwise_neighbours(graph, operators.found)
+        names = list(operators.found)
+        ends = {"first": names[0], "last": names[-1]} if names else {}
+        reasons = {ends[end]: reason for end, reason in unwanted.items() if end in ends}
+        for name, each in operators.found.items():
+            if each.type == DEPTHWISE and (
+                name not in neighbours or any(other in reasons for other in neighbours[name])
+            ):
+                reasons.setdefault(name, DEPTHWISE_REASON)
+        self.skipped |= operators.skipped
+        self.skipped |= {name: (operators.found[name].type, reason) for name, reason in reasons.items()}
+        for name, each in operators.found.items():
+            if name not in reasons:
+                self.operators[name] = each
+                self.graph_of[name] = graph
+        self._neighbours |= {name: others for name, others in neighbours.items() if name in self.operators}
+
+    def operators_of(self, graph: Graph) -> dict[str, Operator]:
+        """The operators of one of the graphs, by name."""
+        return {name: each for name, each in self.operators.items() if self.graph_of[name] is graph}
+
+    def inputs(self, name: str) -> int:
+        """How many values each feature of a linear operator is a sum of."""
+        return int(kernel_weight(self.graph_of[name], self.operators[name]).shape[0])
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """Names of operators that are decided together: those that read one tensor, and a depthwise convolution with
+        the convolutions around it."""
+        leader: dict[str, str] = {}
+        by_input: dict[tuple[str, bool], str] = {}
+        for name, each in self.operators.items():
+            leader[name] = by_input.setdefault((each.input, each.is_linear), name)
+        for name, others in self._neighbours.items():
+            joined = {leader[each] for each in (name, *others)}
+            first = min(joined, key=list(self.operators).index)
+            leader = {each: first if its in joined else its for each, its in leader.items()}
+        groups: dict[str, list[str]] = {}
+        for name, its in leader.items():
+            groups.setdefault(its, []).append(name)
+        return list(groups.values())
+
+    def watched(self, signature: str, *, histogram: bool) -> list[WatchedTensor]:
+        """The inputs of all operators of a signature, and the outputs of its depthwise convolutions."""
+        graph = self.graphs[signature]
+        found: dict[str, WatchedTensor] = {}
+        for name, each in self.operators.items():
+            if self.graph_of[name] is not graph:
+                continue
+            known = found.get(each.input)
+            rows = each.is_linear or (known is not None and known.rows)
+            found[each.input] = WatchedTensor(each.input, rows, histogram)
+            if each.type == DEPTHWISE:
+                found.setdefault(each.output, WatchedTensor(each.output, False, histogram))
+        return list(found.values())

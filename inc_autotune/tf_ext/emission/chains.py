@@ -1,0 +1,113 @@
+"""Which tensors stay integers between convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
+from inc_autotune.tf_ext.emission.range_classes import Demand, RangeClasses
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, Operator
+from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
+
+DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except between other integer convolutions"
+
+
+class IntegerChains:
+    """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
+
+    They do where all their readers want about the same range, see `RangeClasses`. The sum that ends a residual block is
+    computed with its convolution where convolutions read both the addend and the result as unsigned integers: kernels
+    are far less exact with signed ones.
+
+    Args:
+        graph: the fp32 signature.
+        operators: of that graph, by name.
+        plan: which of them are integer.
+
+    Attributes:
+        residuals: sums that are computed with a convolution, by its name.
+    """
+
+    def __init__(self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan) -> None:
+        self.graph, self.plan = graph, plan
+        self._integer = [each for each in operators.values() if plan.is_integer(each.name)]
+        self.residuals, self._classes = self._settled(operators)
+
+    def wanted_range(self, tensor: str) -> Range | None:
+        """The range that readers want the integers of a tensor to have; None where they take real numbers: no integer
+        convolution reads it, or they do not agree."""
+        return self._classes.range(tensor)
+
+    def contains(self, node: NodeDef) -> bool:
+        """Whether a max pooling, padding or concatenation works on integers."""
+        return self.makes_integers(node.name)
+
+    def makes_integers(self, tensor: str) -> bool:
+        """Whether integers of a tensor come out of integer operators, without having been real numbers."""
+        return tensor in self._classes and self.wanted_range(tensor) is not None
+
+    def _settled(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
+        """All sums that may be, without those whose addend or result turns out not to be read as unsigned integers;
+        and the ranges that follow, which hold what others read as real numbers."""
+        integer = {each.name for each in self._integer if each.type == CONVOLUTION}
+        left: dict[str, Residual] = {}
+        for each in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
+            if each.operator in integer:
+                left.setdefault(each.output, each)
+        readers, demands = _read(self._integer, self.plan)
+        convolutions = [each for each in self._integer if not each.is_linear]
+        lasting = {each.output for each in convolutions if each.type == DEPTHWISE}
+        refused: set[str] = set()
+        while True:
+            functions = {each.output: each.function for each in convolutions}
+            functions |= {output: each.function for output, each in left.items()}
+            classes = RangeClasses(self.graph, self.plan.choices, functions, demands, refused, lasting)
+            fit = {
+                output: each
+                for output, each in left.items()
+                if _is_unsigned(classes.range(each.addend)) and _is_unsigned(classes.range(output))
+            }
+            unsafe = classes.unsafe(readers)
+            if len(fit) == len(left) and not unsafe:
+                return {each.operator: each for each in fit.values()}, classes
+            left = fit
+            refused |= unsafe
+
+
+def _read(operators: Iterable[Operator], plan: QuantizationPlan) -> tuple[dict[str, set[str]], dict[str, Demand]]:
+    """Nodes of the integer operators that read each tensor, and what they ask for; who is smoothed reads another."""
+    readers: dict[str, set[str]] = {}
+    demands: dict[str, Demand] = {}
+    for operator in operators:
+        calibration = plan.calibration(operator.name)
+        if calibration.range is None or calibration.smoothing is not None:
+            continue
+        readers.setdefault(operator.input, set()).add(operator.node.name)
+        step = grid_of(plan.configs[operator.name].activation, calibration.range).scale
+        demand = Demand(calibration.range, step, not operator.is_linear)
+        known = demands.get(operator.input)
+        demands[operator.input] = demand if known is None else known.with_other(demand)
+    return readers, demands
+
+
+def _is_unsigned(limits: Range | None) -> bool:
+    return limits is not None and limits[0] >= 0
+
+
+def depthwise_neighbours(graph: Graph, operators: Mapping[str, Operator]) -> Mapping[str, tuple[str, ...]]:
+    """Of each depthwise convolution between convolutions the names of these; others are left out."""
+    by_output = {each.output: each for each in operators.values() if not each.is_linear}
+    by_node = {each.node.name: each for each in operators.values() if each.type == CONVOLUTION}
+    found: dict[str, tuple[str, ...]] = {}
+    for operator in operators.values():
+        before = by_output.get(operator.input)
+        if operator.type != DEPTHWISE or before is None or (before.type == DEPTHWISE and before.name not in found):
+            continue
+        readers = graph.consumers.get(operator.output, ())
+        if readers and operator.output not in graph.outputs and all(each.name in by_node for each in readers):
+            found[operator.name] = (before.name, *(by_node[each.name].name for each in readers))
+    return found

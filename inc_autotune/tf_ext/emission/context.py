@@ -1,0 +1,238 @@
+"""What the emitters of all operator types share: one graph under construction, and its quantized tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
+from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
+from inc_autotune.tf_ext.graph.builder import GraphBuilder
+from inc_autotune.tf_ext.graph.graph import FloatArray, Graph
+from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """An activation in integers.
+
+    Attributes:
+        values: its tensor.
+        minimum: the tensor with the real value of the smallest integer.
+        maximum: the tensor with the real value of the largest integer.
+        grid: what the integers mean.
+    """
+
+    values: str
+    minimum: str
+    maximum: str
+    grid: Grid
+
+    def reshaped(self, values: str) -> QuantizedTensor:
+        """The same integers in another tensor."""
+        return replace(self, values=values)
+
+
+class Emission:
+    """A graph under construction.
+
+    Args:
+        graph: the signature in fp32.
+        plan: what becomes of it.
+        weights: quantized weights of earlier models.
+    """
+
+    def __init__(self, graph: Graph, plan: QuantizationPlan, weights: WeightCache) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.builder = GraphBuilder(graph)
+        self._weights = weights
+        self._quantized: dict[tuple[str, Grid], QuantizedTensor] = {}
+        self._integers: dict[str, QuantizedTensor] = {}
+        self._floats: dict[str, str] = {}
+
+    def quantized(self, tensor: str, config: TensorConfig, limits: Range) -> QuantizedTensor:
+        """The tensor in integers, quantized once for all operators that want it alike.
+
+        Args:
+            tensor: a float tensor of the new graph.
+            config: dtype and scheme.
+            limits: smallest and largest value it takes.
+
+        Raises:
+            QuantizationError: an operator made integers of it that end before these limits.
+        """
+        made = self._integers.get(tensor)
+        if made is not None:
+            if not made.grid.covers(limits):
+                ends = f"{made.grid.minimum:.4g} to {made.grid.maximum:.4g}"
+                raise QuantizationError(
+                    f"{tensor}: its integers stand for {ends}, but one reader takes {limits[0]:.4g} to {limits[1]:.4g}."
+                )
+            return made
+        grid = grid_of(config, limits)
+        if (tensor, grid) not in self._quantized:
+            self._quantized[tensor, grid] = self._quantize(tensor, grid)
+        return self._quantized[tensor, grid]
+
+    def integers(self, tensor: str) -> QuantizedTensor | None:
+        """The integers that an operator made the tensor of; None where it is a float tensor."""
+        return self._integers.get(tensor)
+
+    def make_integers(self, tensor: str, quantized: QuantizedTensor) -> None:
+        """Let integer operators that read `tensor` read these integers, and others what they stand for."""
+        self._integers[tensor] = quantized
+        self._dequantize(quantized, tensor)
+
+    def dequantized(self, quantized: QuantizedTensor) -> str:
+        """A float tensor with the values that integers stand for, made once."""
+        if quantized.values not in self._floats:
+            self._floats[quantized.values] = self._dequantize(
+                quantized, self.builder.new(f"{quantized.values}/dequantized")
+            )
+        return self._floats[quantized.values]
+
+    def weight(self, operator: Operator, config: OpConfig, factor: FloatArray | None = None) -> QuantizedWeight:
+        """An operator's weight for its integer kernel, int8.
+
+        Args:
+            operator: of any type.
+            config: how it is quantized.
+            factor: what the inputs of a linear operator are multiplied by; None: 1.
+        """
+
+        def make() -> QuantizedWeight:
+            value = kernel_weight(self.graph, operator)
+            if factor is not None:
+                value = value * factor[:, None]
+            shape = value.shape
+            if operator.type == DEPTHWISE:
+                value = value.reshape(*shape[:2], operator.features)
+            made = quantize_weight(
+                value, config.weight, axis=value.ndim - 1, reduce_range=self.plan.choices.reduce_range
+            )
+            return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
+
+        version = (config.weight, None if factor is None else factor.tobytes(), self.plan.choices.reduce_range)
+        return self._weights.get(operator.name, version, make)
+
+    def weight_parts(self, name: str, weight: QuantizedWeight, divisor: FloatArray | None) -> tuple[str, str, str]:
+        """The weight as the tensors that integer kernels take: qint8 values, and the range of each feature.
+
+        Args:
+            name: prefix of their names.
+            weight: int8.
+            divisor: what each feature is divided by; None: 1.
+        """
+        raw = self.builder.constant(f"{name}/weight", weight.values)
+        values = self.builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+        step = np.broadcast_to(weight.scale, weight.values.shape[-1:] if weight.scale.ndim == 0 else weight.scale.shape)
+        largest = np.asarray(step * np.float32(LARGEST_INT8) / (1 if divisor is None else divisor), np.float32)
+        return (
+            values,
+            self.builder.constant(f"{name}/weight/minimum", -largest),
+            self.builder.constant(f"{name}/weight/maximum", largest),
+        )
+
+    def bias(self, name: str, operator: Operator, divisor: FloatArray | None) -> str:
+        """The bias of an operator, which kernels always want."""
+        bias = operator.epilogue.bias
+        value = np.zeros(operator.features, np.float32) if bias is None else bias
+        return self.builder.constant(
+            f"{name}/bias", np.asarray(value if divisor is None else value / divisor, np.float32)
+        )
+
+    def integer_matrix(self, quantized: QuantizedTensor, columns: int, name: str) -> QuantizedTensor:
+        """The same integers as [rows, columns]."""
+        shape = self.builder.constant(f"{name}/rows", np.array([-1, columns], np.int32))
+        return quantized.reshaped(
+            reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.grid.dtype)
+        )
+
+    def shape_like(self, tensor: str, features: int, name: str) -> str:
+        """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
+        return shape_like(self.graph, self.builder, tensor, [features], name)
+
+    def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range | None, name: str) -> str:
+        """The tensor rounded to the values that integers of a type could have.
+
+        Args:
+            tensor: float.
+            config: dtype and scheme.
+            limits: smallest and largest value it takes; None: found whenever the model runs.
+            name: prefix of new names.
+
+        Raises:
+            QuantizationError: the type has one bit, which TensorFlow cannot simulate.
+        """
+        parameters = activation_parameters(config, limits or (-1.0, 1.0))
+        levels = parameters.quant_max - parameters.quant_min + 1
+        bits = (levels - 1).bit_length()
+        if bits < 2:
+            raise QuantizationError(f"{name}: TensorFlow simulates 2 to 8 bits, not {config.dtype}.")
+        if limits is None:
+            bounds = self._limits(tensor, config, name)
+        else:
+            ends = (parameters.quant_min, parameters.quant_max)
+            values = ((end - int(parameters.zero_point)) * float(parameters.scale) for end in ends)
+            bounds = [self.builder.scalar(f"{name}/limit", value) for value in values]
+        return self.builder.compute(
+            "FakeQuantWithMinMaxVars",
+            [tensor, *bounds],
+            f"{name}/rounded",
+            num_bits=bits,
+            narrow_range=levels < 1 << bits,
+        )
+
+    def _limits(self, tensor: str, config: TensorConfig, name: str) -> list[str]:
+        """Smallest and largest value of a tensor with zero between them; of equal size for a symmetric type."""
+
+        def compute(op: str, *inputs: str, **attributes: Any) -> str:
+            return self.builder.compute(op, inputs, f"{name}/{op}", T=tf.float32, **attributes)
+
+        flat = reshape(self.builder, tensor, self.builder.constant(f"{name}/flat", np.array([-1], np.int32)), name)
+        axis = self.builder.constant(f"{name}/axis", np.array(0, np.int32))
+        if config.scheme == "sym":
+            largest = compute("Max", compute("Abs", flat), axis, Tidx=tf.int32, keep_dims=False)
+            return [compute("Neg", largest), largest]
+        zero = self.builder.scalar(f"{name}/zero", 0.0)
+        ends = [compute(op, flat, axis, Tidx=tf.int32, keep_dims=False) for op in ("Min", "Max")]
+        return [compute("Minimum", ends[0], zero), compute("Maximum", ends[1], zero)]
+
+    def _dequantize(self, quantized: QuantizedTensor, name: str) -> str:
+        return self.builder.make(
+            "Dequantize",
+            [quantized.values, quantized.minimum, quantized.maximum],
+            name,
+            T=quantized.grid.dtype,
+            dtype=tf.float32,
+            mode=quantized.grid.mode,
+            narrow_range=quantized.grid.dtype == tf.qint8,
+            axis=-1,
+        )
+
+    def _quantize(self, tensor: str, grid: Grid) -> QuantizedTensor:
+        name = self.builder.new(f"{tensor.replace(':', '_')}/quantized")
+        bounds = [
+            self.builder.scalar(f"{name}/minimum", grid.minimum),
+            self.builder.scalar(f"{name}/maximum", grid.maximum),
+        ]
+        values = self.builder.make(
+            "QuantizeV2",
+            [tensor, *bounds],
+            name,
+            T=grid.dtype,
+            mode=grid.mode,
+            round_mode="HALF_AWAY_FROM_ZERO" if grid.mode == MIN_FIRST else "HALF_TO_EVEN",
+            narrow_range=grid.dtype == tf.qint8,
+            axis=-1,
+            ensure_minimum_range=1e-6,
+        )
+        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid)

@@ -1,0 +1,179 @@
+"""Writes convolutions with int8 filters, and what follows them, as one operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
+from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
+from inc_autotune.tf_ext.emission.linear import emit_product
+from inc_autotune.tf_ext.emission.weights import QuantizedWeight
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
+from inc_autotune.tf_ext.operators.residual import Residual
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum that a convolution computes too.
+
+    Attributes:
+        residual: the sum and its function.
+        addend: what is added, unsigned.
+    """
+
+    residual: Residual
+    addend: QuantizedTensor
+
+
+def emit_convolution(
+    emission: Emission,
+    operator: Operator,
+    config: OpConfig,
+    limits: Range,
+    wanted: Range | None,
+    total: Total | None = None,
+) -> None:
+    """Write a convolution with an integer kernel.
+
+    Args:
+        emission: the graph under construction.
+        operator: Conv2D or DepthwiseConv2dNative.
+        config: int8, static, symmetric.
+        limits: smallest and largest value of its input.
+        wanted: range of the integers that its readers take; None: they take float32, which a depthwise convolution
+            cannot return.
+        total: a sum that is computed too; only with `wanted`.
+    """
+    source = emission.quantized(operator.input, config.activation, limits)
+    weight = emission.weight(operator, config)
+    if wanted is not None:
+        _emit_integers(emission, operator, config, source, weight, wanted, total)
+    elif _is_pointwise(operator, weight):
+        _emit_as_matmul(emission, operator, source, weight)
+    else:
+        _emit_float(emission, operator, source, weight)
+
+
+def _is_pointwise(operator: Operator, weight: QuantizedWeight) -> bool:
+    """Whether a convolution is a matrix product of each position's channels."""
+    attributes = operator.node.attr
+    is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
+    is_whole = tuple(attributes["strides"].list.i) == (1, 1, 1, 1) and not is_padded
+    return operator.type != DEPTHWISE and weight.values.shape[:2] == (1, 1) and is_whole
+
+
+def _emit_as_matmul(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
+    """A matrix product can return float32, which no integer convolution can."""
+    channels = weight.values.shape[2]
+    matrix = emission.integer_matrix(source, channels, operator.name)
+    shape = emission.shape_like(operator.input, operator.features, operator.name)
+    flat = replace(weight, values=weight.values.reshape(channels, operator.features))
+    emit_product(emission, operator, matrix, flat, shape)
+
+
+def _emit_integers(
+    emission: Emission,
+    operator: Operator,
+    config: OpConfig,
+    source: QuantizedTensor,
+    weight: QuantizedWeight,
+    wanted: Range,
+    total: Total | None,
+) -> None:
+    # The kernel knows no Relu6, but integers end where their range does, which for one is never above 6.
+    grid = grid_of(config.activation, wanted)
+    name = operator.name
+    bounds = [
+        emission.builder.scalar(f"{name}/minimum", grid.minimum),
+        emission.builder.scalar(f"{name}/maximum", grid.maximum),
+    ]
+    made = _convolution(emission, operator, source, weight, grid.dtype, bounds, total)
+    emission.make_integers(
+        operator.output if total is None else total.residual.output,
+        QuantizedTensor(made, f"{made}:1", f"{made}:2", grid),
+    )
+
+
+def _emit_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
+    """32-bit sums, which have one scale for all features: that of the feature with the largest."""
+    name, builder = operator.name, emission.builder
+    sums = _convolution(emission, operator, source, weight, tf.qint32, [])
+    values = builder.compute("Cast", [sums], f"{name}/sums", SrcT=tf.qint32, DstT=tf.float32, Truncate=False)
+    step = builder.scalar(f"{name}/step", source.grid.scale * float(np.max(weight.scale)))
+    clipped = _function(operator, None) == "Relu6"
+    product = builder.new(f"{name}/product") if clipped else operator.output
+    builder.make("Mul", [values, step], product, T=tf.float32)
+    if clipped:
+        builder.make("Relu6", [product], operator.output, T=tf.float32)
+
+
+def _convolution(
+    emission: Emission,
+    operator: Operator,
+    source: QuantizedTensor,
+    weight: QuantizedWeight,
+    dtype: tf.DType,
+    bounds: list[str],
+    total: Total | None = None,
+) -> str:
+    """Add the operator itself, which returns `dtype`; with `bounds`, rounded to that range."""
+    name, given = operator.name, operator.node.attr
+    values, minimum, maximum = emission.weight_parts(name, weight, None)
+    inputs = [source.values, values, emission.bias(name, operator, None)]
+    ranges = [source.minimum, source.maximum, minimum, maximum]
+    if total is not None:
+        inputs.append(_owned(emission, total.addend.values, f"{name}/addend"))
+        ranges += [total.addend.minimum, total.addend.maximum]
+    ranges += bounds
+    fused = [
+        "BiasAdd",
+        *(["Sum"] if total is not None else []),
+        *(["Relu"] if _function(operator, total) is not None else []),
+        *(["Requantize"] if bounds else []),
+    ]
+    return emission.builder.compute(
+        "_FusedQuantizedDepthwiseConv2D" if operator.type == DEPTHWISE else "_FusedQuantizedConv2D",
+        [*inputs, *ranges],
+        f"{name}/integers",
+        Tinput=source.grid.dtype,
+        Tfilter=tf.qint8,
+        Tbias=tf.float32,
+        Tsummand=dtype,
+        out_type=dtype,
+        fused_ops=fused,
+        strides=list(given["strides"].list.i),
+        padding=given["padding"].s.decode(),
+        explicit_paddings=list(given["explicit_paddings"].list.i),
+        data_format="NHWC",
+        dilations=list(given["dilations"].list.i) or [1, 1, 1, 1],
+        # The filter is a variable, but never written: the kernel packs it once.
+        is_filter_const=True,
+        is_bias_const=True,
+        Tdevice_inputs=[source.grid.dtype, tf.qint8, tf.float32, *([] if total is None else [total.addend.grid.dtype])],
+        Thost_inputs=[tf.float32] * len(ranges),
+        Tdevice_outputs=[dtype],
+        Thost_outputs=[tf.float32, tf.float32],
+    )
+
+
+def _function(operator: Operator, total: Total | None) -> str | None:
+    """What is computed last: "Relu", "Relu6" or nothing."""
+    if total is not None:
+        return total.residual.function
+    return operator.function
+
+
+def _owned(emission: Emission, values: str, name: str) -> str:
+    """The same unsigned integers in memory that nobody else reads.
+
+    The kernel writes its sums over the addend, and kills the process where somebody else still holds that. A Snapshot
+    copies the integers where that is so, and else hands on what it was given.
+    """
+    compute = emission.builder.compute
+    raw = compute("Bitcast", [values], f"{name}/bytes", T=tf.quint8, type=tf.uint8)
+    own = compute("Snapshot", [raw], f"{name}/snapshot", T=tf.uint8)
+    return compute("Bitcast", [own], name, T=tf.uint8, type=tf.quint8)

@@ -1,0 +1,173 @@
+"""Writes operators that keep their own kernels: with other weights, rounded values, or in bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization.affine import Array
+from inc_autotune.tf_ext.emission.activation_grid import Range
+from inc_autotune.tf_ext.emission.context import Emission
+from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, quantize_weight
+from inc_autotune.tf_ext.graph.graph import FloatArray
+from inc_autotune.tf_ext.graph.shapes import reshape
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
+
+
+def emit_simulated(
+    emission: Emission,
+    operator: Operator,
+    source: str,
+    config: OpConfig,
+    limits: Range | None,
+    factor: FloatArray | None = None,
+) -> None:
+    """Write the product alone, computed in float32 with the values that integers of the types would have.
+
+    Args:
+        emission: the graph under construction.
+        operator: of any type.
+        source: the float tensor it reads.
+        config: any types; what is float is not rounded.
+        limits: smallest and largest value of `source`; None: found whenever the model runs.
+        factor: smoothing scale that the weight's inputs are multiplied by.
+    """
+    name = operator.name
+    activation = config.activation
+    rounded = source if activation.is_float else emission.fake_quantized(source, activation, limits, name)
+    weight = _raw_weight(emission, operator, factor)
+    if config.weight.is_float:
+        _product(emission, operator, rounded, emission.builder.constant(f"{name}/weight", weight))
+        return
+    shape = weight.shape
+    if operator.type == DEPTHWISE:
+        weight = weight.reshape(*shape[:2], operator.features)
+    axis = 0 if operator.transposed else weight.ndim - 1
+    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=False)
+    _product(emission, operator, rounded, _dequantized(emission, name, made, axis, shape))
+
+
+def emit_qdq(
+    emission: Emission,
+    operator: Operator,
+    source: str,
+    config: OpConfig,
+    limits: Range,
+    factor: FloatArray | None = None,
+) -> None:
+    """Write the product alone, between integers and back: what a runtime turns into an integer operator by itself.
+
+    Args:
+        emission: the graph under construction.
+        operator: of any type.
+        source: the float tensor it reads.
+        config: int8, static.
+        limits: smallest and largest value of `source`.
+        factor: smoothing scale that the weight's inputs are multiplied by.
+    """
+    name, builder = operator.name, emission.builder
+    rounded = emission.dequantized(emission.quantized(source, config.activation, limits))
+    weight = _raw_weight(emission, operator, factor)
+    shape = weight.shape
+    if operator.type == DEPTHWISE:
+        weight = weight.reshape(*shape[:2], operator.features)
+    axis = 0 if operator.transposed else weight.ndim - 1
+    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=emission.plan.choices.reduce_range)
+    raw = builder.constant(f"{name}/weight", made.values)
+    integers = builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+    largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)
+    bounds = [
+        builder.constant(f"{name}/weight/{end}", value) for end, value in (("minimum", -largest), ("maximum", largest))
+    ]
+    floats = builder.compute(
+        "Dequantize",
+        [integers, *bounds],
+        f"{name}/weight/dequantized",
+        T=tf.qint8,
+        dtype=tf.float32,
+        mode="SCALED",
+        narrow_range=True,
+        axis=axis if largest.ndim else -1,
+    )
+    if operator.type == DEPTHWISE:
+        whole = builder.constant(f"{name}/shape", np.array(shape, np.int32))
+        floats = reshape(builder, floats, whole, f"{name}/shaped")
+    _product(emission, operator, rounded, floats)
+
+
+def emit_smoothed(emission: Emission, operator: Operator, source: str, factor: FloatArray) -> None:
+    """Write a linear operator in float32 with a smoothed input and a weight multiplied by the smoothing scale."""
+    weight = _raw_weight(emission, operator, factor)
+    _product(emission, operator, source, emission.builder.constant(f"{operator.name}/weight", weight))
+
+
+def emit_bfloat16(emission: Emission, operator: Operator) -> None:
+    """Write the product alone, computed in bfloat16."""
+    name, builder = operator.name, emission.builder
+    weight = np.asarray(_raw_weight(emission, operator, None), tf.bfloat16.as_numpy_dtype)
+    halves = builder.compute(
+        "Cast", [operator.input_of_product], f"{name}/half", SrcT=tf.float32, DstT=tf.bfloat16, Truncate=False
+    )
+    node = _changed(operator.node, builder.new(f"{name}/product"))
+    node.input[:] = [halves, builder.constant(f"{name}/weight", weight)]
+    for key in ("T", "Ta", "Tb", "Tout"):
+        if key in node.attr:
+            node.attr[key].type = tf.bfloat16.as_datatype_enum
+    builder.keep(node)
+    builder.make("Cast", [node.name], operator.node.name, SrcT=tf.bfloat16, DstT=tf.float32, Truncate=False)
+
+
+def _raw_weight(emission: Emission, operator: Operator, factor: FloatArray | None) -> FloatArray:
+    """The weight in the layout of the operator's own kernel, without the epilogue's multiplier."""
+    weight: FloatArray | None = emission.graph.constant(operator.weight)
+    assert weight is not None
+    if factor is None:
+        return weight
+    return np.asarray(weight * (factor if operator.transposed else factor[:, None]), np.float32)
+
+
+def _dequantized(emission: Emission, name: str, weight: QuantizedWeight, axis: int, shape: tuple[int, ...]) -> str:
+    """A float32 tensor made of int8 values when the model runs, so that the model is as small as with a kernel."""
+    builder = emission.builder
+    raw = builder.constant(f"{name}/weight", weight.values.reshape(shape))
+    tensor = builder.compute(
+        "Cast", [raw], f"{name}/weight/float", SrcT=tf.as_dtype(weight.values.dtype), DstT=tf.float32, Truncate=False
+    )
+    if weight.zero_point.any():
+        zeros = _along(weight.zero_point.astype(np.float32), axis, shape)
+        tensor = builder.compute(
+            "Sub",
+            [tensor, builder.constant(f"{name}/weight/zero_point", zeros)],
+            f"{name}/weight/shifted",
+            T=tf.float32,
+        )
+    scale = builder.constant(f"{name}/weight/scale", _along(weight.scale, axis, shape))
+    return builder.compute("Mul", [tensor, scale], f"{name}/weight/dequantized", T=tf.float32)
+
+
+def _along(vector: Array, axis: int, shape: tuple[int, ...]) -> Array:
+    """A number, or one for each feature, in a shape that is broadcast to that of the weight."""
+    if vector.ndim == 0:
+        return vector
+    trailing = shape[axis:] if axis else (shape[0], *([1] * (len(shape) - 1)))
+    return np.ascontiguousarray(vector.reshape(trailing))
+
+
+def _product(emission: Emission, operator: Operator, source: str, weight: str) -> None:
+    node = _changed(operator.node, operator.node.name)
+    left = operator.input_of_product
+    if source != left and operator.is_linear and operator.input != left:
+        # The operator reads a reshaped form of its input.
+        shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
+        source = reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
+    node.input[:] = [source, weight]
+    emission.builder.keep(node)
+
+
+def _changed(node: NodeDef, name: str) -> NodeDef:
+    copy = NodeDef()
+    copy.CopyFrom(node)
+    copy.name = name
+    return copy

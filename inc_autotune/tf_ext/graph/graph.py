@@ -1,0 +1,129 @@
+"""The operators of a signature and who reads what: a read-only view of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+COPIES = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
+"""Operators whose result is their input."""
+
+
+class Graph:
+    """A view of a signature: its nodes in an order in which they can run, and the tensors between them.
+
+    A tensor is named as in a GraphDef: `node` for the first output of a node, `node:1` for the second.
+    """
+
+    def __init__(self, signature: SignatureGraph) -> None:
+        self.signature = signature
+        self.by_name: Mapping[str, NodeDef] = {node.name: node for node in signature.graph_def.node}
+        self.nodes: Sequence[NodeDef] = [self.by_name[name] for name in _order(self.by_name)]
+        self.outputs = frozenset(tensor_name(each.tensor) for each in signature.outputs)
+
+    @cached_property
+    def consumers(self) -> Mapping[str, Sequence[NodeDef]]:
+        """The nodes that read each tensor; one that reads it twice stands twice."""
+        found: dict[str, list[NodeDef]] = {}
+        for node in self.nodes:
+            for tensor in data_inputs(node):
+                found.setdefault(tensor, []).append(node)
+        return found
+
+    @cached_property
+    def _waited_for(self) -> frozenset[str]:
+        """Nodes that another one only has to run after."""
+        return frozenset(each[1:] for node in self.nodes for each in node.input if each.startswith("^"))
+
+    def producer(self, tensor: str) -> NodeDef:
+        """The node that makes a tensor."""
+        return self.by_name[node_name(tensor)]
+
+    def only_consumer(self, tensor: str) -> NodeDef | None:
+        """The one node that reads a tensor; None where there are more, or it is an output of the signature."""
+        readers = self.consumers.get(tensor, ())
+        free = tensor not in self.outputs and node_name(tensor) not in self._waited_for
+        return readers[0] if len(readers) == 1 and free else None
+
+    def constant_node(self, tensor: str) -> str | None:
+        """Name of the constant behind a tensor; None where the tensor is computed."""
+        node = self.producer(tensor)
+        while node.op in COPIES:
+            node = self.producer(tensor_name(node.input[0]))
+        return node.name if node.op == "Const" or node.name in self.signature.weights else None
+
+    def constant(self, tensor: str) -> Array | None:
+        """The value of a constant tensor, read-only where it is a weight; None where the tensor is computed."""
+        name = self.constant_node(tensor)
+        if name is None:
+            return None
+        weight = self.signature.weights.get(name)
+        return tf.make_ndarray(self.by_name[name].attr["value"].tensor) if weight is None else weight
+
+    def scalar(self, tensor: str) -> float | None:
+        """The value of a constant number; None for every other tensor."""
+        value = self.constant(tensor)
+        return float(value.reshape(())) if value is not None and value.size == 1 and value.dtype.kind == "f" else None
+
+    def shape(self, tensor: str) -> tuple[int | None, ...] | None:
+        """What is known of a tensor's shape before it runs; None where not even its rank is."""
+        shape = self._imported.get_tensor_by_name(tensor if ":" in tensor else f"{tensor}:0").shape
+        return None if shape.rank is None else tuple(shape.as_list())
+
+    @cached_property
+    def _imported(self) -> Any:
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.graph_util.import_graph_def(self.signature.graph_def, name="")
+        return graph
+
+
+def tensor_name(tensor: str) -> str:
+    """A tensor's name as in a GraphDef: without the `:0` of a first output."""
+    return tensor.removesuffix(":0")
+
+
+def node_name(tensor: str) -> str:
+    """The node that makes a tensor."""
+    return tensor.split(":")[0]
+
+
+def data_inputs(node: NodeDef) -> Iterator[str]:
+    """The tensors a node reads."""
+    return (tensor_name(each) for each in node.input if not each.startswith("^"))
+
+
+def reachable(graph_def: GraphDef, ends: Sequence[str]) -> set[str]:
+    """Names of the nodes that `ends`, which are node names, need."""
+    by_name = {node.name: node for node in graph_def.node}
+    found: set[str] = set()
+    left = list(ends)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += [node_name(each.lstrip("^")) for each in by_name[name].input]
+    return found
+
+
+def _order(nodes: Mapping[str, NodeDef]) -> Iterator[str]:
+    """Names with every node after its inputs; the back edge of an old-style loop does not count."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for node in nodes.values():
+        sources = [node_name(each.lstrip("^")) for each in node.input]
+        sorter.add(
+            node.name, *(each for each in sources if nodes[each].op not in ("NextIteration", "RefNextIteration"))
+        )
+    return iter(tuple(sorter.static_order()))

@@ -1,0 +1,64 @@
+"""Shapes that tensors are reshaped to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from inc_autotune.tf_ext.graph.builder import GraphBuilder
+from inc_autotune.tf_ext.graph.graph import Graph
+
+
+def shape_like(
+    graph: Graph,
+    builder: GraphBuilder,
+    tensor: str,
+    ends: Sequence[int],
+    name: str,
+    *,
+    dropped: int = 1,
+    dtype: tf.DType = tf.float32,
+) -> str:
+    """A tensor with the shape of another one, but for its last dimensions: a constant where at most one size is not
+    known.
+
+    Args:
+        graph: says what is known of shapes.
+        builder: of the new graph, where the shape is added.
+        tensor: of the new graph, or of the old one under the same name.
+        ends: sizes of the last dimensions.
+        name: prefix of new names.
+        dropped: how many dimensions of `tensor` they stand for.
+        dtype: of `tensor`.
+    """
+    known = graph.shape(tensor) if tensor in graph.by_name else None
+    if known is not None and known[:-dropped].count(None) <= 1:
+        sizes = [-1 if size is None else size for size in known[:-dropped]]
+        return builder.constant(f"{name}/shape", np.array([*sizes, *ends], np.int32))
+    whole = builder.compute("Shape", [tensor], f"{name}/input_shape", T=dtype, out_type=tf.int32)
+    bounds = [
+        builder.constant(f"{name}/{part}", np.array([value], np.int32))
+        for part, value in (("begin", 0), ("end", -dropped), ("stride", 1))
+    ]
+    leading = builder.compute(
+        "StridedSlice",
+        [whole, *bounds],
+        f"{name}/leading",
+        T=tf.int32,
+        Index=tf.int32,
+        begin_mask=1,
+        end_mask=0,
+        ellipsis_mask=0,
+        new_axis_mask=0,
+        shrink_axis_mask=0,
+    )
+    last = builder.constant(f"{name}/features", np.array(ends, np.int32))
+    axis = builder.constant(f"{name}/axis", np.array(0, np.int32))
+    return builder.compute("ConcatV2", [leading, last, axis], f"{name}/shape", N=2, T=tf.int32, Tidx=tf.int32)
+
+
+def reshape(builder: GraphBuilder, tensor: str, shape: str, name: str, dtype: tf.DType = tf.float32) -> str:
+    """Add a Reshape under a new name, which is returned."""
+    return builder.compute("Reshape", [tensor, shape], name, T=dtype, Tshape=tf.int32)

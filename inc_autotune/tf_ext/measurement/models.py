@@ -1,0 +1,144 @@
+"""Size of models, the clock of a run, and the speed of single units: each as a small model of its own."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.analysis.timing import Call, Clock, seconds
+from inc_autotune.core.analysis.unit_timing import TimedUnit, time_units
+from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.feed import Feed
+from inc_autotune.tf_ext.calibration.collect import run_inside
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.tf_ext.emission.build import build_signature
+from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.emission.weights import WeightCache
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.graph.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.measurement.part import Part
+from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators
+
+SHORTEST_CALLS = 3.0
+"""Units that are done sooner than so many calls of a model that computes nothing are not judged: there is little to
+win, and calls take 100 microseconds, or many times that on a busy machine."""
+
+BUDGET_SECONDS = 2.0
+"""For all units of a model together."""
+
+
+def clock() -> Clock:
+    """The clock for runs of a model.
+
+    A run never computes in the thread that asks for it. Where TensorFlow has one thread, the time of the whole process
+    is that of the run, without the times at which the machine did something else. Several threads wait for each other,
+    so there the clock on the wall decides.
+    """
+    threading = tf.config.threading
+    counts = {threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()}
+    return time.process_time if counts == {1} else time.perf_counter
+
+
+def weight_bytes(model: GraphModel) -> int:
+    """Bytes of all weights, those of several signatures once, and of the graphs."""
+    arrays = {id(array): array.nbytes for graph in model.signatures.values() for array in graph.weights.values()}
+    return sum(arrays.values()) + sum(int(graph.graph_def.ByteSize()) for graph in model.signatures.values())
+
+
+def measure_units(
+    units: Sequence[Unit],
+    graph: Graph,
+    operators: Mapping[str, Operator],
+    plan: QuantizationPlan,
+    feed: Feed,
+    expired: Callable[[], bool],
+) -> dict[str, UnitSpeed]:
+    """Time units by themselves; those of equal shapes and configuration are timed once.
+
+    Convolutions that take integers from others or hand them on are not judged: a model of one of them does not show
+    what that saves.
+
+    Args:
+        units: whose first option is an integer configuration.
+        graph: of the fp32 model; units of other graphs are not judged.
+        operators: of that graph, by name.
+        plan: with every unit at its first option.
+        feed: inputs of the model.
+        expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
+
+    Returns:
+        By unit name, without units that are too short to be judged.
+    """
+    chains = IntegerChains(graph, operators, plan)
+    judged = {
+        unit: [operators[name] for name in unit.operator_names]
+        for unit in units
+        if all(name in operators and _stands_alone(chains, operators[name]) for name in unit.operator_names)
+    }
+    if not judged or expired():
+        return {}
+    parts = {unit: Part(graph, members) for unit, members in judged.items()}
+    values = run_inside(graph.signature, sorted({each for part in parts.values() for each in part.read}), feed)
+    weights = WeightCache()
+    timed = (
+        TimedUnit(
+            unit.name,
+            (*(_geometry(graph, each) for each in judged[unit]), values[part.source].shape, unit.options[0]),
+            f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[part.source].shape))}",
+            partial(_forms, part, values, plan, weights),
+        )
+        for unit, part in parts.items()
+    )
+    shortest = SHORTEST_CALLS * _seconds_of_a_call()
+    return time_units(timed, clock(), shortest=shortest, budget=BUDGET_SECONDS, expired=expired)
+
+
+def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
+    """Whether an operator quantizes its input and returns real numbers."""
+    if operator.is_linear:
+        return True
+    handed_on = chains.wanted_range(operator.output) is not None or operator.name in chains.residuals
+    return operator.type != DEPTHWISE and not handed_on and not chains.makes_integers(operator.input)
+
+
+def _forms(part: Part, values: Mapping[str, Array], plan: QuantizationPlan, weights: WeightCache) -> tuple[Call, Call]:
+    """Calls of a part in fp32 and in integers."""
+    fp32 = part.signature(values)
+    graph = Graph(fp32)
+    integer = build_signature(graph, find_operators(graph).found, plan, weights)
+    source = tf.constant(values[part.source])
+    return _call(fp32, source), _call(integer, source)
+
+
+def _call(signature: SignatureGraph, source: tf.Tensor) -> Call:
+    return partial(SignatureModel(GraphModel({signature.name: signature})).default, source)
+
+
+def _seconds_of_a_call() -> float:
+    """How long a model takes that computes nothing."""
+    graph_def = GraphDef()
+    placeholder(graph_def, "x", tf.float32, ())
+    graph_def.node.add(op="Identity", name="y", input=["x"]).attr["T"].type = tf.float32.as_datatype_enum
+    given, made = (TensorDescription(name, tf.float32, (), f"{name}:0") for name in ("x", "y"))
+    call = _call(SignatureGraph("nothing", graph_def, {}, (given,), (made,), True, {}), tf.constant(0.0))
+    call()  # to warm up
+    return statistics.median(seconds(call, clock()) for _ in range(9))
+
+
+def _geometry(graph: Graph, operator: Operator) -> Hashable:
+    function = operator.epilogue.function
+    attributes = tuple(sorted((key, value.SerializeToString()) for key, value in operator.node.attr.items()))
+    return operator.type, graph.shape(operator.weight), attributes, function and function.kind
+
+
+def _text(graph: Graph, operators: Sequence[Operator]) -> str:
+    first = operators[0]
+    more = f" and {len(operators) - 1} more" if len(operators) > 1 else ""
+    return f"{first.type} {'x'.join(map(str, graph.shape(first.weight) or ()))}{more}"

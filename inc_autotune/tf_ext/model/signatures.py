@@ -1,0 +1,145 @@
+"""Graphs as callables with the names and types of the model's signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.python.eager import context
+
+from inc_autotune.core.errors import DataError, did_you_mean
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.model.variables import Variables
+
+
+class SignatureCallable:
+    """One signature of a model: tensors or arrays in by name, tensors out by name.
+
+    Attributes:
+        name: of the signature.
+        inputs: what it takes, in its order.
+        outputs: what it returns, in its order.
+        ordered: whether the order of several inputs means something.
+        function: the same as a ConcreteFunction, which takes tensors in the order of `inputs`.
+    """
+
+    def __init__(self, graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> None:
+        self.name = graph.name
+        self.inputs: tuple[TensorDescription, ...] = graph.inputs
+        self.outputs: tuple[TensorDescription, ...] = graph.outputs
+        self.ordered = graph.ordered or len(graph.inputs) == 1
+        self.function = _traced(graph, variables)
+        self._variables = variables  # a function of TensorFlow does not keep those it reads
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
+        """Run it.
+
+        Args:
+            args: inputs in the order of `inputs`, where it means something, or one list of them, or one dict by name.
+            kwargs: inputs by name.
+
+        Returns:
+            Output tensors by name, in the order of `outputs`.
+
+        Raises:
+            DataError: an input is missing, unknown or given twice.
+        """
+        values = self._by_name(args, kwargs)
+        results = self.function(*(tf.convert_to_tensor(values[each.name], each.dtype) for each in self.inputs))
+        return {each.name: results[each.name] for each in self.outputs}
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        names = [each.name for each in self.inputs]
+        if len(args) == 1 and len(names) > 1 and isinstance(args[0], list | tuple):
+            args = tuple(args[0])
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            by_position = dict(args[0])
+        else:
+            by_position = dict(zip(names, args, strict=False))
+        given = {**by_position, **kwargs}
+        problems = {
+            "missing": [name for name in names if name not in given],
+            "unknown": [name for name in given if name not in names],
+            "given twice": [name for name in kwargs if name in by_position],
+        }
+        found = [f"{problem}: {', '.join(map(repr, names))}" for problem, names in problems.items() if names]
+        if by_position and not self.ordered and not isinstance(args[0], Mapping):
+            found.append("the order of its inputs is not known: give them by name")
+        if found or len(args) > max(len(names), 1):
+            hint = did_you_mean(problems["unknown"][0], names) if problems["unknown"] else ""
+            raise DataError(
+                f"signature {self.name!r} takes {'; '.join(map(str, self.inputs))}, but was called with {len(args)} "
+                f"positional and {len(kwargs)} named inputs ({'; '.join(found) or 'too many'}).{hint}"
+            )
+        return given
+
+
+class SignatureModel:
+    """A model as a callable: what `eval_func` gets and what is saved.
+
+    `model.signatures["serving_default"](x=...)` returns a dict of outputs by name, like a SavedModel that was loaded.
+    `model(x)` calls the default signature and returns its tensor, or the dict where it has several outputs.
+
+    Args:
+        model: its graphs and weights.
+        variables: those of other models, to be shared; None: none.
+        recipe: what the model was made by; None where there is none.
+    """
+
+    def __init__(self, model: GraphModel, variables: Variables | None = None, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe
+        made = Variables() if variables is None else variables
+        arrays = {id(array): array for graph in model.signatures.values() for array in graph.weights.values()}
+        self._held = {key: made.of(array) for key, array in arrays.items()}
+        self._callables: dict[str, SignatureCallable] = {}
+        for name, graph in model.signatures.items():
+            own = {key: self._held[id(array)].variable for key, array in graph.weights.items()}
+            self._callables |= dict.fromkeys((name, *graph.aliases), SignatureCallable(graph, own))
+
+    @property
+    def weights(self) -> tuple[tf.Variable, ...]:
+        """The variables that the signatures share, one for each distinct array."""
+        return tuple(each.variable for each in self._held.values())
+
+    @property
+    def signatures(self) -> Mapping[str, SignatureCallable]:
+        """The signatures by name; the first one is the default."""
+        return MappingProxyType(self._callables)
+
+    @property
+    def default(self) -> SignatureCallable:
+        """The signature that calling the model calls."""
+        return next(iter(self._callables.values()))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        results = self.default(*args, **kwargs)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+
+def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
+    given = {each.tensor for each in graph.inputs} | {f"{name}:0" for name in graph.weights}
+    body = GraphDef(versions=graph.graph_def.versions, library=graph.graph_def.library)
+    body.node.extend(node for node in graph.graph_def.node if f"{node.name}:0" not in given)
+    for node in body.node:
+        # What is given is there before anything runs.
+        node.input[:] = [each for each in node.input if not (each[0] == "^" and f"{each[1:]}:0" in given)]
+    read = {each if ":" in each else f"{each}:0" for node in body.node for each in node.input}
+    computed = [each.tensor for each in graph.outputs if each.tensor not in given]
+
+    for function in body.library.function:  # importing puts them into the graph, but they run from the context
+        context.context().add_function_def(function)
+
+    def serve(*arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = {each.tensor: value for each, value in zip(graph.inputs, arguments, strict=True)}
+        values |= {f"{name}:0": variables[name].read_value() for name in graph.weights}
+        used = {tensor: value for tensor, value in values.items() if tensor in read}
+        made = tf.graph_util.import_graph_def(body, input_map=used, return_elements=computed, name="")
+        values |= dict(zip(computed, made, strict=True))
+        return {each.name: tf.identity(values[each.tensor]) for each in graph.outputs}
+
+    specs = [each.spec for each in graph.inputs]
+    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()

@@ -1,0 +1,197 @@
+"""The operators of a graph that can be quantized, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.tf_ext.graph.graph import COPIES, FloatArray, Graph, tensor_name
+from inc_autotune.tf_ext.operators.epilogue import Epilogue, find_epilogue
+
+LINEAR_TYPES = ("MatMul", "BatchMatMulV2", "BatchMatMulV3")
+CONVOLUTION = "Conv2D"
+DEPTHWISE = "DepthwiseConv2dNative"
+UNKNOWN_TYPES = ("Einsum", "Conv3D", "Conv2DBackpropInput", "FusedMatMul", "_FusedMatMul", "_FusedConv2D")
+"""Products that have no integer kernel; they are listed with that reason."""
+
+TWO_ACTIVATIONS = "multiplies two activations, for which TensorFlow has no integer kernel"
+
+NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
+
+FOLDED_WEIGHT = "/merged_input"
+"""Ends the name that TensorFlow's passes give to a convolution's weight with a BatchNorm in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """An operator with a constant weight, and what is computed together with it.
+
+    Attributes:
+        name: of the product's node; of a convolution with a BatchNorm in it, the name it had before.
+        node: the product's node.
+        type: of that node.
+        input: the activation it reads. Of a linear operator without the Reshape to a matrix, so that all that read one
+            tensor are known.
+        weight: name of the constant.
+        epilogue: what follows the product.
+        features: how many it makes.
+        transposed: whether the weight of a linear operator is stored as [features, inputs].
+    """
+
+    name: str
+    node: NodeDef
+    type: str
+    input: str
+    weight: str
+    epilogue: Epilogue
+    features: int
+    transposed: bool = False
+
+    @property
+    def is_linear(self) -> bool:
+        return self.type in LINEAR_TYPES
+
+    @property
+    def input_of_product(self) -> str:
+        """The tensor that the product's node reads: the input, perhaps reshaped."""
+        return tensor_name(self.node.input[0])
+
+    @property
+    def output(self) -> str:
+        return self.epilogue.output
+
+    @property
+    def function(self) -> str | None:
+        """Kind of the activation function that is computed last; None where there is none."""
+        function = self.epilogue.function
+        return None if function is None else function.kind
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of all nodes that an integer operator stands for."""
+        return (self.node.name, *self.epilogue.nodes)
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What was found in a graph.
+
+    Attributes:
+        found: by name, in the order of the graph.
+        skipped: (type, reason) by name, of products that must stay as they are.
+    """
+
+    found: Mapping[str, Operator]
+    skipped: Mapping[str, tuple[str, str]]
+
+
+def find_operators(graph: Graph) -> Operators:
+    """Look for matrix products and convolutions with constant float32 weights."""
+    found: dict[str, Operator] = {}
+    skipped: dict[str, tuple[str, str]] = {}
+    made: set[str] = set()
+    for node in graph.nodes:
+        result = _operator(graph, node, made)
+        if isinstance(result, Operator):
+            found[result.name] = result
+            made.add(result.output)
+        elif result is not None:
+            skipped[node.name] = (node.op, result)
+    bodies = {
+        name: (op_type, "it is inside a control flow body, which stays as it is")
+        for name, op_type in graph.signature.body_operators.items()
+        if op_type in (*LINEAR_TYPES, CONVOLUTION, DEPTHWISE, *UNKNOWN_TYPES)
+    }
+    return Operators(found, {**skipped, **bodies})
+
+
+def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
+    """The weight with the epilogue's multiplier in it, float32.
+
+    Returns:
+        Of a linear operator [inputs, features]; of a convolution [height, width, inputs, features]; of a depthwise one
+        [height, width, inputs, multiplier].
+    """
+    weight = graph.constant(operator.weight)
+    assert weight is not None
+    if operator.is_linear:
+        weight = weight.T if operator.transposed else weight
+    multiplier = operator.epilogue.multiplier
+    if multiplier is None:
+        return weight
+    return weight * (multiplier.reshape(weight.shape[2:]) if operator.type == DEPTHWISE else multiplier)
+
+
+def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
+    if node.op in UNKNOWN_TYPES:
+        weights = [each for each in node.input[:2] if graph.constant_node(tensor_name(each)) is not None]
+        return f"TensorFlow has no integer kernel for {node.op}" if weights else TWO_ACTIVATIONS
+    if node.op in LINEAR_TYPES:
+        return _linear(graph, node, made)
+    if node.op in (CONVOLUTION, DEPTHWISE):
+        return _convolution(graph, node)
+    return None
+
+
+def _linear(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
+    batched = node.op != "MatMul"
+    transposes = [node.attr[key].b for key in (("adj_x", "adj_y") if batched else ("transpose_a", "transpose_b"))]
+    left, right = (tensor_name(each) for each in node.input)
+    weight = graph.constant(right)
+    if weight is None:
+        if graph.constant_node(left) is not None:
+            return "its weight is the first operand; integer kernels take it as the second"
+        return TWO_ACTIVATIONS
+    if graph.constant_node(left) is not None:
+        return "both of its operands are constant"
+    if weight.dtype != np.float32:
+        return f"its weight is {weight.dtype}{NOT_FLOAT32}"
+    if transposes[0]:
+        return "it transposes its activation"
+    if weight.ndim != 2:
+        return f"its weight has {weight.ndim} dimensions; integer kernels take 2"
+    inputs, features = weight.shape[::-1] if transposes[1] else weight.shape
+    weight_node = graph.constant_node(right)
+    assert weight_node is not None
+    epilogue = find_epilogue(graph, node, features)
+    source = _before_reshape(graph, left, inputs, made)
+    return Operator(node.name, node, node.op, source, weight_node, epilogue, features, transposes[1])
+
+
+def _before_reshape(graph: Graph, tensor: str, channels: int, made: Collection[str]) -> str:
+    """The tensor that a matrix [rows, channels] was made of by joining its dimensions but the last.
+
+    What an operator made (`made`) may end with a Reshape, before which there is nothing to be read.
+    """
+    node = graph.producer(tensor)
+    while node.op in ("Reshape", *COPIES) and node.input and tensor not in made:
+        source = tensor_name(node.input[0])
+        shape = graph.shape(source)
+        if not shape or shape[-1] != channels:
+            break
+        tensor, node = source, graph.producer(source)
+    return tensor
+
+
+def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
+    source, filters = (tensor_name(each) for each in node.input)
+    weight = graph.constant(filters)
+    if weight is None:
+        return "its filter is not constant"
+    if weight.dtype != np.float32:
+        return f"its filter is {weight.dtype}{NOT_FLOAT32}"
+    if node.attr["data_format"].s not in (b"", b"NHWC"):
+        return "its data format is not NHWC"
+    weight_node = graph.constant_node(filters)
+    assert weight_node is not None
+    depthwise = node.op == DEPTHWISE
+    features = weight.shape[2] * weight.shape[3] if depthwise else weight.shape[3]
+    shape = graph.shape(source)
+    if not depthwise and (shape is None or shape[-1] != weight.shape[2]):
+        return "it has groups, or a number of channels that is not known"
+    epilogue = find_epilogue(graph, node, features)
+    name = weight_node.removesuffix(FOLDED_WEIGHT) if weight_node.endswith(FOLDED_WEIGHT) else node.name
+    return Operator(name, node, node.op, source, weight_node, epilogue, features)
