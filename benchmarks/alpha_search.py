@@ -27,8 +27,8 @@ from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.quantization.smoothquant import alpha_grid, search_alpha
 from inc_autotune.core.space.units import TuningSpace, build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.data import Batch, calibration_batches, run
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, run
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
 
 SAMPLES, LENGTH = 100, 128
 ALPHAS = alpha_grid(0.0, 1.0, 0.1)

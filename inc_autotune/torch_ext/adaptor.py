@@ -18,10 +18,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext import kernels
-from inc_autotune.torch_ext.blocks import BlockCall, capture_calls, find_blocks, run_block
-from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
-from inc_autotune.torch_ext.calibration import (
+from inc_autotune.torch_ext.calibration.collect import (
     LINEAR_TYPES,
     Collector,
     HeldOut,
@@ -29,14 +26,16 @@ from inc_autotune.torch_ext.calibration import (
     collect,
     collect_from_function,
 )
-from inc_autotune.torch_ext.calibration_function import CalibrationFunction
-from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, run
-from inc_autotune.torch_ext.examination import CAPTURED, Examination, examine
-from inc_autotune.torch_ext.fingerprint import add_batch, add_model
-from inc_autotune.torch_ext.footprint import peak_bytes
-from inc_autotune.torch_ext.gradient_harm import gradient_harms
-from inc_autotune.torch_ext.half_quantized import half_quantized
-from inc_autotune.torch_ext.measurement import interleaved_seconds, weight_bytes
+from inc_autotune.torch_ext.calibration.ranges import calibration_to_recipe, linear_weight, operator_calibrations
+from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
+from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
+from inc_autotune.torch_ext.data.digest import add_batch, add_model
+from inc_autotune.torch_ext.data.padding import real_outputs
+from inc_autotune.torch_ext.measurement.footprint import peak_bytes
+from inc_autotune.torch_ext.measurement.gradient_harm import gradient_harms
+from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weight_bytes
+from inc_autotune.torch_ext.measurement.units import measure_units
+from inc_autotune.torch_ext.model.copies import base_model, replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import (
     OperatorCalibration,
     convert_module,
@@ -45,11 +44,12 @@ from inc_autotune.torch_ext.modules import (
     prepare_module,
     simulation_reason,
 )
-from inc_autotune.torch_ext.operator_calibration import calibration_to_recipe, linear_weight, operator_calibrations
-from inc_autotune.torch_ext.padding import real_outputs
-from inc_autotune.torch_ext.surgery import replace_modules, shared_copy
-from inc_autotune.torch_ext.trace import ModelTrace
-from inc_autotune.torch_ext.unit_measurement import measure_units
+from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
+from inc_autotune.torch_ext.modules.half_quantized import half_quantized
+from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
+from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
+from inc_autotune.torch_ext.operators.trace import ModelTrace
+from inc_autotune.torch_ext.target import kernels
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 MEASURED_SAMPLES = 8

@@ -23,17 +23,19 @@ from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
-from inc_autotune.torch_ext.build import base_model, converted_model, prepared_model
-from inc_autotune.torch_ext.calibration_function import CalibrationFunction
-from inc_autotune.torch_ext.evaluation import isolated
+from inc_autotune.torch_ext.calibration.ranges import calibration_from_recipe, linear_weight
+from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
+from inc_autotune.torch_ext.data.evaluation import isolated
+from inc_autotune.torch_ext.data.items import iterable_loader
+from inc_autotune.torch_ext.data.metric import evaluation_function
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
-from inc_autotune.torch_ext.items import iterable_loader
-from inc_autotune.torch_ext.metric import evaluation_function
+from inc_autotune.torch_ext.model.copies import base_model
 from inc_autotune.torch_ext.model_check import check_model
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized, operator_type
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
-from inc_autotune.torch_ext.operator_calibration import calibration_from_recipe, linear_weight
+from inc_autotune.torch_ext.operators.types import operator_type
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
-from inc_autotune.torch_ext.examination import CAPTURED, CAPTURED_REASON
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from inc_autotune import torch_ext
-from inc_autotune.torch_ext.blocks import find_blocks
+from inc_autotune.torch_ext.operators.blocks import find_blocks
 
 transformers = pytest.importorskip("transformers")
 

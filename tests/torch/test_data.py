@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.torch_ext.data import Batch, calibration_batches, example_batch, output_tensors, run
+from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, output_tensors, run
 
 IMAGES, LABELS = torch.randn(10, 3, 4, 4), torch.arange(10) % 5
 IDS, MASK = torch.randint(5, 90, (4, 6)), torch.ones(4, 6, dtype=torch.long)

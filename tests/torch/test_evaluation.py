@@ -10,7 +10,7 @@ from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import EvaluationError
-from inc_autotune.torch_ext.evaluation import isolated
+from inc_autotune.torch_ext.data.evaluation import isolated
 from tests.torch.small_models import OutlierMLP, outlier_mlp, tune, vectors
 from tests.torch.test_user_state import Stateful, state_of
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 from tests.torch.small_models import error, tune
 
 

@@ -7,10 +7,10 @@ from inc_autotune.core.analysis.unit_speed import slow_units
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.search.options import allowed_options, offered_options
 from inc_autotune.core.space.units import build_space
-from inc_autotune.torch_ext import unit_measurement
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.footprint import peak_bytes, resident_bytes
+from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.measurement import units as unit_measurement
+from inc_autotune.torch_ext.measurement.footprint import peak_bytes, resident_bytes
 from tests.torch.small_models import CalledTwice, Text, dtypes, id_batches, outlier_mlp, tune, vectors
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError
 from inc_autotune.core.evaluation.function import check_evaluation_arguments
-from inc_autotune.torch_ext.metric import evaluation_function
+from inc_autotune.torch_ext.data.metric import evaluation_function
 
 SCORES = torch.tensor([[3.0, 1, 0], [0, 2, 1], [0, 1, 2], [5, 1, 0]])
 LABELS = torch.tensor([0, 1, 0, 0])

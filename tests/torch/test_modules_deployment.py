@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.torch_ext.kernels import has_vnni
+from inc_autotune.torch_ext.target.kernels import has_vnni
 from tests.torch.module_examples import EXAMPLES, EveryKind, convolution, integer_config, linear
 
 FRESH_PROCESS = """

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.torch_ext import kernels
+from inc_autotune.torch_ext.target import kernels
 from tests.torch.module_examples import convolution, integer_config, linear
 
 

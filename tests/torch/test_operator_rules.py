@@ -11,7 +11,7 @@ from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError, CapabilityError, ModelError
-from inc_autotune.torch_ext.kernels import has_bf16
+from inc_autotune.torch_ext.target.kernels import has_bf16
 from tests.torch.small_models import (
     OutlierMLP,
     PlainCNN,

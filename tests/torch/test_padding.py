@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
 
 
 class Encoder(nn.Module):

@@ -19,7 +19,7 @@ from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space.units import build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.footprint import _LiveBytes, resident_bytes
+from inc_autotune.torch_ext.measurement.footprint import _LiveBytes, resident_bytes
 from tests.torch.small_models import (
     Scores,
     dtypes,

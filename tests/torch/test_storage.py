@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from inc_autotune import torch_ext
-from inc_autotune.torch_ext.fingerprint import add_model
+from inc_autotune.torch_ext.data.digest import add_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 

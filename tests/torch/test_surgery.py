@@ -6,15 +6,15 @@ import torch
 from torch import nn
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.measurement import weight_bytes
-from inc_autotune.torch_ext.probe import tensors_in
-from inc_autotune.torch_ext.surgery import (
+from inc_autotune.torch_ext.measurement.models import weight_bytes
+from inc_autotune.torch_ext.model.copies import (
     fold_batch_norms,
     is_replaceable,
     own_tensors,
     replace_modules,
     shared_copy,
 )
+from inc_autotune.torch_ext.model.untouched import tensors_in
 
 
 class Tripled(nn.Module):

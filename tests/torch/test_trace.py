@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.trace import trace_model
+from inc_autotune.torch_ext.operators.trace import trace_model
 
 transformers = pytest.importorskip("transformers")
 

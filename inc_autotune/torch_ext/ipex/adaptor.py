@@ -20,8 +20,8 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.calibration import Collector
-from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.calibration.collect import Collector
+from inc_autotune.torch_ext.data.batches import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
 from inc_autotune.torch_ext.ipex.library import check_device, quantization
 from inc_autotune.torch_ext.ipex.models import (
@@ -33,7 +33,7 @@ from inc_autotune.torch_ext.ipex.models import (
 )
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
-from inc_autotune.torch_ext.measurement import interleaved_seconds
+from inc_autotune.torch_ext.measurement.models import interleaved_seconds
 from inc_autotune.torch_ext.modules import OperatorCalibration, operator_type, prepare_module
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from inc_autotune.core.analysis.output_error import relative_error
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.build import base_model
-from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.probe import untouched
+from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.model.copies import base_model
+from inc_autotune.torch_ext.model.untouched import untouched
 
 ROUNDING = 1e-6
 """Relative squared error; folded batch norms and sums in another order make about 1e-12."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext import kernels
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.target import kernels
 
 _decomposed = torch.ops.quantized_decomposed
 

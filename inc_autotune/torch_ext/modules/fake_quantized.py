@@ -18,8 +18,8 @@ from inc_autotune.core.quantization.affine import (
     quantize,
     weight_parameters,
 )
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
-from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
 

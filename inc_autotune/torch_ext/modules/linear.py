@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext import kernels
 from inc_autotune.torch_ext.modules.rounding import SMALLEST_DYNAMIC_SCALE, dynamic_parameters, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.target import kernels
 
 _decomposed = torch.ops.quantized_decomposed
 

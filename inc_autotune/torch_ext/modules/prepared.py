@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules.operators import OPERATORS, Operator
+from inc_autotune.torch_ext.operators.types import OPERATORS, Operator
 
 _FORWARD_HOOKS = (
     "_forward_hooks",

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import simulation_reason
-from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
@@ -19,10 +19,10 @@ from inc_autotune.torch_ext.modules.low_precision import (
     is_low_precision,
     prepare_low_precision,
 )
-from inc_autotune.torch_ext.modules.operators import operator_type
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, hand_over
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.operators.types import operator_type
 
 
 def prepare_module(

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.kernels import PackedWeight
 from inc_autotune.torch_ext.modules.prepared import describe
+from inc_autotune.torch_ext.target.kernels import PackedWeight
 
 _HOLDER = "_packed_holder"
 

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.model.copies import (
+    convert_modules,
+    own_tensors,
+    replace_modules,
+    shared_copy,
+)
 from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, is_prepared, prepare_module
-from inc_autotune.torch_ext.surgery import convert_modules, fold_batch_norms, own_tensors, replace_modules, shared_copy
-
-
-def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
-    """The fp32 model candidates are made from: batch norms folded, the user's tensors shared."""
-    base = fold_batch_norms(shared_copy(model), batch_norms)
-    disable_fast_paths(base)
-    return base
 
 
 def prepared_model(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.evaluation.metric import make_metric, metric_value
-from inc_autotune.torch_ext.data import labelled_batches, output_tensors, run
-from inc_autotune.torch_ext.items import iterable_loader, map_tensors
+from inc_autotune.torch_ext.data.batches import labelled_batches, output_tensors, run
+from inc_autotune.torch_ext.data.items import iterable_loader, map_tensors
 
 
 def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.Module], float]:

@@ -16,10 +16,10 @@ from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.measurement import clock
-from inc_autotune.torch_ext.modules.operators import OPERATORS
-from inc_autotune.torch_ext.surgery import shared_copy
+from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.torch_ext.measurement.models import clock
+from inc_autotune.torch_ext.model.copies import shared_copy
+from inc_autotune.torch_ext.operators.types import OPERATORS
 
 SHORTEST_SECONDS = 200e-6
 """Integer operators that are done sooner are not judged.

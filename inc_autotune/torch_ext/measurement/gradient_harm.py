@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis.output_error import LARGEST_OUTPUT
-from inc_autotune.torch_ext.calibration import LINEAR_TYPES, HeldOut
-from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.modules import operator_type
-from inc_autotune.torch_ext.padding import real_outputs
-from inc_autotune.torch_ext.probe import attention_fast_path_disabled
+from inc_autotune.torch_ext.calibration.collect import LINEAR_TYPES, HeldOut
+from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.padding import real_outputs
+from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled
+from inc_autotune.torch_ext.operators.types import operator_type
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
-from inc_autotune.torch_ext.calibration import Statistics
-from inc_autotune.torch_ext.modules import OperatorCalibration
-from inc_autotune.torch_ext.trace import ModelTrace
+from inc_autotune.torch_ext.calibration.collect import Statistics
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.operators.trace import ModelTrace
 
 
 def linear_weight(module: nn.Module) -> torch.Tensor:

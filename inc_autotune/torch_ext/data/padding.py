@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, output_tensors
-from inc_autotune.torch_ext.readings import forward_signature
+from inc_autotune.torch_ext.data.batches import Batch, output_tensors
+from inc_autotune.torch_ext.data.readings import forward_signature
 
 
 def real_positions(model: nn.Module, batch: Batch) -> Tensor | None:

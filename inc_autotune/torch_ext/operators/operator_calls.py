@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.data_flow import DataFlow, Value
-from inc_autotune.torch_ext.modules import operator_type
-from inc_autotune.torch_ext.probe import untouched
-from inc_autotune.torch_ext.surgery import is_replaceable
+from inc_autotune.torch_ext.model.copies import is_replaceable
+from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
+from inc_autotune.torch_ext.operators.types import operator_type
 
 
 @dataclass

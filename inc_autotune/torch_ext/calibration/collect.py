@@ -15,11 +15,11 @@ from inc_autotune.core.data.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, LE
 from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.fingerprint import add_tensor
-from inc_autotune.torch_ext.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.probe import tensors_in, untouched
-from inc_autotune.torch_ext.trace import ModelTrace
+from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.torch_ext.data.digest import add_tensor
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
+from inc_autotune.torch_ext.model.untouched import tensors_in, untouched
+from inc_autotune.torch_ext.operators.trace import ModelTrace
 
 SAMPLED_ROWS = 64
 """Rows of each fold that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.search.study.code_fingerprint import Describer
-from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.probe import tensors_in
+from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.model.untouched import tensors_in
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
 from inc_autotune.core.errors import ModelError
+from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 
 
 def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
@@ -39,6 +40,13 @@ def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
             f"model: {type(model).__name__} cannot be copied: {type(error).__name__}: {error}. autotune works on a "
             "copy so that your model stays as it is: remove the attribute that copy.deepcopy cannot handle."
         ) from error
+
+
+def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
+    """The fp32 model candidates are made from: batch norms folded, the user's tensors shared."""
+    base = fold_batch_norms(shared_copy(model), batch_norms)
+    disable_fast_paths(base)
+    return base
 
 
 def own_tensors(model: nn.Module) -> nn.Module:

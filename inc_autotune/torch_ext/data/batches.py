@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.torch_ext.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
-from inc_autotune.torch_ext.probe import attention_fast_path_disabled, tensors_in, untouched
-from inc_autotune.torch_ext.readings import possible_readings, signature_text, unknown_keys
+from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
+from inc_autotune.torch_ext.data.readings import possible_readings, signature_text, unknown_keys
+from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled, tensors_in, untouched
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from inc_autotune.torch_ext.data_flow import Operation, Value, readers_through_views
-from inc_autotune.torch_ext.operator_calls import CallRecord, record_calls
-from inc_autotune.torch_ext.surgery import is_replaceable
+from inc_autotune.torch_ext.model.copies import is_replaceable
+from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
+from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
 
 KEPT = "output"
 _LAST_CHANNEL = frozenset({"Linear", "Conv1D"})
