@@ -7,8 +7,8 @@ import pytest
 from inc_autotune import ort_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
+from tests.ort.scenarios.test_convolutions import NetWriter, assert_close, run
 from tests.ort.small_models import linear_chain
-from tests.ort.test_convolutions import NetWriter, assert_close, run
 
 STATIC = OpConfig(
     TensorConfig("int8", "sym", "per_channel", "minmax"),

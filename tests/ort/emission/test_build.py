@@ -22,8 +22,8 @@ from inc_autotune.ort_ext.operators.discovery import find_operators
 from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
 from inc_autotune.ort_ext.target.forms import CPU, QDQ
 from inc_autotune.ort_ext.target.settings import check_form_name
+from tests.ort.graph.test_graph import optimized_types
 from tests.ort.small_models import WIDTH, GraphWriter, conv_net, linear_chain, transformer_block, vectors
-from tests.ort.test_graph import optimized_types
 
 FLOAT = TensorConfig("fp32")
 WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")

@@ -8,8 +8,8 @@ from onnx import ModelProto
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import DataError, QuantizationError
 from inc_autotune.ort_ext.operators.rewriting import passes as rewriting
+from tests.ort.scenarios.test_convolutions import IMAGES, NetWriter
 from tests.ort.small_models import linear_chain, vectors
-from tests.ort.test_convolutions import IMAGES, NetWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 

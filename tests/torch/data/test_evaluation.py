@@ -11,8 +11,8 @@ from torch import nn
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import EvaluationError
 from inc_autotune.torch_ext.data.evaluation import isolated
+from tests.torch.scenarios.test_user_state import Stateful, state_of
 from tests.torch.small_models import OutlierMLP, outlier_mlp, tune, vectors
-from tests.torch.test_user_state import Stateful, state_of
 
 
 class ChangesModels:

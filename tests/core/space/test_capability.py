@@ -12,7 +12,7 @@ from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
 from inc_autotune.core.space.capability import Capability, load_capability, narrow_options
 
-PYTORCH = Path(__file__).parents[2] / "inc_autotune" / "torch_ext" / "capability" / "pytorch.yaml"
+PYTORCH = Path(__file__).parents[3] / "inc_autotune" / "torch_ext" / "capability" / "pytorch.yaml"
 
 # The few lines that add a data type, as the documentation shows them.
 INT4 = """\

@@ -16,6 +16,7 @@ from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.candidate import Candidate
+from tests.ort.graph.test_graph import optimized_types
 from tests.ort.quantized_graph import QuantizedGraph
 from tests.ort.small_models import (
     GraphWriter,
@@ -26,7 +27,6 @@ from tests.ort.small_models import (
     transformer_block,
     vectors,
 )
-from tests.ort.test_graph import optimized_types
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 

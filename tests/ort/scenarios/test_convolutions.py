@@ -17,8 +17,8 @@ from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.source import load_source
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
 from inc_autotune.ort_ext.target.forms import CPU
+from tests.ort.graph.test_graph import optimized_types
 from tests.ort.small_models import Array, GraphWriter, vectors
-from tests.ort.test_graph import optimized_types
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 

@@ -200,7 +200,7 @@ def test_weights_are_apart_and_read_only() -> None:
 
 
 DESCRIBE = """
-from tests.tf.test_source import digests
+from tests.tf.model.test_source import digests
 print(*digests())
 """
 
@@ -214,6 +214,6 @@ def digests() -> list[str]:
 
 def test_the_same_model_is_the_same_graph_in_every_process() -> None:
     load_source(small.transformer_block())  # TensorFlow counts on
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     fresh = subprocess.run([sys.executable, "-c", DESCRIBE], capture_output=True, text=True, check=True, cwd=root)
     assert fresh.stdout.split() == digests()
