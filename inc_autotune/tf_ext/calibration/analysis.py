@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.tf_ext.calibration.collect import WatchedTensor
-from inc_autotune.tf_ext.emission.chains import DEPTHWISE_REASON, depthwise_neighbours
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names
+from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
 
 

@@ -13,8 +13,6 @@ from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, Operator
 from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
 
-DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except between other integer convolutions"
-
 
 class IntegerChains:
     """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
@@ -96,18 +94,3 @@ def _read(operators: Iterable[Operator], plan: QuantizationPlan) -> tuple[dict[s
 
 def _is_unsigned(limits: Range | None) -> bool:
     return limits is not None and limits[0] >= 0
-
-
-def depthwise_neighbours(graph: Graph, operators: Mapping[str, Operator]) -> Mapping[str, tuple[str, ...]]:
-    """Of each depthwise convolution between convolutions the names of these; others are left out."""
-    by_output = {each.output: each for each in operators.values() if not each.is_linear}
-    by_node = {each.node.name: each for each in operators.values() if each.type == CONVOLUTION}
-    found: dict[str, tuple[str, ...]] = {}
-    for operator in operators.values():
-        before = by_output.get(operator.input)
-        if operator.type != DEPTHWISE or before is None or (before.type == DEPTHWISE and before.name not in found):
-            continue
-        readers = graph.consumers.get(operator.output, ())
-        if readers and operator.output not in graph.outputs and all(each.name in by_node for each in readers):
-            found[operator.name] = (before.name, *(by_node[each.name].name for each in readers))
-    return found
