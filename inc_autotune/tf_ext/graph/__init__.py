@@ -1,0 +1,4 @@
+"""The graph format itself, and editing it.
+
+Imports core and graphs only.
+"""
