@@ -18,10 +18,11 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
-from inc_autotune.ort_ext.calibration.collect import Calibration, WatchedTensor, calibrate, run_fp32, runs
+from inc_autotune.ort_ext.calibration.collect import run_fp32, runs, watching
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, shared_weights
@@ -185,7 +186,9 @@ class OrtAdaptor(Adaptor):
             run_fp32(session, self._example, "example_inputs")
         given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), runs=partial(runs, session))
         own_outputs = len(analysis.graph.model.proto.graph.output)
-        self._calibration = calibrate(session, own_outputs, watched, given, sampling_sizes, seed=seed)
+        self._calibration = calibrate(
+            watching(session, own_outputs), watched, given, sampling_sizes, seed=seed, argument="calib_dataloader"
+        )
         return self._calibration.samples
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
@@ -379,8 +382,8 @@ class _Analysis:
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.found.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
-                watched[each.input] = WatchedTensor(each.input, each.channel_axis, each.is_linear, histogram)
+                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, each.channel_axis)
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
-                watched[tensor] = WatchedTensor(tensor, 1, False, histogram)
+                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=1)
         return list(watched.values())

@@ -21,11 +21,12 @@ from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
+from inc_autotune.graphs.calibration import Calibration, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Array, Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.collect import Calibration, calibrate, runs, watching
+from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
 from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
@@ -162,9 +163,13 @@ class TensorFlowAdaptor(Adaptor):
         for name, data in data_by_signature(dataloader, model.model).items():
             signature = analysis.graphs[name].signature
             watched = analysis.watched(name, histogram=self._histogram)
-            function = watching(signature, [each.name for each in watched])
+            tensors = [each.name for each in watched]
+            function = with_tensors(signature, tensors)
             given = feeds(data, signature, max(sampling_sizes), runs=partial(runs, function))
-            self._calibrations[name] = calibrate(signature, function, watched, given, sampling_sizes, seed=seed)
+            run = watching(signature, function, tensors)
+            self._calibrations[name] = calibrate(
+                run, watched, given, sampling_sizes, seed=seed, argument="calib_dataset"
+            )
         return max(each.samples for each in self._calibrations.values())
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:

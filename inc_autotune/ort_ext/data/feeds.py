@@ -25,12 +25,12 @@ def feeds(
     """The loader's items as feeds; the loader is read once, and no further than needed.
 
     Args:
-        dataloader: see `ALLOWED_LOADERS`; its items: see `core.feeding.unlabelled`. A CalibrationDataReader is rewound
+        dataloader: see `ALLOWED_LOADERS`; its items: see `graphs.feeds.unlabelled`. A CalibrationDataReader is rewound
             first where it can be.
         inputs: what the model declares.
         limit: most samples in all; the last batch is cut where the model allows it. None: all there are.
         argument: name of the loader's argument, for messages.
-        runs: as in `core.feeding.unlabelled`.
+        runs: as in `graphs.feeds.unlabelled`.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.

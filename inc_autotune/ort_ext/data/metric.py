@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
-from inc_autotune.core.data.loaders import check_loader, is_array
-from inc_autotune.core.evaluation.metric import make_metric, metric_value
-from inc_autotune.graphs.feed import InputDescription, to_numpy
+from inc_autotune.core.data.loaders import check_loader
+from inc_autotune.core.evaluation.metric import make_metric
+from inc_autotune.graphs.feed import Array, Feed, InputDescription
+from inc_autotune.graphs.metric import evaluation_function as metric_of_feeds
 from inc_autotune.ort_ext.data.feeds import ALLOWED_LOADERS, labelled_feeds
-from inc_autotune.ort_ext.graph.graph_model import Array
 
 
 def evaluation_function(
@@ -36,31 +35,8 @@ def evaluation_function(
     check_loader(eval_dataloader, "eval_dataloader", ALLOWED_LOADERS)
     metric = make_metric(eval_metric)
 
-    def evaluate(session: onnxruntime.InferenceSession) -> float:
-        metric.reset()
-        names = [output.name for output in session.get_outputs()]
-        for feed, label in labelled_feeds(eval_dataloader, inputs):
-            outputs = dict(zip(names, session.run(None, feed.inputs), strict=True))
-            metric.update(_predictions(outputs), _as_numpy(label))
-        return metric_value(metric.compute(), eval_metric)
+    def run(session: onnxruntime.InferenceSession, feed: Feed) -> dict[str, Array]:
+        names = (output.name for output in session.get_outputs())
+        return dict(zip(names, session.run(None, feed.inputs), strict=True))
 
-    return evaluate
-
-
-def _predictions(outputs: Mapping[str, Array]) -> Array:
-    """The output that a metric is about."""
-    if "logits" in outputs:
-        return outputs["logits"]
-    floating = [value for name, value in outputs.items() if name != "loss" and np.issubdtype(value.dtype, np.floating)]
-    return floating[0] if floating else next(iter(outputs.values()))
-
-
-def _as_numpy(value: Any) -> Any:
-    """The same nesting with a NumPy array for every tensor."""
-    if is_array(value):
-        return to_numpy(value)
-    if isinstance(value, Mapping):
-        return {key: _as_numpy(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(_as_numpy(item) for item in value)
-    return value
+    return metric_of_feeds(run, lambda: labelled_feeds(eval_dataloader, inputs), metric, eval_metric)

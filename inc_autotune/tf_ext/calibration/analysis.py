@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.tf_ext.calibration.collect import WatchedTensor
+from inc_autotune.graphs.calibration import WatchedTensor
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names

@@ -35,7 +35,7 @@ def feeds(
 ) -> Iterator[Feed]:
     """The data as feeds of a signature; it is read once, and no further than needed.
 
-    Items may be batches or single samples, which the rank tells: `core.feeding.unlabelled` says which forms they may
+    Items may be batches or single samples, which the rank tells: `graphs.feeds.unlabelled` says which forms they may
     have. Labels are left out.
 
     Args:
@@ -43,7 +43,7 @@ def feeds(
         signature: what the data is for.
         limit: most samples in all; the last batch is cut where the signature allows it. None: all there are.
         argument: name of the data's argument, for messages.
-        runs: as in `core.feeding.unlabelled`.
+        runs: as in `graphs.feeds.unlabelled`.
 
     Raises:
         ArgumentError: the data is none of these; at once.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from inc_autotune.core.evaluation.metric import make_metric, metric_value
-from inc_autotune.graphs.feed import Array
+from inc_autotune.core.evaluation.metric import make_metric
+from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.metric import evaluation_function as metric_of_feeds
 from inc_autotune.tf_ext.data.feeds import labelled_feeds
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 from inc_autotune.tf_ext.model.signatures import SignatureModel
@@ -53,19 +52,8 @@ def evaluation_function(
         metric = make_metric(eval_metric)
     labelled_feeds(eval_dataset, signature)
 
-    def evaluate(model: SignatureModel) -> float:
-        metric.reset()
-        for feed, label in labelled_feeds(eval_dataset, signature):
-            outputs = model.signatures[signature.name](**feed.inputs)
-            metric.update(_predictions({name: value.numpy() for name, value in outputs.items()}), label)
-        return metric_value(metric.compute(), eval_metric)
+    def run(model: SignatureModel, feed: Feed) -> dict[str, Array]:
+        outputs = model.signatures[signature.name](**feed.inputs)
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    return evaluate
-
-
-def _predictions(outputs: Mapping[str, Array]) -> Array:
-    """The output that a metric is about."""
-    if "logits" in outputs:
-        return outputs["logits"]
-    floating = [value for name, value in outputs.items() if name != "loss" and np.issubdtype(value.dtype, np.floating)]
-    return floating[0] if floating else next(iter(outputs.values()))
+    return metric_of_feeds(run, lambda: labelled_feeds(eval_dataset, signature), metric, eval_metric)

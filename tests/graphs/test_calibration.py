@@ -1,0 +1,81 @@
+"""One pass over the calibration data, on models that are functions of the test's own."""
+
+import numpy as np
+import pytest
+
+from inc_autotune.core.errors import DataError
+from inc_autotune.graphs.calibration import Values, WatchedTensor, batch_error, calibrate
+from inc_autotune.graphs.feed import Feed
+
+WATCHED = (WatchedTensor("x", rows=True, histogram=False), WatchedTensor("y", rows=False, histogram=False))
+
+
+def twice(feed, place=""):
+    x = feed.inputs["x"]
+    return Values([2 * x], {"x": x, "y": 2 * x})
+
+
+def batches(*sizes, divisible=True):
+    """Batches [size, 2] of float32, whose samples are numbered through."""
+    ends = np.cumsum(sizes)
+    names = frozenset({"x"} if divisible else ())
+    return [
+        Feed({"x": np.arange(2 * (end - size), 2 * end, dtype=np.float32).reshape(size, 2)}, size, names)
+        for size, end in zip(sizes, ends.tolist(), strict=True)
+    ]
+
+
+def calibrated(feeds, sizes):
+    return calibrate(twice, WATCHED, feeds, sizes, seed=0, argument="data")
+
+
+def largest(calibration, size):
+    return float(calibration.snapshot(size).every["x"].maximum)
+
+
+def test_a_snapshot_has_seen_the_samples_of_its_size():
+    calibration = calibrated(batches(*(10,) * 10), [20, 55, 100])
+    assert [largest(calibration, size) for size in (20, 55, 100)] == [39.0, 109.0, 199.0]
+    assert calibration.samples == 100
+
+
+@pytest.mark.parametrize(("size", "seen"), [(1, 20), (21, 55), (56, 100), (101, 100), (5000, 100)])
+def test_a_size_without_a_snapshot_gets_the_next_larger_one_or_all_samples(size, seen):
+    assert largest(calibrated(batches(*(10,) * 10), [20, 55, 100]), size) == 2 * seen - 1
+
+
+def test_fewer_samples_than_asked_for_are_kept_under_their_number():
+    calibration = calibrated(batches(10, 10), [100])
+    assert calibration.samples == 20
+    assert largest(calibration, 100) == largest(calibration, 20) == 39.0
+
+
+def test_a_sampling_size_ends_with_the_batch_that_reaches_it_where_batches_cannot_be_cut():
+    calibration = calibrated(batches(*(8,) * 5, divisible=False), [20])
+    assert largest(calibration, 20) == 47.0
+
+
+def test_outputs_of_held_out_samples_are_kept_for_comparisons():
+    calibration = calibrated(batches(*(10,) * 10), [100])
+    for feed, output in zip(calibration.held_out.batches, calibration.held_out.outputs, strict=True):
+        np.testing.assert_array_equal(output, 2 * feed.inputs["x"])
+
+
+def test_the_digest_is_of_the_inputs():
+    first, again = (calibrated(batches(10, 10, 10), [30]).digest for _ in range(2))
+    assert first == again
+    assert calibrated(batches(10, 10, 11), [31]).digest != first
+
+
+def test_no_sample_is_an_error_that_names_the_argument():
+    with pytest.raises(DataError, match=r"data is empty: it yielded no sample\. Give at least one batch\."):
+        calibrated([], [10])
+
+
+def test_an_error_tells_the_batch_its_place_and_the_remedy():
+    (feed,) = batches(3)
+    error = batch_error("data", feed, ", which comes after 7 samples", ValueError("odd"))
+    assert str(error) == (
+        "data: the model fails on the batch x float32 [3, 2], which comes after 7 samples: ValueError: odd\n"
+        "Give all batches the form and the feature shapes that the model takes."
+    )
