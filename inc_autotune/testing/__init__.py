@@ -1,7 +1,23 @@
-"""For those who write an adaptor: a tiny framework with two adaptors, and the contract every adaptor must keep."""
+"""For those who write an adaptor: a tiny framework with two adaptors, and the contracts that every adaptor and every
+`autotune` keep.
 
-from inc_autotune.testing.contract import AdaptorContract
+Imports core only.
+"""
+
+from inc_autotune.testing.adaptor_contract import AdaptorContract
+from inc_autotune.testing.autotune_contract import AutotuneContract
+from inc_autotune.testing.evaluators import Closeness, Scores
 from inc_autotune.testing.numpy_adaptor import MinimalNumpyAdaptor, NumpyAdaptor
 from inc_autotune.testing.numpy_framework import Dense, NumpyModel, random_model
 
-__all__ = ["AdaptorContract", "Dense", "MinimalNumpyAdaptor", "NumpyAdaptor", "NumpyModel", "random_model"]
+__all__ = [
+    "AdaptorContract",
+    "AutotuneContract",
+    "Closeness",
+    "Dense",
+    "MinimalNumpyAdaptor",
+    "NumpyAdaptor",
+    "NumpyModel",
+    "Scores",
+    "random_model",
+]

@@ -8,13 +8,14 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from inc_autotune import ort_ext
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.source import load_source
 from inc_autotune.ort_ext.target.forms import CPU, QDQ
 from inc_autotune.ort_ext.target.providers import BACKENDS
 from inc_autotune.ort_ext.target.settings import ModelSettings
-from inc_autotune.testing import AdaptorContract
+from inc_autotune.testing import AdaptorContract, AutotuneContract
 from tests.ort.small_models import conv_net, embedding_classifier, sentences, transformer_block, vectors
 
 
@@ -83,3 +84,29 @@ class TestOrtAdaptorOnTokens(TestOrtAdaptor):
 
     def outputs(self, model):
         return np.concatenate([model.session.run(None, batch)[0] for batch in sentences(8, seed=2)])
+
+
+class TestAutotune(AutotuneContract):
+    """On the model of `TestOrtAdaptor`."""
+
+    def make_model(self):
+        return transformer_block(outliers=20.0)
+
+    def make_data(self):
+        return vectors(8, 4, 6, 32)
+
+    def tune(self, model, data, evaluate=None, labelled=None, **arguments):
+        return ort_ext.autotune(model, data, evaluate, eval_dataloader=labelled, **arguments)
+
+    def deployed(self, tuned):
+        return ort_ext.session(tuned)
+
+    def in_fp32(self, model):
+        return Candidate(load_source(model)).session
+
+    def outputs(self, session):
+        return session.run(None, {"x": np.concatenate(vectors(8, 4, 6, 32, seed=2))})[0]
+
+    def labelled(self, model):
+        session = self.in_fp32(model)
+        return [(batch, session.run(None, {"x": batch})[0].argmax(-1)) for batch in self.make_data()]

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from inc_autotune.testing import AdaptorContract
+from inc_autotune import tf_ext
+from inc_autotune.testing import AdaptorContract, AutotuneContract
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
@@ -67,3 +68,33 @@ class TestTensorFlowAdaptorOnTokens(TestTensorFlowAdaptor):
 
     def outputs(self, model):
         return model.callable(block_data(8, seed=9)).numpy()
+
+
+class TestAutotune(AutotuneContract):
+    """On the model of `TestTensorFlowAdaptor`."""
+
+    @pytest.fixture(autouse=True)
+    def no_measured_units(self, monkeypatch):
+        """On this small model only chance decides which operator is faster."""
+        monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
+
+    def make_model(self):
+        return dense_chain()
+
+    def make_data(self):
+        return np.split(TestTensorFlowAdaptor.with_outlier(chain_data(32)), 4)
+
+    def tune(self, model, data, evaluate=None, labelled=None, **arguments):
+        return tf_ext.autotune(model, data, evaluate, eval_dataset=labelled, **arguments)
+
+    def deployed(self, tuned):
+        return tf_ext.convert(tuned)
+
+    def in_fp32(self, model):
+        return model
+
+    def outputs(self, model):
+        return np.asarray(model(TestTensorFlowAdaptor.with_outlier(chain_data(16, seed=2))))
+
+    def labelled(self, model):
+        return [(batch, np.asarray(model(batch)).argmax(-1)) for batch in self.make_data()]

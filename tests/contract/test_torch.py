@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from inc_autotune.testing import AdaptorContract  # noqa: E402
+from inc_autotune import torch_ext  # noqa: E402
+from inc_autotune.testing import AdaptorContract, AutotuneContract  # noqa: E402
 from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
 
 FEATURES = 16
@@ -62,6 +63,27 @@ class TestTorchAdaptorOnImages(TestTorchAdaptor):
     def outputs(self, model):
         with torch.no_grad():
             return np.asarray(model(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(2))))
+
+
+class TestAutotune(AutotuneContract):
+    """On the model of `TestTorchAdaptor`."""
+
+    make_model = TestTorchAdaptor.make_model
+    make_data = TestTorchAdaptor.make_data
+    outputs = TestTorchAdaptor.outputs
+
+    def tune(self, model, data, evaluate=None, labelled=None, **arguments):
+        return torch_ext.autotune(model, data, evaluate, eval_dataloader=labelled, **arguments)
+
+    def deployed(self, tuned):
+        return torch_ext.convert(tuned)
+
+    def in_fp32(self, model):
+        return model
+
+    def labelled(self, model):
+        with torch.no_grad():
+            return [(batch, model(batch).argmax(-1)) for batch in self.make_data()]
 
 
 def test_a_dynamic_operator_is_smoothed_by_the_samples_of_its_own_size():
