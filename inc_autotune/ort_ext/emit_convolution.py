@@ -28,11 +28,12 @@ def emit_convolution(
     x = emission.quantized(operator.input, config.activation, limits)
     bias = None if operator.bias is None or emission.form.float_bias else graph.constant(operator.bias)
 
-    def make() -> QuantizedWeight:
-        kernel = graph.constant(operator.weight)
-        return quantize_weight(kernel, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
+    reduce_range = name in emission.plan.reduced
 
-    version: tuple[Hashable, ...] = ("kernel", config.weight, graph.origin(operator.weight))
+    def make() -> QuantizedWeight:
+        return quantize_weight(graph.constant(operator.weight), config.weight, axis=0, reduce_range=reduce_range)
+
+    version: tuple[Hashable, ...] = ("kernel", config.weight, reduce_range, graph.origin(operator.weight))
     quantized = emission.weights.get(name, version, make)
     weight = with_room_for_bias(quantized, lambda: graph.constant(operator.weight), bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator

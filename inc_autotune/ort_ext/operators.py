@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,6 +94,16 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
 def weight_matrix(operator: Operator, weight: AnyArray) -> AnyArray:
     """The weight of a linear operator as [out_features, in_features], a view."""
     return weight if operator.transposed else weight.T
+
+
+def is_depthwise(convolution: onnx.NodeProto, kernel: Sequence[int]) -> bool:
+    """Whether each input channel of a Conv makes one output channel by itself.
+
+    Args:
+        convolution: the node.
+        kernel: shape of its weight.
+    """
+    return tuple(kernel[:2]) == (attributes(convolution).get("group", 1), 1)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from inc_autotune.core.items import describe
 from inc_autotune.ort_ext.graph import AnyArray
 from inc_autotune.ort_ext.graph_model import GraphModel, embedded, embedded_bytes, headers, is_in_file, without_unused
 from inc_autotune.ort_ext.mapped_weights import MappedWeights
+from inc_autotune.ort_ext.unsigned_weights import with_unsigned_weights
 from inc_autotune.ort_ext.writing import LARGEST_EMBEDDED, write_model
 
 Provider: TypeAlias = "str | tuple[str, dict[str, Any]]"
@@ -46,6 +47,8 @@ def make_session(
 ) -> ort.InferenceSession:
     """A session of a model.
 
+    On the CPU weights of int8 whose products would saturate there become uint8, see `with_unsigned_weights`.
+
     Options that this function makes, or that a function given for them makes, get the weights as they lie in memory:
     the graph alone is serialized. An object with options cannot be copied and would remember the weights, which makes
     it useless for any other model. It is used as it is, and the weights are serialized with the graph, or written to
@@ -70,6 +73,8 @@ def make_session(
     own = {output.name for output in proto.graph.output}
     proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra_outputs if name not in own)
     part = GraphModel(proto, model.weights, model.folder)
+    if first_provider(providers) == CPU:
+        part = with_unsigned_weights(part)
     if isinstance(session_options, ort.SessionOptions):
         _check_same_level(session_options, level)
         return _self_contained(part, providers, session_options, largest_embedded)
@@ -78,7 +83,7 @@ def make_session(
         options.graph_optimization_level = level
     values = _shared_weights(part)
     _add_weights(options, values, model.folder)
-    return _load(proto.SerializeToString(), providers, options)  # reads the values, which live until here
+    return _load(part.proto.SerializeToString(), providers, options)  # reads the values, which live until here
 
 
 def run_session(session: ort.InferenceSession, inputs: Mapping[str, AnyArray], what: str) -> list[AnyArray]:
