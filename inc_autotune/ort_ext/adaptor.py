@@ -33,7 +33,7 @@ from inc_autotune.ort_ext.emission.smoothing import FoldTargets
 from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.measurement.models import needs_reduced_range, session_clock, weight_bytes
+from inc_autotune.ort_ext.measurement.models import session_clock, weight_bytes
 from inc_autotune.ort_ext.measurement.units import measure_units
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, first_provider, make_session
@@ -43,6 +43,7 @@ from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
 from inc_autotune.ort_ext.operators.discovery import Operators, find_operators
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
 from inc_autotune.ort_ext.operators.unsupported import with_share
+from inc_autotune.ort_ext.operators.weight_width import reduced_operators
 from inc_autotune.ort_ext.target.forms import GraphForm
 from inc_autotune.ort_ext.target.providers import CPU_BACKEND
 from inc_autotune.ort_ext.target.settings import CPU_SETTINGS, ModelSettings
@@ -94,7 +95,6 @@ class OrtAdaptor(Adaptor):
         self.settings = settings
         backend = settings.backend
         self.capability: Capability = load_capability(backend.capability, onnxruntime.__version__, capability)
-        self.reduce_range = backend.on_cpu and needs_reduced_range()
         self._first_provider = first_provider(providers)
         self.form = form or settings.usual_form(self._first_provider)
         self._histogram = histogram or self.capability.default_needs_histogram
@@ -109,6 +109,7 @@ class OrtAdaptor(Adaptor):
         self._given_example = example_inputs
         self._example: Feed | None = None
         self._weights = WeightCache()
+        self._has_reduced = False
         self._analysis: _Analysis | None = None
         self._calibration: Calibration | None = None
 
@@ -160,8 +161,8 @@ class OrtAdaptor(Adaptor):
 
     def notes(self) -> Sequence[str]:
         notes = self.settings.backend.notes(self._first_provider)
-        if self.reduce_range:
-            notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
+        if self._has_reduced:
+            notes.append("this CPU has no VNNI: weights use 7 bits where u8 x s8 products saturate with 8")
         return notes + (self._calibration.held_out.notes if self._calibration else [])
 
     def fingerprint(self, model: Candidate) -> str:
@@ -170,6 +171,9 @@ class OrtAdaptor(Adaptor):
         digest.update(self._calibrated.digest.encode())
         if self._example is not None:  # gains are measured on it
             add_arrays(digest, self._example.inputs)
+        defaults = {name: self.capability.options(each.type) for name, each in self._known.operators.found.items()}
+        reduced = self._reduced({name: options[0] for name, options in defaults.items() if options})
+        digest.update(" ".join(sorted(reduced)).encode())  # scores differ from those of a processor with VNNI
         return digest.hexdigest()
 
     # One pass over the data
@@ -203,7 +207,7 @@ class OrtAdaptor(Adaptor):
                 folds=snapshot.crossed(found[unit.name].input),
                 weights=partial(group_weights, analysis.graph, [found[name] for name in unit.operator_names]),
                 configs=(unit.options[0],) * len(unit.operators),
-                reduce_range=self.reduce_range,
+                reduce_range=bool(self._reduced(dict.fromkeys(unit.operator_names, unit.options[0]))),
                 least_gain=analysis.least_gain(unit, folding=self._folding),
             )
             for unit in units
@@ -254,6 +258,8 @@ class OrtAdaptor(Adaptor):
             if config.alpha is not None and not analysis.operators.found[name].is_linear:
                 every[name] = config.with_alpha(None)
         configs = {name: config for name, config in every.items() if config.is_quantized}
+        reduced = self._reduced(configs)
+        self._has_reduced = self._has_reduced or bool(reduced)
         snapshot = self._calibrated.snapshot(tune_cfg["calib_iteration"])
         return make_plan(
             analysis.graph,
@@ -261,7 +267,7 @@ class OrtAdaptor(Adaptor):
             configs,
             snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out"))),
             analysis.form,
-            reduce_range=self.reduce_range,
+            reduced=reduced,
             folding=self._folding,
         )
 
@@ -314,6 +320,11 @@ class OrtAdaptor(Adaptor):
         """Whether candidates run on the provider they are written for, so that their speed says something."""
         backend = self.settings.backend
         return backend == CPU_BACKEND or self._first_provider == backend.provider
+
+    def _reduced(self, configs: Mapping[str, OpConfig]) -> frozenset[str]:
+        """Names of the operators whose weights get 7 bits on this processor."""
+        analysis = self._known
+        return reduced_operators(analysis.graph, analysis.operators.found, configs, self.settings.backend)
 
     def _analyzed(self, model: Candidate) -> _Analysis:
         if self._analysis is None:

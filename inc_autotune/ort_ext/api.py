@@ -29,7 +29,7 @@ from inc_autotune.ort_ext.target.forms import QDQ
 from inc_autotune.ort_ext.target.providers import BACKENDS, Backend, find_backend
 from inc_autotune.ort_ext.target.settings import ModelSettings
 from inc_autotune.ort_ext.target.switches import RECIPE_NAMES, read_recipes
-from inc_autotune.ort_ext.tuned_model import TunedModel
+from inc_autotune.ort_ext.tuned_model import TunedModel, warn_where_too_wide
 
 
 def autotune(
@@ -180,6 +180,9 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
     A recipe tuned in PyTorch applies to the ONNX export of the same model where names allow: the log and
     `recipe.metadata["not_matched"]` say which modules stay in fp32, and why.
 
+    Weights are as wide as where the recipe was tuned; where this processor cannot multiply them exactly by its usual
+    kernels, a warning in the log says what that means.
+
     Args:
         model: the fp32 model, see `autotune`. It is not changed.
         recipe: `tuned.recipe`, or the path of a YAML file beside a saved model.
@@ -199,7 +202,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
     if recipe.framework == TORCH_FRAMEWORK:
         recipe = from_torch_recipe(recipe, source)
     tuned = TunedModel(recipe, None, source)
-    tuned.model(QDQ.name)  # what does not fit is found now
+    warn_where_too_wide(tuned, QDQ.name)  # what does not fit is found now, when the model is built
     return tuned
 
 

@@ -17,7 +17,7 @@ from inc_autotune.ort_ext.model.atomic import write_atomically
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
 from inc_autotune.ort_ext.target.forms import QDQ
-from inc_autotune.ort_ext.tuned_model import FORM_KEY, RECIPE_KEY, TunedModel
+from inc_autotune.ort_ext.tuned_model import FORM_KEY, RECIPE_KEY, TunedModel, warn_where_too_wide
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
 def load(path: str | Path) -> TunedModel:
     """Read a model that `save` wrote.
 
+    Where it was tuned on a processor with VNNI and this one has none, a warning in the log says what that means.
+
     Args:
         path: the ONNX file; the YAML beside it is not needed.
 
@@ -87,7 +89,10 @@ def load(path: str | Path) -> TunedModel:
             "file that save() wrote; to tune a model call autotune()."
         )
     recipe = Recipe.from_yaml(metadata[RECIPE_KEY], f"{path}, {RECIPE_KEY}")
-    return TunedModel.loaded(recipe, metadata[FORM_KEY], GraphModel(*split(file.proto, file.folder)))
+    form = metadata[FORM_KEY]
+    tuned = TunedModel.loaded(recipe, form, GraphModel(*split(file.proto, file.folder)))
+    warn_where_too_wide(tuned, form)
+    return tuned
 
 
 def _check_tuned(tuned: object) -> None:

@@ -17,12 +17,15 @@ from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.source import SourceModel
 from inc_autotune.ort_ext.operators.discovery import find_operators
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
+from inc_autotune.ort_ext.operators.weight_width import warn_of_width, widest_product
 from inc_autotune.ort_ext.target.forms import GraphForm
 from inc_autotune.ort_ext.target.settings import ModelSettings
 
 RECIPE_KEY = "inc_autotune.recipe"
 FORM_KEY = "inc_autotune.form"
-"""Keys of a written model's `metadata_props`."""
+WEIGHT_BITS_KEY = "inc_autotune.weight_bits"
+"""Keys of a written model's `metadata_props`. The last is there where the model has integer products that saturate
+on some processors: "8" on those without VNNI, "7" or less on none."""
 
 
 @dataclass(eq=False)
@@ -103,7 +106,23 @@ def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> Gra
                 "Is it the same model?"
             )
     built = build_model(graph, operators, plan, form, WeightCache())
-    return _with_metadata(built, {FORM_KEY: form.name, RECIPE_KEY: recipe.to_yaml()})
+    entries = {FORM_KEY: form.name, RECIPE_KEY: recipe.to_yaml()}
+    bits = widest_product(graph, operators.found, plan.configs, plan.reduced)
+    if bits is not None:
+        entries[WEIGHT_BITS_KEY] = str(bits)
+    return _with_metadata(built, entries)
+
+
+def warn_where_too_wide(tuned: TunedModel, form: str) -> None:
+    """Say that a model, as one may that was tuned on another processor, has weights too wide for this one.
+
+    Args:
+        tuned: has this form.
+        form: to be looked at.
+    """
+    entries = {each.key: each.value for each in tuned.model(form).proto.metadata_props}
+    if WEIGHT_BITS_KEY in entries:
+        warn_of_width(int(entries[WEIGHT_BITS_KEY]), tuned.settings.backend)
 
 
 def _with_metadata(model: GraphModel, entries: Mapping[str, Any]) -> GraphModel:

@@ -33,14 +33,14 @@ class QuantizationPlan:
         configs: by name of the operators that leave fp32.
         calibrations: by operator name. An operator without a configuration may be smoothed too.
         output_ranges: by name of the tensor, for outputs of operators and of what follows them in integers.
-        reduce_range: whether weights get one bit less.
+        reduced: names of the operators whose weights get one bit less.
         folding: whether smoothing scales are folded into the operators before, where that is exact.
     """
 
     configs: Mapping[str, OpConfig]
     calibrations: Mapping[str, OperatorCalibration]
     output_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    reduce_range: bool = False
+    reduced: frozenset[str] = frozenset()
     folding: bool = True
 
     @property

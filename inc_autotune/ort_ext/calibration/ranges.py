@@ -32,7 +32,7 @@ def make_plan(
     statistics: Statistics,
     form: GraphForm,
     *,
-    reduce_range: bool,
+    reduced: frozenset[str],
     folding: bool,
 ) -> QuantizationPlan:
     """The plan for one configuration.
@@ -43,7 +43,7 @@ def make_plan(
         configs: by name of the operators that leave fp32.
         statistics: of the inputs of all operators, and of the tensors they may put on a grid.
         form: how the model will be written.
-        reduce_range: whether weights get one bit less.
+        reduced: names of the operators whose weights get one bit less.
         folding: whether smoothing scales are folded where that is exact.
     """
     scales = _smoothing_scales(graph, operators, configs, statistics)
@@ -61,7 +61,7 @@ def make_plan(
         for tensor, place in grid.items()
         if place.same_as is None
     }
-    return QuantizationPlan(configs, calibrations, ranges, reduce_range, folding)
+    return QuantizationPlan(configs, calibrations, ranges, reduced, folding)
 
 
 def group_weights(graph: Graph, operators: Sequence[Operator]) -> list[FloatArray]:

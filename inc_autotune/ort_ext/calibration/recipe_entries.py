@@ -34,7 +34,7 @@ def calibration_entries(
             key = names.setdefault(calibration.smoothing.tobytes(), f"{name}.smoothing")
             arrays[key] = calibration.smoothing
             entry["smoothing"] = key
-        if plan.reduce_range:
+        if name in plan.reduced:
             entry["reduce_range"] = True
         if not plan.folding:
             entry["folding"] = False
@@ -51,7 +51,7 @@ def plan_from_recipe(operators: Mapping[str, OperatorRecipe], arrays: Mapping[st
     """Inverse of `calibration_entries`, for the quantized operators of a recipe."""
     calibrations: dict[str, OperatorCalibration] = {}
     ranges: dict[str, tuple[float, float]] = {}
-    reduce_range, folding = False, True
+    folding = True
     for name, operator in operators.items():
         entry = operator.calibration
         limits = (entry["input_minimum"], entry["input_maximum"]) if "input_minimum" in entry else None
@@ -59,7 +59,7 @@ def plan_from_recipe(operators: Mapping[str, OperatorRecipe], arrays: Mapping[st
         scale = None if smoothing is None else np.asarray(arrays[smoothing], np.float32)
         calibrations[name] = OperatorCalibration(limits, scale)
         ranges |= {tensor: (low, high) for tensor, (low, high) in entry.get("outputs", {}).items()}
-        reduce_range = reduce_range or bool(entry.get("reduce_range"))
         folding = folding and entry.get("folding", True)
     configs = {name: operator.config for name, operator in operators.items()}
-    return QuantizationPlan(configs, calibrations, ranges, reduce_range, folding)
+    reduced = frozenset(name for name, operator in operators.items() if operator.calibration.get("reduce_range"))
+    return QuantizationPlan(configs, calibrations, ranges, reduced, folding)

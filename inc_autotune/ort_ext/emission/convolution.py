@@ -9,7 +9,8 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
 from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.operators.discovery import Operator, attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.operators.discovery import Operator
 
 
 def emit_convolution(
@@ -28,11 +29,12 @@ def emit_convolution(
     x = emission.quantized(operator.input, config.activation, limits)
     bias = None if operator.bias is None or emission.form.float_bias else graph.constant(operator.bias)
 
-    def make() -> QuantizedWeight:
-        kernel = graph.constant(operator.weight)
-        return quantize_weight(kernel, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
+    reduce_range = name in emission.plan.reduced
 
-    version: tuple[Hashable, ...] = ("kernel", config.weight, graph.origin(operator.weight))
+    def make() -> QuantizedWeight:
+        return quantize_weight(graph.constant(operator.weight), config.weight, axis=0, reduce_range=reduce_range)
+
+    version: tuple[Hashable, ...] = ("kernel", config.weight, reduce_range, graph.origin(operator.weight))
     quantized = emission.weights.get(name, version, make)
     weight = with_room_for_bias(quantized, lambda: graph.constant(operator.weight), bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator

@@ -51,11 +51,13 @@ def _integer_operands(
     x = emission.quantized(tensor, config.activation, limits)
     bias = None if emission.form.float_bias else source.bias_value()
 
+    reduce_range = name in emission.plan.reduced
+
     def make() -> QuantizedWeight:
         matrix = np.ascontiguousarray(source.matrix())
-        return quantize_weight(matrix, config.weight, axis=0, reduce_range=emission.plan.reduce_range)
+        return quantize_weight(matrix, config.weight, axis=0, reduce_range=reduce_range)
 
-    version: tuple[Hashable, ...] = ("rows", config.weight, source.version)
+    version: tuple[Hashable, ...] = ("rows", config.weight, reduce_range, source.version)
     quantized = emission.weights.get(name, version, make)
     weight = with_room_for_bias(quantized, source.matrix, bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator

@@ -69,12 +69,14 @@ def emit_linear(
 def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> QuantizedNames:
     """The weight in the layout of MatMul, [in_features, out_features]."""
 
+    reduce_range = source.operator.name in emission.plan.reduced
+
     def make() -> QuantizedWeight:
-        weight = quantize_weight(source.matrix(), config.weight, axis=0, reduce_range=emission.plan.reduce_range)
+        weight = quantize_weight(source.matrix(), config.weight, axis=0, reduce_range=reduce_range)
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
     operator = source.operator
-    version = ("columns", config.weight, source.version)
+    version = ("columns", config.weight, reduce_range, source.version)
     weight = emission.weights.get(operator.name, version, make)
     return emission.weight(operator.weight, version, weight)
 

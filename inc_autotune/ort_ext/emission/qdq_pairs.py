@@ -10,7 +10,7 @@ import onnx
 
 from inc_autotune.ort_ext.graph.graph import AnyArray, FloatArray, Graph, GraphBuilder
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.operators.discovery import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 

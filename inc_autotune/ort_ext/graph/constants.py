@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from inc_autotune.ort_ext.graph.graph_model import bodies
 from inc_autotune.ort_ext.graph.initializers import is_plain
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 AnyArray = npt.NDArray[Any]
 
@@ -72,7 +73,7 @@ def compute(node: onnx.NodeProto, inputs: Sequence[AnyArray]) -> AnyArray:
     if node.op_type in _ARITHMETIC:
         with np.errstate(all="ignore"):  # as onnxruntime computes it: what is not finite is found where it matters
             return np.asarray(_ARITHMETIC[node.op_type](*inputs))
-    return _MOVES[node.op_type](_attributes(node), *inputs)
+    return _MOVES[node.op_type](attributes(node), *inputs)
 
 
 def _derived(
@@ -89,7 +90,7 @@ def _derived(
             return None
         return Constant(first.data_type, np.broadcast_shapes(*(each.shape for each in given)), origin, node)
     if node.op_type == "Cast":
-        target = _attributes(node)["to"]
+        target = attributes(node)["to"]
         return Constant(target, first.shape, origin, node) if is_plain(target) else None
     if node.op_type not in _MOVES:
         return None
@@ -97,10 +98,6 @@ def _derived(
     stand_in = np.broadcast_to(np.zeros((), np.float32), first.shape)
     shape = compute(node, [stand_in, *(value(name) for name in node.input[1:])]).shape
     return Constant(first.data_type, shape, first.origin if node.op_type == "Identity" else origin, node)
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
 def _identity(given: Mapping[str, Any], x: AnyArray) -> AnyArray:

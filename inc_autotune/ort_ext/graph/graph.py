@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from inc_autotune.ort_ext.graph.constants import Constant, compute, derive
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies, copy_fields, initializer, names_read, names_taken
@@ -77,7 +77,10 @@ class Graph:
         What nodes compute from constants is a constant too, see `derived_constants`, and is computed at each call.
         """
         node = self._constants[name].node
-        return self.model.weights[name] if node is None else compute(node, [self.constant(each) for each in node.input])
+        if node is not None:
+            return compute(node, [self.constant(each) for each in node.input])
+        value = self.model.weights.get(name)
+        return numpy_helper.to_array(self.initializers[name]) if value is None else value
 
     def origin(self, name: str) -> Hashable:
         """What a constant is made of: equal for two that have the same value because they are the same thing."""

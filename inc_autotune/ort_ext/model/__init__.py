@@ -1,4 +1,4 @@
 """From what the user passes to a runnable model, and back to disk.
 
-Imports graph.
+Imports target and graph.
 """

@@ -26,13 +26,14 @@ from inc_autotune.ort_ext.graph.graph_model import (
     without_unused,
 )
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
+from inc_autotune.ort_ext.model.unsigned_weights import with_unsigned_weights
 from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
+from inc_autotune.ort_ext.target.providers import CPU_PROVIDER
+from inc_autotune.ort_ext.target.switches import OPTIMIZATION_LEVELS
 
 Provider: TypeAlias = "str | tuple[str, dict[str, Any]]"
 SessionOptions: TypeAlias = "ort.SessionOptions | Callable[[], ort.SessionOptions] | None"
 
-CPU = "CPUExecutionProvider"
-OPTIMIZATION_LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_LAYOUT", "ENABLE_ALL")
 
 _ERRORS_ONLY = 3
 _FOLDER_OF_DATA = "session.model_external_initializers_file_folder_path"
@@ -52,6 +53,8 @@ def make_session(
     largest_embedded: int = LARGEST_EMBEDDED,
 ) -> ort.InferenceSession:
     """A session of a model.
+
+    On the CPU weights of int8 whose products would saturate there become uint8, see `with_unsigned_weights`.
 
     Options that this function makes, or that a function given for them makes, get the weights as they lie in memory:
     the graph alone is serialized. An object with options cannot be copied and would remember the weights, which makes
@@ -77,6 +80,8 @@ def make_session(
     own = {output.name for output in proto.graph.output}
     proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra_outputs if name not in own)
     part = GraphModel(proto, model.weights, model.folder)
+    if first_provider(providers) == CPU_PROVIDER:
+        part = with_unsigned_weights(part)
     if isinstance(session_options, ort.SessionOptions):
         _check_same_level(session_options, level)
         return _self_contained(part, providers, session_options, largest_embedded)
@@ -85,7 +90,7 @@ def make_session(
         options.graph_optimization_level = level
     values = _shared_weights(part)
     _add_weights(options, values, model.folder)
-    return _load(proto.SerializeToString(), providers, options)  # reads the values, which live until here
+    return _load(part.proto.SerializeToString(), providers, options)  # reads the values, which live until here
 
 
 def run_session(session: ort.InferenceSession, inputs: Mapping[str, AnyArray], what: str) -> list[AnyArray]:
@@ -117,7 +122,7 @@ def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
         ArgumentError: it is no list of names or (name, options), or this onnxruntime has no such provider.
     """
     if providers is None:
-        return [CPU]
+        return [CPU_PROVIDER]
     available = ort.get_available_providers()
     allowed = f"Available in this installation of onnxruntime: {', '.join(available)}"
     if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
@@ -138,7 +143,7 @@ def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
 
 def first_provider(providers: Sequence[Provider] | None) -> str:
     """Name of the execution provider that is preferred; the CPU for None."""
-    provider = providers[0] if providers else CPU
+    provider = providers[0] if providers else CPU_PROVIDER
     return provider if isinstance(provider, str) else provider[0]
 
 

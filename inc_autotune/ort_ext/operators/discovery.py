@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import onnx
-from onnx import helper
 
 from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
-LINEAR_TYPES = ("MatMul", "Gemm")
 QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather")
 BOTH_CONSTANT = "both of its operands are constant"
 
@@ -94,10 +92,6 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
 def weight_matrix(operator: Operator, weight: AnyArray) -> AnyArray:
     """The weight of a linear operator as [out_features, in_features], a view."""
     return weight if operator.transposed else weight.T
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
 def _matmul(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:

@@ -1,4 +1,4 @@
 """What graphs are written for: versions, kernels, providers, and the switches that the user sets.
 
-Imports data, model and graph.
+Imports graph.
 """

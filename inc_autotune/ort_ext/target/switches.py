@@ -14,8 +14,9 @@ from inc_autotune.core.arguments.autotune import SMOOTH_QUANT_RECIPES
 from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
 from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.errors import did_you_mean
-from inc_autotune.ort_ext.model.sessions import OPTIMIZATION_LEVELS
 from inc_autotune.ort_ext.target.forms import GraphForm
+
+OPTIMIZATION_LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_LAYOUT", "ENABLE_ALL")
 
 OPERATOR_TYPES = "a list of ONNX operator types such as ['Conv', 'Add']"
 

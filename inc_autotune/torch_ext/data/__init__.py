@@ -1,4 +1,4 @@
 """Items of the user's loader as calls of the model; metrics over labelled ones; the user's functions.
 
-Imports model.
+Imports model and target.
 """

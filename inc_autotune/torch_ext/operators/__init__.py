@@ -1,4 +1,4 @@
 """Finding the operators that can be quantized, and what surrounds them, from one watched forward pass.
 
-Imports target and everything below it.
+Imports data and everything below it.
 """

@@ -1,4 +1,4 @@
 """What this machine and this torch offer: instruction sets, engines, kernels that are safe to use.
 
-Imports data and model.
+Imports core only.
 """

@@ -53,7 +53,8 @@ def build(model: onnx.ModelProto, configs, form=CPU, limits=RANGE, reduce_range=
     calibrations = {
         name: OperatorCalibration(limits if config.approach == "static" else None) for name, config in configs.items()
     }
-    plan = QuantizationPlan(configs, calibrations, outputs or {}, reduce_range)
+    reduced = frozenset(configs) if reduce_range else frozenset()
+    plan = QuantizationPlan(configs, calibrations, outputs or {}, reduced)
     built = build_model(graph, find_operators(graph), plan, form, WeightCache())
     onnx.checker.check_model(embedded(built))
     return built

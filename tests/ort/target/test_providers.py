@@ -11,7 +11,6 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, CapabilityError, RecipeError
-from inc_autotune.ort_ext import adaptor as adaptor_module
 from inc_autotune.ort_ext.target.providers import BACKENDS, CPU_BACKEND, find_backend
 from tests.ort.quantized_graph import QuantizedGraph
 from tests.ort.small_models import conv_net, linear_chain, transformer_block, vectors
@@ -189,13 +188,6 @@ def test_candidates_run_on_the_provider_where_it_is_there():
     both = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     assert trt.evaluation_providers(both) == ["TensorrtExecutionProvider", "CPUExecutionProvider"]
     assert trt.notes("TensorrtExecutionProvider") == trt.notes("CPUExecutionProvider")[:1]
-
-
-@pytest.mark.parametrize("backend", [CPU_BACKEND.name, *OTHERS])
-def test_seven_bits_are_for_processors_alone(backend, monkeypatch):
-    monkeypatch.setattr(adaptor_module, "needs_reduced_range", lambda: True)
-    adaptor = adaptor_module.OrtAdaptor(settings=adaptor_module.ModelSettings(BACKENDS[backend]))
-    assert adaptor.reduce_range is (backend in ("onnxrt_cpu_ep", "onnxrt_dnnl_ep", "onnxrt_openvino_ep"))
 
 
 @for_models

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.operators.discovery import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 _BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
 _ROTARY = ("do_rotary", "past_present_share_buffer")

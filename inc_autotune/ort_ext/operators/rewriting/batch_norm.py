@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
-from inc_autotune.ort_ext.operators.discovery import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 
 def fold_batch_norms(graph: Graph) -> Graph:

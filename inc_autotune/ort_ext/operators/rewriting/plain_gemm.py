@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.ort_ext.graph.graph import FloatArray, Graph, GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.operators.discovery import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 
 def plain_gemms(graph: Graph) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.operators.discovery import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes
 
 
 def has_integer_average(node: onnx.NodeProto) -> bool:
