@@ -121,9 +121,9 @@ def _beyond_seven_bits(loaded: Any, support: KernelSupport) -> tuple[list[str], 
         for node, weight in _integer_weights(with_constants(function).graph.as_graph_def()):
             route = route_of_node(node, weight.shape)
             if route in support.saturating and np.abs(weight.astype(np.int16)).max() > LARGEST_REDUCED:
-                saturating[node.name] = None
+                saturating[_inner(node.name)] = None
             elif route in support.halving and (weight % 2).any():
-                halved[node.name] = None
+                halved[_inner(node.name)] = None
     return list(saturating), list(halved)
 
 
@@ -136,6 +136,11 @@ def _integer_weights(graph_def: GraphDef) -> Iterator[tuple[NodeDef, Array]]:
             while behind.op in ("Bitcast", *COPIES):
                 behind = by_name[node_name(behind.input[0])]
             yield node, tf.make_ndarray(behind.attr["value"].tensor)
+
+
+def _inner(name: str) -> str:
+    """A node's name inside the function that a signature calls."""
+    return name.removeprefix("Stateful").removeprefix("PartitionedCall/")
 
 
 def _first(names: Sequence[str]) -> str:

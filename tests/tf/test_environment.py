@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ import tensorflow as tf
 
 import inc_autotune
 from inc_autotune import tf_ext
+from inc_autotune.core.errors import ModelError
 from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.tf_ext.kernels import KernelSupport
+from tests.tf.quantizing import WITHOUT_VNNI
 from tests.tf.small_models import convolutions, image_data, randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -32,7 +35,7 @@ data = dict(np.load(sys.argv[2]))
 np.save(sys.argv[3], output.numpy())
 """
 
-WITHOUT_VNNI = """
+MOVED = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -100,7 +103,6 @@ def moved(tmp_path_factory):
     np.savez(folder / "data.npz", image=data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inc_autotune.tf_ext.adaptor.kernel_support", KernelSupport)
-        patch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
         for name, model in (("mixed", convolutions()), ("signed", signed())):
             model.export(folder / name / "fp32", verbose=False)
             tuned = tf_ext.autotune(folder / name / "fp32", data, progress=False, sampling_sizes=[16])
@@ -108,10 +110,35 @@ def moved(tmp_path_factory):
     return folder
 
 
+def dense():
+    """A matrix product whose weight is so small that it lies in the graph."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    corner = keras.layers.Flatten()(inputs[:, :3, :3])
+    return randomized(keras.Model(inputs, keras.layers.Dense(8)(corner), name="dense"))
+
+
+@pytest.mark.parametrize(("build", "more"), [(dense, ""), (convolutions, " and 4 more operators")])
+def test_every_weight_is_looked_at_and_the_remedy_works(build, more, tmp_path, monkeypatch):
+    def on(support):
+        for module in ("adaptor", "persistence", "tuned_model"):
+            monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: support)
+
+    on(KernelSupport())
+    model, data = build(), image_data(16)
+    tf_ext.save(tf_ext.autotune(model, data, progress=False, sampling_sizes=[16]), tmp_path / "int8")
+    on(WITHOUT_VNNI)
+    with pytest.raises(ModelError, match=rf"saturate on this processor.* in '{build.__name__}\S*'{more}\. Tune") as raised:
+        tf_ext.load(tmp_path / "int8")
+    recipe = re.search(r"apply the recipe '(.*?)' to it here", str(raised.value))[1]
+    tf_ext.save(tf_ext.apply_recipe(model, recipe), tmp_path / "here")
+    (found,) = tf_ext.load(tmp_path / "here").signatures["serving_default"](image=tf.constant(data)).values()
+    assert signal_to_noise_db(np.asarray(model(data)), found.numpy()) > 30
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sums saturate on x86 alone")
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
 def test_models_move_to_processors_without_vnni_and_back(moved, isa):
-    said = run(WITHOUT_VNNI, moved, ONEDNN_MAX_CPU_ISA=isa)
+    said = run(MOVED, moved, ONEDNN_MAX_CPU_ISA=isa)
     saturating, halving = said[: said.index("mixed is")].split("halving:")
     assert "matrix products of unsigned" in saturating
     assert "matrix products of signed" in saturating
