@@ -153,6 +153,8 @@ class TensorFlowAdaptor(Adaptor):
             add_arrays(digest, signature.weights)
         for calibration in self._calibrations.values():
             digest.update(calibration.digest.encode())
+        if self.support is not None:  # the same configuration is another model where weights have 7 bits
+            digest.update(listed(self.support.reduced).encode())
         if self._example is not None:  # gains are measured on it
             add_arrays(digest, self._example.inputs)
         return digest.hexdigest()

@@ -67,6 +67,9 @@ _NODES = {
 """Type, name and inputs; no type is that of the route, which reads the weight too. Convolutions are tried out in every
 form that is written: between integers, with a sum, and to float32. Of others one operator is enough."""
 
+_HALVED = tuple(each for each in ROUTES if each.signed and each.primitive is not Primitive.MATMUL)
+"""Routes on which oneDNN may halve weights; 7 bits are doubled there."""
+
 _WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
 _ASYMMETRIC = OpConfig(_WEIGHT, TensorConfig("uint8", "asym", "per_tensor", "minmax"), "static")
 _SYMMETRIC = OpConfig(_WEIGHT, TensorConfig("int8", "sym", "per_tensor", "minmax"), "static")
@@ -111,7 +114,7 @@ def kernel_support() -> KernelSupport:
                 saturating.add(route)
             else:
                 missing.add(kernel)
-        elif route.signed and not _is_right(route, _odd_weights, reduce_range=False):
+        elif route in _HALVED and not _is_right(route, _odd_weights, reduce_range=False):
             halving.add(route)
     return KernelSupport(tuple(each for each in KERNELS if each in missing), frozenset(saturating), frozenset(halving))
 
@@ -174,16 +177,13 @@ def _large_values(route: Route) -> tuple[FloatArray, FloatArray]:
 
 
 def _odd_weights(route: Route) -> tuple[FloatArray, FloatArray]:
-    """Weights that are 1 as integers of 8 bits, but for those that no input is multiplied by, which are 127."""
+    """Filters that are 1 as integers of 8 bits, but for the last value, which is 127, and images that are zero but for
+    a corner, which that value never meets."""
     _, weight_shape = _TYPES[route.primitive]
     shape = _input_shape(weight_shape)
     weight, x = np.ones(weight_shape, np.float32), np.zeros(shape, np.float32)
-    values = np.linspace(-1, 2, shape[-1], dtype=np.float32)
-    if route.primitive is Primitive.MATMUL:
-        weight[0], x[:] = 127, values
-        x[:, 0] = 0
-    else:  # a filter around the corner of an image reaches the pixel there with all but its last row and column
-        weight[2, 2], x[:, 0, 0] = 127, values
+    weight[2, 2] = 127
+    x[:, 0, 0] = np.linspace(-1, 2, shape[-1])
     return x, weight
 
 

@@ -127,7 +127,9 @@ def test_every_weight_is_looked_at_and_the_remedy_works(build, more, tmp_path, m
     model, data = build(), image_data(16)
     tf_ext.save(tf_ext.autotune(model, data, progress=False, sampling_sizes=[16]), tmp_path / "int8")
     on(WITHOUT_VNNI)
-    with pytest.raises(ModelError, match=rf"saturate on this processor.* in '{build.__name__}\S*'{more}\. Tune") as raised:
+    with pytest.raises(
+        ModelError, match=rf"saturate on this processor.* in '{build.__name__}\S*'{more}\. Tune"
+    ) as raised:
         tf_ext.load(tmp_path / "int8")
     recipe = re.search(r"apply the recipe '(.*?)' to it here", str(raised.value))[1]
     tf_ext.save(tf_ext.apply_recipe(model, recipe), tmp_path / "here")

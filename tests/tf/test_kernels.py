@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.options import offered_options
 from inc_autotune.core.output_error import relative_error
 from inc_autotune.core.quantization import (
     fake_quantize,
@@ -16,6 +17,7 @@ from inc_autotune.core.quantization import (
     signal_to_noise_db,
     weight_parameters,
 )
+from inc_autotune.core.space import build_space
 from inc_autotune.tf_ext import builder, kernels
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.candidate import Candidate
@@ -100,13 +102,16 @@ def test_saturating_sums_ask_for_seven_bits(monkeypatch):
     assert kernel_support.__wrapped__() == WITHOUT_VNNI
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-@pytest.mark.parametrize("make", [kernels._large_values, kernels._odd_weights])
+@pytest.mark.parametrize(
+    ("route", "make"),
+    [*((each, kernels._large_values) for each in ROUTES), *((each, kernels._odd_weights) for each in kernels._HALVED)],
+    ids=str,
+)
 def test_every_route_is_tried_out_by_itself(route, make):
     (x, weight), nodes = make(route), kernels._NODES.get(route, kernels._ONE)
     signature = kernels._small_model(route, nodes if make is kernels._large_values else kernels._ONE, x, weight)
     found = forms_in(GraphModel({"one": kernels._in_integers(signature, x, route, reduce_range=False)}))
-    assert {each for each, _ in found} == {route} if route.signed or make is kernels._large_values else found
+    assert {each for each, _ in found} == {route}
 
 
 @pytest.mark.parametrize("route", sorted(WITHOUT_VNNI.halving, key=str), ids=str)
@@ -162,6 +167,25 @@ def test_without_vnni_weights_have_seven_bits_where_that_matters(support, model,
     notes = [note for note in adaptor.notes() if "7 bits" in note]
     assert "saturate in matrix products of unsigned integers and matrix products of signed integers" in notes[0]
     assert "halves those of 8 in convolutions of signed integers" in notes[1]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_alphas_are_scored_with_the_bits_that_weights_will_have(signed):
+    """The inputs of matrix products are unsigned by default."""
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
+    adaptor.calibrate(source, chain_data(32), (32,))
+    units = build_space(offered_options(adaptor, source), adaptor.groups(source)).units
+    adaptor.support = KernelSupport(saturating=frozenset([Route(Primitive.MATMUL, signed)]))
+    assert {each.reduce_range for each in adaptor.input_groups(units, 32)} == {not signed}
+
+
+def test_trials_of_a_processor_with_other_bits_are_not_taken_for_the_same():
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
+    prints = []
+    for support in (KernelSupport(), WITHOUT_VNNI):
+        adaptor.support = support
+        prints.append(adaptor.fingerprint(source))
+    assert prints[0] != prints[1]
 
 
 def test_seven_bits_are_the_same_numbers_doubled_or_not():
