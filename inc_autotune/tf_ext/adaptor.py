@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,10 @@ from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
 from inc_autotune.tf_ext.data.feeds import feeds
 from inc_autotune.tf_ext.data.signature_data import data_by_signature
+from inc_autotune.tf_ext.emission.activation_grid import grid_of
 from inc_autotune.tf_ext.emission.build import build_model
+from inc_autotune.tf_ext.emission.routes import Primitive, Route, listed
+from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
 from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 CAPABILITY_FOLDER = Path(__file__).parent / "capability"
 MEASURED_SAMPLES = 8
+
+_PROCESSOR = "this CPU has no VNNI, so weights use 7 bits"
 
 
 class TensorFlowAdaptor(Adaptor):
@@ -54,7 +58,7 @@ class TensorFlowAdaptor(Adaptor):
         signatures: names of the signatures to quantize; None: the first one. Others stay as they are.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
             operator can only be calibrated by minmax.
-        choices: how candidates are written; `reduce_range` is set where this processor needs it.
+        choices: how candidates are written.
         skipped: "first" and "last" operator, where they are to stay in fp32, with the reason.
         example_inputs: inputs for measuring the speed of the first of these signatures, in any form an item of the data
             may have; None: the first calibration samples.
@@ -77,7 +81,6 @@ class TensorFlowAdaptor(Adaptor):
         self.support: KernelSupport | None = None
         if self.choices.form == KERNELS:
             self.support = kernel_support()
-            self.choices = replace(self.choices, reduce_range=self.choices.reduce_range or self.support.reduce_range)
             for note in self._missing_kernels():
                 logger.warning(note)
         own = CAPABILITY_FOLDER / ("tensorflow.yaml" if self.choices.form == KERNELS else "itex.yaml")
@@ -131,8 +134,10 @@ class TensorFlowAdaptor(Adaptor):
                 "float32, so no speed is measured",
             )
         notes = self._missing_kernels()
-        if self.choices.reduce_range:
-            notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
+        if self.support.saturating:
+            notes.append(f"{_PROCESSOR}: sums of products with 8 saturate in {listed(self.support.saturating)}")
+        if self.support.halving:
+            notes.append(f"{_PROCESSOR}: oneDNN halves those of 8 in {listed(self.support.halving)}")
         return notes + [note for each in self._calibrations.values() for note in each.held_out.notes]
 
     def _missing_kernels(self) -> list[str]:
@@ -149,6 +154,8 @@ class TensorFlowAdaptor(Adaptor):
             add_arrays(digest, signature.weights)
         for calibration in self._calibrations.values():
             digest.update(calibration.digest.encode())
+        if self.support is not None:  # the same configuration is another model where weights have 7 bits
+            digest.update(listed(self.support.reduced).encode())
         if self._example is not None:  # gains are measured on it
             add_arrays(digest, self._example.inputs)
         return digest.hexdigest()
@@ -185,7 +192,7 @@ class TensorFlowAdaptor(Adaptor):
                     group_weights, analysis.graph_of, [analysis.operators[name] for name in unit.operator_names]
                 ),
                 configs=(unit.options[0],) * len(unit.operators),
-                reduce_range=self.choices.reduce_range,
+                reduce_range=self._reduces(unit, statistics[analysis.operators[unit.name].input]),
             )
             for unit in units
             if unit.options[0].approach == "static"
@@ -231,7 +238,7 @@ class TensorFlowAdaptor(Adaptor):
             # An alpha of an operator that cannot be smoothed has no effect.
             if config.alpha is not None and not analysis.operators[name].is_linear:
                 every[name] = config.with_alpha(None)
-        return make_plan(
+        plan = make_plan(
             analysis.graph_of,
             analysis.operators,
             {name: config for name, config in every.items() if config.dtype != "fp32"},
@@ -239,6 +246,7 @@ class TensorFlowAdaptor(Adaptor):
             self.choices,
             self.is_simulated,
         )
+        return plan if self.support is None else with_reduced_weights(analysis, plan, self.support.reduced)
 
     # Comparing candidates
 
@@ -293,6 +301,14 @@ class TensorFlowAdaptor(Adaptor):
         if self._analysis is None:
             raise RuntimeError("the adaptor has not been given a model yet")
         return self._analysis
+
+    def _reduces(self, unit: Unit, statistics: ActivationStatistics) -> bool:
+        """Whether the weights of linear operators get 7 bits; smoothing, for which that counts, keeps signs."""
+        config = unit.options[0]
+        if self.support is None or self.is_simulated(unit.name, config):
+            return False
+        limits = float(statistics.channel_minimum.min()), float(statistics.channel_maximum.max())
+        return Route(Primitive.MATMUL, grid_of(config.activation, limits).is_signed) in self.support.reduced
 
     def _statistics(self, size: int, *, without_held_out: bool) -> Statistics:
         if not self._calibrations:

@@ -22,7 +22,7 @@ from inc_autotune.tf_ext.data.signature_data import data_by_signature
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.model.source import Signatures, load_source
-from inc_autotune.tf_ext.tuned_model import TunedModel
+from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
 
 FORMS = {"default": KERNELS, "itex": QDQ}
 """Form of the graph by backend."""
@@ -211,7 +211,8 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.recipe, or the path of a recipe in YAML."
         )
-    tuned = TunedModel(load_source(model, signatures), recipe)
+    source = load_source(model, signatures)
+    tuned = TunedModel(source, recipe_for_here(source, recipe))
     _ = tuned.model  # what does not fit is found now
     return tuned
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, kernel_support
+from inc_autotune.tf_ext.emission.routes import route_of_node
+from inc_autotune.tf_ext.graph.graph import COPIES, node_name
+from inc_autotune.tf_ext.graph.graph_model import Array
+from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, kernel_support
 from inc_autotune.tf_ext.model.check import all_nodes
+from inc_autotune.tf_ext.model.freezing import with_constants
 from inc_autotune.tf_ext.model.paths import check_path
 from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.tuned_model import TunedModel
+
+logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -70,26 +80,68 @@ def load(directory: str | Path) -> Any:
     Raises:
         ArgumentError: there is no SavedModel.
         ModelError: this TensorFlow has no working kernel for one of its operators, or sums saturate on this processor.
+            Weights that are only less exact here are logged as a warning.
     """
     if not tf.saved_model.contains_saved_model(str(directory)):
         raise ArgumentError(f"directory={str(directory)!r}: is no SavedModel. Allowed: a directory that save() wrote.")
     loaded = tf.saved_model.load(str(directory))
-    problem = _problem(loaded)
-    if problem is not None:
-        recipe = Path(directory) / EXTRA / RECIPE_FILE
-        hint = f", or apply the recipe {str(recipe)!r} to it here" if recipe.is_file() else ""
-        raise ModelError(f"directory={str(directory)!r}: {problem}. Tune the fp32 model on this machine{hint}.")
-    return loaded
-
-
-def _problem(loaded: Any) -> str | None:
-    """Why a loaded model does not run here, or not right."""
     support = kernel_support()
     used = {node.op for each in loaded.signatures.values() for node in all_nodes(each.graph.as_graph_def())}
     missing = sorted(used & set(support.missing))
+    recipe = Path(directory) / EXTRA / RECIPE_FILE
+    remedy = "Tune the fp32 model on this machine"
+    if recipe.is_file():
+        remedy += f", or apply the recipe {str(recipe)!r} to it here"
     if missing:
-        return f"this TensorFlow has no working {', '.join(missing)}, which the model uses"
-    weights = [each for each in getattr(loaded, "weights", ()) if each.dtype == tf.int8]
-    if support.reduce_range and used & set(KERNELS) and any(np.abs(each).max() > LARGEST_REDUCED for each in weights):
-        return "products of its 8-bit weights saturate on this processor, which has no VNNI"
-    return None
+        raise ModelError(
+            f"directory={str(directory)!r}: this TensorFlow has no working {', '.join(missing)}, which the model uses. "
+            f"{remedy}."
+        )
+    saturating, halved = _beyond_seven_bits(loaded, support) if used & set(KERNELS) else ([], [])
+    if saturating:
+        raise ModelError(
+            f"directory={str(directory)!r}: products of its 8-bit weights saturate on this processor, which has no "
+            f"VNNI, in {_first(saturating)}. {remedy}."
+        )
+    if halved:
+        logger.warning(
+            "%s: this processor without VNNI halves 8-bit weights in %s, which is less exact than 7 bits. %s.",
+            directory,
+            _first(halved),
+            remedy,
+        )
+    return loaded
+
+
+def _beyond_seven_bits(loaded: Any, support: KernelSupport) -> tuple[list[str], list[str]]:
+    """Names of the nodes of a loaded model whose weights saturate here, and of those whose odd weights are halved."""
+    saturating: dict[str, None] = {}
+    halved: dict[str, None] = {}
+    for function in loaded.signatures.values() if support.reduced else ():
+        for node, weight in _integer_weights(with_constants(function).graph.as_graph_def()):
+            route = route_of_node(node, weight.shape)
+            if route in support.saturating and np.abs(weight.astype(np.int16)).max() > LARGEST_REDUCED:
+                saturating[_inner(node.name)] = None
+            elif route in support.halving and (weight % 2).any():
+                halved[_inner(node.name)] = None
+    return list(saturating), list(halved)
+
+
+def _integer_weights(graph_def: GraphDef) -> Iterator[tuple[NodeDef, Array]]:
+    """Integer operators of a graph with constants, and their weights."""
+    by_name = {node.name: node for node in graph_def.node}
+    for node in graph_def.node:
+        if node.op in KERNELS:
+            behind = by_name[node_name(node.input[1])]
+            while behind.op in ("Bitcast", *COPIES):
+                behind = by_name[node_name(behind.input[0])]
+            yield node, tf.make_ndarray(behind.attr["value"].tensor)
+
+
+def _inner(name: str) -> str:
+    """A node's name inside the function that a signature calls."""
+    return name.removeprefix("Stateful").removeprefix("PartitionedCall/")
+
+
+def _first(names: Sequence[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} more operators" if len(names) > 1 else "")

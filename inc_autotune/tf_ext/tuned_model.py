@@ -14,6 +14,7 @@ from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibrations_from_recipe
 from inc_autotune.tf_ext.emission.build import build_model
+from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
@@ -58,6 +59,32 @@ def model_of_recipe(source: SourceModel, recipe: Recipe) -> GraphModel:
     return build_model(analysis, plan_of_recipe(analysis, recipe), WeightCache())
 
 
+def recipe_for_here(source: SourceModel, recipe: Recipe) -> Recipe:
+    """The recipe with weights of 7 bits wherever this processor does not multiply 8, which is logged as a warning.
+
+    Raises:
+        RecipeError: see `model_of_recipe`.
+    """
+    analysis = Analysis(source, list(source.signatures))
+    plan = plan_of_recipe(analysis, recipe)
+    if plan.choices.form != KERNELS:
+        return recipe
+    calibrations = with_reduced_weights(analysis, plan, kernel_support().reduced).calibrations
+    changed = [name for name, each in calibrations.items() if each.reduce_range != plan.calibration(name).reduce_range]
+    if not changed:
+        return recipe
+    logger.warning(
+        "the recipe has weights of 8 bits in %d operators, the first is %r, whose products this processor without VNNI "
+        "does not compute as they should be; 7 bits are used",
+        len(changed),
+        changed[0],
+    )
+    operators = dict(recipe.operators)
+    for name in changed:
+        operators[name] = replace(operators[name], calibration={**operators[name].calibration, "reduce_range": True})
+    return replace(recipe, operators=operators)
+
+
 def plan_of_recipe(analysis: Analysis, recipe: Recipe) -> QuantizationPlan:
     """The numbers of a recipe, checked against the model.
 
@@ -76,9 +103,6 @@ def plan_of_recipe(analysis: Analysis, recipe: Recipe) -> QuantizationPlan:
             "Keras numbers layers without a name through the whole process: name them, or give a saved model."
         )
     calibrations, choices = calibrations_from_recipe(changed, recipe.arrays)
-    if choices.form == KERNELS and kernel_support().reduce_range and not choices.reduce_range:
-        logger.warning("the recipe has weights of 8 bits, whose products saturate on this processor; 7 bits are used")
-        choices = replace(choices, reduce_range=True)
     for name, calibration in calibrations.items():
         _check_smoothing(analysis, name, calibration)
     configs = {name: each.config for name, each in changed.items()}

@@ -7,9 +7,47 @@ import tensorflow as tf
 
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.calibration.plan import GraphChoices
+from inc_autotune.tf_ext.emission.routes import Primitive, Route, route_of_node
 from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
+
+WITHOUT_VNNI = KernelSupport(
+    saturating=frozenset(
+        {Route(Primitive.MATMUL, True), *(Route(each, False) for each in Primitive if each != Primitive.DEPTHWISE)}
+    ),
+    halving=frozenset(Route(each, True) for each in Primitive if each != Primitive.MATMUL),
+)
+"""What a processor with AVX512 and without VNNI has."""
+
+FULL, REDUCED, EVEN = "8 bits", "7 bits", "7 bits, doubled"
+"""Forms of weights."""
+
+
+def expected_form(route, support):
+    """How weights of a route are written."""
+    if route in support.reduced:
+        return EVEN if route in support.halving else REDUCED
+    return FULL
+
+
+def forms_in(model):
+    """Route and form of the weight of every integer operator of a model."""
+    found = []
+    for signature in model.signatures.values():
+        graph = Graph(signature)
+        for node in graph.nodes:
+            if node.op in KERNELS:
+                weight = graph.constant(graph.producer(node.input[1]).input[0]).astype(int)
+                found.append((route_of_node(node, weight.shape), _form(weight)))
+    return found
+
+
+def _form(weight):
+    if np.abs(weight).max() <= 64:
+        return REDUCED
+    return FULL if (weight % 2).any() else EVEN
 
 
 def source_of(function, *specs):

@@ -25,12 +25,6 @@ FP32 = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
 QUIET = {"progress": False, "sampling_sizes": [32]}
 
 
-@pytest.fixture(autouse=True)
-def no_measured_units(monkeypatch):
-    """On these small models only chance decides which operator is faster."""
-    monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
-
-
 def outputs(content, name, data):
     signature = tf.lite.Interpreter(model_content=content).get_signature_runner("serving_default")
     return np.concatenate([next(iter(signature(**{name: each[None]}).values())) for each in data])

@@ -22,11 +22,13 @@ class OperatorCalibration:
         smoothing: scale [inputs] its input is divided by; None where it is not smoothed.
         output_range: smallest and largest value of its output; of depthwise convolutions only, whose kernel has no
             other way to return a result.
+        reduce_range: whether its weight has 7 bits, written as an integer operator or simulated as one.
     """
 
     range: tuple[float, float] | None = None
     smoothing: FloatArray | None = None
     output_range: tuple[float, float] | None = None
+    reduce_range: bool = False
 
 
 KERNELS, QDQ = "kernels", "qdq"
@@ -39,7 +41,6 @@ class GraphChoices:
 
     Attributes:
         form: KERNELS, or QDQ for runtimes that make integer operators of such a graph by themselves.
-        reduce_range: whether weights get one bit less.
         folding: whether smoothing scales are folded into the operators before, where that is exact.
         propagate_max_pooling: whether a max pooling between integer convolutions stays in integers.
         propagate_concat: whether all inputs of a concatenation between integer convolutions share one scale, so that
@@ -48,7 +49,6 @@ class GraphChoices:
     """
 
     form: str = KERNELS
-    reduce_range: bool = False
     folding: bool = True
     propagate_max_pooling: bool = True
     propagate_concat: bool = True

@@ -35,6 +35,8 @@ def calibration_entries(
             key = names.setdefault(calibration.smoothing.tobytes(), f"{name}.smoothing")
             arrays[key] = calibration.smoothing
             entry["smoothing"] = key
+        if calibration.reduce_range:
+            entry["reduce_range"] = True
         default = asdict(GraphChoices())
         entry |= {key: value for key, value in asdict(choices).items() if value != default[key]}
         entries[name] = entry
@@ -54,6 +56,7 @@ def calibrations_from_recipe(
             _limits(entry, "input"),
             None if smoothing is None else np.asarray(arrays[smoothing], np.float32),
             _limits(entry, "output"),
+            bool(entry.get("reduce_range")),
         )
         choices |= {key: entry[key] for key in choices if key in entry}
     return calibrations, GraphChoices(**choices)

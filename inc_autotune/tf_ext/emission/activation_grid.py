@@ -38,6 +38,11 @@ class Grid:
     maximum: float
     scale: float
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether the integers have a sign."""
+        return bool(self.dtype == tf.qint8)
+
     def covers(self, limits: Range) -> bool:
         """Whether it ends no more than a step before `limits`."""
         return self.minimum - self.scale <= limits[0] and limits[1] <= self.maximum + self.scale

@@ -104,8 +104,7 @@ class _Build:
         else:
             assert calibration.range is not None
             total = self._total(name, config)
-            output = operator.output if total is None else total.residual.output
-            wanted = self.chains.wanted_range(output) or calibration.output_range
+            wanted = self.chains.handed_on(operator)
             emit_convolution(self.emission, operator, config, calibration.range, wanted, total)
 
     def _total(self, name: str, config: OpConfig) -> Total | None:

@@ -33,12 +33,29 @@ class IntegerChains:
     def __init__(self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan) -> None:
         self.graph, self.plan = graph, plan
         self._integer = [each for each in operators.values() if plan.is_integer(each.name)]
+        self._depthwise = {each.output: each.name for each in self._integer if each.type == DEPTHWISE}
         self.residuals, self._classes = self._settled(operators)
 
     def wanted_range(self, tensor: str) -> Range | None:
         """The range that readers want the integers of a tensor to have; None where they take real numbers: no integer
         convolution reads it, or they do not agree."""
         return self._classes.range(tensor)
+
+    def handed_on(self, operator: Operator) -> Range | None:
+        """The range of the integers that an integer convolution hands on, of the sum where it computes that too; None
+        where it returns real numbers."""
+        residual = self.residuals.get(operator.name)
+        return self._made_range(operator.output if residual is None else residual.output)
+
+    def reads_signed(self, operator: Operator) -> bool:
+        """Whether the integers that an integer operator reads have a sign."""
+        config, calibration = self.plan.configs[operator.name], self.plan.calibration(operator.name)
+        # What is smoothed is quantized by itself.
+        made = None if calibration.smoothing is not None else self._made_range(operator.input)
+        if made is not None:
+            return not _is_unsigned(made)
+        assert calibration.range is not None
+        return grid_of(config.activation, calibration.range).is_signed
 
     def contains(self, node: NodeDef) -> bool:
         """Whether a max pooling, padding or concatenation works on integers."""
@@ -47,6 +64,13 @@ class IntegerChains:
     def makes_integers(self, tensor: str) -> bool:
         """Whether integers of a tensor come out of integer operators, without having been real numbers."""
         return tensor in self._classes and self.wanted_range(tensor) is not None
+
+    def _made_range(self, tensor: str) -> Range | None:
+        """The range of the integers that come out of an integer operator; None where it returns real numbers."""
+        found = self.wanted_range(tensor) if tensor in self._classes else None
+        if found is None and tensor in self._depthwise:
+            return self.plan.calibration(self._depthwise[tensor]).output_range
+        return found
 
     def _settled(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
         """All sums that may be, without those whose addend or result turns out not to be read as unsigned integers;

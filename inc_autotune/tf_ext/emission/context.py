@@ -99,14 +99,18 @@ class Emission:
             )
         return self._floats[quantized.values]
 
-    def weight(self, operator: Operator, config: OpConfig, factor: FloatArray | None = None) -> QuantizedWeight:
+    def weight(
+        self, operator: Operator, config: OpConfig, factor: FloatArray | None = None, *, even: bool = False
+    ) -> QuantizedWeight:
         """An operator's weight for its integer kernel, int8.
 
         Args:
             operator: of any type.
             config: how it is quantized.
             factor: what the inputs of a linear operator are multiplied by; None: 1.
+            even: write 7 bits as even integers of 8, for a kernel that halves them.
         """
+        reduce_range = self.plan.calibration(operator.name).reduce_range
 
         def make() -> QuantizedWeight:
             value = kernel_weight(self.graph, operator)
@@ -115,12 +119,12 @@ class Emission:
             shape = value.shape
             if operator.type == DEPTHWISE:
                 value = value.reshape(*shape[:2], operator.features)
-            made = quantize_weight(
-                value, config.weight, axis=value.ndim - 1, reduce_range=self.plan.choices.reduce_range
-            )
+            made = quantize_weight(value, config.weight, axis=value.ndim - 1, reduce_range=reduce_range)
+            if reduce_range and even:
+                made = made.doubled()
             return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
 
-        version = (config.weight, None if factor is None else factor.tobytes(), self.plan.choices.reduce_range)
+        version = (config.weight, None if factor is None else factor.tobytes(), reduce_range, even)
         return self._weights.get(operator.name, version, make)
 
     def weight_parts(self, name: str, weight: QuantizedWeight, divisor: FloatArray | None) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
 from inc_autotune.tf_ext.emission.weights import QuantizedWeight
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, is_pointwise
 from inc_autotune.tf_ext.operators.residual import Residual
 
 
@@ -49,21 +49,15 @@ def emit_convolution(
         total: a sum that is computed too; only with `wanted`.
     """
     source = emission.quantized(operator.input, config.activation, limits)
-    weight = emission.weight(operator, config)
+    if wanted is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+        _emit_as_matmul(emission, operator, source, emission.weight(operator, config))
+        return
+    # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
+    weight = emission.weight(operator, config, even=source.grid.is_signed)
     if wanted is not None:
         _emit_integers(emission, operator, config, source, weight, wanted, total)
-    elif _is_pointwise(operator, weight):
-        _emit_as_matmul(emission, operator, source, weight)
     else:
         _emit_float(emission, operator, source, weight)
-
-
-def _is_pointwise(operator: Operator, weight: QuantizedWeight) -> bool:
-    """Whether a convolution is a matrix product of each position's channels."""
-    attributes = operator.node.attr
-    is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
-    is_whole = tuple(attributes["strides"].list.i) == (1, 1, 1, 1) and not is_padded
-    return operator.type != DEPTHWISE and weight.values.shape[:2] == (1, 1) and is_whole
 
 
 def _emit_as_matmul(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:

@@ -45,7 +45,8 @@ def emit_simulated(
     if operator.type == DEPTHWISE:
         weight = weight.reshape(*shape[:2], operator.features)
     axis = 0 if operator.transposed else weight.ndim - 1
-    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=False)
+    reduce_range = emission.plan.calibration(name).reduce_range
+    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=reduce_range)
     _product(emission, operator, rounded, _dequantized(emission, name, made, axis, shape))
 
 
@@ -74,7 +75,7 @@ def emit_qdq(
     if operator.type == DEPTHWISE:
         weight = weight.reshape(*shape[:2], operator.features)
     axis = 0 if operator.transposed else weight.ndim - 1
-    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=emission.plan.choices.reduce_range)
+    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=False)
     raw = builder.constant(f"{name}/weight", made.values)
     integers = builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)

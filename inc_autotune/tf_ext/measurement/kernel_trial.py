@@ -6,6 +6,7 @@ The operators are internal to TensorFlow and promised to nobody, so each is look
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,8 +20,16 @@ from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.calibration.collect import run_inside
 from inc_autotune.tf_ext.calibration.plan import KERNELS as KERNEL_FORM
-from inc_autotune.tf_ext.calibration.plan import GraphChoices, OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.emission.build import build_signature
+from inc_autotune.tf_ext.emission.routes import (
+    CONVOLUTION_KERNEL,
+    DEPTHWISE_KERNEL,
+    MATMUL_KERNEL,
+    ROUTES,
+    Primitive,
+    Route,
+)
 from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import FloatArray, Graph
 from inc_autotune.tf_ext.graph.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
@@ -30,36 +39,43 @@ from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, LINE
 logger = logging.getLogger(__name__)
 
 KERNELS = {
-    "_QuantizedMatMul": LINEAR_TYPES,
-    "_FusedQuantizedConv2D": (CONVOLUTION,),
-    "_FusedQuantizedDepthwiseConv2D": (DEPTHWISE,),
+    MATMUL_KERNEL: LINEAR_TYPES,
+    CONVOLUTION_KERNEL: (CONVOLUTION,),
+    DEPTHWISE_KERNEL: (DEPTHWISE,),
 }
-"""Integer operators and the types they stand for; the first of these is tried out."""
+"""Integer operators and the types they stand for."""
 
 LEAST_DB = 30.0
-"""Rounding leaves 40 dB and more on these data, saturation 15 at most."""
+"""Rounding leaves 40 dB and more on these data; saturation 15 at most, and halved weights that are odd next to none."""
 
-_SHAPES = {
-    "MatMul": ((32, 64), (64, 16)),
-    CONVOLUTION: ((2, 6, 6, 16), (3, 3, 16, 16)),
-    DEPTHWISE: ((2, 6, 6, 16), (3, 3, 16, 1)),
+_TYPES = {
+    Primitive.MATMUL: ("MatMul", (64, 16)),
+    Primitive.CONVOLUTION: (CONVOLUTION, (3, 3, 16, 16)),
+    Primitive.GROUPED: (DEPTHWISE, (3, 3, 16, 2)),
+    Primitive.DEPTHWISE: (DEPTHWISE, (3, 3, 16, 1)),
 }
-"""Of the input and the weight."""
+"""Type of operator, and shape of its weight."""
+
+_ONE = (("", "y", "x"),)
 
 _NODES = {
-    CONVOLUTION: (
-        (CONVOLUTION, "first", "x", "weight"),
+    Route(Primitive.CONVOLUTION, signed=False): (
+        ("", "first", "x"),
         ("Relu", "kept", "first"),
-        (CONVOLUTION, "second", "kept", "weight"),
+        ("", "second", "kept"),
         ("Relu", "read", "second"),
-        (CONVOLUTION, "third", "read", "weight"),
+        ("", "third", "read"),
         ("AddV2", "sum", "third", "kept"),
         ("Relu", "block", "sum"),
-        (CONVOLUTION, "y", "block", "weight"),
-    )
+        ("", "y", "block"),
+    ),
+    Route(Primitive.CONVOLUTION, signed=True): (("", "first", "x"), ("", "y", "first")),
 }
-"""Type, name and inputs: convolutions in every form that is written, between integers, with a sum, and to float32. Of
-other types one operator is enough."""
+"""Type, name and inputs; no type is that of the route, which reads the weight too. Convolutions are tried out in every
+form that is written: between integers, with a sum, and to float32. Of others one operator is enough."""
+
+_HALVED = tuple(each for each in ROUTES if each.signed and each.primitive is not Primitive.MATMUL)
+"""Routes on which oneDNN may halve weights; 7 bits are doubled there."""
 
 _WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
 _ASYMMETRIC = OpConfig(_WEIGHT, TensorConfig("uint8", "asym", "per_tensor", "minmax"), "static")
@@ -72,11 +88,18 @@ class KernelSupport:
 
     Attributes:
         missing: integer operators that do not exist here, or do not return what they should.
-        reduce_range: whether weights must have 7 bits, since sums of two products saturate in 16 bits.
+        saturating: routes on which sums of two products with weights of 8 bits saturate in 16 bits.
+        halving: routes on which the kernel itself halves weights of 8 bits, so that odd ones are rounded once more.
     """
 
-    missing: tuple[str, ...]
-    reduce_range: bool
+    missing: tuple[str, ...] = ()
+    saturating: frozenset[Route] = frozenset()
+    halving: frozenset[Route] = frozenset()
+
+    @property
+    def reduced(self) -> frozenset[Route]:
+        """Routes on which weights have 7 bits: as they are where 8 saturate, doubled where the kernel halves them."""
+        return self.saturating | self.halving
 
     def runs(self, op_type: str) -> bool:
         """Whether operators of a type have an integer kernel that works."""
@@ -85,12 +108,22 @@ class KernelSupport:
 
 @cache
 def kernel_support() -> KernelSupport:
-    """Look up every kernel and try it out on one operator, once a process."""
-    present = {kernel: types[0] for kernel, types in KERNELS.items() if _is_registered(kernel)}
-    right = {kernel for kernel, op_type in present.items() if _is_right(op_type, reduce_range=False)}
-    reduced = {kernel for kernel in present.keys() - right if _is_right(present[kernel], reduce_range=True)}
-    missing = tuple(kernel for kernel in KERNELS if kernel not in right | reduced)
-    return KernelSupport(missing, bool(reduced))
+    """Look up every kernel and try it out on one operator a route, once a process."""
+    missing: set[str] = set()
+    saturating: set[Route] = set()
+    halving: set[Route] = set()
+    for route in ROUTES:
+        kernel = _kernel(route)
+        if not _is_registered(kernel):
+            missing.add(kernel)
+        elif not _is_right(route, _large_values, reduce_range=False):
+            if _is_right(route, _large_values, reduce_range=True):
+                saturating.add(route)
+            else:
+                missing.add(kernel)
+        elif route in _HALVED and not _is_right(route, _odd_weights, reduce_range=False):
+            halving.add(route)
+    return KernelSupport(tuple(each for each in KERNELS if each in missing), frozenset(saturating), frozenset(halving))
 
 
 def is_simulated(op_type: str, config: OpConfig, form: str) -> bool:
@@ -120,43 +153,78 @@ def _is_registered(op: str) -> bool:
     return any(each.device_type == "CPU" and not each.label for each in found)
 
 
-def _is_right(op_type: str, *, reduce_range: bool) -> bool:
-    """Whether operators return what float32 returns, but for rounding, with signed and with unsigned inputs.
+def _kernel(route: Route) -> str:
+    return next(each for each, types in KERNELS.items() if _TYPES[route.primitive][0] in types)
 
-    Inputs and weights are all large, so that sums of two products exceed 16 bits where weights have 8.
+
+def _is_right(route: Route, make: Callable[[Route], tuple[FloatArray, FloatArray]], *, reduce_range: bool) -> bool:
+    """Whether operators of a route return what float32 returns, but for rounding, on the data that `make` gives."""
+    x, weight = make(route)
+    nodes = _NODES.get(route, _ONE) if make is _large_values else _ONE
+    try:
+        return _signal_to_noise(route, nodes, x, weight, reduce_range=reduce_range) >= LEAST_DB
+    except tf.errors.OpError:
+        logger.debug("the integer kernel failed in %s", route, exc_info=True)
+        return False
+
+
+def _large_values(route: Route) -> tuple[FloatArray, FloatArray]:
+    """Inputs and weights that are all large, so that sums of two products exceed 16 bits where weights have 8.
+
+    Those of one channel are negative where the route is signed.
     """
     generator = np.random.default_rng(0)
-    shape, weight_shape = _SHAPES[op_type]
+    _, weight_shape = _TYPES[route.primitive]
     weight = np.asarray(0.05 + 0.005 * generator.uniform(-1, 1, weight_shape), np.float32)
-    x = np.asarray(3 + 0.5 * generator.uniform(-1, 1, shape), np.float32)
-    signed = x.copy()
-    signed[..., 0] *= -0.2
-    try:
-        worst = min(_signal_to_noise(op_type, each, weight, reduce_range=reduce_range) for each in (x, signed))
-    except tf.errors.OpError:
-        logger.debug("the integer kernel of %s failed", op_type, exc_info=True)
-        return False
-    return worst >= LEAST_DB
+    x = np.asarray(3 + 0.5 * generator.uniform(-1, 1, _input_shape(weight_shape)), np.float32)
+    if route.signed:
+        x[..., 0] *= -0.2
+        weight[..., 0] *= -0.2 if weight_shape[-1] > 1 else 1
+    return x, weight
 
 
-def _signal_to_noise(op_type: str, x: FloatArray, weight: FloatArray, *, reduce_range: bool) -> float:
-    """How close, in decibels, the integer form of a small model of one type is to float32."""
-    signature = _small_model(op_type, x, weight)
+def _odd_weights(route: Route) -> tuple[FloatArray, FloatArray]:
+    """Filters that are 1 as integers of 8 bits, but for the last value, which is 127, and images that are zero but for
+    a corner, which that value never meets."""
+    _, weight_shape = _TYPES[route.primitive]
+    shape = _input_shape(weight_shape)
+    weight, x = np.ones(weight_shape, np.float32), np.zeros(shape, np.float32)
+    weight[2, 2] = 127
+    x[:, 0, 0] = np.linspace(-1, 2, shape[-1])
+    return x, weight
+
+
+def _input_shape(weight_shape: Sequence[int]) -> tuple[int, ...]:
+    return (32, weight_shape[0]) if len(weight_shape) == 2 else (2, 6, 6, weight_shape[2])
+
+
+def _signal_to_noise(
+    route: Route, nodes: Iterable[tuple[str, ...]], x: FloatArray, weight: FloatArray, *, reduce_range: bool
+) -> float:
+    """How close, in decibels, the integer form of a small model is to float32."""
+    signature = _small_model(route, nodes, x, weight)
+    return signal_to_noise_db(
+        _output(signature, x), _output(_in_integers(signature, x, route, reduce_range=reduce_range), x)
+    )
+
+
+def _in_integers(signature: SignatureGraph, x: FloatArray, route: Route, *, reduce_range: bool) -> SignatureGraph:
     graph = Graph(signature)
     operators = find_operators(graph).found
     read = sorted({tensor for each in operators.values() for tensor in (each.input, each.output)})
     values = run_inside(signature, read, Feed({"x": x}, len(x), frozenset()))
     limits = {tensor: (float(value.min()), float(value.max())) for tensor, value in values.items()}
+    asymmetric = route.primitive is Primitive.MATMUL and not route.signed
     plan = QuantizationPlan(
-        dict.fromkeys(operators, _ASYMMETRIC if op_type in LINEAR_TYPES else _SYMMETRIC),
+        dict.fromkeys(operators, _ASYMMETRIC if asymmetric else _SYMMETRIC),
         {
-            name: OperatorCalibration(limits[each.input], None, limits[each.output] if op_type == DEPTHWISE else None)
+            name: OperatorCalibration(
+                limits[each.input], None, limits[each.output] if each.type == DEPTHWISE else None, reduce_range
+            )
             for name, each in operators.items()
         },
-        choices=GraphChoices(reduce_range=reduce_range),
     )
-    quantized = build_signature(graph, operators, plan, WeightCache())
-    return signal_to_noise_db(_output(signature, x), _output(quantized, x))
+    return build_signature(graph, operators, plan, WeightCache())
 
 
 def _output(signature: SignatureGraph, x: FloatArray) -> Array:
@@ -164,15 +232,16 @@ def _output(signature: SignatureGraph, x: FloatArray) -> Array:
     return result
 
 
-def _small_model(op_type: str, x: FloatArray, weight: FloatArray) -> SignatureGraph:
-    """A signature of operators of one type, which share a float32 weight."""
+def _small_model(route: Route, nodes: Iterable[tuple[str, ...]], x: FloatArray, weight: FloatArray) -> SignatureGraph:
+    """A signature of operators of one route, which share a float32 weight."""
     graph_def = GraphDef()
     placeholder(graph_def, "x", tf.float32, x.shape)
     placeholder(graph_def, "weight", tf.float32, weight.shape)
-    for op, name, *inputs in _NODES.get(op_type, ((op_type, "y", "x", "weight"),)):
-        node = graph_def.node.add(op=op, name=name, input=inputs)
+    op_type, _ = _TYPES[route.primitive]
+    for op, name, *inputs in nodes:
+        node = graph_def.node.add(op=op or op_type, name=name, input=inputs if op else [*inputs, "weight"])
         node.attr["T"].type = tf.float32.as_datatype_enum
-        if op in (CONVOLUTION, DEPTHWISE):
+        if node.op in (CONVOLUTION, DEPTHWISE):
             node.attr["strides"].list.i.extend([1, 1, 1, 1])
             node.attr["padding"].s = b"SAME"
     description = TensorDescription("x", tf.float32, x.shape, "x:0")

@@ -49,8 +49,7 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
             f"model: the variables of signature {name!r} take {held / 2**30:.1f} GiB, but a graph of TensorFlow holds "
             "2. Split the model, or keep large embedding tables outside."
         )
-    with _quiet():
-        constant = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    constant = with_constants(function)
     unfrozen = constant.inputs[len(names) :]
     if unfrozen:
         readers = sorted({reader.type for tensor in unfrozen for reader in tensor.consumers()})
@@ -66,6 +65,12 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
     graph_def = constant.graph.as_graph_def()
     del constant, unfrozen  # they hold copies of all weights
     return signature_graph(name, graph_def, inputs, outputs, ordered=ordered)
+
+
+def with_constants(function: Any) -> Any:
+    """A ConcreteFunction whose variables have become constants, and whose calls are inlined."""
+    with _quiet():
+        return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def signature_graph(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +123,19 @@ def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
     if multiplier is None:
         return weight
     return weight * (multiplier.reshape(weight.shape[2:]) if operator.type == DEPTHWISE else multiplier)
+
+
+def is_pointwise(operator: Operator, shape: Sequence[int | None]) -> bool:
+    """Whether a convolution is a matrix product of each position's channels.
+
+    Args:
+        operator: of any type.
+        shape: of its weight.
+    """
+    attributes = operator.node.attr
+    is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
+    is_whole = tuple(attributes["strides"].list.i) == (1, 1, 1, 1) and not is_padded
+    return operator.type == CONVOLUTION and tuple(shape[:2]) == (1, 1) and is_whole
 
 
 def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:

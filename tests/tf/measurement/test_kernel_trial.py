@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -14,12 +16,27 @@ from inc_autotune.core.quantization.affine import (
     signal_to_noise_db,
     weight_parameters,
 )
+from inc_autotune.core.search.options import offered_options
+from inc_autotune.core.space.units import build_space
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
+from inc_autotune.tf_ext.emission.routes import ROUTES, Primitive, Route
+from inc_autotune.tf_ext.emission.weights import quantize_weight
+from inc_autotune.tf_ext.graph import builder
+from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement import kernel_trial as kernels
 from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, has_kernel, kernel_support
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
+from tests.tf.quantizing import EVEN, FULL, REDUCED, WITHOUT_VNNI, expected_form, forms_in
 from tests.tf.small_models import chain_data, convolutions, dense_chain, image_data, randomized
+
+
+def with_depthwise():
+    """A convolution of signed integers, a depthwise one of unsigned integers, and a matrix product."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(16, 3, activation="relu")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, activation="relu")(x)
+    return randomized(keras.Model(inputs, keras.layers.Conv2D(16, 1)(x)))
 
 
 @pytest.fixture
@@ -27,8 +44,8 @@ def support(monkeypatch):
     """Pretends that this machine has other kernels."""
 
     def pretend(**values):
-        found = KernelSupport(**{"missing": (), "reduce_range": False, **values})
-        for module in ("kernels", "adaptor"):
+        found = KernelSupport(**values)
+        for module in ("measurement.kernel_trial", "adaptor"):
             monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: found)
 
     return pretend
@@ -75,8 +92,45 @@ def test_a_kernel_that_is_not_registered_counts_as_missing(monkeypatch):
 
 
 def test_saturating_sums_ask_for_seven_bits(monkeypatch):
-    monkeypatch.setattr(kernels, "_is_right", lambda op_type, reduce_range: reduce_range)
-    assert kernel_support.__wrapped__() == KernelSupport((), True)
+    """On the routes where they do, which are not those where the kernel halves weights."""
+
+    def is_right(route, make, *, reduce_range):
+        if make is kernels._large_values:
+            return reduce_range or route not in WITHOUT_VNNI.saturating
+        return reduce_range or route not in WITHOUT_VNNI.halving
+
+    monkeypatch.setattr(kernels, "_is_right", is_right)
+    assert kernel_support.__wrapped__() == WITHOUT_VNNI
+
+
+@pytest.mark.parametrize(
+    ("route", "make"),
+    [*((each, kernels._large_values) for each in ROUTES), *((each, kernels._odd_weights) for each in kernels._HALVED)],
+    ids=str,
+)
+def test_every_route_is_tried_out_by_itself(route, make):
+    (x, weight), nodes = make(route), kernels._NODES.get(route, kernels._ONE)
+    signature = kernels._small_model(route, nodes if make is kernels._large_values else kernels._ONE, x, weight)
+    found = forms_in(GraphModel({"one": kernels._in_integers(signature, x, route, reduce_range=False)}))
+    assert {each for each, _ in found} == {route}
+
+
+@pytest.mark.parametrize("route", sorted(WITHOUT_VNNI.halving, key=str), ids=str)
+def test_halved_weights_are_told_from_others_by_odd_ones(route, monkeypatch):
+    right = kernels._output
+
+    def halved(signature, x):
+        """What a kernel returns that halves its weights and rounds them to even."""
+        weights = {
+            name: np.round(value / 2).astype(np.int8) * 2 if value.dtype == np.int8 else value
+            for name, value in signature.weights.items()
+        }
+        return right(replace(signature, weights=weights), x)
+
+    assert kernels._is_right(route, kernels._odd_weights, reduce_range=False) == (route not in kernel_support().halving)
+    monkeypatch.setattr(kernels, "_output", halved)
+    monkeypatch.setattr(builder, "is_weight_size", lambda value: value.dtype == np.int8)
+    assert not kernels._is_right(route, kernels._odd_weights, reduce_range=False)
 
 
 @pytest.mark.parametrize(
@@ -96,15 +150,59 @@ def test_kernels_take_only_some_types(op_type, given, expected):
     assert has_kernel(op_type, given) is expected
 
 
-def test_without_vnni_weights_have_seven_bits(support):
-    support(reduce_range=True)
-    adaptor, snr, candidate = candidate_of(dense_chain(), chain_data(64), lambda options: options[0])
-    weights = [
-        each for each in next(iter(candidate.model.signatures.values())).weights.values() if each.dtype == "int8"
-    ]
-    assert max(int(np.abs(each).max()) for each in weights) == 63
+@pytest.mark.parametrize(
+    ("model", "data", "forms"),
+    [
+        (dense_chain, chain_data, {REDUCED}),
+        (convolutions, image_data, {REDUCED, EVEN}),
+        (with_depthwise, image_data, {REDUCED, EVEN, FULL}),
+    ],
+)
+def test_without_vnni_weights_have_seven_bits_where_that_matters(support, model, data, forms):
+    support(**vars(WITHOUT_VNNI))
+    adaptor, snr, candidate = candidate_of(model(), data(64), lambda options: options[0])
+    found = forms_in(candidate.model)
+    assert {form for _, form in found} == forms
+    assert all(form == expected_form(route, WITHOUT_VNNI) for route, form in found)
     assert snr > 30
-    assert any("7 bits" in note for note in adaptor.notes())
+    notes = [note for note in adaptor.notes() if "7 bits" in note]
+    assert "saturate in matrix products of unsigned integers and matrix products of signed integers" in notes[0]
+    assert "halves those of 8 in convolutions of signed integers" in notes[1]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_alphas_are_scored_with_the_bits_that_weights_will_have(signed):
+    """The inputs of matrix products are unsigned by default."""
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
+    adaptor.calibrate(source, chain_data(32), (32,))
+    units = build_space(offered_options(adaptor, source), adaptor.groups(source)).units
+    adaptor.support = KernelSupport(saturating=frozenset([Route(Primitive.MATMUL, signed)]))
+    assert {each.reduce_range for each in adaptor.input_groups(units, 32)} == {not signed}
+
+
+def test_trials_of_a_processor_with_other_bits_are_not_taken_for_the_same():
+    adaptor, source = TensorFlowAdaptor(), Candidate(load_source(dense_chain()))
+    prints = []
+    for support in (KernelSupport(), WITHOUT_VNNI):
+        adaptor.support = support
+        prints.append(adaptor.fingerprint(source))
+    assert prints[0] != prints[1]
+
+
+def test_seven_bits_are_the_same_numbers_doubled_or_not():
+    """So that a model is the same wherever its recipe is applied."""
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 16)).astype(np.float32)
+    weight = np.random.default_rng(1).normal(size=(3, 3, 16, 16)).astype(np.float32)
+    made = quantize_weight(weight, config().weight, axis=3, reduce_range=True)
+    assert made.doubled().values.dtype == np.int8
+    assert np.abs(made.doubled().values).max() == 126
+    np.testing.assert_array_equal(made.doubled().values * made.doubled().scale, made.values * made.scale)
+    route = Route(Primitive.CONVOLUTION, signed=True)
+    signature = kernels._small_model(route, kernels._ONE, x, weight)
+    reduced = kernels._in_integers(signature, x, route, reduce_range=True)
+    assert forms_in(GraphModel({"one": reduced})) == [(route, EVEN)]
+    expected = kernels._output(kernels._small_model(route, kernels._ONE, x, made.values * made.scale), x)
+    assert signal_to_noise_db(expected, kernels._output(reduced, x)) > 38  # of the activation's 8 bits alone
 
 
 @pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])

@@ -29,7 +29,8 @@ from tests.tf.small_models import (
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_too_short(monkeypatch):
+def every_unit_is_measured(monkeypatch):
+    monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", measurement.measure_units)
     monkeypatch.setattr(measurement, "SHORTEST_CALLS", 0.0)
     monkeypatch.setattr(measurement, "BUDGET_SECONDS", 60.0)
 

@@ -39,12 +39,6 @@ def agreement(reference, data):
     return evaluate
 
 
-@pytest.fixture(autouse=True)
-def no_measured_units(monkeypatch):
-    """On these small models only chance decides which operator is faster."""
-    monkeypatch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
-
-
 @pytest.fixture(scope="module")
 def chain():
     return dense_chain()

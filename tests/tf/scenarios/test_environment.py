@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import inc_autotune
 from inc_autotune import tf_ext
+from inc_autotune.core.errors import ModelError
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from tests.tf.small_models import convolutions, image_data
+from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
+from tests.tf.quantizing import WITHOUT_VNNI
+from tests.tf.small_models import convolutions, image_data, randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 
@@ -29,25 +35,40 @@ data = dict(np.load(sys.argv[2]))
 np.save(sys.argv[3], output.numpy())
 """
 
-LOAD = """
+MOVED = """
 import sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ModelError
 from inc_autotune.tf_ext.measurement.kernel_trial import kernel_support
 
-assert kernel_support().reduce_range, kernel_support()
-try:
-    tf_ext.load(sys.argv[1])
-except ModelError as error:
-    assert "saturate" in str(error), error
-else:
-    raise AssertionError("the model was loaded")
+folder = Path(sys.argv[1])
+data = np.load(folder / "data.npz")["image"]
+support = kernel_support()
+print("saturating:", *sorted(map(str, support.saturating)), sep="\\n")
+print("halving:", *sorted(map(str, support.halving)), sep="\\n")
+for name in ("mixed", "signed"):
+    try:
+        tf_ext.load(folder / name / "int8")
+        print(name, "is loaded")
+    except ModelError as error:
+        print(name, "is refused:", error)
+    recipe = folder / name / "int8" / "assets.extra" / "recipe.yaml"
+    tuned = tf_ext.apply_recipe(folder / name / "fp32", recipe)
+    tf_ext.save(tuned, folder / name / "applied")
+    serve = tf_ext.load(folder / name / "applied").signatures["serving_default"]
+    (output,) = serve(image=tf.constant(data)).values()
+    np.save(folder / name / "applied.npy", output.numpy())
 """
 
 
 def run(script, *arguments, **environment):
     environment = {**os.environ, "PYTHONPATH": str(Path(inc_autotune.__file__).parents[1]), **environment}
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=environment, check=True)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    made = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return made.stdout.decode()
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +90,80 @@ def test_accuracy_is_the_same_with_and_without_onednn_substitutes(saved):
     assert there == pytest.approx(signal_to_noise_db(expected, here), abs=1.5)
 
 
+def signed():
+    """One convolution that reads signed integers."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    return randomized(keras.Model(inputs, keras.layers.Conv2D(8, 3)(inputs), name="signed"))
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """Folder of models with weights of 8 bits, such as are made with VNNI, in fp32 and in int8, with their data."""
+    folder, data = tmp_path_factory.mktemp("moved"), image_data(16)
+    np.savez(folder / "data.npz", image=data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inc_autotune.tf_ext.adaptor.kernel_support", KernelSupport)
+        for name, model in (("mixed", convolutions()), ("signed", signed())):
+            model.export(folder / name / "fp32", verbose=False)
+            tuned = tf_ext.autotune(folder / name / "fp32", data, progress=False, sampling_sizes=[16])
+            tf_ext.save(tuned, folder / name / "int8")
+    return folder
+
+
+def dense():
+    """A matrix product whose weight is so small that it lies in the graph."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    corner = keras.layers.Flatten()(inputs[:, :3, :3])
+    return randomized(keras.Model(inputs, keras.layers.Dense(8)(corner), name="dense"))
+
+
+@pytest.mark.parametrize(("build", "more"), [(dense, ""), (convolutions, " and 4 more operators")])
+def test_every_weight_is_looked_at_and_the_remedy_works(build, more, tmp_path, monkeypatch):
+    def on(support):
+        for module in ("adaptor", "persistence", "tuned_model"):
+            monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: support)
+
+    on(KernelSupport())
+    model, data = build(), image_data(16)
+    tf_ext.save(tf_ext.autotune(model, data, progress=False, sampling_sizes=[16]), tmp_path / "int8")
+    on(WITHOUT_VNNI)
+    with pytest.raises(
+        ModelError, match=rf"saturate on this processor.* in '{build.__name__}\S*'{more}\. Tune"
+    ) as raised:
+        tf_ext.load(tmp_path / "int8")
+    recipe = re.search(r"apply the recipe '(.*?)' to it here", str(raised.value))[1]
+    tf_ext.save(tf_ext.apply_recipe(model, recipe), tmp_path / "here")
+    (found,) = tf_ext.load(tmp_path / "here").signatures["serving_default"](image=tf.constant(data)).values()
+    assert signal_to_noise_db(np.asarray(model(data)), found.numpy()) > 30
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sums saturate on x86 alone")
-def test_a_processor_without_vnni_is_found_out_and_refuses_eight_bits(saved):
-    run(LOAD, saved[0] / "model", ONEDNN_MAX_CPU_ISA="AVX2")
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
+def test_models_move_to_processors_without_vnni_and_back(moved, isa):
+    said = run(MOVED, moved, ONEDNN_MAX_CPU_ISA=isa)
+    saturating, halving = said[: said.index("mixed is")].split("halving:")
+    assert "matrix products of unsigned" in saturating
+    assert "matrix products of signed" in saturating
+    assert "\nconvolutions of unsigned" in saturating
+    assert "\nconvolutions of signed" in halving
+    assert "depthwise convolutions of signed" in halving
+    assert "depthwise convolutions of unsigned" not in said
+    assert "mixed is refused" in said
+    assert "saturate on this processor" in said
+    assert "apply the recipe" in said
+    assert "signed is loaded" in said
+    assert "less exact than 7 bits" in said
+    data = np.load(moved / "data.npz")["image"]
+    for name in ("mixed", "signed"):
+        expected, here = (output(moved / name / form, data) for form in ("fp32", "applied"))
+        there = np.load(moved / name / "applied.npy")
+        assert signal_to_noise_db(expected, there) > 30
+        assert signal_to_noise_db(there, here) > 60
+        # What was saved there holds what it is made of.
+        again = tf_ext.apply_recipe(moved / name / "fp32", moved / name / "applied" / "assets.extra" / "recipe.yaml")
+        assert signal_to_noise_db(there, tf_ext.convert(again)(data).numpy()) > 60
+
+
+def output(folder, data):
+    (result,) = tf_ext.load(folder).signatures["serving_default"](image=tf.constant(data)).values()
+    return result.numpy()

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.emission.build import build_model
+from inc_autotune.tf_ext.emission.routes import ROUTES
 from inc_autotune.tf_ext.emission.weights import WeightCache
+from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
 from inc_autotune.tf_ext.model.candidate import Candidate
-from tests.tf.quantizing import random, source_of
+from tests.tf.quantizing import WITHOUT_VNNI, expected_form, forms_in, random, source_of
 
 CHANNELS, SIDE = 8, 6
 ACTIVATIONS = {"none": lambda x: x, "relu": tf.nn.relu, "relu6": tf.nn.relu6}
@@ -89,12 +91,17 @@ def network(steps: list[Step]) -> Any:
     return function
 
 
+def calibrated(adaptor: TensorFlowAdaptor, model: Candidate, data: Any) -> dict[str, Any]:
+    """The configuration with every operator at its default."""
+    adaptor.calibrate(model, data, (len(data),))
+    options = {operator: each[0] for operator, each in adaptor.query_fw_capability(model)["opwise"].items()}
+    return {"op": options, "calib_iteration": len(data)}
+
+
 def both_forms(source: Any, data: Any) -> tuple[Candidate, Candidate]:
     """With integer kernels, and simulated."""
     adaptor, model = TensorFlowAdaptor(), Candidate(source)
-    adaptor.calibrate(model, data, (len(data),))
-    options = {operator: each[0] for operator, each in adaptor.query_fw_capability(model)["opwise"].items()}
-    plan = adaptor.plan({"op": options, "calib_iteration": len(data)})
+    plan = adaptor.plan(calibrated(adaptor, model, data))
     simulated = replace(plan, simulated=frozenset(plan.configs))
     analysis = adaptor.analysis(model)
     integer, twin = (Candidate(build_model(analysis, each, WeightCache())) for each in (plan, simulated))
@@ -118,6 +125,14 @@ WITHOUT_READER = steps_of(
     ("concat", 0, 2, "none", 1, 1.0),
     ("depthwise", 0, 0, "none", 3, 0.25),
 )
+BETWEEN_CONVOLUTIONS = steps_of(
+    ("depthwise", 0, 0, "none", 3, 1.0),
+    ("convolution", 0, 0, "relu", 1, 1.0),
+    ("depthwise", 0, 0, "relu", 3, 1.0),
+    ("convolution", 0, 0, "none", 1, 1.0),
+    ("depthwise", 0, 0, "relu", 3, 1.0),
+    ("convolution", 0, 0, "none", 3, 1.0),
+)
 SMALL_BESIDE_LARGE = steps_of(
     ("pool", 0, 0, "none", 1, 1.0),
     ("convolution", 1, 0, "relu6", 1, 0.25),
@@ -125,6 +140,26 @@ SMALL_BESIDE_LARGE = steps_of(
     ("concat", 0, 2, "none", 1, 1.0),
     ("concat", 2, 1, "none", 1, 1.0),
 )
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(STEPS)
+@example(MIXED_SIGNS)
+@example(WITHOUT_READER)
+@example(BETWEEN_CONVOLUTIONS)
+def test_bits_of_weights_follow_from_what_the_kernel_reads(steps: list[Step]) -> None:
+    """On processors on which any one route, or all of those without VNNI, want 7 bits."""
+    source = source_of(network(steps), tf.TensorSpec((None, SIDE, SIDE, CHANNELS), name="x"))
+    adaptor, model = TensorFlowAdaptor(), Candidate(source)
+    tune_cfg = calibrated(adaptor, model, random(8, SIDE, SIDE, CHANNELS, seed=1))
+    supports = [
+        KernelSupport(saturating=WITHOUT_VNNI.saturating & {route}, halving=WITHOUT_VNNI.halving & {route})
+        for route in ROUTES
+    ]
+    for support in (*supports, WITHOUT_VNNI):
+        adaptor.support = support
+        for route, form in forms_in(adaptor.quantize(tune_cfg, model, None).model):
+            assert form == expected_form(route, support), route
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)

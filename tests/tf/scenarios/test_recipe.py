@@ -9,6 +9,7 @@ from inc_autotune import tf_ext
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
+from tests.tf.quantizing import FULL, WITHOUT_VNNI, expected_form, forms_in
 from tests.tf.small_models import (
     block_data,
     chain_data,
@@ -107,10 +108,48 @@ def test_what_is_no_recipe_is_refused():
         tf_ext.apply_recipe(dense_chain(), {})
 
 
-def test_a_recipe_with_eight_bits_gets_seven_where_products_saturate(tuned, monkeypatch):
-    support = KernelSupport((), True)
-    monkeypatch.setattr("inc_autotune.tf_ext.tuned_model.kernel_support", lambda: support)
-    again = tf_ext.apply_recipe(dense_chain(), tuned.recipe)
-    weights = [each for each in again.model.signatures["serving_default"].weights.values() if each.dtype == np.int8]
-    assert weights
-    assert max(int(np.abs(each).max()) for each in weights) == 63
+@pytest.fixture
+def on(monkeypatch):
+    """Pretends that this processor is another one."""
+
+    def pretend(support):
+        for module in ("adaptor", "tuned_model"):
+            monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: support)
+
+    return pretend
+
+
+@pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_a_recipe_with_eight_bits_gets_seven_without_vnni_and_says_so(model, data, on, caplog):
+    on(KernelSupport())
+    given = model()
+    tuned = tf_ext.autotune(given, data(32), **QUIET)
+    assert {form for _, form in forms_in(tuned.model)} == {FULL}
+    on(WITHOUT_VNNI)
+    again = tf_ext.apply_recipe(given, tuned.recipe)
+    assert "7 bits are used" in caplog.text
+    found = forms_in(again.model)
+    assert all(form == expected_form(route, WITHOUT_VNNI) for route, form in found)
+    reduced = [name for name, each in again.recipe.operators.items() if each.calibration.get("reduce_range")]
+    assert len(reduced) == len(found)
+    assert not any("reduce_range" in each.calibration for each in tuned.recipe.operators.values())
+
+
+@pytest.mark.parametrize(("model", "data"), [(dense_chain, chain_data), (convolutions, image_data)])
+def test_a_recipe_with_seven_bits_is_the_same_model_everywhere(model, data, on, caplog):
+    on(WITHOUT_VNNI)
+    given = model()
+    tuned = tf_ext.autotune(given, data(32), **QUIET)
+    on(KernelSupport())
+    again = tf_ext.apply_recipe(given, Recipe.from_yaml(tuned.recipe.to_yaml()))
+    assert_same(tuned, again)
+    assert again.recipe.to_yaml() == tuned.recipe.to_yaml()
+    assert "7 bits" not in caplog.text
+
+
+def test_a_file_for_litert_has_no_bits_to_lose(on, caplog):
+    on(KernelSupport())
+    tuned = tf_ext.autotune(dense_chain(), chain_data(32), **QUIET)
+    on(WITHOUT_VNNI)
+    tf_ext.to_litert(tuned, chain_data(32))
+    assert "7 bits" not in caplog.text

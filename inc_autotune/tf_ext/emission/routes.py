@@ -1,0 +1,89 @@
+"""What oneDNN computes an integer operator as, which decides how many bits its weight may have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, is_pointwise
+
+MATMUL_KERNEL = "_QuantizedMatMul"
+CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"
+DEPTHWISE_KERNEL = "_FusedQuantizedDepthwiseConv2D"
+
+
+class Primitive(Enum):
+    """Kinds of computation that differ in how they add up products."""
+
+    MATMUL = "matrix product"
+    CONVOLUTION = "convolution"
+    GROUPED = "grouped convolution"
+    DEPTHWISE = "depthwise convolution"
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the products of an operator are computed.
+
+    Attributes:
+        primitive: kind of computation.
+        signed: whether the integers of the activation have a sign.
+    """
+
+    primitive: Primitive
+    signed: bool
+
+    def __str__(self) -> str:
+        return f"{self.primitive.value}s of {'signed' if self.signed else 'unsigned'} integers"
+
+
+ROUTES = tuple(Route(primitive, signed) for primitive in Primitive for signed in (False, True))
+
+
+def listed(routes: Collection[Route]) -> str:
+    """Routes as text, in a fixed order."""
+    return " and ".join(str(each) for each in ROUTES if each in routes)
+
+
+def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
+    """The route of an operator that is written as an integer one.
+
+    Args:
+        graph: the fp32 signature.
+        operator: of that graph.
+        chains: of that graph, under the plan by which the operator is written.
+    """
+    shape = graph.shape(operator.weight)
+    assert shape is not None
+    if operator.is_linear or (is_pointwise(operator, shape) and chains.handed_on(operator) is None):
+        primitive = Primitive.MATMUL
+    else:
+        primitive = _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
+    return Route(primitive, chains.reads_signed(operator))
+
+
+def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:
+    """The route of a node that is an integer operator.
+
+    Args:
+        node: one of the kernels.
+        shape: of its weight.
+    """
+    if node.op == MATMUL_KERNEL:
+        return Route(Primitive.MATMUL, node.attr["T1"].type == tf.qint8.as_datatype_enum)
+    primitive = _convolution(shape, is_depthwise=node.op == DEPTHWISE_KERNEL)
+    return Route(primitive, node.attr["Tinput"].type == tf.qint8.as_datatype_enum)
+
+
+def _convolution(shape: Sequence[int | None], *, is_depthwise: bool) -> Primitive:
+    """A depthwise convolution of one channel is a convolution, and one that makes several features of each channel has
+    groups."""
+    if not is_depthwise or shape[2] == 1:
+        return Primitive.CONVOLUTION
+    return Primitive.DEPTHWISE if shape[3] == 1 else Primitive.GROUPED

@@ -1,0 +1,29 @@
+"""Which weights have 7 bits in place of 8."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.emission.routes import Route, route_of
+
+
+def with_reduced_weights(analysis: Analysis, plan: QuantizationPlan, reduced: Collection[Route]) -> QuantizationPlan:
+    """The plan with 7 bits for each integer operator that is computed on one of the routes, and where it has 7 already.
+
+    Args:
+        analysis: of the fp32 model.
+        plan: what becomes of its operators.
+        reduced: the routes on which weights have 7 bits.
+    """
+    calibrations = dict(plan.calibrations)
+    for graph in analysis.graphs.values() if reduced else ():
+        operators = analysis.operators_of(graph)
+        chains = IntegerChains(graph, operators, plan)
+        for name, operator in operators.items():
+            if plan.is_integer(name) and route_of(graph, operator, chains) in reduced:
+                calibrations[name] = replace(plan.calibration(name), reduce_range=True)
+    return replace(plan, calibrations=calibrations)
