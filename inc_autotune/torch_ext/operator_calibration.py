@@ -15,6 +15,10 @@ from inc_autotune.torch_ext.modules import OperatorCalibration
 from inc_autotune.torch_ext.trace import ModelTrace
 
 
+REDUCED = "reduce_range"
+"""Where a recipe says whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
+
+
 def linear_weight(module: nn.Module) -> torch.Tensor:
     """The weight as [out_features, in_features]; transformers' Conv1D keeps it transposed."""
     weight = module.get_parameter("weight").detach()

@@ -3,7 +3,7 @@
 `prepare_module` makes the second from the first, `convert_module` the third from the second.
 """
 
-from inc_autotune.torch_ext.modules.availability import simulation_reason, writes_integers
+from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.operators import operator_type
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, is_quantized, prepare_module
@@ -13,6 +13,7 @@ __all__ = [
     "convert_module",
     "is_prepared",
     "is_quantized",
+    "multiplies_integers",
     "operator_type",
     "prepare_module",
     "simulation_reason",
