@@ -14,7 +14,6 @@ from inc_autotune.torch_ext.calibration import Statistics
 from inc_autotune.torch_ext.modules import OperatorCalibration
 from inc_autotune.torch_ext.trace import ModelTrace
 
-
 REDUCED = "reduce_range"
 """Where a recipe says whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
 

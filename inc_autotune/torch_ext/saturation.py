@@ -1,10 +1,10 @@
 """Which kernels of this machine add products of uint8 and int8 exactly, found out by trying them.
 
 Without VNNI, x86 kernels add two such products in int16 (`vpmaddubsw`), which saturates once weights use their eighth
-bit: in silence, by up to half of the result. The instruction set alone does not tell where. Of one processor some kernels
-saturate and others do not (oneDNN's depthwise convolutions have no pairs to add, `torch._int_mm` is a scalar loop), and
-each library detects the processor for itself: `ONEDNN_MAX_CPU_ISA` binds oneDNN only. So every kernel is given the
-largest integers of both signs.
+bit: in silence, by up to half of the result. The instruction set alone does not tell where. On one processor some
+kernels saturate and others do not (oneDNN's depthwise convolutions have no pairs to add, `torch._int_mm` is a scalar
+loop), and each library detects the processor for itself: `ONEDNN_MAX_CPU_ISA` binds oneDNN only. So every kernel is
+given the largest integers of both signs.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def is_depthwise(module: Any) -> bool:
 def warn_of_wide_weights() -> None:
     """Tell that 8-bit weights have met kernels that saturate with them."""
     warnings.warn(
-        "the 8-bit weights of this model come from a processor with AVX512-VNNI. Here the integer kernels would saturate "
+        "the 8-bit weights of this model come from a processor with AVX512-VNNI. Here integer kernels would saturate "
         "with them, so its operators compute in float32 with the same integers: the results are right, but not faster "
         "than fp32. For integer kernels, tune on this processor, or use apply_recipe(model, recipe) on it, which makes "
         "7-bit weights.",
-        stacklevel=3,
+        stacklevel=2,
     )
 
 
@@ -164,7 +164,7 @@ def _compiled_products() -> Iterator[tuple[Tensor, float]]:
     for value, rows in product(_EXTREMES, _ROWS):
         packed = operators.qlinear_prepack(_weight(value, _CHANNELS, _CHANNELS), None)
         x = torch.full((rows, _CHANNELS), 255, dtype=torch.uint8)
-        output = (None, 1.0, 0, torch.float32, "none", [], "")
+        output: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
         yield operators.qlinear_pointwise(x, 1.0, 0, packed, ones, zeros, *output), 255.0 * value * _CHANNELS
 
 

@@ -11,8 +11,14 @@ from torch import nn  # noqa: E402
 
 from inc_autotune.testing import AdaptorContract  # noqa: E402
 from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
+from tests.torch.small_models import fix_speeds  # noqa: E402
 
 FEATURES = 16
+
+
+@pytest.fixture(autouse=True)
+def speed_decides_nothing(monkeypatch):
+    fix_speeds(monkeypatch)
 
 
 class TestTorchAdaptor(AdaptorContract):

@@ -47,6 +47,8 @@ class QuantizedConvolution(QuantizedOperator):
     output_scale: Tensor
     output_zero_point: Tensor
     _weight_zero_point: Tensor
+    _multiplier: Tensor
+    _offset: Tensor
 
     def __init__(
         self,
