@@ -26,7 +26,12 @@ from inc_autotune.torch_ext.calibration.collect import (
     collect,
     collect_from_function,
 )
-from inc_autotune.torch_ext.calibration.ranges import calibration_to_recipe, linear_weight, operator_calibrations
+from inc_autotune.torch_ext.calibration.ranges import (
+    REDUCED,
+    calibration_to_recipe,
+    linear_weight,
+    operator_calibrations,
+)
 from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
@@ -40,6 +45,7 @@ from inc_autotune.torch_ext.modules import (
     OperatorCalibration,
     convert_module,
     is_quantized,
+    multiplies_integers,
     operator_type,
     prepare_module,
     simulation_reason,
@@ -49,7 +55,7 @@ from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
 from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.target import kernels
+from inc_autotune.torch_ext.target import kernels, saturation
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 MEASURED_SAMPLES = 8
@@ -73,7 +79,6 @@ class TorchAdaptor(Adaptor):
     def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
-        self.reduce_range = kernels.needs_reduced_range()
         self._histogram = histogram or self.capability.default_needs_histogram
         self._given_example = example_inputs
         self._example: Batch | None = None
@@ -154,9 +159,17 @@ class TorchAdaptor(Adaptor):
 
     def notes(self) -> Sequence[str]:
         notes = [*self._examined.notes(), *self._held_out.notes]
-        if self.reduce_range:
-            notes.append("this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8")
+        if self._trace is not None:
+            reduced = sorted({each.type for name, each in self._trace.operators.items() if self.reduces_range(name)})
+            if reduced:
+                notes.append(
+                    f"products of uint8 and int8 saturate on this processor: weights of {', '.join(reduced)} use 7 bits"
+                )
         return notes
+
+    def reduces_range(self, name: str) -> bool:
+        """Whether the weight of an operator gets 7 bits, since a kernel that may run it saturates with 8."""
+        return saturation.needs_reduced_range(self.trace.operators[name].type, self._base.get_submodule(name))
 
     def fingerprint(self, model: nn.Module) -> str:
         digest = hashlib.sha256(self._data_digest)
@@ -205,15 +218,16 @@ class TorchAdaptor(Adaptor):
                 folds=statistics.crossed(leaders[unit.name]),
                 weights=partial(_weights, self._base, unit.operator_names),
                 configs=(unit.options[0],) * len(unit.operators),
-                reduce_range=self.reduce_range,
+                reduce_range=any(map(self.reduces_range, unit.operator_names)),
             )
             for unit in units
             if unit.options[0].approach in ("static", "dynamic")
             and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
         ]
 
-    def integer_product(self) -> Callable[[Any, Any], Any]:
-        return _integer_product
+    def integer_product(self) -> Callable[[Any, Any], Any] | None:
+        is_exact = saturation.has_fast_integer_product() and not saturation.integer_product_saturates()
+        return _integer_product if is_exact else None
 
     # Candidates
 
@@ -239,10 +253,10 @@ class TorchAdaptor(Adaptor):
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
         configs, calibrations = self._calibrated(tune_cfg)
-        return prepared_model(self._base, configs, calibrations, reduce_range=self.reduce_range)
+        return prepared_model(self._base, configs, calibrations, reduced=set(filter(self.reduces_range, configs)))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-        _, calibrations = self._calibrated(tune_cfg)
+        configs, calibrations = self._calibrated(tune_cfg)
         arrays: dict[str, Any] = {}
         entries: dict[str, dict[str, Any]] = {
             name: dict(calibration_to_recipe(name, calibration, arrays)) for name, calibration in calibrations.items()
@@ -251,9 +265,9 @@ class TorchAdaptor(Adaptor):
             entries.setdefault(conv, {})["batch_norm"] = batch_norm
         for name in self._examined.captured:
             entries.setdefault(name, {})[CAPTURED] = True
-        if self.reduce_range:
-            for entry in entries.values():
-                entry["reduce_range"] = True
+        for name, config in configs.items():
+            if multiplies_integers(self.trace.operators[name].type, config):
+                entries[name][REDUCED] = self.reduces_range(name)
         return entries, arrays
 
     def _calibrated(self, tune_cfg: Mapping[str, Any]) -> tuple[dict[str, OpConfig], dict[str, OperatorCalibration]]:
@@ -291,7 +305,7 @@ class TorchAdaptor(Adaptor):
         )
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
-            prepared = prepare_module(source, config, calibration, reduce_range=self.reduce_range)
+            prepared = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))
             self._modules[name] = (key, convert_module(prepared))
         return self._modules[name][1]
 
@@ -311,7 +325,9 @@ class TorchAdaptor(Adaptor):
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
         configs, calibrations = self._calibrated(tune_cfg)
         replacements = {
-            name: half_quantized(self._base.get_submodule(name), config, calibrations[name], half, self.reduce_range)
+            name: half_quantized(
+                self._base.get_submodule(name), config, calibrations[name], half, self.reduces_range(name)
+            )
             for name, config in configs.items()
         }
         return replace_modules(shared_copy(self._base, own_buffers=True), replacements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +24,7 @@ from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
-from inc_autotune.torch_ext.calibration.ranges import calibration_from_recipe, linear_weight
+from inc_autotune.torch_ext.calibration.ranges import REDUCED, calibration_from_recipe, linear_weight
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.evaluation import isolated
 from inc_autotune.torch_ext.data.items import iterable_loader
@@ -32,10 +33,11 @@ from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_i
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.model.copies import base_model
 from inc_autotune.torch_ext.model_check import check_model
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized, multiplies_integers
 from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
 from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.target import saturation
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +196,9 @@ def convert(tuned: nn.Module) -> nn.Module:
 def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
     """Build a tuned model from its fp32 model and a recipe, without data.
 
+    A recipe with 8-bit weights gives 7-bit ones where the integer kernels of this processor would saturate with 8; a
+    warning says so, and the recipe of the model that is returned.
+
     Args:
         model: the fp32 model, in eval mode. It is not changed.
         recipe: `tuned.tuning_result.recipe`, or the path of a YAML file written by its `save`.
@@ -213,7 +218,33 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.tuning_result.recipe, or the path of a recipe in YAML."
         )
+    recipe = _fitted(recipe, model)
     return _attach(build_from_recipe(model, recipe), None, recipe)
+
+
+def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
+    """With 7-bit weights wherever this processor needs them."""
+    modules = dict(model.named_modules())
+    wide = {
+        name: each
+        for name, each in recipe.operators.items()
+        if multiplies_integers(each.type, each.config)
+        and not each.calibration.get(REDUCED)
+        and name in modules
+        and operator_type(modules[name]) == each.type
+        and saturation.needs_reduced_range(each.type, modules[name])
+    }
+    if not wide:
+        return recipe
+    first = next(iter(wide))
+    warnings.warn(
+        f"recipe: was made for 8-bit weights, with which integer kernels of this processor saturate. {len(wide)} "
+        f"operators get 7-bit weights instead, the first is {first!r} ({wide[first].type}). The accuracy found by "
+        "tuning is that of 8 bits: evaluate the model again, or tune it on this processor.",
+        stacklevel=3,
+    )
+    reduced = {name: replace(each, calibration={**each.calibration, REDUCED: True}) for name, each in wide.items()}
+    return replace(recipe, operators={**recipe.operators, **reduced})
 
 
 def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
@@ -249,8 +280,8 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
                 f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.numel()} in the "
                 "recipe. Is it the same model?"
             )
-    reduce_range = any(each.calibration.get("reduce_range") for each in quantized.values())
-    return prepared_model(base_model(model, batch_norms), configs, calibrations, reduce_range=reduce_range)
+    reduced = {name for name, each in quantized.items() if each.calibration.get(REDUCED)}
+    return prepared_model(base_model(model, batch_norms), configs, calibrations, reduced=reduced)
 
 
 def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,28 @@ from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized, multiplies_integers
+from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
+from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON
+from inc_autotune.torch_ext.target.saturation import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 
+WEIGHT_BITS = "weight_bits"
+"""What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
+
 
 def save(model: nn.Module, path: str | Path) -> None:
     """Write a tuned or converted model to a folder: weights as safetensors, the recipe as YAML.
 
     A model of the transformers library also gets its `config.json`, so that `load` can build it by itself, and its
-    `generation_config.json`, if it generates.
+    `generation_config.json`, if it generates. Both files say how many bits the integer weights have: 7 where the
+    processor that made them, or the one the recipe came from, saturates with 8.
 
     Args:
         model: what `autotune`, `convert`, `apply_recipe` or `load` returned.
@@ -65,8 +74,10 @@ def save(model: nn.Module, path: str | Path) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(folder / WEIGHTS))
-        replace(recipe, metadata={**recipe.metadata, "converted": converted}).save(folder / RECIPE)
+        bits = _weight_bits(modules)
+        save_model(model, str(folder / WEIGHTS), metadata={WEIGHT_BITS: ", ".join(map(str, bits))})
+        metadata = {**recipe.metadata, "converted": converted, WEIGHT_BITS: bits}
+        replace(recipe, metadata=metadata).save(folder / RECIPE)
         if _is_transformers(model):
             _save_configs(model, folder)
     except OSError as error:
@@ -74,7 +85,10 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """Read a model written by `save`; its outputs are bit-identical to those of the saved one.
+    """Read a model written by `save`; its outputs are bit-identical to those of the saved one on the same processor.
+
+    Weights are never changed. Where the integer kernels of this processor would saturate with 8-bit weights that were
+    made on another, the converted model computes the same integers in float32, and a warning says so.
 
     No code is loaded and nothing is unpickled, so the architecture must come from somewhere: from `model`, or, for
     a model of the transformers library, from the saved `config.json`.
@@ -102,6 +116,17 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     if _is_transformers(result) and (folder / GENERATION_CONFIG).exists():
         _load_generation_config(result, folder / GENERATION_CONFIG)
     return result.eval()
+
+
+def _weight_bits(modules: Iterable[nn.Module]) -> list[int]:
+    """The widths that occur among weights that integer kernels multiply."""
+    bits = set()
+    for module in modules:
+        if isinstance(module, (QuantizedLinear, QuantizedConvolution)):
+            bits.add(7 if is_within_7_bits(module.integer_weight) else 8)
+        elif isinstance(module, FakeQuantized) and multiplies_integers(module.operator_name, module.config):
+            bits.add(7 if module.weight_maximum <= SAFE_WEIGHT_MAGNITUDE else 8)
+    return sorted(bits)
 
 
 def _folder(path: str | Path) -> Path:

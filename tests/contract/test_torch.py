@@ -12,8 +12,14 @@ from torch import nn  # noqa: E402
 from inc_autotune import torch_ext  # noqa: E402
 from inc_autotune.testing import AdaptorContract, AutotuneContract  # noqa: E402
 from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
+from tests.torch.small_models import fix_speeds  # noqa: E402
 
 FEATURES = 16
+
+
+@pytest.fixture(autouse=True)
+def speed_decides_nothing(monkeypatch):
+    fix_speeds(monkeypatch)
 
 
 class TestTorchAdaptor(AdaptorContract):

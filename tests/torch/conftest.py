@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from inc_autotune.torch_ext.target import saturation
+from tests.torch.small_models import fix_speeds
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
@@ -15,3 +18,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def speed_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on how fast this machine is, or how busy."""
+    fix_speeds(monkeypatch)
+
+
+@pytest.fixture
+def eight_bit_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every processor, for tests of what a bit less changes. Kernels that saturate are not used then."""
+    monkeypatch.setattr(saturation, "needs_reduced_range", lambda *_: False)

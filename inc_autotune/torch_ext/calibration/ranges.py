@@ -14,6 +14,9 @@ from inc_autotune.torch_ext.calibration.collect import Statistics
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.operators.trace import ModelTrace
 
+REDUCED = "reduce_range"
+"""Where a recipe says whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
+
 
 def linear_weight(module: nn.Module) -> torch.Tensor:
     """The weight as [out_features, in_features]; transformers' Conv1D keeps it transposed."""

@@ -188,7 +188,7 @@ class IpexAdaptor(TorchAdaptor):
     def _numbers(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> ModuleNumbers:
         """Of one module, by the weights the extension has after it folded batch norms or did not."""
         source = self._sources.get_submodule(name)
-        prepared: Any = prepare_module(source, config, calibration, reduce_range=self.reduce_range)
+        prepared: Any = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))
         return ModuleNumbers(
             scale=float(prepared.input_scale),
             zero_point=int(prepared.input_zero_point),

@@ -36,7 +36,7 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
 
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:
-    """Whether the operator runs as u8 * s8 products, which saturate on processors without VNNI."""
+    """Whether the operator runs as u8 * s8 products, which saturate in some kernels on processors without VNNI."""
     return config.is_quantized and operator_name != "Embedding" and simulation_reason(operator_name, config) is None
 
 

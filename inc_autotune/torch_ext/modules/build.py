@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -21,12 +21,19 @@ def prepared_model(
     configs: Mapping[str, OpConfig],
     calibrations: Mapping[str, OperatorCalibration],
     *,
-    reduce_range: bool,
+    reduced: Collection[str],
 ) -> nn.Module:
-    """The fake-quantized model, with weights of its own and gradients."""
+    """The fake-quantized model, with weights of its own and gradients.
+
+    Args:
+        base: the fp32 model, batch norms folded.
+        configs: of the operators that leave fp32, by name.
+        calibrations: of the same.
+        reduced: names of those whose weights get 7 bits.
+    """
     copy = shared_copy(base)
     replacements = {
-        name: prepare_module(copy.get_submodule(name), config, calibrations[name], reduce_range=reduce_range)
+        name: prepare_module(copy.get_submodule(name), config, calibrations[name], reduce_range=name in reduced)
         for name, config in configs.items()
     }
     return own_tensors(replace_modules(copy, replacements))

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.rounding import fake_quantize, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.target import kernels
+from inc_autotune.torch_ext.target import kernels, saturation
 
 _decomposed = torch.ops.quantized_decomposed
 
@@ -23,6 +24,8 @@ class QuantizedConvolution(QuantizedOperator):
     calibrated output range; where that begins at 0 the zero point is 0, and a ReLU that follows changes nothing.
     `torch.compile`, `torch.export` and devices other than the CPU: quantize and dequantize operators around the float
     convolution, without rounding of the output, which inductor lowers to oneDNN for 1 and 2 dimensions.
+    Where oneDNN's kernels would saturate with this weight: the convolution of the same integers in float32, its output
+    rounded to the same grid.
 
     Args:
         config: static.
@@ -44,6 +47,8 @@ class QuantizedConvolution(QuantizedOperator):
     output_scale: Tensor
     output_zero_point: Tensor
     _weight_zero_point: Tensor
+    _multiplier: Tensor
+    _offset: Tensor
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class QuantizedConvolution(QuantizedOperator):
     @torch.no_grad()
     def rebuild(self) -> None:
         self.keep_packed(None)
+        self._computes_in_float = False
         if not self.has_values:
             return
         # Signed activations are the same integers shifted by 128.
@@ -81,9 +87,17 @@ class QuantizedConvolution(QuantizedOperator):
         self._input = float(self.input_scale), int(self.input_zero_point) + shift
         self._output = float(self.output_scale), int(self.output_zero_point)
         self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
-        if self.integer_weight.device.type == "cpu" and kernels.has_engine("onednn"):
+        self.keep("_multiplier", self.input_scale.reciprocal().reshape(1), derived=True)
+        self.keep("_offset", torch.full_like(self.input_scale, self._input[1]), derived=True)
+        weight, dimensions = self.integer_weight, len(self.kernel_size)
+        self._computes_in_float = weight.device.type == "cpu" and saturation.is_too_wide(
+            weight, saturation.convolution_saturates(dimensions, saturation.is_depthwise(self))
+        )
+        if self._computes_in_float:
+            saturation.warn_of_wide_weights()
+        elif weight.device.type == "cpu" and kernels.has_engine("onednn"):
             geometry = (self.stride, self._kernel_padding, self.dilation, self.groups)
-            self.keep_packed(kernels.pack_convolution(self.integer_weight, self.weight_scale, self.bias, *geometry))
+            self.keep_packed(kernels.pack_convolution(weight, self.weight_scale, self.bias, *geometry))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
@@ -91,6 +105,8 @@ class QuantizedConvolution(QuantizedOperator):
         if self._explicit_padding:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._explicit_padding, mode=mode)
+        if self._computes_in_float and x.is_cpu:
+            return self._float(x)
         if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
             return self._dequantized(x)
         dimensions = len(self.kernel_size)
@@ -106,8 +122,20 @@ class QuantizedConvolution(QuantizedOperator):
         weight = _decomposed.dequantize_per_channel(
             self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
         )
+        return self._convolved(x, weight, self.bias)
+
+    def _float(self, x: Tensor) -> Tensor:
+        """What the integer kernel computes; sums are exact in float32 below 2 ** 24."""
+        integers = round_to_integers(x, self._multiplier, self._offset, 0, 255).sub_(self._offset)
+        sums = self._convolved(integers, self.integer_weight.float(), None)
+        by_channel = (-1, *(1,) * len(self.kernel_size))
+        y = sums * (self.weight_scale * self.input_scale).reshape(by_channel)
+        y = y if self.bias is None else y + self.bias.reshape(by_channel)
+        return fake_quantize(y, self.output_scale, self.output_zero_point, 0, 255)
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
-        y: Tensor = convolve(x, weight, self.bias, self.stride, self._kernel_padding, self.dilation, self.groups)
+        y: Tensor = convolve(x, weight, bias, self.stride, self._kernel_padding, self.dilation, self.groups)
         return y
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.rounding import SMALLEST_DYNAMIC_SCALE, dynamic_parameters, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.target import kernels
+from inc_autotune.torch_ext.target import kernels, saturation
 
 _decomposed = torch.ops.quantized_decomposed
 
@@ -18,14 +18,16 @@ _decomposed = torch.ops.quantized_decomposed
 class QuantizedLinear(QuantizedOperator):
     """y = dequantize(quantize(x / smoothing) @ weight.T) + bias, also for the transformers library's `Conv1D`.
 
-    Three forms of the same arithmetic, chosen by a fixed rule:
+    Forms of the same arithmetic, chosen by a fixed rule:
 
     1. under `torch.compile` and `torch.export`, and away from the CPU: quantize and dequantize operators around
        `F.linear`, which inductor lowers to oneDNN's int8 kernels when it freezes;
-    2. where `kernels.can_use_fused_linear` says so: FBGEMM's kernel that quantizes while packing its input;
-    3. else plain aten with `torch._int_mm`, correct on every CPU.
+    2. where `saturation.can_use_fused_linear` says so: FBGEMM's kernel that quantizes while packing its input;
+    3. where `saturation.can_use_integer_product` says so: plain aten with `torch._int_mm`;
+    4. else the product of the same integers in float32, right on every CPU and with every weight.
 
-    Eager and `torch.jit.trace` take 2 or 3. Inputs of any leading shape, float32, bfloat16 or float16; the output has
+    Eager and `torch.jit.trace` take 2, 3 or 4; compiled, 4 takes the place of 1 where oneDNN's kernel would saturate
+    with this weight. Inputs of any leading shape, float32, bfloat16 or float16; the output has
     the dtype of the input.
 
     Args:
@@ -75,6 +77,7 @@ class QuantizedLinear(QuantizedOperator):
     @torch.no_grad()
     def rebuild(self) -> None:
         self.keep_packed(None)
+        self._lowers_exactly, self._multiplies_int8 = True, False
         if not self.has_values:
             return
         self.keep("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal(), derived=True)
@@ -91,15 +94,25 @@ class QuantizedLinear(QuantizedOperator):
             output_scale, output_bias = self._output_parameters(self.input_scale, self._offset)
             self.keep("_output_scale", output_scale, derived=True)
             self.keep("_output_bias", output_bias, derived=True)
+        self._choose_kernels()
+
+    def _choose_kernels(self) -> None:
+        weight = self.integer_weight
+        if weight.device.type != "cpu":
+            return
+        self._lowers_exactly = not saturation.is_too_wide(weight, saturation.compiled_linear_saturates())
+        self._multiplies_int8 = saturation.can_use_integer_product(weight)
+        if saturation.is_too_wide(weight, saturation.needs_reduced_range("Linear", self)):
+            saturation.warn_of_wide_weights()
         is_symmetric_dynamic = self.input_scale is None and self.config.activation.scheme == "sym"
-        if not is_symmetric_dynamic and kernels.can_use_fused_linear(self.integer_weight):
-            self.keep_packed(kernels.pack_linear(self.integer_weight, self.weight_scale, self.bias))
+        if not is_symmetric_dynamic and saturation.can_use_fused_linear(weight):
+            self.keep_packed(kernels.pack_linear(weight, self.weight_scale, self.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
             return self.forward(x.float()).to(x.dtype)
         if torch.compiler.is_compiling() or not x.is_cpu:
-            return self._dequantized(x)
+            return self._dequantized(x) if self._lowers_exactly else self._integer(x)
         packed = self.packed
         return self._integer(x) if packed is None else self._fused(x, packed)
 
@@ -137,9 +150,15 @@ class QuantizedLinear(QuantizedOperator):
             # Smoothing is part of the multiplier here, so it costs nothing.
             multiplier, offset = self._multiplier, self._offset
             output_scale, output_bias = self._output_scale, self._output_bias
-        integers = round_to_integers(x, multiplier, offset, -128, 127).to(torch.int8)
-        sums = torch._int_mm(integers.reshape(-1, self.in_features), self.integer_weight.t())
+        integers = round_to_integers(x, multiplier, offset, -128, 127)
+        sums = self._product(integers.reshape(-1, self.in_features))
         return torch.addcmul(output_bias, sums, output_scale).reshape(*x.shape[:-1], self.out_features)
+
+    def _product(self, integers: Tensor) -> Tensor:
+        """Of integer-valued float32 rows from -128 to 127 and the weight; exact in float32 up to 1,024 features."""
+        if self._multiplies_int8 and not torch.compiler.is_compiling():
+            return torch._int_mm(integers.to(torch.int8), self.integer_weight.t())
+        return integers @ self.integer_weight.float().t()
 
     def _output_parameters(self, input_scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Scale of the integer sums, and the bias with what the zero point adds to them taken off; [out_features]."""

@@ -38,7 +38,7 @@ def prepare_module(
         module: an operator that `operator_type` knows; it stays as it is.
         config: integer, bf16 or fp16.
         calibration: ranges and smoothing.
-        reduce_range: 7-bit weights where int8 kernels are used, for processors on which u8 * s8 products saturate.
+        reduce_range: a 7-bit weight if int8 kernels are used, where these would saturate (`saturation`).
 
     Raises:
         ModelError: `module` is not an operator that can be quantized.

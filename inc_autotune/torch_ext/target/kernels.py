@@ -1,11 +1,10 @@
-"""What this machine and this torch offer for int8: instruction sets, engines, kernels that are safe to use."""
+"""What this machine and this torch offer for int8: instruction sets, engines, kernels."""
 
 from __future__ import annotations
 
 import logging
-import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeAlias
@@ -18,32 +17,12 @@ PackedWeight: TypeAlias = Any
 
 _logger = logging.getLogger(__name__)
 
-SAFE_WEIGHT_MAGNITUDE = 64
-"""|weight| up to which two u8 * s8 products fit into int16, so that kernels without VNNI cannot saturate."""
-
-
-@cache
-def has_vnni() -> bool:
-    """Whether the processor has AVX512-VNNI: u8 * s8 products are summed in int32, without saturation in int16.
-
-    The AVX-VNNI of client processors does not count, since FBGEMM does not use it.
-    """
-    probe = getattr(torch.cpu, "_is_vnni_supported", None)
-    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(probe is not None and probe()) or bool(capabilities().get("avx512_vnni", False))
-
 
 @cache
 def has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 by itself: AVX512-BF16 or AMX."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in probes)
-
-
-@cache
-def needs_reduced_range() -> bool:
-    """Whether weights must be kept within 7 bits: an x86 processor whose u8 * s8 products saturate silently."""
-    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") and not has_vnni()
 
 
 @cache
@@ -81,17 +60,6 @@ def has_fused_linear() -> bool:
         return False
     expected = torch.tensor([[6.0, -4.0]])
     return all(torch.allclose(result, expected, atol=0.2) for result in results)
-
-
-def can_use_fused_linear(weight: Tensor) -> bool:
-    """Whether FBGEMM's fused Linear gives the right result for an int8 weight on this machine.
-
-    It wins or ties against `torch._int_mm` at every shape tried (1 to 1024 rows, 384 to 1536 features, smoothed or
-    not, eager and jit), so it is taken wherever it is exact: with AVX512-VNNI, or with weights within 7 bits.
-    """
-    if weight.device.type != "cpu" or not has_fused_linear():
-        return False
-    return has_vnni() or bool((weight <= SAFE_WEIGHT_MAGNITUDE).all() and (weight >= -SAFE_WEIGHT_MAGNITUDE).all())
 
 
 def row_sums(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.torch_ext.target.kernels import has_vnni
+from inc_autotune.torch_ext.target import saturation
 from tests.torch.module_examples import EXAMPLES, EveryKind, convolution, integer_config, linear
 
 FRESH_PROCESS = """
@@ -113,12 +113,13 @@ def freezing():
 
 
 @pytest.mark.usefixtures("freezing")
-@pytest.mark.skipif(not has_vnni(), reason="inductor's int8 kernels need VNNI")
 def test_compiled_linears_become_integer_kernels():
+    reduced = saturation.compiled_linear_saturates()
     first = linear(integer_config(), smoothed=True)
-    static, dynamic = (linear(integer_config(approach=approach)).quantized() for approach in ("static", "dynamic"))
+    rest = (linear(integer_config(approach=approach)) for approach in ("static", "dynamic"))
+    static, dynamic = (example.quantized(reduced) for example in rest)
     widen = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 96), nn.ReLU())
-    layers = [first.quantized(), widen, static, widen, dynamic]
+    layers = [first.quantized(reduced), widen, static, widen, dynamic]
     model = nn.Sequential(*layers).eval()
     actual = torch.compile(model, fullgraph=True)(first.x)
     assert signal_to_noise_db(model(first.x), actual) >= 50
@@ -126,10 +127,10 @@ def test_compiled_linears_become_integer_kernels():
 
 
 @pytest.mark.usefixtures("freezing")
-@pytest.mark.skipif(not has_vnni(), reason="inductor's int8 kernels need VNNI")
 def test_compiled_convolution_becomes_an_integer_kernel():
     example = convolution(2, padding=1)
-    quantized = example.quantized()
+    reduced = saturation.convolution_saturates(2, depthwise=False)
+    quantized = example.quantized(reduced)
     model = nn.Sequential(quantized, nn.ReLU()).eval()
     actual = torch.compile(model, fullgraph=True)(example.x)
     assert signal_to_noise_db(torch.relu(example.module(example.x)), actual) >= 38

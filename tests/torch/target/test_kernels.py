@@ -10,13 +10,20 @@ import torch
 from torch import nn
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.torch_ext.target import kernels
+from inc_autotune.torch_ext.target import kernels, saturation
 from tests.torch.module_examples import convolution, integer_config, linear
 
 
 @pytest.fixture
 def fresh_detection():
-    caches = (kernels.has_vnni, kernels.needs_reduced_range, kernels.has_engine, kernels.has_fused_linear)
+    caches = (
+        kernels.has_engine,
+        kernels.has_fused_linear,
+        saturation.fused_linear_saturates,
+        saturation.integer_product_saturates,
+        saturation.compiled_linear_saturates,
+        saturation.convolution_saturates,
+    )
     for cached in caches:
         cached.cache_clear()
     yield
@@ -39,9 +46,10 @@ def test_engine_is_left_as_it_was():
 
 def test_nothing_is_detected_at_import():
     code = (
-        "from inc_autotune.torch_ext import kernels\n"
+        "from inc_autotune.torch_ext.target import kernels, saturation\n"
         "import inc_autotune.torch_ext.modules\n"
-        "assert kernels.has_vnni.cache_info().currsize == 0\n"
+        "assert saturation.fused_linear_saturates.cache_info().currsize == 0\n"
+        "assert saturation.convolution_saturates.cache_info().currsize == 0\n"
         "assert kernels.has_fused_linear.cache_info().currsize == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -70,14 +78,6 @@ def test_without_fbgemm_the_numbers_are_the_same(monkeypatch, approach):
     quantized = example.quantized()
     assert quantized.packed is None
     assert signal_to_noise_db(expected, quantized(example.x)) >= 90
-
-
-def test_without_vnni_the_fused_kernel_needs_reduced_weights(monkeypatch):
-    monkeypatch.setattr(kernels, "has_vnni", lambda: False)
-    monkeypatch.setattr(kernels, "has_fused_linear", lambda: True)
-    example = linear(integer_config())
-    assert example.quantized().packed is None
-    assert example.quantized(reduce_range=True).packed is not None
 
 
 def test_without_onednn_convolutions_are_simulated(monkeypatch):
