@@ -20,6 +20,9 @@ from inc_autotune.core.op_config import TensorConfig
 Array: TypeAlias = Any
 """An array of any namespace that array-api-compat knows."""
 
+REDUCED_RANGE_NOTE = "this CPU has no VNNI: weights use 7 bits, since u8 x s8 products saturate with 8"
+"""For results of models whose weights were quantized with `reduce_range`."""
+
 SCHEMES = ("sym", "asym")
 GRANULARITIES = ("per_tensor", "per_channel")
 WEIGHT_ALGORITHMS = ("minmax", "mse")

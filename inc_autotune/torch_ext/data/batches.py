@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.data.loaders import describe
+from inc_autotune.core.data.loaders import describe, no_item
 from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
@@ -173,10 +173,7 @@ def _batches(
         batch = Batch.of(args, kwargs)
         yield (replace(batch, size=1) if reading.whole else batch), (label, reading)
     if empty:
-        raise DataError(
-            f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before "
-            "cannot be read again."
-        )
+        raise no_item(argument)
 
 
 def _labelled(

@@ -29,6 +29,17 @@ def real_positions(model: nn.Module, batch: Batch) -> Tensor | None:
     return None
 
 
+def comparable_outputs(model: nn.Module, batch: Batch, output: Any) -> list[Tensor]:
+    """The outputs of one run in which a candidate is compared with the fp32 model, as float32.
+
+    Args:
+        model: whose signature says which input is the padding mask.
+        batch: inputs.
+        output: what the model returned for them.
+    """
+    return [tensor.detach().float() for tensor in real_outputs(output, real_positions(model, batch))]
+
+
 def real_outputs(output: Any, real: Tensor | None) -> Sequence[Tensor]:
     """The floating-point tensors of a model's output, without the rows of padded positions.
 

@@ -12,10 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inc_autotune.torch_ext.model.copies import is_replaceable
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
 
 KEPT = "output"
-_LAST_CHANNEL = frozenset({"Linear", "Conv1D"})
-_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace
     output_groups: dict[str, str] = {}
     for name in order:
         output = record.only_output(name)
-        if output is None or not record.types[name].startswith(_CONVOLUTIONS):
+        if output is None or record.types[name] not in CONVOLUTION_TYPES:
             continue
         batch_norm = _foldable_batch_norm(output, record, modules, modules[name])
         if batch_norm is not None:
@@ -144,7 +143,7 @@ def _input_groups(
     operator_roots: dict[str, list[Value]] = {}
     for name in order:
         kind = record.types[name]
-        by_last = kind in _LAST_CHANNEL
+        by_last = kind in LINEAR_TYPES
         for call in record.calls[name]:
             if call.input_value is None:
                 continue

@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LINEAR_TYPES = ("Linear", "Conv1D")
+"""Types that multiply by a matrix along the last dimension; Conv1D is that of the transformers library."""
+
+CONVOLUTION_TYPES = (*(f"Conv{n}d" for n in (1, 2, 3)), *(f"ConvTranspose{n}d" for n in (1, 2, 3)))
+
 _CONVOLUTION_ATTRIBUTES = (
     "in_channels",
     "out_channels",
@@ -61,6 +66,12 @@ def operator_type(module: nn.Module) -> str | None:
         if isinstance(module, base) and _inherits_computation(type(module), base):
             return name
     return None
+
+
+def weight_matrix(module: nn.Module) -> Tensor:
+    """The weight of an operator of `LINEAR_TYPES` as [out_features, in_features]; Conv1D keeps it transposed."""
+    weight = module.get_parameter("weight").detach()
+    return weight.t() if type(module).__name__ == "Conv1D" else weight
 
 
 def _base_classes() -> Mapping[str, type[nn.Module]]:
