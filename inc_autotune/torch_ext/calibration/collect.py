@@ -39,15 +39,15 @@ class Collector:
     """Collects statistics of a traced model while hooks are installed on it.
 
     Args:
-        model: whose signature says which input is a padding mask.
+        model: its signature says which input is a padding mask.
         trace: how the model runs.
-        sizes: sampling sizes, at each of which the statistics are kept.
+        sizes: sampling sizes; a snapshot is taken at every size.
         seed: of the sampled rows.
         histogram: whether values are counted.
     """
 
     least_batches = LEAST_BATCHES
-    """Fewer batches than these are cut."""
+    """A loader with fewer batches has them cut."""
 
     def __init__(
         self, model: nn.Module, trace: ModelTrace, sizes: Sequence[int], *, seed: int, histogram: bool
@@ -67,7 +67,7 @@ class Collector:
 
     @property
     def _leaders(self) -> list[str]:
-        """The first operator of every input group whose input has a range; indices of an Embedding have none."""
+        """The first operator of every input group but those of an Embedding: indices have no range."""
         leaders = [members[0] for members in self.trace.groups]
         return [name for name in leaders if self.trace.operators[name].type != "Embedding"]
 
@@ -83,12 +83,12 @@ class Collector:
         return statistics | {output_of(name): ActivationStatistics(name) for name in self._convolutions}
 
     def begin_batch(self, batch: Batch) -> None:
-        """To be called before each forward pass, with its inputs."""
+        """To be called before a forward pass, with the inputs."""
         self._pass.begin(batch)
         add_batch(self._digest, batch)
 
     def end_batch(self, output: Any) -> None:
-        """To be called after each forward pass, with what it returned."""
+        """To be called after a forward pass, with what the model returned."""
         self._pass.end(output_tensors(output))
 
     def finish(self, argument: str) -> Calibration[Batch]:
@@ -108,7 +108,7 @@ class Collector:
         groups = {members[0]: members for members in self.trace.groups}
         with ExitStack() as stack:
             for leader in self._leaders:
-                # Members read one tensor; only where modules run several times can their inputs differ.
+                # Members read one tensor, but the inputs may differ if a module runs several times.
                 several = any(self.trace.operators[name].calls > 1 for name in groups[leader])
                 for name in groups[leader] if several else (leader,):
                     hook = self._input_hook(leader, self.trace.operators[name].type)
@@ -168,7 +168,7 @@ def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
         return run(model, batch)
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises on inputs that are not its own
+    except Exception as error:  # whatever a model raises on inputs that do not fit
         raise model_fails("calib_dataloader", describe_batch(batch), samples, error) from error
 
 
@@ -178,9 +178,9 @@ def describe_batch(batch: Batch) -> str:
 
 
 class _Around(nn.Module):
-    """A model that is one operator, inside another module, whose hooks run before and after those of the operator.
+    """Wraps a model that is a single operator, so that the hooks of the wrapper run around the operator's hooks.
 
-    A hook that is added while hooks of the same module run is first called in the next forward pass.
+    Without the wrapper, a hook that installs hooks on the same module would see them run from the next pass on only.
     """
 
     def __init__(self, model: nn.Module) -> None:

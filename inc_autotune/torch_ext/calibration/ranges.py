@@ -1,4 +1,4 @@
-"""From statistics to the ranges and smoothing scales of each operator of one configuration."""
+"""From statistics to the ranges and smoothing scales of the operators of one configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inc_autotune.torch_ext.operators.types import weight_matrix
 def operator_calibrations(
     configs: Mapping[str, OpConfig], trace: ModelTrace, model: nn.Module, statistics: Statistics
 ) -> dict[str, OperatorCalibration]:
-    """What `prepare_module` needs of the calibration, for every quantized operator.
+    """Ranges and smoothing scales of every operator that leaves fp32, as `prepare_module` needs them.
 
     Args:
         configs: by operator name; operators in fp32 may be left out.
         trace: the model's input groups and convolution chains.
         model: the fp32 model, batch norms folded.
-        statistics: collected on it.
+        statistics: of the model.
     """
     leaders = {name: members[0] for members in trace.groups for name in members}
     scales = _smoothing_scales(configs, trace, model, statistics)
@@ -75,10 +75,10 @@ def _with_output_range(
     trace: ModelTrace,
     statistics: Statistics,
 ) -> OperatorCalibration:
-    """Give a convolution the range its output is requantized to.
+    """Give a convolution the range that the output is requantized to.
 
-    Where one quantized group is the output's only reader, that group's input range: the second rounding then
-    changes nothing. Where only a ReLU reads it, the range starts at zero, which makes the ReLU free.
+    If one quantized group alone reads the output, that is the input range of the group: the second rounding then
+    changes nothing. If nothing but ReLUs read the output, the range starts at zero, which makes the ReLU free.
     """
     if output_of(name) not in statistics or calibration.input_minimum is None:
         return calibration

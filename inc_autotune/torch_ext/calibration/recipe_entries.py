@@ -21,7 +21,7 @@ def calibration_entries(
     """Calibrations as they stand in a recipe.
 
     Returns:
-        Plain values by operator name, and smoothing scales by the names they have there, once for each scale.
+        Plain values by operator name, and smoothing scales by the names used there; equal scales stand there once.
     """
     arrays: dict[str, NDArray[np.float32]] = {}
     names: dict[bytes, str] = {}

@@ -1,4 +1,4 @@
-"""Speed of single units, in fp32 and as integers: the operators of each by themselves."""
+"""Speed of single units, in fp32 and as integers, by their operators, which run alone."""
 
 from __future__ import annotations
 
