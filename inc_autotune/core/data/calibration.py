@@ -43,7 +43,7 @@ class CalibrationPass(Generic[AnyBatch]):
         empty: makes statistics of every activation, see `SplitStatistics`.
         comparable: the outputs that are compared, see `HeldOut`.
         sizes: sampling sizes, at each of which the statistics are kept.
-        seed: of the sampled rows.
+        seed: of the rows sampled in the first fold; the next number is that of the second fold.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CalibrationPass(Generic[AnyBatch]):
         self.held_out: HeldOut[AnyBatch] = HeldOut(comparable)
         self.is_held_out = False
         self.statistics: Statistics = {}
-        self._split = SplitStatistics(empty, seed)
+        self._split = SplitStatistics(empty, (seed, seed + 1))
         self._snapshots = Snapshots(sizes)
         self._batches = 0
         self._size = 0

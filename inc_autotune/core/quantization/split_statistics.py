@@ -53,21 +53,20 @@ class SplitStatistics:
     """Collects statistics batch by batch.
 
     Args:
-        empty: makes statistics of every activation that have seen nothing, for a seed; samples that will be merged
-            need different ones.
-        seed: of the sampled rows.
+        empty: makes statistics of every activation that have seen nothing, for a seed.
+        seeds: of the sampled rows of the first fold, which gets the first batch, and of the second; two different ones,
+            since the samples will be merged.
     """
 
-    def __init__(self, empty: Callable[[int], Statistics], seed: int) -> None:
-        self._parts = [empty(seed), empty(seed + 1), empty(seed)]
+    def __init__(self, empty: Callable[[int], Statistics], seeds: tuple[int, int]) -> None:
+        self._parts = [*map(empty, seeds), empty(seeds[0])]
         self._current = 0
         self._fitted_batches = 0
 
     def batch(self, *, held_out: bool) -> Statistics:
         """The statistics that the next batch is to update; without rows, if the batch is held out."""
-        if not held_out:
-            self._fitted_batches += 1
         self._current = _HELD_OUT if held_out else self._fitted_batches % 2
+        self._fitted_batches += not held_out
         return self._parts[self._current]
 
     def compact(self) -> None:

@@ -92,7 +92,7 @@ def calibrate(
             for each in watched
         }
 
-    statistics, digest = SplitStatistics(empty, seed), hashlib.sha256()
+    statistics, digest = SplitStatistics(empty, (seed + 1, seed)), hashlib.sha256()
     names = [output.name for output in session.get_outputs()]
     snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut(comparable_outputs)

@@ -82,7 +82,8 @@ def calibrate(
         DataError: there is no batch, or the model fails on one.
         CalibrationError: an activation is not finite.
     """
-    statistics, digest = SplitStatistics(lambda seed: _empty(watched, seed), seed), hashlib.sha256()
+    statistics = SplitStatistics(lambda seed: _empty(watched, seed), (seed + 1, seed))
+    digest = hashlib.sha256()
     snapshots: dict[int, Snapshot] = {}
     held_out = HeldOut(comparable_outputs)
     samples = 0

@@ -9,7 +9,7 @@ from inc_autotune.core.quantization.statistics import ActivationStatistics
 
 def collected(*batches):
     """Statistics of one activation; a batch is (largest value, whether it is held out)."""
-    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=8, seed=seed)}, 0)
+    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=8, seed=seed)}, (0, 1))
     for largest, held_out in batches:
         values = np.array([[0.0, largest]], np.float32)
         statistics.batch(held_out=held_out)["x"].update(values, keep_rows=not held_out)
@@ -40,7 +40,7 @@ def test_what_only_held_out_samples_reached_is_known_by_them():
 
 
 def test_a_snapshot_does_not_change_with_later_batches():
-    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=8, seed=seed)}, 0)
+    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=8, seed=seed)}, (0, 1))
     statistics.batch(held_out=False)["x"].update(np.ones((1, 2), np.float32))
     before = statistics.snapshot()
     statistics.batch(held_out=False)["x"].update(np.full((1, 2), 5.0, np.float32))
@@ -50,7 +50,7 @@ def test_a_snapshot_does_not_change_with_later_batches():
 
 def test_moving_statistics_changes_nothing():
     def filled(compact):
-        statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=4, seed=seed)}, 0)
+        statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", rows=4, seed=seed)}, (0, 1))
         for index in range(9):
             values = np.random.default_rng(index).normal(size=(5, 2)).astype(np.float32)
             statistics.batch(held_out=index % 3 == 1)["x"].update(values, keep_rows=index % 3 != 1)
@@ -67,7 +67,7 @@ def test_moving_statistics_changes_nothing():
 
 def snapshots(sizes, *batches):
     """Snapshots after batches of these sizes; the largest value seen is the number of samples so far."""
-    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", seed=seed)}, 0)
+    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", seed=seed)}, (0, 1))
     taken, seen = Snapshots(sizes), 0
     for size in batches:
         seen += size
@@ -100,3 +100,8 @@ def test_a_size_without_a_snapshot_has_that_of_more_samples_or_of_all(size, expe
 def test_what_comes_after_the_largest_sampling_size_is_known_of_all_samples_only():
     taken = snapshots([8], 8, 12)
     assert [known(taken, size) for size in (8, 20)] == [8, 20]
+
+
+def test_the_first_batch_belongs_to_the_first_fold():
+    snapshot = collected((1.0, False), (9.0, True), (2.0, False), (3.0, False))
+    assert [float(fold["x"].maximum) for fold in snapshot.folds] == [3.0, 2.0]
