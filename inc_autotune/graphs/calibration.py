@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from inc_autotune.core.data.held_out import HeldOut
+from inc_autotune.core.data import calibration
+from inc_autotune.core.data.calibration import CalibrationPass
+from inc_autotune.core.data.loaders import model_fails
 from inc_autotune.core.errors import DataError
-from inc_autotune.core.quantization.split_statistics import Snapshot, SplitStatistics
+from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Array, Feed
 from inc_autotune.graphs.padding import comparable_outputs
 
-SAMPLED_ROWS = 128
-"""Rows that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
+Calibration: TypeAlias = calibration.Calibration[Feed]
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,8 @@ class Values(NamedTuple):
     watched: Mapping[str, Array]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What one pass found.
-
-    Args:
-        snapshots: statistics by sampling size; of all samples under their number, if there were fewer than asked for.
-        held_out: samples to compare candidates with.
-        samples: how many were read.
-        digest: a hash of their inputs.
-    """
-
-    snapshots: Mapping[int, Snapshot]
-    held_out: HeldOut[Feed]
-    samples: int
-    digest: str
-
-    def snapshot(self, size: int) -> Snapshot:
-        """The statistics after `size` samples: the first snapshot that has seen so many, else that of all samples."""
-        return self.snapshots[min((seen for seen in self.snapshots if seen >= size), default=max(self.snapshots))]
-
-
 def calibrate(
-    run: Callable[[Feed, str], Values],
+    run: Callable[[Feed, int], Values],
     watched: Sequence[WatchedTensor],
     feeds: Iterable[Feed],
     sizes: Sequence[int],
@@ -81,8 +61,8 @@ def calibrate(
     """Run the fp32 model over the batches once.
 
     Args:
-        run: the fp32 model, given a batch and words that say where in the data the batch stands. Raises DataError if
-            the model fails on the batch, see `batch_error`.
+        run: the fp32 model, given a batch and the number of samples before it. Raises DataError if the model fails on
+            the batch, see `batch_error`.
         watched: the tensors to collect statistics of.
         feeds: at most `max(sizes)` samples.
         sizes: sampling sizes, at each of which the statistics are kept. If the model fixes its batch size, a sampling
@@ -103,39 +83,20 @@ def calibrate(
             for tensor in watched
         }
 
-    statistics, digest = SplitStatistics(empty, seed), hashlib.sha256()
-    snapshots: dict[int, Snapshot] = {}
-    held_out = HeldOut(comparable_outputs)
-    samples = 0
-    for index, feed in enumerate(held_out.cut(digested(feeds, digest), sizes)):
-        values = run(feed, f", which comes after {samples} samples")
-        is_held_out = held_out.wants(index)
-        current = statistics.batch(held_out=is_held_out)
+    digest = hashlib.sha256()
+    calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
+    for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
+        calibrating.begin(feed)
+        values = run(feed, calibrating.samples)
         for tensor in watched:
-            current[tensor.name].update(values.watched[tensor.name], tensor.channel_axis, keep_rows=not is_held_out)
-        if index == 0 or is_held_out:
-            held_out.add(index, feed, values.outputs)
-        reached = {size for size in sizes if samples < size <= samples + feed.size}
-        samples += feed.size
-        if reached:
-            snapshots |= dict.fromkeys(reached, statistics.snapshot())
-    if samples == 0:
-        raise DataError(f"{argument} is empty: it yielded no sample. Give at least one batch.")
-    snapshots.setdefault(samples, statistics.snapshot())
-    return Calibration(snapshots, held_out, samples, digest.hexdigest())
+            calibrating.statistics[tensor.name].update(
+                values.watched[tensor.name], tensor.channel_axis, keep_rows=not calibrating.is_held_out
+            )
+        calibrating.end(values.outputs)
+    return calibrating.finish(digest.hexdigest(), argument)
 
 
-def batch_error(argument: str, feed: Feed, place: str, error: Exception) -> DataError:
-    """The error for a batch that the fp32 model fails on.
-
-    Args:
-        argument: the user's argument that the batch is from.
-        feed: the batch.
-        place: where in the data it stands.
-        error: what the framework said.
-    """
+def batch_error(argument: str, feed: Feed, samples: int | None, error: Exception) -> DataError:
+    """The error for a batch that the fp32 model fails on, see `model_fails`."""
     shapes = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in feed.inputs.items())
-    return DataError(
-        f"{argument}: the model fails on the batch {shapes}{place}: {type(error).__name__}: {error}\n"
-        "Give all batches the form and the feature shapes that the model takes."
-    )
+    return model_fails(argument, shapes, samples, error)

@@ -300,7 +300,7 @@ class OrtAdaptor(Adaptor):
 
         def quantized(part: Graph, operators: Operators, unit: Unit) -> GraphModel:
             config = unit.options[0].to_dict()
-            tune_cfg = {"op": dict.fromkeys(unit.operators, config), "calib_iteration": max(self._calibrated.snapshots)}
+            tune_cfg = {"op": dict.fromkeys(unit.operators, config), "calib_iteration": self._calibrated.samples}
             return build_model(part, operators, self.plan(tune_cfg), self.form, self._weights)
 
         if not self._on_target:

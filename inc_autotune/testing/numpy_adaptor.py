@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.errors import ArgumentError, DataError
+from inc_autotune.core.data.loaders import no_sample
+from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
 from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_range, smoothing_scale
@@ -181,5 +182,5 @@ def _samples(dataloader: Iterable[Any] | None, limit: int) -> FloatArray:
         if sum(map(len, batches)) >= limit:
             break
     if not batches:
-        raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
+        raise no_sample("calib_dataloader")
     return np.concatenate(batches)[:limit]

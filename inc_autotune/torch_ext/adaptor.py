@@ -13,31 +13,21 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
-from inc_autotune.core.errors import ArgumentError, DataError
+from inc_autotune.core.data.calibration import Calibration
+from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.calibration.collect import (
-    LINEAR_TYPES,
-    Collector,
-    HeldOut,
-    Statistics,
-    collect,
-    collect_from_function,
-)
-from inc_autotune.torch_ext.calibration.ranges import (
-    REDUCED,
-    calibration_to_recipe,
-    linear_weight,
-    operator_calibrations,
-)
+from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, calibrate_by_function, input_of
+from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
+from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
 from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
-from inc_autotune.torch_ext.data.padding import real_outputs
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
 from inc_autotune.torch_ext.measurement.footprint import peak_bytes
-from inc_autotune.torch_ext.measurement.gradient_harm import gradient_harms
+from inc_autotune.torch_ext.measurement.gradient_sensitivity import gradient_sensitivities
 from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weight_bytes
 from inc_autotune.torch_ext.measurement.units import measure_units
 from inc_autotune.torch_ext.model.copies import base_model, replace_modules, shared_copy
@@ -55,6 +45,7 @@ from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
 from inc_autotune.torch_ext.operators.trace import ModelTrace
+from inc_autotune.torch_ext.operators.types import LINEAR_TYPES
 from inc_autotune.torch_ext.target import kernels, saturation
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
@@ -83,9 +74,7 @@ class TorchAdaptor(Adaptor):
         self._given_example = example_inputs
         self._example: Batch | None = None
         self._examined = Examination()
-        self._snapshots: dict[int, Statistics] = {}
-        self._held_out = HeldOut()
-        self._data_digest = b""
+        self._calibration: Calibration[Batch] | None = None
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
 
@@ -95,6 +84,13 @@ class TorchAdaptor(Adaptor):
         if self._trace is None:
             raise RuntimeError("the model has not been calibrated yet")
         return self._trace
+
+    @property
+    def calibration(self) -> Calibration[Batch]:
+        """What the pass over the data found; known after calibration."""
+        if self._calibration is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._calibration
 
     @property
     def _trace(self) -> ModelTrace | None:
@@ -158,7 +154,9 @@ class TorchAdaptor(Adaptor):
         return simulation_reason(self.trace.operators[name].type, config) is not None
 
     def notes(self) -> Sequence[str]:
-        notes = [*self._examined.notes(), *self._held_out.notes]
+        notes = self._examined.notes()
+        if self._calibration is not None:
+            notes += self._calibration.held_out.notes
         if self._trace is not None:
             reduced = sorted({each.type for name, each in self._trace.operators.items() if self.reduces_range(name)})
             if reduced:
@@ -172,7 +170,7 @@ class TorchAdaptor(Adaptor):
         return saturation.needs_reduced_range(self.trace.operators[name].type, self._base.get_submodule(name))
 
     def fingerprint(self, model: nn.Module) -> str:
-        digest = hashlib.sha256(self._data_digest)
+        digest = hashlib.sha256(b"" if self._calibration is None else bytes.fromhex(self._calibration.digest))
         add_model(digest, model)
         if self._example is not None:
             add_batch(digest, self._example)
@@ -188,35 +186,30 @@ class TorchAdaptor(Adaptor):
         def start(first: Batch) -> Collector:
             self._examined = examine(model, first)
             self._example = self._example or first.take(MEASURED_SAMPLES).copy()
-            return self.make_collector(model, first, seed)
+            return self.make_collector(model, first, sampling_sizes, seed)
 
         if isinstance(dataloader, CalibrationFunction):
-            self._snapshots, collector = collect_from_function(watched, dataloader.function, start)
+            self._calibration = calibrate_by_function(watched, dataloader.function, start)
         else:
             batches = calibration_batches(dataloader, watched, max(sampling_sizes))
-            first = next(batches, None)
-            if first is None:
-                raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
-            collector = start(first)
-            self._snapshots = collect(watched, collector, chain([first], batches), sampling_sizes)
-        self._held_out = collector.held_out
-        self._data_digest = collector.digest.digest()
-        return collector.samples
+            first = next(batches)  # an empty loader raises a DataError
+            self._calibration = calibrate(watched, start(first), chain([first], batches))
+        return self._calibration.samples
 
-    def make_collector(self, model: nn.Module, first: Batch, seed: int) -> Collector:
+    def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""
-        return Collector(self.trace, seed=seed, histogram=self._histogram)
+        return Collector(model, self.trace, sizes, seed=seed, histogram=self._histogram)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         leaders = {name: members[0] for members in self.trace.groups for name in members}
-        statistics = self._snapshots[sampling_size].without_held_out
+        snapshot = self.calibration.snapshot(sampling_size)
         return [
             InputGroup(
                 name=unit.name,
                 operators=unit.operator_names,
-                statistics=statistics.inputs[leaders[unit.name]],
-                folds=statistics.crossed(leaders[unit.name]),
-                weights=partial(_weights, self._base, unit.operator_names),
+                statistics=snapshot.fitted[input_of(leaders[unit.name])],
+                folds=snapshot.crossed(input_of(leaders[unit.name])),
+                weights=partial(group_weights, self._base, unit.operator_names),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=any(map(self.reduces_range, unit.operator_names)),
             )
@@ -257,10 +250,7 @@ class TorchAdaptor(Adaptor):
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
         configs, calibrations = self._calibrated(tune_cfg)
-        arrays: dict[str, Any] = {}
-        entries: dict[str, dict[str, Any]] = {
-            name: dict(calibration_to_recipe(name, calibration, arrays)) for name, calibration in calibrations.items()
-        }
+        entries, arrays = calibration_entries(calibrations)
         for conv, batch_norm in self.trace.batch_norms.items():
             entries.setdefault(conv, {})["batch_norm"] = batch_norm
         for name in self._examined.captured:
@@ -268,7 +258,7 @@ class TorchAdaptor(Adaptor):
         for name, config in configs.items():
             if multiplies_integers(self.trace.operators[name].type, config):
                 entries[name][REDUCED] = self.reduces_range(name)
-        return entries, arrays
+        return entries, dict(arrays)
 
     def _calibrated(self, tune_cfg: Mapping[str, Any]) -> tuple[dict[str, OpConfig], dict[str, OperatorCalibration]]:
         """Configurations of the operators that leave fp32, with their ranges and scales.
@@ -286,10 +276,8 @@ class TorchAdaptor(Adaptor):
             if config.alpha is not None and self.trace.operators[name].type not in LINEAR_TYPES:
                 every[name] = config.with_alpha(None)
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
-        size = min(tune_cfg["calib_iteration"], max(self._snapshots))
-        statistics = self._snapshots[size]
-        if tune_cfg.get("without_held_out"):
-            statistics = statistics.without_held_out
+        snapshot = self.calibration.snapshot(tune_cfg["calib_iteration"])
+        statistics = snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out")))
         return configs, operator_calibrations(configs, self.trace, self._base, statistics)
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
@@ -312,13 +300,13 @@ class TorchAdaptor(Adaptor):
     # Comparing candidates
 
     def reference_outputs(self) -> Sequence[torch.Tensor]:
-        return self._held_out.outputs
+        return self.calibration.held_out.outputs
 
     @torch.no_grad()
     def run(self, candidate: nn.Module) -> Sequence[torch.Tensor]:
         outputs: list[torch.Tensor] = []
-        for batch, real in zip(self._held_out.batches, self._held_out.real, strict=True):
-            outputs += real_outputs(run(candidate, batch), real)
+        for batch in self.calibration.held_out.batches:
+            outputs += real_outputs(run(candidate, batch), real_positions(self._base, batch))
         return outputs
 
     @torch.no_grad()
@@ -345,18 +333,21 @@ class TorchAdaptor(Adaptor):
                 }
                 for unit in units
             }
-        return gradient_harms(shared_copy(self._base, own_buffers=True), quantized, self._held_out, expired=expired)
+        watched, batches = shared_copy(self._base, own_buffers=True), self.calibration.held_out.batches
+        return gradient_sensitivities(watched, quantized, batches, expired=expired)
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)
-        self._block_calls = capture_calls(self._base, found, self._held_out.batches[0], self._held_out.real[0])
+        batch = self.calibration.held_out.batches[0]
+        self._block_calls = capture_calls(self._base, found, batch, real_positions(self._base, batch))
         return {block: operators for block, operators in found.items() if block in self._block_calls}
 
     def block_reference(self, block: str) -> Sequence[torch.Tensor]:
         return self._block_calls[block].outputs
 
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
-        return run_block(candidate, block, self._block_calls[block], self._held_out.real[0])
+        real = real_positions(self._base, self.calibration.held_out.batches[0])
+        return run_block(candidate, block, self._block_calls[block], real)
 
     # What candidates cost
 
@@ -380,7 +371,7 @@ class TorchAdaptor(Adaptor):
 
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""
-        statistics = self._snapshots[max(self._snapshots)]
+        statistics = self.calibration.snapshot().every
         calibration = operator_calibrations({name: config}, self.trace, self._base, statistics)[name]
         return self._converted(name, config, calibration)
 
@@ -391,10 +382,6 @@ class TorchAdaptor(Adaptor):
 def _own_copy(model: nn.Module) -> nn.Module:
     """A copy of the user's model, on which a forward pass may leave something; a candidate is ours."""
     return model if any(map(is_quantized, model.modules())) else shared_copy(model, own_buffers=True)
-
-
-def _weights(model: nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
-    return [linear_weight(model.get_submodule(name)) for name in names]
 
 
 def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,12 @@ from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
 from inc_autotune.core.evaluation.function import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.build import warn_of_shortcomings
-from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
-from inc_autotune.torch_ext.calibration.ranges import REDUCED, calibration_from_recipe, linear_weight
+from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibrations_from_recipe
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.evaluation import isolated
 from inc_autotune.torch_ext.data.items import iterable_loader
@@ -36,7 +36,7 @@ from inc_autotune.torch_ext.model_check import check_model
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized, multiplies_integers
 from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators.types import operator_type, weight_matrix
 from inc_autotune.torch_ext.target import saturation
 
 logger = logging.getLogger(__name__)
@@ -249,18 +249,10 @@ def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
 
 def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
     """The prepared model a recipe describes."""
-    if recipe.framework != TorchAdaptor.framework:
-        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {TorchAdaptor.framework!r}.")
+    check_framework(recipe, TorchAdaptor.framework)
     modules = dict(model.named_modules())
     quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
-    unmatched = [
-        name for name, each in quantized.items() if name not in modules or operator_type(modules[name]) != each.type
-    ]
-    if unmatched:
-        raise RecipeError(
-            f"recipe: {len(unmatched)} of its {len(quantized)} quantized operators are not in the model or of another "
-            f"type there, the first is {unmatched[0]!r} ({quantized[unmatched[0]].type}). Is it the same model?"
-        )
+    check_operators(quantized, {name: operator_type(modules[name]) for name in quantized if name in modules})
     batch_norms = {
         name: str(each.calibration["batch_norm"])
         for name, each in recipe.operators.items()
@@ -272,14 +264,10 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
             f"recipe: {missing[0]!r} is not in the model. Is it the same model, its batch norms not folded?"
         )
     configs: dict[str, OpConfig] = {name: each.config for name, each in quantized.items()}
-    calibrations = {name: calibration_from_recipe(each.calibration, recipe.arrays) for name, each in quantized.items()}
+    calibrations = calibrations_from_recipe(quantized, recipe.arrays)
     for name, calibration in calibrations.items():
-        features = None if calibration.smoothing is None else linear_weight(modules[name]).shape[1]
-        if calibration.smoothing is not None and calibration.smoothing.numel() != features:
-            raise RecipeError(
-                f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.numel()} in the "
-                "recipe. Is it the same model?"
-            )
+        if calibration.smoothing is not None:
+            check_smoothing(name, calibration.smoothing.shape, weight_matrix(modules[name]).shape[1])
     reduced = {name for name, each in quantized.items() if each.calibration.get(REDUCED)}
     return prepared_model(base_model(model, batch_norms), configs, calibrations, reduced=reduced)
 

@@ -10,7 +10,7 @@ from inc_autotune.graphs.feed import Feed
 WATCHED = (WatchedTensor("x", rows=True, histogram=False), WatchedTensor("y", rows=False, histogram=False))
 
 
-def twice(feed, place=""):
+def twice(feed, samples=0):
     x = feed.inputs["x"]
     return Values([2 * x], {"x": x, "y": 2 * x})
 
@@ -74,8 +74,8 @@ def test_no_sample_is_an_error_that_names_the_argument():
 
 def test_an_error_tells_the_batch_its_place_and_the_remedy():
     (feed,) = batches(3)
-    error = batch_error("data", feed, ", which comes after 7 samples", ValueError("odd"))
+    error = batch_error("data", feed, 7, ValueError("odd"))
     assert str(error) == (
         "data: the model fails on the batch x float32 [3, 2], which comes after 7 samples: ValueError: odd\n"
-        "Give all batches the form and the feature shapes that the model takes."
+        "Give all batches the form and the feature shapes of the first one."
     )

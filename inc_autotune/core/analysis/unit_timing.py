@@ -1,9 +1,9 @@
-"""Speed of units that are timed alone, in fp32 and as integers; those that are alike are timed once."""
+"""Speed of units, in fp32 and as integers, by their operators, which are timed alone; equal ones are timed once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from inc_autotune.core.adaptor import UnitSpeed
@@ -11,20 +11,31 @@ from inc_autotune.core.analysis.timing import Call, Clock, PairSeconds, pair_sec
 
 
 @dataclass(frozen=True)
-class TimedUnit:
-    """A unit as a small model of its own.
+class TimedOperator:
+    """One call of an operator, or of several as a small model.
 
-    Attributes:
-        name: of the unit.
-        likeness: equal for units that take equally long: types, shapes and configuration.
+    Args:
+        cache_key: equal for calls that take equally long: types, shapes and configuration.
         measured: what is measured, for people: `Linear 1024x768 on 8x128x768`.
         forms: makes the functions that compute it in fp32 and in integers.
     """
 
-    name: str
-    likeness: Hashable
+    cache_key: Hashable
     measured: str
     forms: Callable[[], tuple[Call, Call]]
+
+
+@dataclass(frozen=True)
+class TimedUnit:
+    """What one forward pass calls of a unit.
+
+    Args:
+        name: of the unit.
+        operators: whose seconds are added; one that is called several times stands there as often.
+    """
+
+    name: str
+    operators: Sequence[TimedOperator]
 
 
 def time_units(
@@ -35,12 +46,12 @@ def time_units(
     Args:
         units: to be measured.
         clock: see `core.timing.clock_of`.
-        shortest: seconds; units whose integer form takes less are not judged.
-        budget: seconds on the wall for all of them together.
+        shortest: seconds; operators whose integer form takes less are not judged.
+        budget: seconds on the wall for all units together.
         expired: asked between measurements; once true, or once the budget is spent, the rest is left out.
 
     Returns:
-        By unit name, without those that are too short or were left out.
+        By unit name, without units whose operators are all too short or that were not timed to their end.
     """
     deadline = time.perf_counter() + budget
 
@@ -50,12 +61,20 @@ def time_units(
     known: dict[Hashable, PairSeconds | None] = {}
     speeds: dict[str, UnitSpeed] = {}
     for unit in units:
-        if unit.likeness not in known:
+        for operator in unit.operators:
+            if operator.cache_key in known:
+                continue
             if ended():
-                break
-            fp32, integer = unit.forms()
-            known[unit.likeness] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)
-        taken = known[unit.likeness]
-        if taken is not None:
-            speeds[unit.name] = UnitSpeed(taken.fp32 / taken.integer, unit.measured)
+                return speeds
+            fp32, integer = operator.forms()
+            known[operator.cache_key] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)
+        judged = [(operator, pair) for operator in unit.operators if (pair := known[operator.cache_key]) is not None]
+        if judged:
+            speeds[unit.name] = _unit_speed(judged)
     return speeds
+
+
+def _unit_speed(judged: Sequence[tuple[TimedOperator, PairSeconds]]) -> UnitSpeed:
+    speedup = sum(pair.fp32 for _, pair in judged) / sum(pair.integer for _, pair in judged)
+    more = f" and {len(judged) - 1} more" if len(judged) > 1 else ""
+    return UnitSpeed(speedup, judged[0][0].measured + more)

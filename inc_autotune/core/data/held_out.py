@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from math import ceil
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
-Array = NDArray[Any]
+from inc_autotune.core.quantization.affine import Array
 
 HELD_OUT_SAMPLES = 16
 """Samples whose outputs are compared with a candidate's."""
 
 HELD_OUT_BYTES = 256 << 20
-"""Their outputs take no more memory than this, whatever the model returns."""
+"""The outputs that are kept take no more memory than this, whatever the model returns."""
 
 LEAST_BATCHES = 4
-"""Those that are held out and both halves of the others, and one to spare."""
+"""One held-out batch, one for each fold, and one to spare."""
 
 NOTHING_HELD_OUT = (
     "nothing could be held out: all calibration samples came in one batch that cannot be cut. Candidates were compared "
@@ -54,11 +54,12 @@ class HeldOut(Generic[AnyBatch]):
     stands in until there is a second one.
 
     Args:
-        comparable: of a batch and the outputs of the fp32 model for it, the outputs that are compared.
-        batches: their inputs.
-        outputs: what the fp32 model returned for them, as far as it is compared.
-        stands_in: whether they are of the first batch, which is not held out.
-        first: the first samples of the first batch as it came, to measure speed on.
+        comparable: takes a batch and the outputs of the fp32 model for it, as arrays of any framework, and returns
+            the outputs that are compared; padding and integers, for instance, are not.
+        batches: inputs of the samples kept.
+        outputs: what the fp32 model returned for these batches and `comparable` left.
+        stands_in: whether the samples are of the first batch, which is not held out.
+        first: the first samples of the first batch as it came, to measure speed on; set by `cut`.
     """
 
     comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]]
@@ -88,25 +89,34 @@ class HeldOut(Generic[AnyBatch]):
         """Whether the batch of this number is to be held out."""
         return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
 
-    def add(self, index: int, batch: AnyBatch, outputs: Sequence[Array]) -> None:
-        """Keep the first samples of a batch and their outputs, if there is room."""
+    def add(self, index: int, batch: AnyBatch, outputs: Sequence[Array], samples: int | None = None) -> None:
+        """Keep the first samples of a batch and the outputs for them, if there is room.
+
+        Args:
+            index: number of the batch.
+            batch: inputs, all of them or the first `HELD_OUT_SAMPLES` samples.
+            outputs: what the model returned for the whole batch; where the first dimension is the number of samples,
+                the outputs are cut along it.
+            samples: how many the whole batch has; None: as many as `batch`.
+        """
         if index == 1:
             self.batches, self.outputs = [], []
         self.stands_in = index == 0
+        samples = batch.size if samples is None else samples
         kept = batch.slice(0, HELD_OUT_SAMPLES - self.samples).copy()
-        if kept.size < batch.size:
-            outputs = [output[: kept.size] if output.shape[:1] == (batch.size,) else output for output in outputs]
+        if kept.size < samples:
+            outputs = [output[: kept.size] if output.shape[:1] == (samples,) else output for output in outputs]
         compared = self.comparable(kept, outputs)
         if not self.batches or sum(output.nbytes for output in (*self.outputs, *compared)) <= HELD_OUT_BYTES:
             self.batches.append(kept)
-            self.outputs += [output.copy() for output in compared]
+            self.outputs += [array_namespace(output).asarray(output, copy=True) for output in compared]
 
 
 def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BATCHES) -> Iterator[AnyBatch]:
-    """The same samples in batches that end at every sampling size and are at least `least`, where they can be cut.
+    """The same samples in batches that end at every sampling size and number at least `least`, if they can be cut.
 
-    Of fewer than four large batches too little could be held out, or nothing, and the rest not be halved. Where there
-    are four, they stay as they are: each is one forward pass.
+    With fewer than `least` batches too few samples could be held out, or none, and the others not be split into two
+    folds. With `least` or more the batches stay as they are, since every batch costs a forward pass.
     """
     left = iter(batches)
     # A loader may fill the same memory again.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inc_autotune.core.arguments.checks import shown
-from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.errors import ArgumentError, DataError
 
 
 def is_array(value: object) -> bool:
@@ -50,6 +50,36 @@ def check_loader(loader: Any, argument: str, allowed: str) -> None:
             else ""
         )
         raise ArgumentError(f"{argument}={shown(loader)} cannot be iterated over. Allowed: {allowed}.{hint}")
+
+
+def no_sample(argument: str) -> DataError:
+    """The error for a loader whose batches hold no sample."""
+    return DataError(f"{argument} is empty: it yielded no sample. Give at least one batch.")
+
+
+def no_item(argument: str) -> DataError:
+    """The error for a loader that ended before its first item."""
+    return DataError(
+        f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before cannot be "
+        "read again."
+    )
+
+
+def model_fails(argument: str, batch: str, samples: int | None, error: Exception) -> DataError:
+    """The error for a batch that the fp32 model fails on.
+
+    Args:
+        argument: name of the loader's, or the function's, argument.
+        batch: describes the batch.
+        samples: how many came before the batch; None where it is no part of a loader.
+        error: what the model raised.
+    """
+    like = "of the first one" if samples else "that the model takes"
+    place = "" if samples is None else f", which comes after {samples} samples"
+    return DataError(
+        f"{argument}: the model fails on the batch {batch}{place}: {type(error).__name__}: {error}\n"
+        f"Give all batches the form and the feature shapes {like}."
+    )
 
 
 def describe(value: Any, depth: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Calibration statistics, apart by what their samples are for.
+"""Calibration statistics, apart by what their samples are for, at every sampling size.
 
 A range that has seen a sample cannot clip it. So candidates are compared on held-out samples with ranges that have not
 seen these, and alphas are scored on the rows of one half of the other samples with the ranges of the other half.
@@ -6,10 +6,14 @@ seen these, and alphas are scored on the rows of one half of the other samples w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+
+SAMPLED_ROWS = 64
+"""Rows of each fold that score an alpha, so 128 of an activation. Since ranges are exact, few are enough: on MiniLM-L6
+layer-wise alphas from 64 rows leave 1 % more loss than those from 1,600, from 128 rows 0.5 %, from 32 rows 4 %."""
 
 Statistics = Mapping[str, ActivationStatistics]
 """By name of the activation."""
@@ -35,7 +39,10 @@ class Snapshot:
         return self.fitted if without_held_out else self.every
 
     def crossed(self, name: str) -> tuple[ActivationStatistics, ...]:
-        """Of one activation, the ranges of each fold with the rows of the other; none where both have not seen it."""
+        """Ranges of an activation from one fold with sampled rows from the other, both ways.
+
+        Empty if one of the folds has no rows of the activation.
+        """
         first, second = (fold[name] for fold in self.folds)
         if first.sampled_rows is None or second.sampled_rows is None:
             return ()
@@ -46,34 +53,84 @@ class SplitStatistics:
     """Collects statistics batch by batch.
 
     Args:
-        empty: makes statistics of every activation that have seen nothing, for a seed; samples that will be merged
-            need different ones.
-        seed: of the sampled rows.
+        empty: makes statistics of every activation that have seen nothing, for a seed.
+        seeds: of the sampled rows of the first fold, which gets the first batch, and of the second; two different ones,
+            since the samples will be merged.
     """
 
-    def __init__(self, empty: Callable[[int], Mapping[str, ActivationStatistics]], seed: int) -> None:
-        self._folds = (empty(seed), empty(seed + 1))
-        self._held_out = empty(seed)
+    def __init__(self, empty: Callable[[int], Statistics], seeds: tuple[int, int]) -> None:
+        self._parts = [*map(empty, seeds), empty(seeds[0])]
+        self._current = 0
         self._fitted_batches = 0
 
-    def batch(self, *, held_out: bool) -> Mapping[str, ActivationStatistics]:
-        """The statistics that the next batch is to update; without rows, where it is held out."""
-        if held_out:
-            return self._held_out
-        self._fitted_batches += 1
-        return self._folds[self._fitted_batches % 2]
+    def batch(self, *, held_out: bool) -> Statistics:
+        """The statistics that the next batch is to update; without rows, if the batch is held out."""
+        self._current = _HELD_OUT if held_out else self._fitted_batches % 2
+        self._fitted_batches += not held_out
+        return self._parts[self._current]
+
+    def compact(self) -> None:
+        """Move what the last batch has updated to memory of its own.
+
+        Arrays that are made during a forward pass lie between activations, and as long as the arrays live the system
+        cannot have the activations' memory back: 150 MiB on a small GPT in PyTorch.
+        """
+        self._parts[self._current] = _copied(self._parts[self._current])
 
     def snapshot(self) -> Snapshot:
         """What all batches so far have shown."""
-        first, second = ({name: each.copy() for name, each in fold.items()} for fold in self._folds)
+        first, second = _copied(self._parts[0]), _copied(self._parts[1])
         fitted = _merged(first, second)
-        every = _merged(fitted, self._held_out)
+        every = _merged(fitted, self._parts[_HELD_OUT])
         known = {name: each if each.count else every[name] for name, each in fitted.items()}
         return Snapshot(every, known, (first, second))
 
 
+class Snapshots:
+    """What calibration had shown when it reached each sampling size.
+
+    Args:
+        sizes: the sampling sizes asked for.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.samples = 0
+        self._sizes = sizes
+        self._by_size: dict[int, Snapshot] = {}
+
+    def advance(self, samples: int, statistics: SplitStatistics) -> None:
+        """Keep a snapshot if a batch of so many samples has reached a sampling size.
+
+        A sampling size inside a batch that cannot be cut ends with the batch.
+        """
+        reached = [size for size in self._sizes if self.samples < size <= self.samples + samples]
+        self.samples += samples
+        if reached:
+            self._by_size |= dict.fromkeys((*reached, self.samples), statistics.snapshot())
+
+    def finish(self, statistics: SplitStatistics) -> None:
+        """Keep a snapshot of all samples, to be called after the last batch."""
+        if self.samples not in self._by_size:
+            self._by_size[self.samples] = statistics.snapshot()
+
+    def at(self, size: int) -> Snapshot:
+        """The snapshot of `size` samples, else the smallest of more, else that of all samples.
+
+        So a size that was not asked for has a snapshot too, as has one that the data did not reach.
+        """
+        return self._by_size[min((each for each in self._by_size if each >= size), default=max(self._by_size))]
+
+
+_HELD_OUT = 2
+"""Where the held-out samples stand among the parts, behind the two folds."""
+
+
+def _copied(statistics: Statistics) -> dict[str, ActivationStatistics]:
+    return {name: each.copy() for name, each in statistics.items()}
+
+
 def _merged(one: Statistics, other: Statistics) -> dict[str, ActivationStatistics]:
-    merged = {name: each.copy() for name, each in one.items()}
+    merged = _copied(one)
     for name, each in other.items():
         merged[name].merge(each)
     return merged

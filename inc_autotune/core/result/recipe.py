@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,55 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {str(path)!r}: cannot be read: {error}") from error
         return cls.from_yaml(text, str(path))
+
+
+def check_framework(recipe: Recipe, framework: str) -> None:
+    """Refuse a recipe of another extension.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if recipe.framework != framework:
+        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {framework!r}.")
+
+
+def check_operators(operators: Mapping[str, OperatorRecipe], types: Mapping[str, str | None], remedy: str = "") -> None:
+    """Refuse a recipe of another model.
+
+    Args:
+        operators: those of the recipe that leave fp32.
+        types: operator types of the model by operator name.
+        remedy: what else to do, after the question whether it is the same model.
+
+    Raises:
+        RecipeError: an operator is not in the model, or of another type there.
+    """
+    unmatched = [name for name, operator in operators.items() if types.get(name) != operator.type]
+    if unmatched:
+        first = unmatched[0]
+        raise RecipeError(
+            f"recipe: {len(unmatched)} of its {len(operators)} quantized operators are not in the model or of another "
+            f"type there, the first is {first!r} ({operators[first].type}). Is it the same model?"
+            f"{' ' if remedy else ''}{remedy}"
+        )
+
+
+def check_smoothing(name: str, shape: tuple[int, ...], features: int) -> None:
+    """Refuse a smoothing scale of another shape than the operator needs.
+
+    Args:
+        name: of the operator.
+        shape: of the scale in the recipe.
+        features: how many the operator of the model reads.
+
+    Raises:
+        RecipeError: the shape is not `(features,)`.
+    """
+    if tuple(shape) != (features,):
+        raise RecipeError(
+            f"recipe: {name!r} reads {features} features in the model, {math.prod(shape)} in the recipe. Is it the "
+            "same model?"
+        )
 
 
 def _operator(entry: Mapping[str, Any]) -> OperatorRecipe:

@@ -11,7 +11,7 @@ from inc_autotune.graphs.feed import Feed
 from inc_autotune.ort_ext.graph.graph import AnyArray
 
 
-def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callable[[Feed, str], Values]:
+def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callable[[Feed, int], Values]:
     """A session as `calibrate` runs it.
 
     Args:
@@ -20,8 +20,8 @@ def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callabl
     """
     names = [output.name for output in session.get_outputs()]
 
-    def run(feed: Feed, place: str) -> Values:
-        outputs = run_fp32(session, feed, "calib_dataloader", place)
+    def run(feed: Feed, samples: int) -> Values:
+        outputs = run_fp32(session, feed, "calib_dataloader", samples)
         return Values(outputs[:own_outputs], dict(zip(names, outputs, strict=True)))
 
     return run
@@ -38,14 +38,16 @@ def runs(session: onnxruntime.InferenceSession, feed: Feed) -> bool:
     return True
 
 
-def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, place: str = "") -> list[AnyArray]:
+def run_fp32(
+    session: onnxruntime.InferenceSession, feed: Feed, argument: str, samples: int | None = None
+) -> list[AnyArray]:
     """The outputs of the fp32 model.
 
     Args:
         session: of the model.
         feed: what the user gave.
         argument: the user's argument, for messages.
-        place: of the batch in it, for messages.
+        samples: how many came before the batch, for messages.
 
     Raises:
         DataError: the model fails on it.
@@ -53,5 +55,5 @@ def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, p
     try:
         outputs: list[AnyArray] = session.run(None, dict(feed.inputs))
     except Exception as error:  # whatever onnxruntime raises on inputs that are not the model's own
-        raise batch_error(argument, feed, place, error) from error
+        raise batch_error(argument, feed, samples, error) from error
     return outputs

@@ -15,7 +15,7 @@ from inc_autotune.tf_ext.model.signatures import SignatureCallable
 
 def watching(
     signature: SignatureGraph, function: SignatureCallable, tensors: Sequence[str]
-) -> Callable[[Feed, str], Values]:
+) -> Callable[[Feed, int], Values]:
     """A signature as `calibrate` runs it.
 
     Args:
@@ -24,11 +24,11 @@ def watching(
         tensors: inside the signature, that `function` returns too.
     """
 
-    def run(feed: Feed, place: str) -> Values:
+    def run(feed: Feed, samples: int) -> Values:
         try:
             outputs = {name: value.numpy() for name, value in function(**feed.inputs).items()}
         except tf.errors.OpError as error:
-            raise batch_error("calib_dataset", feed, place, error) from error
+            raise batch_error("calib_dataset", feed, samples, error) from error
         own = [outputs[output.name] for output in signature.outputs]
         return Values(own, {tensor: outputs[_key(tensor)] for tensor in tensors})
 

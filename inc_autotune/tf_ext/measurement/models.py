@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import Call, Clock, seconds
-from inc_autotune.core.analysis.unit_timing import TimedUnit, time_units
+from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.calibration.collect import run_inside
@@ -90,9 +90,13 @@ def measure_units(
     timed = (
         TimedUnit(
             unit.name,
-            (*(_geometry(graph, each) for each in judged[unit]), values[part.source].shape, unit.options[0]),
-            f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[part.source].shape))}",
-            partial(_forms, part, values, plan, weights),
+            [
+                TimedOperator(
+                    (*(_geometry(graph, each) for each in judged[unit]), values[part.source].shape, unit.options[0]),
+                    f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[part.source].shape))}",
+                    partial(_forms, part, values, plan, weights),
+                )
+            ],
         )
         for unit, part in parts.items()
     )

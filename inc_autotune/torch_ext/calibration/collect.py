@@ -1,225 +1,120 @@
-"""One pass over the calibration data: statistics of every input group, and held-out reference outputs."""
+"""One pass over the calibration data: statistics of activations, and held-out reference outputs."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from inc_autotune.core.data.held_out import HELD_OUT_BYTES, HELD_OUT_SAMPLES, LEAST_BATCHES, NOTHING_HELD_OUT, cut
-from inc_autotune.core.data.loaders import describe
+from inc_autotune.core.data.calibration import Calibration, CalibrationPass
+from inc_autotune.core.data.held_out import LEAST_BATCHES, cut
+from inc_autotune.core.data.loaders import describe, model_fails
 from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS, Statistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.torch_ext.data.batches import Batch, run
-from inc_autotune.torch_ext.data.digest import add_tensor
-from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.model.untouched import tensors_in, untouched
+from inc_autotune.torch_ext.data.batches import Batch, output_tensors, run
+from inc_autotune.torch_ext.data.digest import add_batch
+from inc_autotune.torch_ext.data.padding import comparable_outputs
+from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.trace import ModelTrace
-
-SAMPLED_ROWS = 64
-"""Rows of each fold that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
-
-LINEAR_TYPES = ("Linear", "Conv1D")
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
 
 
-@dataclass
-class Statistics:
-    """What calibration found, at one sampling size.
-
-    Args:
-        inputs: by the first operator of each input group.
-        outputs: by convolution name; after its BatchNorm.
-        fitted: the same without the samples that candidates are compared on; None: no other samples were seen.
-        folds: what every second of the other batches has shown, and what the rest has.
-    """
-
-    inputs: dict[str, ActivationStatistics]
-    outputs: dict[str, ActivationStatistics]
-    fitted: Statistics | None = None
-    folds: tuple[Statistics, ...] = ()
-
-    @property
-    def without_held_out(self) -> Statistics:
-        """What the samples that are not held out have shown, or all, where there are no others."""
-        return self if self.fitted is None else self.fitted
-
-    def copy(self) -> Statistics:
-        return Statistics(
-            {name: each.copy() for name, each in self.inputs.items()},
-            {name: each.copy() for name, each in self.outputs.items()},
-        )
-
-    def crossed(self, name: str) -> tuple[ActivationStatistics, ...]:
-        """Of one input, the ranges of each fold with the rows of the other; none where it was not seen in both."""
-        inputs = [fold.inputs[name] for fold in self.folds]
-        if any(each.sampled_rows is None for each in inputs):
-            return ()
-        return tuple(each.with_rows_of(other) for each, other in zip(inputs, reversed(inputs), strict=True))
+def input_of(operator: str) -> str:
+    """The name that statistics have for the tensor an operator reads; the first of an input group stands for all."""
+    return f"{operator}.input"
 
 
-def _together(folds: Sequence[Statistics], held_out: Statistics) -> Statistics:
-    """A snapshot of all; what only held-out samples reached (an expert of a mixture, say) is known by them alone."""
-    folds = tuple(fold.copy() for fold in folds)
-    fitted = _merged(folds[0], folds[1])
-    every = _merged(fitted, held_out)
-    for parts in ("inputs", "outputs"):
-        unseen = {name: getattr(every, parts)[name] for name, each in getattr(fitted, parts).items() if not each.count}
-        getattr(fitted, parts).update(unseen)
-    fitted.folds, every.fitted = folds, fitted
-    return every
-
-
-def _merged(one: Statistics, other: Statistics) -> Statistics:
-    merged = one.copy()
-    for name, each in other.inputs.items():
-        merged.inputs[name].merge(each)
-    for name, each in other.outputs.items():
-        merged.outputs[name].merge(each)
-    return merged
-
-
-@dataclass
-class HeldOut:
-    """Samples kept apart to compare candidates at the model's output.
-
-    Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
-    stands in until there is a second one.
-
-    Args:
-        batches: their inputs.
-        real: by batch, which positions are not padding; None where all are real.
-        outputs: what the fp32 model returned at those positions, over all batches.
-        stands_in: whether they are of the first batch, which is not held out.
-    """
-
-    batches: list[Batch] = field(default_factory=list)
-    real: list[torch.Tensor | None] = field(default_factory=list)
-    outputs: list[torch.Tensor] = field(default_factory=list)
-    stands_in: bool = False
-
-    @property
-    def samples(self) -> int:
-        return sum(batch.size for batch in self.batches)
-
-    @property
-    def notes(self) -> list[str]:
-        """That the first batch stands in, where it does."""
-        return [NOTHING_HELD_OUT] if self.stands_in else []
-
-    def wants(self, index: int) -> bool:
-        """Whether the batch of this number is to be held out."""
-        return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
-
-    def add(self, index: int, model: nn.Module, inputs: Batch, output: Any, size: int) -> None:
-        """Keep the first samples of a batch, if there is room for their outputs.
-
-        Args:
-            index: number of the batch.
-            inputs: its first samples, from before the model ran.
-            output: of the whole batch.
-            size: samples in the whole batch.
-        """
-        if index == 1:
-            self.batches, self.real, self.outputs = [], [], []
-        self.stands_in = index == 0
-        kept = inputs.take(HELD_OUT_SAMPLES - self.samples)
-        taken = Batch((), {"output": output}, size).take(kept.size).kwargs["output"]
-        real = real_positions(model, kept)
-        fitting = real_outputs(taken, real)
-        size = sum(output.element_size() * output.numel() for output in (*self.outputs, *fitting))
-        if size <= HELD_OUT_BYTES or not self.batches:
-            self.batches.append(kept)
-            self.real.append(real)
-            self.outputs += [output.detach().float().clone() for output in fitting]
+def output_of(convolution: str) -> str:
+    """The name that statistics have for the tensor a convolution, with its BatchNorm, returns."""
+    return f"{convolution}.output"
 
 
 class Collector:
-    """Collects statistics of a traced model while hooks are installed on it."""
+    """Collects statistics of a traced model while hooks are installed on it.
+
+    Args:
+        model: its signature says which input is a padding mask.
+        trace: how the model runs.
+        sizes: sampling sizes; a snapshot is taken at every size.
+        seed: of the sampled rows.
+        histogram: whether values are counted.
+    """
 
     least_batches = LEAST_BATCHES
-    """Fewer than these are cut."""
+    """A loader with fewer batches has them cut."""
 
-    def __init__(self, trace: ModelTrace, *, seed: int, histogram: bool) -> None:
+    def __init__(
+        self, model: nn.Module, trace: ModelTrace, sizes: Sequence[int], *, seed: int, histogram: bool
+    ) -> None:
         self.trace = trace
-        self.samples = 0
-        self.held_out = HeldOut()
-        self.digest = hashlib.sha256()
-        """Of all inputs: equal on every machine, unlike statistics, which rounding decides."""
-        self._batch_index = 0
-        self._batch_size = 0
-        self._keep_rows = True
-        self._held_out_inputs: Batch | None = None
-        self._on_held_out = self._empty_statistics(seed, histogram)
-        # Samples that will be merged need different seeds.
-        self._folds = [self._empty_statistics(seed + fold, histogram) for fold in range(2)]
-        self._fitted_batches = 0
-
-    def _empty_statistics(self, seed: int, histogram: bool) -> Statistics:
-        trace, statistics = self.trace, Statistics({}, {})
-        for members in trace.groups:
-            leader = members[0]
-            op_type = trace.operators[leader].type
-            if op_type == "Embedding":
-                continue
-            rows = SAMPLED_ROWS if op_type in LINEAR_TYPES else 0
-            statistics.inputs[leader] = ActivationStatistics(leader, rows=rows, seed=seed, histogram=histogram)
-        for name, operator in trace.operators.items():
-            if operator.type.startswith("Conv") and operator.type not in LINEAR_TYPES:
-                statistics.outputs[name] = ActivationStatistics(name)
-        return statistics
+        self.sizes = sizes
+        self._histogram = histogram
+        self._pass: CalibrationPass[Batch] = CalibrationPass(
+            self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed
+        )
+        self._digest = hashlib.sha256()
 
     @property
-    def _current(self) -> Statistics:
-        """Which statistics the batch at hand belongs to."""
-        return self._folds[self._fitted_batches % 2] if self._keep_rows else self._on_held_out
+    def samples(self) -> int:
+        """How many samples the model has seen."""
+        return self._pass.samples
 
-    def snapshot(self) -> Statistics:
-        """What all batches so far have shown."""
-        return _together(self._folds, self._on_held_out)
+    @property
+    def _leaders(self) -> list[str]:
+        """The first operator of every input group but those of an Embedding: indices have no range."""
+        leaders = [members[0] for members in self.trace.groups]
+        return [name for name in leaders if self.trace.operators[name].type != "Embedding"]
+
+    @property
+    def _convolutions(self) -> list[str]:
+        return [name for name, operator in self.trace.operators.items() if operator.type in CONVOLUTION_TYPES]
+
+    def _empty_statistics(self, seed: int) -> Statistics:
+        statistics = {}
+        for name in self._leaders:
+            rows = SAMPLED_ROWS if self.trace.operators[name].type in LINEAR_TYPES else 0
+            statistics[input_of(name)] = ActivationStatistics(name, rows=rows, seed=seed, histogram=self._histogram)
+        return statistics | {output_of(name): ActivationStatistics(name) for name in self._convolutions}
 
     def begin_batch(self, batch: Batch) -> None:
-        """To be called before each forward pass, with its inputs."""
-        self._keep_rows = not self.held_out.wants(self._batch_index)
-        held_out = self._batch_index == 0 or not self._keep_rows
-        # Copied now: the model may write into its inputs, and a loader may fill the same memory again.
-        self._held_out_inputs = batch.take(HELD_OUT_SAMPLES).copy() if held_out else None
-        self._batch_size = batch.size
-        for index, tensor in enumerate(tensors_in((batch.args, batch.kwargs))):
-            add_tensor(self.digest, f"input {index}", tensor)
+        """To be called before a forward pass, with the inputs."""
+        self._pass.begin(batch)
+        add_batch(self._digest, batch)
 
-    def end_batch(self, model: nn.Module, output: Any) -> None:
-        """To be called after each forward pass, with what it returned."""
-        if self._held_out_inputs is not None:
-            self.held_out.add(self._batch_index, model, self._held_out_inputs, output, self._batch_size)
-        # Made during the pass, these small arrays lie between activations, whose memory the system then cannot have
-        # back: 150 MiB on a small GPT.
-        if self._keep_rows:
-            self._folds[self._fitted_batches % 2] = self._current.copy()
-        else:
-            self._on_held_out = self._current.copy()
-        self.samples += self._batch_size
-        self._batch_index += 1
-        self._fitted_batches += self._keep_rows
+    def end_batch(self, output: Any) -> None:
+        """To be called after a forward pass, with what the model returned."""
+        self._pass.end(output_tensors(output))
+
+    def finish(self, argument: str) -> Calibration[Batch]:
+        """What was found, to be called after the last batch.
+
+        Args:
+            argument: name of the data's argument, for messages.
+
+        Raises:
+            DataError: there was no sample.
+        """
+        return self._pass.finish(self._digest.hexdigest(), argument)
 
     @contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
+        groups = {members[0]: members for members in self.trace.groups}
         with ExitStack() as stack:
-            for members in self.trace.groups:
-                if members[0] not in self._on_held_out.inputs:
-                    continue
-                # Members read one tensor; only where modules run several times can their inputs differ.
-                several = any(self.trace.operators[name].calls > 1 for name in members)
-                for name in members if several else members[:1]:
-                    hook = self._input_hook(members[0], self.trace.operators[name].type)
+            for leader in self._leaders:
+                # Members read one tensor, but the inputs may differ if a module runs several times.
+                several = any(self.trace.operators[name].calls > 1 for name in groups[leader])
+                for name in groups[leader] if several else (leader,):
+                    hook = self._input_hook(leader, self.trace.operators[name].type)
                     handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
                     stack.callback(handle.remove)
-            for name in self._on_held_out.outputs:
+            for name in self._convolutions:
                 source = model.get_submodule(self.trace.batch_norms.get(name, name))
                 stack.callback(source.register_forward_hook(self._output_hook(name)).remove)
             yield
@@ -228,7 +123,8 @@ class Collector:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             value = args[0] if args else next(iter(kwargs.values()))
             axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
-            self._current.inputs[leader].update(value.detach(), channel_axis=axis, keep_rows=self._keep_rows)
+            keep_rows = not self._pass.is_held_out
+            self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
 
         return hook
 
@@ -237,7 +133,7 @@ class Collector:
 
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             axis = _channel_axis(output, op_type)
-            self._current.outputs[name].update(output.detach(), channel_axis=axis, keep_rows=False)
+            self._pass.statistics[output_of(name)].update(output.detach(), channel_axis=axis, keep_rows=False)
 
         return hook
 
@@ -248,33 +144,23 @@ def _channel_axis(value: torch.Tensor, op_type: str) -> int:
 
 
 @torch.no_grad()
-def collect(
-    model: nn.Module, collector: Collector, batches: Iterable[Batch], sizes: Sequence[int]
-) -> dict[int, Statistics]:
-    """Run the model over the batches once.
+def calibrate(model: nn.Module, collector: Collector, batches: Iterable[Batch]) -> Calibration[Batch]:
+    """Run the fp32 model over the batches once.
 
     Args:
-        batches: at most `max(sizes)` samples.
-        sizes: sampling sizes, at each of which the statistics are kept.
-
-    Returns:
-        Statistics by sampling size; of all samples under their number, where there are fewer than asked for.
+        model: gets hooks for the duration of the call.
+        collector: of the traced model.
+        batches: at most as many samples as the largest sampling size.
 
     Raises:
-        DataError: there is no batch, or the model fails on one.
+        DataError: there is no sample, or the model fails on a batch.
         CalibrationError: an activation is not finite.
     """
-    snapshots: dict[int, Statistics] = {}
     with untouched(model), collector.installed(model):
-        for batch in cut(batches, sizes, collector.least_batches):
+        for batch in cut(batches, collector.sizes, collector.least_batches):
             collector.begin_batch(batch)
-            collector.end_batch(model, _checked_run(model, batch, collector.samples))
-            if collector.samples in sizes:
-                snapshots[collector.samples] = collector.snapshot()
-    if collector.samples == 0:
-        raise DataError("calib_dataloader is empty: it yielded no sample. Give at least one batch.")
-    snapshots.setdefault(collector.samples, collector.snapshot())
-    return snapshots
+            collector.end_batch(_checked_run(model, batch, collector.samples))
+    return collector.finish("calib_dataloader")
 
 
 def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
@@ -282,22 +168,19 @@ def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
         return run(model, batch)
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises on inputs that are not its own
-        raise _batch_error("calib_dataloader", batch, samples, error) from error
+    except Exception as error:  # whatever a model raises on inputs that do not fit
+        raise model_fails("calib_dataloader", describe_batch(batch), samples, error) from error
 
 
-def _batch_error(argument: str, batch: Batch, samples: int, error: Exception) -> DataError:
-    given = describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
-    return DataError(
-        f"{argument}: the model fails on the batch {given}, which comes after {samples} samples: "
-        f"{type(error).__name__}: {error}\nGive all batches the form and the feature shapes of the first one."
-    )
+def describe_batch(batch: Batch) -> str:
+    """Types, shapes, dtypes and keys of a batch, on one line."""
+    return describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
 
 
 class _Around(nn.Module):
-    """A model that is one operator, in a module of its own, whose hooks run before and after all those of the operator.
+    """Wraps a model that is a single operator, so that the hooks of the wrapper run around the operator's hooks.
 
-    A hook that is added while the hooks of the same module run has to wait for the next call.
+    Without the wrapper, a hook that installs hooks on the same module would see them run from the next pass on only.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -309,12 +192,12 @@ class _Around(nn.Module):
 
 
 @torch.no_grad()
-def collect_from_function(
-    model: nn.Module,
-    calib_func: Callable[[nn.Module], object],
-    start: Callable[[Batch], Collector],
-) -> tuple[dict[int, Statistics], Collector]:
-    """Let the user's function run the model, and watch.
+def calibrate_by_function(
+    model: nn.Module, calib_func: Callable[[nn.Module], object], start: Callable[[Batch], Collector]
+) -> Calibration[Batch]:
+    """Let the user's function run the fp32 model, and watch.
+
+    A sampling size ends with the call that reaches it. What the function shows after the largest one makes no range.
 
     Args:
         model: a copy of the user's model, which gets hooks for the duration of the call.
@@ -322,7 +205,8 @@ def collect_from_function(
         start: called with the inputs of the first call, traces the model and makes the collector.
 
     Raises:
-        DataError: the function never called the model, or the model fails on what it passes.
+        DataError: the function never called the model or showed no sample, or the model fails on what it passes.
+        CalibrationError: an activation is not finite.
         Exception: whatever the function itself raises.
     """
     watched = _Around(model).eval() if not model._modules else model
@@ -346,7 +230,7 @@ def collect_from_function(
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if not starting:
-                collectors[0].end_batch(model, output)
+                collectors[0].end_batch(output)
                 running.clear()
 
         stack.enter_context(untouched(model))
@@ -360,10 +244,10 @@ def collect_from_function(
             if not running:  # the function's own error, not the model's
                 raise
             samples = collectors[0].samples if collectors else 0
-            raise _batch_error("calib_func", running[0], samples, error) from error
+            raise model_fails("calib_func", describe_batch(running[0]), samples, error) from error
     if not collectors:
         raise DataError(
             "calib_func returned without calling the model it was given. It must run that model on calibration "
             "inputs, for example: def calib_func(model): [model(x) for x in batches]."
         )
-    return {collectors[0].samples: collectors[0].snapshot()}, collectors[0]
+    return collectors[0].finish("calib_func")

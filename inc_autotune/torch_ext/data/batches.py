@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.data.loaders import describe
+from inc_autotune.core.data.loaders import describe, no_item
 from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
@@ -37,18 +37,18 @@ class Batch:
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Batch:
-        """A batch whose size is read from its tensors."""
+        """A batch of the size that the tensors have."""
         kwargs = dict(kwargs or {})
         sizes = (tensor.shape[0] for tensor in tensors_in((args, kwargs)) if tensor.ndim > 0)
         return cls(tuple(args), kwargs, int(next(sizes, 1)))
 
     @property
     def divisible(self) -> bool:
-        """Whether its samples can be told apart."""
+        """Whether the samples can be told apart."""
         return self.size > 1
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Samples `start` to `stop`: cuts every tensor, nested ones too, whose first dimension is the batch's size."""
+        """Samples `start` to `stop`: cuts every tensor, nested ones too, with as many rows as the batch has samples."""
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor[start:stop] if tensor.ndim > 0 and tensor.shape[0] == self.size else tensor
@@ -72,7 +72,7 @@ def _copied(tensor: Tensor) -> Tensor:
 
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a batch, without gradients; the model gets a copy of the batch, in case it writes into it.
+    """The model's output on a copy of a batch, since models may write into inputs, and without gradients.
 
     Torch's fused attention is off, so that hooks see every module and fp32 and quantized models take the same path.
     """
@@ -87,7 +87,7 @@ def output_tensors(output: Any) -> list[Tensor]:
 
 
 def model_device(model: nn.Module) -> torch.device:
-    """Device of the model's first parameter or buffer; the CPU when it has none."""
+    """Device of the model's first parameter or buffer; the CPU if the model has none."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
@@ -98,20 +98,20 @@ def calibration_batches(
 ) -> Iterator[Batch]:
     """The loader's items as batches on the model's device; the loader is read once, and no further than needed.
 
-    Which part of an item is input is decided on the first one (see `possible_readings`) by running the model on
-    its first sample; when that fails the next possible reading is tried.
+    Which part of an item is input is decided on the first item (see `possible_readings`): the model runs on the first
+    sample, and if that fails the next possible reading is tried.
 
     Args:
         dataloader: a DataLoader, a torch or Hugging Face dataset (single samples), a list, a generator or any other
             iterable of batches.
-        model: in evaluation mode; left as it was.
-        limit: most samples in all; the last batch is cut. None: all there are.
+        model: in evaluation mode; stays as it is.
+        limit: most samples in all; the last batch is cut. None: all samples.
         argument: name of the loader's argument, for messages.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.
-        DataError: while iterating: it is empty, or its items do not fit the model. Exceptions of the loader itself
-            pass through.
+        DataError: while iterating: the loader is empty, or items do not fit the model. Exceptions of the loader pass
+            through.
     """
     loader = iterable_loader(dataloader, argument)
     return _limited((batch for batch, _ in _batches(loader, model, argument)), limit)
@@ -120,11 +120,11 @@ def calibration_batches(
 def labelled_batches(
     dataloader: Any, model: nn.Module, reading: Reading | None = None, *, argument: str = "eval_dataloader"
 ) -> Iterator[tuple[Batch, Any, Reading]]:
-    """Batches with their labels, and the reading in use so that it can be passed in again for another model.
+    """Batches with labels, and the reading in use, to be passed in again for another model.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.
-        DataError: while iterating: it is empty, an item has no label, or items do not fit the model.
+        DataError: while iterating: the loader is empty, an item has no label, or items do not fit the model.
     """
     loader = iterable_loader(dataloader, argument)
     return _labelled(loader, model, reading, argument)
@@ -134,7 +134,7 @@ def example_batch(example_inputs: Any, model: nn.Module, *, argument: str = "exa
     """The user's example inputs, in any form that a loader's item may have, as a batch.
 
     Raises:
-        DataError: the model does not accept them, or there is no sample among them.
+        DataError: the model does not accept the inputs, or they hold no sample.
     """
     batch = next(_batches([example_inputs], model, argument))[0]
     if batch.size == 0:
@@ -173,10 +173,7 @@ def _batches(
         batch = Batch.of(args, kwargs)
         yield (replace(batch, size=1) if reading.whole else batch), (label, reading)
     if empty:
-        raise DataError(
-            f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before "
-            "cannot be read again."
-        )
+        raise no_item(argument)
 
 
 def _labelled(
@@ -210,7 +207,7 @@ def _failure(model: nn.Module, batch: Batch) -> Exception | None:
             model(*batch.args, **batch.kwargs)
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises on inputs that are not its own
+    except Exception as error:  # whatever a model raises on inputs that do not fit
         return error
     return None
 

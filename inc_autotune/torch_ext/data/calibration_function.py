@@ -11,10 +11,10 @@ from inc_autotune.core.errors import ArgumentError
 
 
 class CalibrationFunction:
-    """A user's function that runs the model it is given, in place of a dataloader.
+    """A user's function that takes a model and runs it on calibration inputs, in place of a dataloader.
 
     Raises:
-        ArgumentError: it cannot be called with one argument.
+        ArgumentError: the function cannot be called with one argument.
     """
 
     def __init__(self, function: Callable[[nn.Module], object]) -> None:

@@ -32,9 +32,9 @@ def add_batch(digest: Digest, batch: Batch) -> None:
 def add_model(digest: Digest, model: nn.Module) -> None:
     """Take a model's structure, weights, code and settings into a digest.
 
-    The code is that of the user's own modules, functions they use included; modules of installed packages are known
-    by their names. Settings are the attributes of every module (numbers, texts, functions, configurations, tensors),
-    but not what a forward pass assigns.
+    Code is taken from the user's modules and the functions that these modules use; modules of installed packages count
+    by name. Settings are the attributes of every module (numbers, texts, functions, configurations, tensors), but not
+    what a forward pass assigns.
     """
     digest.update(repr(model).encode())
     tensors = {**model.state_dict(), **dict(model.named_buffers())}

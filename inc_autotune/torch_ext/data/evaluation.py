@@ -1,4 +1,4 @@
-"""The user's evaluation, and what it may do to the models it is given."""
+"""The user's evaluation, and what the evaluation may do to a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from inc_autotune.torch_ext.model.untouched import restored
 
 
 def isolated(evaluate: Callable[[nn.Module], Any] | None, model: nn.Module) -> Callable[[nn.Module], Any] | None:
-    """The same evaluation; the user's model is afterwards as it was, and no model changes its dtype.
+    """The same evaluation, after which the user's model is as it was before, and no model may have another dtype.
 
-    It is given that model itself, so that it can tell it from candidates, which are copies.
+    The evaluation gets the user's model and not a copy, so that it can tell the model from candidates.
 
     Args:
         evaluate: None stays None.
         model: the user's.
 
     Returns:
-        Raises EvaluationError where `evaluate` changes the dtype of its model's parameters: it scores a model that
-        nobody will get, and the next one may fail in the middle.
+        A function that raises EvaluationError if `evaluate` changes the dtype of the model's parameters: the score is
+        then not that of the model `convert` returns, and the next evaluation may fail in the middle.
     """
     if evaluate is None:
         return None
@@ -49,7 +49,7 @@ def _steps(scores: Iterator[Any], candidate: nn.Module, is_users: bool) -> Itera
 
 @contextmanager
 def _kept(model: nn.Module, is_users: bool) -> Iterator[None]:
-    """Check dtypes at the end, first of all where the block raises, since that may well be why."""
+    """Check dtypes at the end; also if the block raises, since another dtype may be the cause."""
     with restored(model) if is_users else nullcontext():
         before = _dtypes(model)
         try:

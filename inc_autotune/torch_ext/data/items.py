@@ -1,4 +1,4 @@
-"""What a data loader may be, and what its items may hold."""
+"""What a data loader may be, and what items of a loader may hold."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def iterable_loader(loader: Any, argument: str) -> Iterable[Any]:
 
     Args:
         loader: the user's argument.
-        argument: its name, for messages.
+        argument: name of the argument, for messages.
 
     Raises:
-        ArgumentError: it cannot be iterated over, or iterating it would not give batches.
+        ArgumentError: the loader cannot be iterated over, or would not give batches.
     """
     if isinstance(loader, Dataset) or _is_table(loader):
         return DataLoader(loader, batch_size=1, collate_fn=_collate_samples)
@@ -99,13 +99,13 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(map_tensors(item, function) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {each.name: map_tensors(getattr(value, each.name), function) for each in _init_fields(value)}
+        changes = {field.name: map_tensors(getattr(value, field.name), function) for field in _init_fields(value)}
         return dataclasses.replace(value, **changes)
     return value
 
 
 def _init_fields(value: Any) -> list[dataclasses.Field[Any]]:
-    return [each for each in dataclasses.fields(value) if each.init]
+    return [field for field in dataclasses.fields(value) if field.init]
 
 
 def to_torch(item: Any, device: torch.device) -> Any:

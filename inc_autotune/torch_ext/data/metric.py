@@ -17,8 +17,8 @@ from inc_autotune.torch_ext.data.items import iterable_loader, map_tensors
 def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.Module], float]:
     """A function that runs a model over labelled data and returns the metric as a float.
 
-    Of an output with several tensors the metric gets `logits` where there are some, else the first one that is not the
-    loss. Predictions and labels reach it on the CPU.
+    If an output has several tensors, the metric gets `logits`, if the output has such a field, else the first tensor
+    that is not the loss. Predictions and labels are moved to the CPU before.
 
     Args:
         eval_dataloader: yields (inputs, label), (input, ..., label), or dicts with a label entry; re-iterable, since it
@@ -27,7 +27,7 @@ def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.
             by batch: `reset()`, `update(predictions, labels)`, and `compute()` (torchmetrics) or `result()`.
 
     Raises:
-        ArgumentError: the loader cannot be iterated over, or the metric is none of these.
+        ArgumentError: the loader cannot be iterated over, or the metric has none of these forms.
     """
     iterable_loader(eval_dataloader, "eval_dataloader")
     metric = make_metric(eval_metric, torch.tensor)

@@ -1,4 +1,4 @@
-"""Which positions of a batch are real, and which are padding whose outputs nobody reads."""
+"""Which positions of a batch are real, and which are padding, where outputs are never read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,21 @@ def real_positions(model: nn.Module, batch: Batch) -> Tensor | None:
     return None
 
 
+def comparable_outputs(model: nn.Module, batch: Batch, output: Any) -> list[Tensor]:
+    """The outputs of one run in which a candidate is compared with the fp32 model, as float32.
+
+    Args:
+        model: its signature says which input is the padding mask.
+        batch: inputs.
+        output: what the model returned for them.
+    """
+    return [tensor.detach().float() for tensor in real_outputs(output, real_positions(model, batch))]
+
+
 def real_outputs(output: Any, real: Tensor | None) -> Sequence[Tensor]:
     """The floating-point tensors of a model's output, without the rows of padded positions.
 
-    The outputs at padding are never read, and their errors are erratic enough to drown those that matter.
+    Outputs at padding are never read, and the errors there are erratic enough to drown the errors at real positions.
     """
     tensors = output_tensors(output)
     if real is None or not bool(real.any()):

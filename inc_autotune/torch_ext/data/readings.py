@@ -33,12 +33,12 @@ def signature_text(model: nn.Module) -> str:
 
 
 def possible_readings(item: Any, model: nn.Module, *, need_label: bool = False) -> list[Reading]:
-    """The readings whose arguments fit the signature of the model's `forward`, the most likely first.
+    """The readings with arguments that fit the signature of the model's `forward`, the most likely first.
 
-    A tuple or list of two or more elements may end with a label. It does when `forward` could not take the last
-    element, or would take it as an optional parameter and the parameter has a label's name, or the element looks like a
-    label next to the first input: a number, a tensor with fewer than two dimensions, a mask that is not made of zeros
-    and ones, a tensor whose first two dimensions differ. It does not when `forward` requires that parameter.
+    A tuple or list of two or more elements may end with a label. The last element is a label if `forward` could not
+    take it, or would take it as an optional parameter and either the parameter has a label's name or the element looks
+    like a label next to the first input: a number, a tensor with fewer than two dimensions, a mask that is not made of
+    zeros and ones, a tensor with other first two dimensions. It is no label if `forward` requires the parameter.
 
     Args:
         item: with tensors for arrays.
@@ -128,7 +128,7 @@ def _binds(signature: inspect.Signature | None, reading: Reading, item: Any) -> 
 
 
 def unknown_keys(item: Any, model: nn.Module) -> str:
-    """A sentence for each key of a dict item that `forward` has no named parameter for; empty when all have."""
+    """A sentence for every key of a dict item that is no named parameter of `forward`; empty if all keys are."""
     signature = forward_signature(model)
     while isinstance(item, (tuple, list)) and item:
         item = item[0]

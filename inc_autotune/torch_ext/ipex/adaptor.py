@@ -14,13 +14,12 @@ from torch import nn
 from torch.fx import GraphModule
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
-from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.calibration.collect import Collector
+from inc_autotune.torch_ext.calibration.collect import Collector, describe_batch
 from inc_autotune.torch_ext.data.batches import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
 from inc_autotune.torch_ext.ipex.library import check_device, quantization
@@ -35,6 +34,7 @@ from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_W
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
 from inc_autotune.torch_ext.measurement.models import interleaved_seconds
 from inc_autotune.torch_ext.modules import OperatorCalibration, operator_type, prepare_module
+from inc_autotune.torch_ext.operators.trace import ModelTrace
 
 logger = logging.getLogger(__name__)
 
@@ -132,14 +132,14 @@ class IpexAdaptor(TorchAdaptor):
         check_fp32(model, self.quantize(nothing, model, None), self._first, self.trace.skipped)
         return samples
 
-    def make_collector(self, model: nn.Module, first: Batch, seed: int) -> Collector:
+    def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """A collector that lets the extension watch too."""
         # Whole, since a single sample may lack the padding that makes a model apply its mask.
         self._first = first.copy()
         self._sources = observed_model(model, self._first)
         # Folding batch norms needs torch.fx; where that fails, it need not be tried, and warned of, again.
         self._folds = isinstance(self._sources, GraphModule)
-        return _WatchedCollector(self.trace, self._sources, seed=seed, histogram=self._histogram)
+        return _WatchedCollector(model, self.trace, sizes, observed=self._sources, seed=seed, histogram=self._histogram)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         possible = smoothable(self._summary)
@@ -262,8 +262,17 @@ class _WatchedCollector(Collector):
     # A part of a batch may lack the padding that makes a model apply its mask, which the extension does not forgive.
     least_batches = 1
 
-    def __init__(self, trace: Any, observed: nn.Module, *, seed: int, histogram: bool) -> None:
-        super().__init__(trace, seed=seed, histogram=histogram)
+    def __init__(
+        self,
+        model: nn.Module,
+        trace: ModelTrace,
+        sizes: Sequence[int],
+        *,
+        observed: nn.Module,
+        seed: int,
+        histogram: bool,
+    ) -> None:
+        super().__init__(model, trace, sizes, seed=seed, histogram=histogram)
         self._observed = observed
         self._batch = Batch((), {}, 1)
 
@@ -271,19 +280,19 @@ class _WatchedCollector(Collector):
         super().begin_batch(batch)
         self._batch = batch.copy()
 
-    def end_batch(self, model: nn.Module, output: Any) -> None:
+    def end_batch(self, output: Any) -> None:
         try:
             run(self._observed, self._batch)
         except (AutotuneError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the extension raises
-            given = describe((*self._batch.args, *([self._batch.kwargs] if self._batch.kwargs else [])))
             raise DataError(
-                f"calibration: the model accepts the batch {given}, which comes after {self.samples} samples, but "
-                f"Intel Extension for PyTorch does not: {type(error).__name__}: {error}\nIt requires that every call "
-                "runs the same operators: give every batch, for example, a mask or none. Or use backend='default'."
+                f"calibration: the model accepts the batch {describe_batch(self._batch)}, which comes after "
+                f"{self.samples} samples, but Intel Extension for PyTorch does not: {type(error).__name__}: {error}\n"
+                "It requires that every call runs the same operators: give every batch, for example, a mask or none. "
+                "Or use backend='default'."
             ) from error
-        super().end_batch(model, output)
+        super().end_batch(output)
 
 
 def _check_has_parts(model: nn.Module) -> None:

@@ -15,10 +15,10 @@ from inc_autotune.torch_ext.modules.state import QuantizedOperator
 
 
 def peak_bytes(model: nn.Module, batch: Batch) -> int:
-    """Most bytes in use at once during one forward pass: the model's own, and tensors that operators return.
+    """Most bytes in use at once during one forward pass: tensors of the model, and tensors that operators return.
 
-    A copy of the inputs, which the pass makes, is among them. What a kernel allocates and frees within one
-    operator is not seen. The count depends on the model and the shapes alone.
+    The copy of the inputs that the pass makes counts too. Memory that a kernel allocates and frees within one operator
+    is not seen. The count depends on the model and the shapes alone.
     """
     live = _LiveBytes([*_own_tensors(model), *tensors_in((batch.args, batch.kwargs))])
     with live:
@@ -29,7 +29,7 @@ def peak_bytes(model: nn.Module, batch: Batch) -> int:
 def resident_bytes(model: nn.Module) -> int:
     """Bytes of parameters, buffers and packed weights, shared memory counted once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _own_tensors(model)}
-    # Kernels pack a weight into memory that torch does not report: its integers once more, in another order.
+    # Kernels pack the integers of a weight, in another order, into memory that torch does not report.
     packed = {
         module.integer_weight.data_ptr(): module.integer_weight.nbytes
         for module in model.modules()
@@ -44,14 +44,17 @@ def _own_tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _has_storage(tensor: Tensor) -> bool:
-    """Not so where a tensor is sparse, for instance; those are not counted."""
+    """Whether a tensor's bytes can be counted; False for a sparse tensor, for instance."""
     return tensor.layout == torch.strided
 
 
 class _LiveBytes(EagerDispatchMode):
-    """Counts the bytes of the storages that operators return, for as long as they live, `known` tensors' left out.
+    """Counts the bytes of the storages that operators return, as long as the storages live.
 
-    Not torch's profiler, which would see a kernel's own memory too: it writes to the standard error stream.
+    Torch's profiler would see a kernel's own memory too, but writes to the standard error stream.
+
+    Args:
+        known: tensors with storages that are not counted.
     """
 
     supports_higher_order_operators = True

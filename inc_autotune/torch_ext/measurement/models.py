@@ -14,12 +14,12 @@ from inc_autotune.torch_ext.data.batches import Batch, run
 
 @torch.no_grad()
 def interleaved_seconds(models: Sequence[nn.Module], batch: Batch) -> list[float]:
-    """Seconds of one forward pass of each model, taken in turn; see `core.timing.interleaved_seconds`."""
+    """Seconds of one forward pass of every model, taken in turn; see `core.analysis.timing.interleaved_seconds`."""
     return timing.interleaved_seconds([partial(run, model, batch) for model in models], clock())
 
 
 def clock() -> timing.Clock:
-    """The clock for what torch computes: the time of this thread, where that is the only one."""
+    """The clock for what torch computes: the CPU time of this thread if torch has one thread, else wall time."""
     return timing.clock_of(torch.get_num_threads())
 
 

@@ -1,19 +1,18 @@
-"""Speed of single operators, in fp32 and as integers."""
+"""Speed of single units, in fp32 and as integers, by their operators, which run alone."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
+from inc_autotune.core.analysis.timing import Call
+from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.data.batches import Batch, run
@@ -22,10 +21,10 @@ from inc_autotune.torch_ext.model.copies import shared_copy
 from inc_autotune.torch_ext.operators.types import OPERATORS
 
 SHORTEST_SECONDS = 200e-6
-"""Integer operators that are done sooner are not judged.
+"""Operators whose integer form takes less are not judged.
 
-Called eagerly they cost 15 (Linear) to 30 microseconds (convolution) more than traced, which must not decide. Above
-this limit that is less than a sixth of the time; below it there is little to win.
+An eager call of the integer form costs 15 (Linear) to 30 microseconds (convolution) more than a traced one, which must
+not decide. Above this limit the overhead is less than a sixth of the time; below it there is little to win.
 """
 
 BUDGET_SECONDS = 1.0
@@ -38,8 +37,8 @@ class OperatorCall:
 
     Args:
         geometry: equal for calls that take equally long: type, shapes and attributes.
-        name: the first operator that was called so.
-        input: what it read.
+        name: the first operator with a call of this geometry.
+        input: the tensor that the first call read.
         text: type and shapes, for people.
     """
 
@@ -57,13 +56,13 @@ def measure_units(
     integer_module: Callable[[str, OpConfig], nn.Module],
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
-    """Time the operators of each unit by themselves; those of equal geometry and configuration are timed once.
+    """Time the operators of every unit by themselves; operators of equal geometry and configuration are timed once.
 
     Args:
-        units: whose first option is an integer configuration.
+        units: units with an integer configuration as their first option.
         model: fp32, batch norms folded.
         batch: inputs of the model.
-        integer_module: the quantized form of the operator of a name.
+        integer_module: takes the name of an operator and a configuration, and returns the quantized form.
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
 
     Returns:
@@ -71,41 +70,32 @@ def measure_units(
     """
     if not units or expired():
         return {}
-    deadline = time.perf_counter() + BUDGET_SECONDS
-
-    def ended() -> bool:
-        return expired() or time.perf_counter() >= deadline
-
     calls = operator_calls(model, {name: op_type for unit in units for name, op_type in unit.operators}, batch)
-    known: dict[Hashable, PairSeconds | None] = {}
-    speeds: dict[str, UnitSpeed] = {}
-    for unit in units:
-        config = unit.options[0]
-        judged: list[tuple[OperatorCall, PairSeconds]] = []
-        for call in chain.from_iterable(calls[name] for name in unit.operator_names):
-            key = (call.geometry, config)
-            if key not in known:
-                if ended():
-                    return speeds
-                forms = model.get_submodule(call.name), integer_module(call.name, config)
-                fp32, integer = (partial(form, call.input) for form in forms)
-                known[key] = pair_seconds(fp32, integer, clock(), shortest=SHORTEST_SECONDS, ended=ended)
-            pair = known[key]
-            if pair is not None:
-                judged.append((call, pair))
-        if judged:
-            speeds[unit.name] = _unit_speed(judged)
-    return speeds
+    timed = (
+        TimedUnit(
+            unit.name,
+            [
+                TimedOperator((call.geometry, config), call.text, partial(_forms, model, integer_module, call, config))
+                for config in unit.options[:1]
+                for name in unit.operator_names
+                for call in calls[name]
+            ],
+        )
+        for unit in units
+    )
+    return time_units(timed, clock(), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
 
 
-def _unit_speed(judged: Sequence[tuple[OperatorCall, PairSeconds]]) -> UnitSpeed:
-    speedup = sum(pair.fp32 for _, pair in judged) / sum(pair.integer for _, pair in judged)
-    more = f" and {len(judged) - 1} more" if len(judged) > 1 else ""
-    return UnitSpeed(speedup, judged[0][0].text + more)
+def _forms(
+    model: nn.Module, integer_module: Callable[[str, OpConfig], nn.Module], call: OperatorCall, config: OpConfig
+) -> tuple[Call, Call]:
+    """A call of an operator in fp32 and in integers."""
+    fp32, integer = model.get_submodule(call.name), integer_module(call.name, config)
+    return partial(fp32, call.input), partial(integer, call.input)
 
 
 def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> dict[str, list[OperatorCall]]:
-    """Run a model once and note what its operators read; one input is kept for each geometry.
+    """Run a model once and note what its operators read; of every geometry one input is kept.
 
     Args:
         model: left as it was.
@@ -120,7 +110,7 @@ def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> 
         value = (args[0] if args else next(iter(kwargs.values()))).detach()
         geometry = (types[name], *_attributes(types[name], module), value.shape, value.stride(), value.dtype)
         if geometry not in first:
-            weight, shape = ("x".join(map(str, each.shape)) for each in (module.get_parameter("weight"), value))
+            weight, shape = ("x".join(map(str, tensor.shape)) for tensor in (module.get_parameter("weight"), value))
             first[geometry] = OperatorCall(geometry, name, value, f"{types[name]} {weight} on {shape}")
         calls[name].append(first[geometry])
 

@@ -1,4 +1,4 @@
-"""Copies of a model that share its weights, with some modules turned into others."""
+"""Copies of a model that share the weights, with some modules turned into others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
     """A copy of the module tree over the memory of the original.
 
-    Parameters are objects of their own, so that gradients, `requires_grad_` and `.to()` of a copy stay with it. What is
-    one module or tensor in the original is one in the copy, wherever it is referred to, except by functions: a closure
-    over the model, or a method that was compiled, still runs the original.
+    Parameters are objects of their own, so that gradients, `requires_grad_` and `.to()` of a copy stay with the copy. A
+    module or tensor that the original has once, under several names, the copy has once too. Functions are not copied: a
+    closure over the model, or a method that was compiled, still runs the original.
 
     Args:
         model: stays as it is.
-        own_buffers: buffers have memory of their own: a forward pass that writes into them then changes no other
-            model. Without it they are the very tensors of the original.
+        own_buffers: give the copy's buffers memory of their own, so that a forward pass that writes into buffers
+            changes no other model. False: the copy has the very tensors of the original.
 
     Raises:
         ModelError: some attribute of the model cannot be copied.
@@ -50,7 +50,7 @@ def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
 
 
 def own_tensors(model: nn.Module) -> nn.Module:
-    """Give a model tensors of its own, in place; what was tied stays tied."""
+    """Give a model tensors of its own, in place; tied parameters stay tied."""
     copies: dict[int, Tensor] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -70,11 +70,11 @@ def own_tensors(model: nn.Module) -> nn.Module:
 def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """Turn the named modules into others, in place.
 
-    Whatever refers to such a module runs its new form: other names, plain lists and dicts, bound methods. What two
-    replacements share, such as packed weights, stays shared; each keeps its own hooks and its own table of tensors.
+    Other names, plain lists and dicts, and bound methods that refer to a named module run the new form. What two
+    replacements share, such as packed weights, stays shared, but for hooks and the tables of tensors.
 
     Args:
-        model: whose named modules `is_replaceable`.
+        model: must have modules of these names for which `is_replaceable` is true.
         replacements: by name; these objects stay as they are.
 
     Returns:
@@ -93,7 +93,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> 
 
 
 def is_replaceable(module: nn.Module) -> bool:
-    """Whether a module can be turned into one of another class; not so where its own class has `__slots__`."""
+    """Whether a module can be turned into one of another class; False if the class of the module has `__slots__`."""
     return not any(vars(cls).get("__slots__") for cls in type(module).__mro__)
 
 
@@ -105,12 +105,13 @@ def convert_modules(model: nn.Module, convert: Callable[[nn.Module], nn.Module |
 
 @torch.no_grad()
 def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
-    """Fold each BatchNorm into the convolution before it, and leave an Identity in its place; returns the model.
+    """Fold BatchNorms into the convolutions before them, and turn them into Identities; returns the model.
 
-    The convolutions get new parameters, so a model that shares tensors with this one is not touched.
+    The convolutions get new parameters, so models that share tensors with this one stay as they are.
 
     Args:
-        batch_norms: name of the BatchNorm by name of the convolution whose output only it reads.
+        model: changed in place.
+        batch_norms: name of the BatchNorm by name of the convolution; nothing else reads the convolution's output.
     """
     for conv_name, norm_name in batch_norms.items():
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
@@ -128,7 +129,7 @@ def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Mod
 
 
 def _same_memory(parameter: nn.Parameter) -> nn.Parameter:
-    """A parameter of its own over the same memory, without gradient."""
+    """Another parameter over the same memory, without gradient."""
     # Tensors made in inference mode take no gradients, whatever their flag says.
     requires_grad = parameter.requires_grad and not parameter.is_inference()
     twin = nn.Parameter(parameter.detach(), requires_grad=requires_grad)
@@ -137,10 +138,10 @@ def _same_memory(parameter: nn.Parameter) -> nn.Parameter:
 
 
 class _SharedActivations(TorchFunctionMode):
-    """While it is active, `copy.deepcopy` takes tensors that autograd computed, which torch refuses to copy.
+    """A mode in which `copy.deepcopy` takes tensors that autograd computed, which torch refuses to copy.
 
-    A model that keeps an activation or computes its weight from other parameters holds such tensors. The copy gets
-    their values, without the history and without memory of its own.
+    A model holds such tensors if it keeps an activation, or computes a weight from other parameters. The copied model
+    gets tensors over the same memory, without the history.
     """
 
     def __torch_function__(

@@ -17,9 +17,9 @@ def disable_fast_paths(model: nn.Module) -> None:
     accepts. Both are switched off by attributes, so that copies and pickles of the model keep the choice.
     Self-attention keeps its own fast path: `in_proj` and `out_proj` are never replaced.
 
-    A nested tensor holds no padding, so that what comes back has zeros there, and a model may sum over them: an
-    encoder that would have used one gets a hook that writes these zeros. It does so with gradients, too, where torch
-    does not.
+    A nested tensor holds no padding: outputs of the encoder are zero there, and a model may sum over all positions. So
+    an encoder that would have used nested tensors gets a hook that writes these zeros. The hook writes them with
+    gradients enabled too, when torch does not use nested tensors.
 
     Args:
         model: changed in place, once; call it on a copy of the user's model.
@@ -27,7 +27,7 @@ def disable_fast_paths(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
             module.use_nested_tensor = False
-            # Not on the encoder, whose own norm comes after the zeros.
+            # Not on the encoder: the norm of the encoder comes after the zeros.
             module.layers[-1].register_forward_hook(_zero_padding, with_kwargs=True)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
@@ -39,7 +39,7 @@ def _zero_padding(module: nn.Module, args: Any, kwargs: Mapping[str, Any], outpu
     padding_mask = kwargs.get("src_key_padding_mask")
     if padding_mask is None or kwargs.get("src_mask") is not None or output.dim() != 3:
         return output
-    padding = padding_mask.logical_not().logical_not()  # the encoder made it floats: 0 is kept, -inf is padding
-    # Only sequences that all begin at the left become a nested tensor. Not a branch, which tracing would not keep.
+    padding = padding_mask.logical_not().logical_not()  # the encoder turned the mask into floats: -inf is padding
+    # A nested tensor is made only if all sequences begin at the left. A mask, since tracing would not keep an `if`.
     from_the_left = (padding[:, :-1] <= padding[:, 1:]).all()
     return output.masked_fill((padding & from_the_left).unsqueeze(-1), 0.0)

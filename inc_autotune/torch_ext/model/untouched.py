@@ -36,7 +36,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 class AddressMap(Generic[Label]):
-    """Finds whose memory a tensor lies in, views into the middle included."""
+    """Finds the labelled tensors in whose memory another tensor lies, such as a view into the middle."""
 
     def __init__(self, tensors: Iterable[tuple[Tensor, Label]]) -> None:
         regions: dict[int, tuple[int, list[Label]]] = {}
@@ -50,7 +50,7 @@ class AddressMap(Generic[Label]):
         self._regions = regions
 
     def find(self, tensor: Tensor) -> list[Label]:
-        """Labels of the region in which `tensor` starts; empty when there is none."""
+        """Labels of the region in which `tensor` starts; empty if no region holds that address."""
         address = _address(tensor)
         index = bisect_right(self._starts, address) - 1
         if index < 0:
@@ -92,7 +92,10 @@ def written_tensors(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 class EagerDispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode for eager models: to keep other modes out of its compiler torch imports it, a second and 100 MiB."""
+    """A dispatch mode for eager models, without torch's safeguard against compiling the mode itself.
+
+    The safeguard imports torch's compiler, which takes a second and 100 MiB.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -100,7 +103,7 @@ class EagerDispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _WriteGuard(EagerDispatchMode):
-    """Keeps a copy of each protected tensor from just before the first write into it."""
+    """Copies a protected tensor just before the first write into the tensor's memory."""
 
     supports_higher_order_operators = True
 
@@ -125,7 +128,7 @@ class _WriteGuard(EagerDispatchMode):
 
 
 def _snapshot(values: dict[str, Any]) -> Callable[[], None]:
-    """Remember a dictionary's entries; the function returned puts them back."""
+    """Remember the entries of a dictionary; the function returned puts the entries back."""
     before = dict(values)
 
     def restore() -> None:
@@ -181,8 +184,9 @@ def _buffer_snapshot(buffer: Tensor) -> Callable[[], None]:
 def restored(model: nn.Module) -> Iterator[None]:
     """Undo, on leaving, what the user's own code inside the block does to a model.
 
-    Covered: attributes, hooks, modes, parameters and buffers that are replaced (so does `.to()`), `requires_grad` and
-    gradients, buffers written in place. Parameters written in place are not: a copy of them would double the model.
+    Covered: attributes, hooks, modes, parameters and buffers that are replaced (as by `.to()`), `requires_grad` and
+    gradients, buffers written in place. Not covered are parameters written in place, since copies of all parameters
+    would double the model.
     """
     snapshots = [*_tensor_snapshots(model), *_module_snapshots(model)]
     try:
@@ -204,7 +208,7 @@ def attention_fast_path_disabled() -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """What the user compiled runs as written, so that hooks see it and nothing is compiled for one pass."""
+    """Functions that the user compiled run as written, so that hooks see them and nothing is compiled for one pass."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled yet, and loading the compiler takes a second
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -215,15 +219,15 @@ def uncompiled() -> AbstractContextManager[Any]:
 def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterator[None]:
     """Undo, on leaving, what forward passes inside the block change, whatever happens there.
 
-    Covered: parameters, buffers and input tensors written in place (each is copied only when it is first written),
+    Covered: parameters, buffers and input tensors written in place (a tensor is copied only before the first write),
     attributes and hooks set or replaced on modules, buffers registered, the random generators, and the switch of
-    torch's fused attention fast path, which is off inside the block: it reads the weights of Linear modules without
-    calling them, and refuses padded batches once a hook is attached. Compiled functions run as written. Objects that a
-    model changes in its own way (a list it appends to) are not covered.
+    torch's fused attention fast path. The fast path is off inside the block: it reads the weights of Linear modules
+    without calling the modules, and refuses padded batches once a hook is attached. Compiled functions run as written.
+    Not covered are objects that the model changes in another way, such as a list that grows.
 
     Args:
-        model: the model that is run inside the block, without gradients.
-        inputs: what it is run on, any nesting of tensors.
+        model: runs inside the block, without gradients.
+        inputs: of the model, any nesting of tensors.
         fast_path: leave torch's switch as it is, for a model without hooks.
     """
     guard = _WriteGuard([*model.parameters(), *model.buffers(), *tensors_in(inputs)])

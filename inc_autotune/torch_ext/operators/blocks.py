@@ -17,7 +17,7 @@ from inc_autotune.torch_ext.data.padding import real_outputs
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One call of a block: its inputs as they were before the call, and its outputs at real positions."""
+    """One call of a block: inputs as they were before the call, and outputs at real positions."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -47,7 +47,14 @@ def find_blocks(model: nn.Module, operators: Iterable[str]) -> dict[str, tuple[s
 
 
 def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch, real: Tensor | None) -> dict[str, BlockCall]:
-    """What each block reads, and returns at real positions; one that runs several times, or not at all, is left out."""
+    """The call of every block; blocks that run several times, or not at all, are left out.
+
+    Args:
+        model: runs once.
+        blocks: names of modules.
+        batch: inputs of the model.
+        real: which positions are not padding; None: all.
+    """
     before: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
     after: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -73,6 +80,6 @@ def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch, real: T
 
 @torch.no_grad()
 def run_block(model: nn.Module, block: str, call: BlockCall, real: Tensor | None) -> Sequence[Tensor]:
-    """The block's outputs in another model, on the same inputs."""
+    """Outputs of the block in another model, on the inputs of `call`."""
     args, kwargs = copy.deepcopy((call.args, call.kwargs))
     return real_outputs(model.get_submodule(block)(*args, **kwargs), real)

@@ -47,7 +47,7 @@ class Operation:
         scope: name of the innermost watched module that was running, None between modules.
         inputs: tensors read.
         outputs: tensors written or returned.
-        is_view: the output holds the input's numbers, some or all of them, perhaps arranged differently.
+        is_view: the output holds some or all numbers of the input, perhaps arranged differently.
         layout: of a view: `same` shape and order, `last` dimension kept as it is, or `other`.
         is_rectifier: ReLU, or a clamp from below at zero.
     """
@@ -62,13 +62,13 @@ class Operation:
 
 
 class DataFlow(EagerDispatchMode):
-    """Context manager; every operator called inside it becomes an `Operation` between `Value`s.
+    """Context manager; every operator called inside the context becomes an `Operation` between `Value`s.
 
-    Tensors are followed by weak references: memory is freed as in a plain forward pass and a reused `id` is not taken
-    for the same tensor. An in-place write starts a new `Value`, also for the other views of that storage.
+    Tensors are followed by weak references, so that memory is freed as in a plain forward pass and a reused `id` is not
+    taken for the same tensor. An in-place write starts a new `Value`, also for other views of the same storage.
 
     Args:
-        weights: (tensor, owner's name) pairs; reads of that memory while another module runs are noted.
+        weights: (tensor, owner's name) pairs; noted are reads of the tensor's memory while another module runs.
     """
 
     supports_higher_order_operators = True
@@ -121,7 +121,7 @@ class DataFlow(EagerDispatchMode):
         return value
 
     def mark_kept(self) -> None:
-        """Mark the values whose tensors are alive; called after the forward pass, while its output is still held."""
+        """Mark values with tensors that are alive; to be called after the forward pass, with its output still held."""
         for value, _ in self._bound.values():
             value.kept = value.producer is not None
 
@@ -156,7 +156,7 @@ class DataFlow(EagerDispatchMode):
 
 
 def readers_through_views(value: Value, opaque_scopes: Collection[str]) -> Iterator[tuple[Value, Operation | None]]:
-    """Each (value, operation that reads it), views outside `opaque_scopes` followed; None stands for being kept."""
+    """Pairs of a value and an operation that reads it, through views outside `opaque_scopes`; None: it is kept."""
     if value.kept:
         yield value, None
     for operation in value.readers:

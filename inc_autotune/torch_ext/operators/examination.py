@@ -1,4 +1,4 @@
-"""What one batch tells about a model before it is calibrated, and whether copies of it compute the same."""
+"""What one batch tells about a model before calibration, and whether copies of the model compute the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-6
 """Relative squared error. Folded batch norms and sums in another order make about 1e-12."""
 
 CAPTURED = "captured"
-"""Marks such an operator in a recipe."""
+"""Marks an operator in a recipe that copies of the model share with it."""
 
 CAPTURED_REASON = (
     "it runs through a function that copies of the model share with it, such as a closure or a compiled method"
@@ -35,10 +35,10 @@ class Examination:
     """What is known of a model once it has run.
 
     Args:
-        trace: how it runs; None before it did.
+        trace: how the model runs; None before the first forward pass.
         base: the fp32 form that candidates are made of.
-        captured: names of the modules that copies of the model share with it.
-        form_error: relative squared error of `base` against the model; 0 where it computes the same.
+        captured: names of the modules that copies of the model share with the model.
+        form_error: relative squared error of `base` against the model; 0 if both compute the same.
     """
 
     trace: ModelTrace | None = None
@@ -47,7 +47,7 @@ class Examination:
     form_error: float = 0.0
 
     def notes(self) -> list[str]:
-        """What the user should know of it."""
+        """What the user should know of the model."""
         notes = []
         if self.captured:
             notes.append(
@@ -63,10 +63,10 @@ class Examination:
 
 
 def examine(model: nn.Module, first: Batch) -> Examination:
-    """Run copies of a model on a batch, since candidates are copies too, and make the form they are made of.
+    """Run copies of a model on a batch, as candidates are copies too, and make the form that candidates are made of.
 
     Args:
-        model: the user's, which stays as it is.
+        model: the user's; stays as it is.
         first: inputs.
     """
     copy = base_model(model, {})
@@ -79,7 +79,7 @@ def examine(model: nn.Module, first: Batch) -> Examination:
 
 @contextmanager
 def original_calls(model: nn.Module) -> Iterator[set[str]]:
-    """Names of the modules of `model` that are called inside the block, where only copies made before should run."""
+    """Names of the modules of `model` that are called inside the block, in which only copies of `model` should run."""
     called: set[str] = set()
 
     def note(name: str, *_: Any) -> None:
@@ -95,10 +95,10 @@ def original_calls(model: nn.Module) -> Iterator[set[str]]:
 def form_error(model: nn.Module, form: nn.Module, batch: Batch) -> float:
     """Relative squared error of another form of a model on the first samples of a batch; both stay as they are.
 
-    The model runs as its user runs it, with torch's fused attention where that is on.
+    The model runs as the user runs it, with torch's fused attention if the user has not switched that off.
 
     Returns:
-        0 where the error is within `TOLERANCE`, and where the model itself gives something else each time.
+        0 if the error is within `TOLERANCE`, or if the model itself returns something else in every forward pass.
     """
     batch = batch.take(COMPARED_SAMPLES)
     expected = _outputs(model, batch)
@@ -115,8 +115,8 @@ def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
 
 
 def _error(expected: list[Tensor], actual: list[Tensor]) -> float:
-    """The largest of all outputs; infinite where they are not alike, 0 where the expected ones are not finite."""
-    if [each.shape for each in expected] != [each.shape for each in actual]:
+    """The largest error of an output; infinite if shapes differ, 0 if no expected output is finite."""
+    if [output.shape for output in expected] != [output.shape for output in actual]:
         return float("inf")
     errors = [0.0]
     for one, other in zip(expected, actual, strict=True):

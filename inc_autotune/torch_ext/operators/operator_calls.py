@@ -19,7 +19,13 @@ from inc_autotune.torch_ext.operators.types import operator_type
 
 @dataclass
 class Call:
-    """One call of a module: what its input held, what it returned, and what is unusual about it."""
+    """One call of a module.
+
+    Args:
+        input_value: what the input held.
+        output_value: what the module returned.
+        problem: why the module cannot be replaced, if the call is unusual.
+    """
 
     input_value: Value | None = None
     output_value: Value | None = None
@@ -31,8 +37,8 @@ class CallRecord:
     """The raw material of a trace.
 
     Args:
-        types: operator type by name, of operators that can be quantized.
-        skipped: reason by name, of those that cannot.
+        types: operator types by name, of operators that can be quantized.
+        skipped: reasons by name, of operators that cannot be quantized.
         calls: by module name, in the order of first calls.
     """
 
@@ -41,7 +47,7 @@ class CallRecord:
     calls: dict[str, list[Call]] = field(default_factory=dict)
 
     def only_output(self, name: str) -> Value | None:
-        """What a module returned; None when it was called more than once."""
+        """What a module returned; None if the module was not called exactly once."""
         calls = self.calls.get(name, [])
         return calls[0].output_value if len(calls) == 1 else None
 
@@ -96,7 +102,7 @@ def _quantizable_base(module: nn.Module) -> str | None:
 
 
 def _unfit(module: nn.Module) -> str | None:
-    """Why a module of a quantizable class cannot be replaced, as far as it can be known without running it."""
+    """Why a module of a quantizable class cannot be replaced, as far as is known before the model runs."""
     weight = module._parameters.get("weight")
     if weight is None:
         return "its weight is computed from other parameters (parametrization, weight_norm, spectral_norm or pruning)"

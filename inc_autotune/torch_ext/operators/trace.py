@@ -1,4 +1,4 @@
-"""How the operators of a model hang together, found by running it once."""
+"""How the operators of a model hang together, found in one forward pass."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inc_autotune.torch_ext.model.copies import is_replaceable
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
 
 KEPT = "output"
-_LAST_CHANNEL = frozenset({"Linear", "Conv1D"})
-_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,14 @@ class ModelTrace:
 
     Args:
         operators: quantizable and run, in the order of their first calls.
-        groups: operators that read the same tensor and so share one smoothing scale and one range; those called several
-            times on different tensors join groups. Every operator is in exactly one; the first one leads.
-        batch_norms: convolution -> BatchNorm that can be folded into it.
-        relu_outputs: convolutions whose output, after a folded BatchNorm, is read by nothing but ReLUs.
-        output_groups: convolution -> leader of the one group that alone reads its output, after BatchNorm and ReLU.
+        groups: operators that read the same tensor and so share one smoothing scale and one range; an operator that is
+            called on several tensors makes one group of all operators that read these. Every operator is in exactly one
+            group, and the first operator leads the group.
+        batch_norms: convolution -> BatchNorm that can be folded into the convolution.
+        relu_outputs: convolutions with an output, after a folded BatchNorm, that nothing but ReLUs reads.
+        output_groups: convolution -> leader of the group that alone reads the output, after BatchNorm and ReLU.
         consumers: group leader -> what else reads the group's input: module names, `aten.add` ..., `output`
-            when the model returns or stores it.
+            if the model returns or stores the tensor.
         skipped: operator -> why it cannot be quantized.
     """
 
@@ -75,7 +75,7 @@ def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[st
 
     Raises:
         ModelError: a parameter is not initialized yet (lazy modules).
-        Exception: whatever the model itself raises on these inputs.
+        Exception: whatever the model raises on these inputs.
     """
     record = record_calls(model, tuple(args), dict(kwargs or {}))
     return _analyse(record, dict(model.named_modules()))
@@ -91,7 +91,7 @@ def _analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace
     output_groups: dict[str, str] = {}
     for name in order:
         output = record.only_output(name)
-        if output is None or not record.types[name].startswith(_CONVOLUTIONS):
+        if output is None or record.types[name] not in CONVOLUTION_TYPES:
             continue
         batch_norm = _foldable_batch_norm(output, record, modules, modules[name])
         if batch_norm is not None:
@@ -130,7 +130,7 @@ def _operator(name: str, record: CallRecord) -> OperatorTrace:
 def _input_groups(
     record: CallRecord, order: list[str], opaque: Collection[str]
 ) -> tuple[tuple[tuple[str, ...], ...], dict[str, list[Value]]]:
-    """Join operators that read the same tensor in the same channel layout; also the group inputs by leader."""
+    """Groups of operators that read the same tensor in the same channel layout, and the groups' inputs by leader."""
     parent = {name: name for name in order}
     position = {name: index for index, name in enumerate(order)}
 
@@ -144,7 +144,7 @@ def _input_groups(
     operator_roots: dict[str, list[Value]] = {}
     for name in order:
         kind = record.types[name]
-        by_last = kind in _LAST_CHANNEL
+        by_last = kind in LINEAR_TYPES
         for call in record.calls[name]:
             if call.input_value is None:
                 continue
@@ -177,7 +177,7 @@ def _root(value: Value, by_last: bool, opaque: Collection[str]) -> Value:
 def _foldable_batch_norm(
     output: Value, record: CallRecord, modules: Mapping[str, nn.Module], convolution: nn.Module
 ) -> str | None:
-    """Name of the BatchNorm that alone reads a convolution's output and can be folded into its weight."""
+    """Name of the BatchNorm that alone reads a convolution's output and can be folded into the convolution."""
     scopes = {operation.scope for operation in output.readers}
     name = scopes.pop() if len(scopes) == 1 else None
     if name is None or output.kept:
@@ -199,7 +199,7 @@ def _unfit_batch_norm(module: nn.Module) -> bool:
 
 
 def _rectified(output: Value, opaque: Collection[str]) -> list[Value] | None:
-    """Outputs of the ReLUs that are the only readers of `output`; None when something else reads it or nothing does."""
+    """Outputs of the ReLUs that read `output`; None if nothing reads `output`, or something other than ReLUs."""
     readers = [operation for _, operation in readers_through_views(output, opaque)]
     operations = [operation for operation in readers if operation is not None and operation.is_rectifier]
     if not operations or len(operations) != len(readers):

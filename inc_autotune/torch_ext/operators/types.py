@@ -1,4 +1,4 @@
-"""The operator types that can be quantized: how to recognise each, and how to compute it with given tensors."""
+"""The operator types that can be quantized: how to recognise an operator, and to compute it with given tensors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+LINEAR_TYPES = ("Linear", "Conv1D")
+"""Types that multiply by a matrix along the last dimension. Conv1D is a class of the transformers library."""
+
+CONVOLUTION_TYPES = (*(f"Conv{n}d" for n in (1, 2, 3)), *(f"ConvTranspose{n}d" for n in (1, 2, 3)))
 
 _CONVOLUTION_ATTRIBUTES = (
     "in_channels",
@@ -31,11 +36,11 @@ class Operator:
     """One operator type.
 
     Args:
-        name: its name in configurations, such as `Conv2d`.
+        name: as in configurations, such as `Conv2d`.
         output_axis: the weight's axis of output channels.
         input_axis: the weight's axis of input channels where the operator can be smoothed, else None.
         attributes: names of the attributes `compute` reads from the module.
-        compute: `compute(module, x, weight, bias, *arguments)`, the operator with other tensors than the module's own.
+        compute: `compute(module, x, weight, bias, *arguments)`, the operator with tensors that replace the module's.
     """
 
     name: str
@@ -48,10 +53,10 @@ class Operator:
 def operator_type(module: nn.Module) -> str | None:
     """The operator type of a module, or None where the module cannot be quantized.
 
-    None is for: other classes, subclasses with a `forward` of their own, modules whose `forward` was replaced on the
-    instance, weights that are no plain float32 parameter (parametrized, pruned, lazy, half precision), an
-    `Embedding` with `max_norm` (it rewrites its weight), and the output projection of `nn.MultiheadAttention`, whose
-    weight is read without calling the module.
+    None is for: other classes, subclasses with another `forward`, modules with a `forward` set on the instance, weights
+    that are no plain float32 parameter (parametrized, pruned, lazy, half precision), an `Embedding` with `max_norm`
+    (which rewrites the weight), and the output projection of `nn.MultiheadAttention` (torch reads the weight without
+    calling the module).
     """
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) or "forward" in module.__dict__:
         return None
@@ -61,6 +66,12 @@ def operator_type(module: nn.Module) -> str | None:
         if isinstance(module, base) and _inherits_computation(type(module), base):
             return name
     return None
+
+
+def weight_matrix(module: nn.Module) -> Tensor:
+    """The weight of an operator of `LINEAR_TYPES` as [out_features, in_features]; Conv1D keeps it transposed."""
+    weight = module.get_parameter("weight").detach()
+    return weight.t() if type(module).__name__ == "Conv1D" else weight
 
 
 def _base_classes() -> Mapping[str, type[nn.Module]]:
@@ -92,7 +103,7 @@ def _transposed_weight_linear(module: Any, x: Tensor, weight: Tensor, bias: Tens
 
 
 def _embedding(module: Any, ids: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # Not F.embedding: its checks of padding_idx make torch.jit.trace warn. The index -1 is that of no padding.
+    # Not F.embedding, which checks padding_idx, and torch.jit.trace warns of the checks. Index -1 means no padding.
     padding_idx = -1 if module.padding_idx is None else module.padding_idx
     return torch.embedding(weight, ids, padding_idx, module.scale_grad_by_freq, module.sparse)
 
@@ -131,7 +142,7 @@ OPERATORS: Mapping[str, Operator] = {
     operator.name: operator
     for operator in (
         Operator("Linear", 0, 1, ("in_features", "out_features"), _linear),
-        # The transformers library's Linear with its weight stored [in_features, out_features].
+        # The transformers library's Linear with a weight stored as [in_features, out_features].
         Operator("Conv1D", 1, 0, ("nf", "nx"), _transposed_weight_linear),
         *(Operator(f"Conv{n}d", 0, None, _CONVOLUTION_ATTRIBUTES, _convolution) for n in (1, 2, 3)),
         *(Operator(f"ConvTranspose{n}d", 1, None, _CONVOLUTION_ATTRIBUTES, _transposed_convolution) for n in (1, 2, 3)),

@@ -1,7 +1,7 @@
 import pytest
 
 from inc_autotune.core.analysis import timing, unit_timing
-from inc_autotune.core.analysis.unit_timing import TimedUnit, time_units
+from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 
 
 class Clock:
@@ -28,16 +28,23 @@ def clock(monkeypatch):
     return clock
 
 
+def operator(clock, cache_key, fp32, integer, *, made=None, name=""):
+    """An operator that takes so many seconds."""
+
+    def forms():
+        if made is not None:
+            made.append(name or cache_key)
+        return clock.call(fp32), clock.call(integer)
+
+    return TimedOperator(cache_key, f"{name or cache_key} alone", forms)
+
+
 def timed(clock, *units, budget=1000.0, expired=lambda: False):
-    """Speed-ups of units given as (name, likeness, fp32 seconds, integer seconds), and which of them were made."""
+    """Speed-ups of units given as (name, cache key, fp32 seconds, integer seconds), and which of them were made."""
     made = []
 
-    def unit(name, likeness, fp32, integer):
-        def forms():
-            made.append(name)
-            return clock.call(fp32), clock.call(integer)
-
-        return TimedUnit(name, likeness, f"{name} alone", forms)
+    def unit(name, cache_key, fp32, integer):
+        return TimedUnit(name, [operator(clock, cache_key, fp32, integer, made=made, name=name)])
 
     speeds = time_units(
         (unit(*each) for each in units), clock.perf_counter, shortest=0.01, budget=budget, expired=expired
@@ -66,6 +73,39 @@ def test_nothing_is_timed_when_the_time_of_the_run_is_over(clock):
 
 
 def test_what_was_measured_is_told(clock):
-    unit = TimedUnit("a", "a", "Dense 16x16 on 8x16", lambda: (clock.call(2.0), clock.call(1.0)))
+    forms = (clock.call(2.0), clock.call(1.0))
+    unit = TimedUnit("a", [TimedOperator("a", "Dense 16x16 on 8x16", lambda: forms)])
     (speed,) = time_units([unit], clock.perf_counter, shortest=0.0, budget=99.0, expired=lambda: False).values()
     assert speed.measured == "Dense 16x16 on 8x16"
+
+
+def several(clock, *operators, shortest=0.01, budget=1000.0):
+    """The speed of one unit of several operators, given as (cache key, fp32 seconds, integer seconds)."""
+    made = []
+    unit = TimedUnit("unit", [operator(clock, *each, made=made) for each in operators])
+    speeds = time_units([unit], clock.perf_counter, shortest=shortest, budget=budget, expired=lambda: False)
+    return speeds.get("unit"), made
+
+
+def test_seconds_of_the_operators_of_a_unit_are_added(clock):
+    speed, made = several(clock, ("a", 6.0, 1.0), ("b", 2.0, 3.0))
+    assert speed.speedup == pytest.approx((6.0 + 2.0) / (1.0 + 3.0))
+    assert speed.measured == "a alone and 1 more"
+    assert made == ["a", "b"]
+
+
+def test_an_operator_that_is_called_several_times_counts_as_often_and_is_timed_once(clock):
+    speed, made = several(clock, ("a", 6.0, 1.0), ("b", 2.0, 3.0), ("a", 6.0, 1.0))
+    assert speed.speedup == pytest.approx((6.0 + 2.0 + 6.0) / (1.0 + 3.0 + 1.0))
+    assert made == ["a", "b"]
+
+
+def test_operators_that_are_too_short_do_not_count_in_their_unit(clock):
+    speed, _ = several(clock, ("short", 0.02, 0.001), ("a", 6.0, 2.0))
+    assert speed.speedup == pytest.approx(3.0)
+    assert speed.measured == "a alone"
+    assert several(clock, ("short", 0.02, 0.001))[0] is None
+
+
+def test_a_unit_that_is_not_timed_to_its_end_is_left_out(clock):
+    assert several(clock, ("a", 6.0, 2.0), ("b", 6.0, 2.0), budget=5.0) == (None, ["a"])

@@ -80,3 +80,31 @@ def test_samples_keep_their_order_and_are_read_one_batch_after_the_other():
         if len(seen) == 60:
             assert max(taken) <= 60
     assert seen == list(range(100))
+
+
+def test_outputs_may_be_of_a_batch_of_which_only_the_first_samples_are_given():
+    (feed,) = batches(40)
+    held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+    of_samples, of_all = np.arange(40.0), np.arange(7.0)
+    held_out.add(1, feed.take(HELD_OUT_SAMPLES), [of_samples, of_all], 40)
+    assert [output.tolist() for output in held_out.outputs] == [list(range(HELD_OUT_SAMPLES)), list(range(7))]
+
+
+def test_outputs_are_kept_in_memory_of_their_own_whatever_the_framework():
+    torch = pytest.importorskip("torch")
+    (feed,) = batches(4)
+    for output in (np.ones(4, np.float32), torch.ones(4)):
+        held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+        held_out.add(1, feed, [output])
+        output[:] = 5
+        assert type(held_out.outputs[0]) is type(output)
+        assert held_out.outputs[0].tolist() == [1.0] * 4
+
+
+def test_outputs_that_take_too_much_memory_are_left_out_but_for_the_first(monkeypatch):
+    monkeypatch.setattr("inc_autotune.core.data.held_out.HELD_OUT_BYTES", 40)
+    held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+    for index, feed in zip((1, 3), batches(4, 4), strict=True):
+        held_out.add(index, feed, [feed.inputs["x"].astype(np.float64)])
+    assert held_out.samples == 4
+    assert len(held_out.outputs) == 1

@@ -3,7 +3,7 @@ import pytest
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
+from inc_autotune.core.result.recipe import OperatorRecipe, Recipe, check_framework, check_operators, check_smoothing
 
 INT8 = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), TensorConfig("uint8", "asym"), "static", 0.7)
 
@@ -52,3 +52,26 @@ def test_a_malformed_recipe_is_an_error(text, message):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         Recipe.load(tmp_path / "none.yaml")
+
+
+def test_a_recipe_of_another_framework_is_refused():
+    check_framework(recipe(), "pytorch")
+    with pytest.raises(RecipeError, match="is for 'pytorch', not 'tensorflow'"):
+        check_framework(recipe(), "tensorflow")
+
+
+def test_a_recipe_of_another_model_is_refused():
+    operators = {name: recipe().operators["fc"] for name in ("fc", "other")}
+    check_operators(operators, {"fc": "Linear", "other": "Linear", "third": None})
+    with pytest.raises(RecipeError, match=r"1 of its 2 .* first is 'other' \(Linear\)\. Is it the same model\?$"):
+        check_operators(operators, {"fc": "Linear"})
+    with pytest.raises(RecipeError, match=r"2 of its 2 .* the first is 'fc' .* the same model\? Name the layers\.$"):
+        check_operators(operators, {"fc": "Conv2d", "other": None}, "Name the layers.")
+
+
+def test_a_smoothing_scale_of_another_layer_is_refused():
+    check_smoothing("fc", (16,), 16)
+    with pytest.raises(RecipeError, match="'fc' reads 16 features in the model, 8 in the recipe"):
+        check_smoothing("fc", (8,), 16)
+    with pytest.raises(RecipeError, match="same model"):
+        check_smoothing("fc", (1, 16), 16)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from inc_autotune import torch_ext
+from inc_autotune.core.errors import DataError
 from tests.torch.small_models import FEATURES, Scores, Text, bert, dtypes, error, id_batches, padded, tune, vectors
 
 DATA = vectors()
@@ -188,6 +189,44 @@ def test_a_function_that_calls_the_model_by_keywords():
     tuned = tune(bert(), calib_func=calib_func)
     expected = tune(bert(), [padded(ids) for ids in id_batches()])
     assert tuned.tuning_result.recipe.operators == expected.tuning_result.recipe.operators
+
+
+@pytest.mark.parametrize("shown", [101, 104, 160])
+def test_a_function_may_show_more_samples_than_the_sampling_size(shown):
+    samples = torch.randn(shown, FEATURES, generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    samples[99, 3], samples[100:, 3] = 5.0, 50.0
+    data = [samples[start : start + 10] for start in range(0, shown, 10)]
+
+    def calib_func(model):
+        for batch in data:
+            model(batch)
+
+    auto = {"smoothquant_args": {"alpha": "auto"}}
+    tuned = tune(TwoInputs().eval(), calib_func=calib_func, **auto)
+    expected = tune(TwoInputs().eval(), data, **auto)
+    assert tuned.tuning_result.sampling_size == 100
+    assert tuned.tuning_result.recipe.operators == expected.tuning_result.recipe.operators
+    assert input_range(tune(TwoInputs().eval(), calib_func=calib_func))[1] == 5.0, "what comes later makes no range"
+
+
+def test_a_sampling_size_ends_with_the_call_that_reaches_it():
+    samples = torch.cat(DATA).clamp(-1, 1)
+    samples[40], samples[63] = 3.0, 9.0
+
+    def calib_func(model):
+        for batch in samples.split(24):
+            model(batch)
+
+    tuned = tune(TwoInputs().eval(), None, Scores(1.0, 0.5, 1.0), sampling_sizes=[32, 64], calib_func=calib_func)
+    assert [trial.assignment.sampling_size for trial in tuned.tuning_result.trials] == [32, 64]
+    assert input_range(tuned)[1] == 9.0
+    tuned = tune(TwoInputs().eval(), None, Scores(1.0), sampling_sizes=[32, 64], calib_func=calib_func)
+    assert input_range(tuned)[1] == 3.0
+
+
+def test_a_function_that_shows_no_sample_is_an_error():
+    with pytest.raises(DataError, match="calib_func is empty: it yielded no sample"):
+        tune(TwoInputs().eval(), calib_func=lambda model: model(torch.zeros(0, FEATURES)))
 
 
 def test_an_error_of_the_users_function_or_loader_goes_through():

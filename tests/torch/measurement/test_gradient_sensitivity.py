@@ -1,4 +1,4 @@
-"""Harm estimated from gradients, the halves of a unit's harm, and the strategy that goes by them."""
+"""Sensitivity estimated from gradients, by weights only and by activations only, and the strategy that goes by it."""
 
 import logging
 
@@ -95,7 +95,7 @@ def prepared(model, data, samples=64):
     return adaptor, space, space.default(size)
 
 
-def measured_harms(adaptor, model, space, start):
+def measured_sensitivities(adaptor, model, space, start):
     alone = {unit.name: space.tune_cfg(space.only(start, [unit.name])) for unit in space.units}
     return {name: output_error(adaptor, tune_cfg, model) for name, tune_cfg in alone.items()}
 
@@ -116,10 +116,10 @@ MODELS = {
 # How near depends on the bits: estimates leave out that the error of a weight is the same at every position.
 @pytest.mark.usefixtures("eight_bit_weights")
 @pytest.mark.parametrize("name", MODELS)
-def test_estimates_are_near_the_measured_harm(name):
+def test_estimates_are_near_the_measured_sensitivity(name):
     model, data = MODELS[name]()
     adaptor, space, start = prepared(model, data)
-    measured = measured_harms(adaptor, model, space, start)
+    measured = measured_sensitivities(adaptor, model, space, start)
     for harm in estimate_harms(adaptor, space, start):
         assert 0.3 < harm.error / measured[harm.unit] < 3.0
 
@@ -163,7 +163,7 @@ def test_a_model_without_gradients_is_measured_instead(model_class, caplog):
     assert len(rank_units(adaptor, model, space, start)) == len(space.units)
 
 
-def test_the_half_that_hurts_is_found():
+def test_whether_weights_or_activations_do_the_harm_is_found():
     model = Residual(4, bad=(1,)).eval()
     with torch.no_grad():
         # One weight a hundred times as large as the others of its row costs these their bits.
@@ -180,7 +180,7 @@ def test_the_half_that_hurts_is_found():
 
 
 @pytest.mark.parametrize("name", ["convolutions", "bert, padded", "gpt2"])
-def test_the_halves_make_the_whole(name):
+def test_errors_of_weights_only_and_of_activations_only_make_the_whole(name):
     model, data = MODELS[name]()
     adaptor, space, start = prepared(model, data)
     for harm in rank_units(adaptor, model, space, start):

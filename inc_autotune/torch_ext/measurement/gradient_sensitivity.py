@@ -1,4 +1,4 @@
-"""How much each quantized unit would change the model's output, from a few backward passes for all units together."""
+"""How sensitive the model's output is to quantizing a unit, from a few backward passes for all units together."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis.output_error import LARGEST_OUTPUT
-from inc_autotune.torch_ext.calibration.collect import LINEAR_TYPES, HeldOut
 from inc_autotune.torch_ext.data.batches import Batch
-from inc_autotune.torch_ext.data.padding import real_outputs
+from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
 from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
 
 logger = logging.getLogger(__name__)
 
 SAMPLES_AT_ONCE = 4
+"""In one forward pass: with gradients it keeps what every layer computed."""
 
 PROBES = 2
-"""Random vectors, and so backward passes, for each batch. More of them hardly improve the order."""
+"""Random vectors, and so backward passes, for every few samples. More of them hardly improve the order of units."""
 
 _Sums = dict[tuple[str, torch.Size], Tensor]
 
 
-def gradient_harms(
+def gradient_sensitivities(
     model: nn.Module,
     units: Mapping[str, Mapping[str, nn.Module]],
-    held_out: HeldOut,
+    batches: Sequence[Batch],
     seed: int = 0,
     expired: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Estimate the relative squared error at the model's output with each unit quantized alone.
+    """Estimate, for every unit, the relative squared error at the model's output with only that unit quantized.
 
     A unit's error `e`, the output of its quantized operators minus the fp32 one on the same input, changes the model's
     output by about `J e`. For random signs `v`, the mean of `(v . J e) ** 2` is `||J e|| ** 2`, and the gradient of `v
     . output` at the unit's output gives `v . J e` for all units at once. `J' J` is the Gauss-Newton Hessian of the
     squared output error at the fp32 model, so no labels are needed.
 
-    Positions of a sequence (samples, for convolutions) are squared one by one: what is lost are the products of errors
-    of different positions, what is gained is an estimate from two vectors.
+    Positions of a sequence (samples, for convolutions) are squared one by one. That leaves out the products of errors
+    at different positions, and in return two vectors are enough for an estimate.
 
     Args:
-        model: fp32, in eval mode, the caller's to keep: it gets hooks, and its forward pass may leave traces on it.
-            Its parameters need not require gradients, and get none.
-        units: by unit name and operator name, the operator's quantized module.
-        held_out: the samples to run.
+        model: fp32, in eval mode; a copy, since it gets hooks and a forward pass may leave traces on it. Its parameters
+            need not require gradients, and get none.
+        units: quantized modules by unit name and operator name.
+        batches: inputs of the model, held out from calibration.
         seed: of the random vectors.
         expired: asked after every few samples; once true, the estimate is that of the samples seen so far.
 
@@ -55,47 +55,46 @@ def gradient_harms(
         The estimate by unit, on the scale of `core.output_error.relative_error`; None where the model gives no
         gradients, which is logged.
 
-    Source: the Hessian of HAWQ-V2 (Dong et al., arXiv 1911.03852) without its labels; where that multiplies the
-    Hessian's mean trace by the squared weight error, this takes the errors of weight and activation as they are.
+    Source: the Hessian of HAWQ-V2 (Dong et al., arXiv 1911.03852) without its labels. HAWQ-V2 multiplies the Hessian's
+    mean trace by the squared weight error; here the errors of weight and activation are taken as they are.
     """
-    # Added to every output, so that whatever comes after an operator carries gradients back to its hook.
+    # Added to the output of every operator, so that gradients reach the operator's hook from whatever comes after it.
     root = torch.zeros((), requires_grad=True)
     sums: _Sums = {}
     for unit, operators in units.items():
         for name, quantized in operators.items():
             hook = _error_hook(unit, quantized, root, sums)
             model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
-    harms = dict.fromkeys(units, 0.0)
+    sensitivities = dict.fromkeys(units, 0.0)
     generator = torch.Generator().manual_seed(seed)
-    parts = list(_parts(held_out))
+    parts = [part for batch in batches for part in _parts(model, batch)]
     for done, (batch, real) in enumerate(parts):
         if done and expired():
-            return {name: harm * len(parts) / done for name, harm in harms.items()}
+            return {name: partial_sum * len(parts) / done for name, partial_sum in sensitivities.items()}
         try:
             # The caller may be in inference mode, whose tensors have no gradients.
             with torch.inference_mode(False), torch.enable_grad(), attention_fast_path_disabled():
-                outputs = [each for each in _outputs(model, batch, real) if each.requires_grad]
+                outputs = [output for output in _outputs(model, batch, real) if output.requires_grad]
                 for left in reversed(range(PROBES if outputs else 0)):
                     sums.clear()
                     signs = [_random_signs(output, len(parts) * len(outputs), generator) for output in outputs]
                     torch.autograd.grad(outputs, [root], signs, retain_graph=left > 0)
                     for (unit, _), products in sums.items():
-                        harms[unit] += float(products.square().sum()) / PROBES
+                        sensitivities[unit] += float(products.square().sum()) / PROBES
         except RuntimeError as error:  # an operator without a derivative, or a graph that the model broke
-            logger.warning("no gradients of this model, harm is measured unit by unit: %s", error)
+            logger.warning("no gradients of this model, sensitivity is measured unit by unit: %s", error)
             return None
         if not outputs:
-            logger.warning("no gradients of this model, harm is measured unit by unit: its outputs carry none")
+            logger.warning("no gradients of this model, sensitivity is measured unit by unit: its outputs carry none")
             return None
-    return harms
+    return sensitivities
 
 
-def _parts(held_out: HeldOut) -> Iterator[tuple[Batch, Tensor | None]]:
-    """The batches in small pieces: a forward pass with gradients keeps what every layer computed."""
-    for batch, real in zip(held_out.batches, held_out.real, strict=True):
-        for start in range(0, batch.size, SAMPLES_AT_ONCE):
-            stop = start + SAMPLES_AT_ONCE
-            yield batch.slice(start, stop), None if real is None else real[start:stop]
+def _parts(model: nn.Module, batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:
+    """A few samples of a batch at a time, with their real positions."""
+    for start in range(0, batch.size, SAMPLES_AT_ONCE):
+        part = batch.slice(start, start + SAMPLES_AT_ONCE)
+        yield part, real_positions(model, part)
 
 
 def _outputs(model: nn.Module, batch: Batch, real: Tensor | None) -> Sequence[Tensor]:
@@ -104,7 +103,7 @@ def _outputs(model: nn.Module, batch: Batch, real: Tensor | None) -> Sequence[Te
 
 
 def _random_signs(output: Tensor, tensors: int, generator: torch.Generator) -> Tensor:
-    """Plus or minus one at every compared element, divided by what `relative_error` divides by."""
+    """Plus or minus one at every compared element, over the root of the power that `relative_error` divides by."""
     value = output.detach()
     compared = value.abs() <= LARGEST_OUTPUT
     power = max(float(value[compared].square().sum()), 1e-30)
@@ -113,7 +112,7 @@ def _random_signs(output: Tensor, tensors: int, generator: torch.Generator) -> T
 
 
 def _error_hook(unit: str, quantized: nn.Module, root: Tensor, sums: _Sums) -> Callable[..., Tensor]:
-    """A forward hook that adds `gradient . error` of one operator to its unit's sums when gradients come back."""
+    """A forward hook that adds `gradient . error` of an operator to the unit's sums in the backward pass."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         with torch.no_grad():

@@ -1,0 +1,104 @@
+"""One pass over the calibration data: which batch serves what, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch, HeldOut
+from inc_autotune.core.data.loaders import no_sample
+from inc_autotune.core.quantization.affine import Array
+from inc_autotune.core.quantization.split_statistics import Snapshot, Snapshots, SplitStatistics, Statistics
+
+
+@dataclass(frozen=True)
+class Calibration(Generic[AnyBatch]):
+    """What one pass found.
+
+    Args:
+        snapshots: statistics by sampling size.
+        held_out: samples to compare candidates with.
+        digest: a hash of all inputs: equal on every machine, unlike statistics, which rounding decides.
+    """
+
+    snapshots: Snapshots
+    held_out: HeldOut[AnyBatch]
+    digest: str
+
+    @property
+    def samples(self) -> int:
+        """How many were read."""
+        return self.snapshots.samples
+
+    def snapshot(self, size: int | None = None) -> Snapshot:
+        """After this many samples, see `Snapshots.at`; None: after all."""
+        return self.snapshots.at(self.samples if size is None else size)
+
+
+class CalibrationPass(Generic[AnyBatch]):
+    """The state of a pass: every batch goes through `begin`, the model, and `end`.
+
+    Args:
+        empty: makes statistics of every activation, see `SplitStatistics`.
+        comparable: the outputs that are compared, see `HeldOut`.
+        sizes: sampling sizes, at each of which the statistics are kept.
+        seed: of the rows sampled in the first fold; the next number is that of the second fold.
+    """
+
+    def __init__(
+        self,
+        empty: Callable[[int], Statistics],
+        comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]],
+        sizes: Sequence[int],
+        *,
+        seed: int,
+    ) -> None:
+        self.held_out: HeldOut[AnyBatch] = HeldOut(comparable)
+        self.is_held_out = False
+        self.statistics: Statistics = {}
+        self._split = SplitStatistics(empty, (seed, seed + 1))
+        self._snapshots = Snapshots(sizes)
+        self._batches = 0
+        self._size = 0
+        self._compared: AnyBatch | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples the batches had whose pass has ended."""
+        return self._snapshots.samples
+
+    def begin(self, batch: AnyBatch) -> None:
+        """To be called before the model runs on a batch.
+
+        Sets `statistics`, which the batch is to update, and `is_held_out`: then no rows are to be sampled.
+        """
+        self.is_held_out = self.held_out.wants(self._batches)
+        self.statistics = self._split.batch(held_out=self.is_held_out)
+        self._size = batch.size
+        # Copied now, since the model may write into its inputs. The first batch stands in until one is held out.
+        compared = self.is_held_out or self._batches == 0
+        self._compared = batch.slice(0, HELD_OUT_SAMPLES).copy() if compared else None
+
+    def end(self, outputs: Sequence[Array]) -> None:
+        """To be called after the model ran on a batch, with the outputs for it."""
+        if self._compared is not None:
+            self.held_out.add(self._batches, self._compared, outputs, self._size)
+        self._batches += 1
+        self._split.compact()
+        self._snapshots.advance(self._size, self._split)
+
+    def finish(self, digest: str, argument: str) -> Calibration[AnyBatch]:
+        """What the pass found.
+
+        Args:
+            digest: a hash of all inputs.
+            argument: name of the data's argument, for messages.
+
+        Raises:
+            DataError: there was no sample.
+        """
+        if self.samples == 0:
+            raise no_sample(argument)
+        self._snapshots.finish(self._split)
+        return Calibration(self._snapshots, self.held_out, digest)

@@ -1,0 +1,54 @@
+"""Ranges and smoothing scales as they stand in a recipe, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+
+REDUCED = "reduce_range"
+"""Key of whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
+
+LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
+
+
+def calibration_entries(
+    calibrations: Mapping[str, OperatorCalibration],
+) -> tuple[dict[str, dict[str, Any]], dict[str, NDArray[np.float32]]]:
+    """Calibrations as they stand in a recipe.
+
+    Returns:
+        Plain values by operator name, and smoothing scales by the names used there; equal scales stand there once.
+    """
+    arrays: dict[str, NDArray[np.float32]] = {}
+    names: dict[bytes, str] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, calibration in calibrations.items():
+        limits = {key: getattr(calibration, key) for key in LIMITS}
+        entries[name] = {key: float(limit) for key, limit in limits.items() if limit is not None}
+        if calibration.smoothing is not None:
+            scale = calibration.smoothing.numpy()
+            key = names.setdefault(scale.tobytes(), f"{name}.smoothing")
+            arrays[key] = scale
+            entries[name]["smoothing"] = key
+    return entries, arrays
+
+
+def calibrations_from_recipe(
+    operators: Mapping[str, OperatorRecipe], arrays: Mapping[str, Any]
+) -> dict[str, OperatorCalibration]:
+    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32."""
+    calibrations: dict[str, OperatorCalibration] = {}
+    for name, operator in operators.items():
+        entry = operator.calibration
+        smoothing = entry.get("smoothing")
+        scale = None if smoothing is None else torch.from_numpy(arrays[smoothing].copy())
+        limits = {key: entry.get(key) for key in LIMITS}
+        calibrations[name] = OperatorCalibration(smoothing=scale, **limits)
+    return calibrations
