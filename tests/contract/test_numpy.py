@@ -1,8 +1,5 @@
 import numpy as np
-import pytest
 
-from inc_autotune.core.adaptor import registered_adaptor
-from inc_autotune.core.errors import ArgumentError
 from inc_autotune.testing import AdaptorContract, MinimalNumpyAdaptor, NumpyAdaptor, random_model
 
 
@@ -26,8 +23,3 @@ class TestMinimalAdaptor(AdaptorContract):
 
 class TestFullAdaptor(TestMinimalAdaptor):
     adaptor_class = NumpyAdaptor
-
-
-def test_an_unknown_registered_adaptor_is_an_error():
-    with pytest.raises(ArgumentError, match="no such adaptor"):
-        registered_adaptor("nothing")
