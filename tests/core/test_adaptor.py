@@ -1,4 +1,6 @@
-"""What an adaptor is asked for: each optional method alone."""
+"""What an adaptor is asked for: each optional method alone, and registered adaptors by name."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -170,6 +172,42 @@ def test_parameters_may_have_names_of_their_own():
             return super().quantize(cfg, net, loader, train)
 
     assert run(Renamed(), [1.0, 1.0]).met
+
+
+@pytest.fixture
+def registered(tmp_path, monkeypatch):
+    """An installed package that registers an adaptor, and one that is none."""
+    metadata = tmp_path / "my_package-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[inc_autotune.adaptors]\nmine = my_package_of_adaptors:Mine\nwrong = my_package_of_adaptors:Wrong\n"
+    )
+    (tmp_path / "my_package_of_adaptors.py").write_text(
+        "from inc_autotune.testing import NumpyAdaptor\nclass Mine(NumpyAdaptor):\n    pass\nclass Wrong:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("my_package_of_adaptors", None)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_adaptor_is_tuned_with_by_its_name():
+    assert registered_adaptor("mine").__name__ == "Mine"
+    assert run("mine", [1.0, 1.0]).met
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mime", r"adaptor='mime': no such adaptor\. Registered: \['mine', 'wrong'\].*Did you mean 'mine'\?"),
+        ("wrong", "adaptor='wrong': my_package_of_adaptors:Wrong is not a subclass of Adaptor"),
+    ],
+)
+def test_a_name_without_an_adaptor_is_an_error(name, message):
+    with pytest.raises(ArgumentError, match=message):
+        run(name)
 
 
 def test_an_unknown_registered_adaptor_is_an_error():

@@ -6,7 +6,7 @@ import logging
 from contextlib import closing
 from typing import Any
 
-from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.adaptor import Adaptor, registered_adaptor
 from inc_autotune.core.arguments.autotune import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
 from inc_autotune.core.evaluation.goal import Goal
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def tune(
-    adaptor: Adaptor, model: Any, dataloader: Any, evaluate: Evaluate | None, arguments: AutotuneArguments
+    adaptor: Adaptor | str, model: Any, dataloader: Any, evaluate: Evaluate | None, arguments: AutotuneArguments
 ) -> Tuned:
     """Tune a model for one framework.
 
     Args:
-        adaptor: the framework's adaptor, fresh for this run.
+        adaptor: the framework's adaptor, fresh for this run; or the name under which a package has registered one.
         model: the fp32 model; never changed.
         dataloader: calibration data in a form the adaptor reads; read once.
         evaluate: the user's evaluation, from deployable model to number; None: quantize without a claim.
@@ -52,6 +52,8 @@ def tune(
         EvaluationError: the evaluation raised or returned no number; `.partial_result` keeps what was found.
         TuningInterrupted: a KeyboardInterrupt during the search, with `.partial_result`, too.
     """
+    if isinstance(adaptor, str):
+        adaptor = registered_adaptor(adaptor)()
     # What the user asked for and cannot have is known before the model runs.
     check_storage(arguments.storage)
     check_strategy(arguments.strategy, adaptor)
