@@ -28,7 +28,7 @@ def support(monkeypatch):
 
     def pretend(**values):
         found = KernelSupport(**{"missing": (), "reduce_range": False, **values})
-        for module in ("kernels", "adaptor"):
+        for module in ("measurement.kernel_trial", "adaptor"):
             monkeypatch.setattr(f"inc_autotune.tf_ext.{module}.kernel_support", lambda: found)
 
     return pretend
