@@ -21,8 +21,8 @@ from measuring import parser as parser
 from measuring import print_table as print_table
 from torch import Tensor, nn
 
-from inc_autotune.core import tuner
 from inc_autotune.core.progress import Phases
+from inc_autotune.core.tuner import tuning
 
 Batch = dict[str, Tensor]
 
@@ -65,7 +65,7 @@ def peak_rss() -> float:
 
 def count_cpu_seconds_in_phases() -> None:
     """Let `TuningResult.phases` hold seconds of this module's clock instead of wall seconds."""
-    tuner.Phases = partial(Phases, clock=seconds)
+    tuning.Phases = partial(Phases, clock=seconds)
 
 
 # Models and data

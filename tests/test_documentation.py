@@ -1,7 +1,9 @@
 """Documentation that goes wrong in silence: links, code blocks, and the table of arguments."""
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -29,6 +31,22 @@ def test_links_lead_somewhere(page):
 def test_python_blocks_are_python(page):
     for block in blocks(page, "python"):
         ast.parse(block)
+
+
+def test_paths_that_adaptors_import_from_are_there():
+    page = ROOT / "docs" / "adaptors.md"
+    text = page.read_text(encoding="utf-8")
+    imports = [line for block in blocks(page, "python") for line in block.splitlines() if "import " in line]
+    assert len(imports) >= 6
+    for line in imports:
+        exec(line, {})
+    paths = re.findall(r"`core\.([\w.]+)", text)
+    assert {"adaptor.registered_adaptor", "capability.load_capability", "quantization", "split_statistics"} < {*paths}
+    for path in paths:
+        pkgutil.resolve_name(f"inc_autotune.core.{path}")
+    quantization = importlib.import_module("inc_autotune.core.quantization")
+    (sentence,) = re.findall(r"`core\.quantization` has (.*?) for any array", text, re.DOTALL)
+    assert all(hasattr(quantization, name) for name in re.findall(r"`(\w+)`", sentence))
 
 
 def test_capability_blocks_are_capabilities(tmp_path):

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import InputGroup
-from inc_autotune.core.space.units import Unit
 
 ENTRY_POINT_GROUP = "inc_autotune.adaptors"
 
@@ -35,9 +33,10 @@ class UnitSpeed:
 class Adaptor(ABC):
     """What the tuner needs of a framework.
 
-    Two methods are enough: `query_fw_capability` and `quantize`. The others have defaults that leave a feature
-    out: no smoothing without `calibrate` and `input_groups`, no ranking by output error without
-    `reference_outputs` and `run`, no measured speed-up without `measure`.
+    Two methods are enough: `query_fw_capability` and `quantize`. The others of this class describe the model and have
+    defaults. What an algorithm asks of a framework stands beside that algorithm in `core.analysis`, as a protocol:
+    `SupportsSmoothing`, `SupportsComparison`, `SupportsTiming` and so on. An adaptor that has the methods of one is
+    asked for them; it need not inherit from it, but a type checker then compares the signatures.
 
     One adaptor object serves one tuning run and may keep what it learned about the model. It never changes the
     user's model. `inc_autotune.testing.AdaptorContract` is a test suite for implementations.
@@ -109,85 +108,6 @@ class Adaptor(ABC):
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         """Whether an operator would be computed in fp32 with integer values, because no kernel exists."""
         return False
-
-    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
-        """The units SmoothQuant may smooth, under their names, with statistics, weights and default configs."""
-        return ()
-
-    def integer_product(self) -> Callable[[Any, Any], Any] | None:
-        """A fast product of integer-valued arrays [rows, in] and [out, in], for the alpha search."""
-        return None
-
-    def reference_outputs(self) -> Sequence[Any] | None:
-        """The fp32 model's outputs on held-out calibration samples, as arrays."""
-        return None
-
-    def run(self, candidate: Any) -> Sequence[Any]:
-        """A candidate's outputs on the same held-out samples."""
-        raise NotImplementedError(f"{type(self).__name__} offers reference_outputs without run")
-
-    def half_quantized(self, tune_cfg: Mapping[str, Any], model: Any, half: Half) -> Any:
-        """A candidate whose operators round only their weights, or only their activations, to run on held-out samples.
-
-        None where this cannot be made. It need not be fast; `tune_cfg` is that of `quantize`.
-        """
-        return None
-
-    def gradient_harms(
-        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
-    ) -> Mapping[str, float] | None:
-        """What `run` would show with each unit quantized alone, estimated from gradients for all units together.
-
-        Args:
-            units: to be judged.
-            tune_cfg: how they are quantized; other operators in it do not matter.
-            expired: asked between samples; once true, those seen so far have to do.
-
-        Returns:
-            About the relative squared error at the model's output, by unit name; None where there are no gradients.
-        """
-        return None
-
-    def blocks(self) -> Mapping[str, Sequence[str]]:
-        """Names of the operators in each block that repeats, such as the layers of a transformer."""
-        return {}
-
-    def block_reference(self, block: str) -> Sequence[Any]:
-        """The fp32 block's outputs on held-out samples."""
-        raise NotImplementedError(f"{type(self).__name__} offers blocks without block_reference")
-
-    def run_block(self, block: str, candidate: Any) -> Sequence[Any]:
-        """The block's outputs in a candidate, on the inputs that the fp32 block saw."""
-        raise NotImplementedError(f"{type(self).__name__} offers blocks without run_block")
-
-    def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
-        """Seconds of one forward pass of each model, measured in turn on the example inputs."""
-        return None
-
-    def unit_speeds(
-        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
-    ) -> Mapping[str, UnitSpeed]:
-        """Speed of each unit's default configuration alone, on inputs of the shape `measure` uses, by unit name.
-
-        Args:
-            units: to be measured.
-            expired: asked between measurements; once true, the rest is left out.
-
-        Returns:
-            Without units that cannot be measured, or that are too small for a difference to be seen.
-        """
-        return {}
-
-    def model_size(self, model: Any) -> int | None:
-        """Bytes of the model's weights."""
-        return None
-
-    def footprint(self, models: Sequence[Any]) -> Sequence[int] | None:
-        """Most bytes in use at once during a forward pass of each model, weights included.
-
-        Counted, not read off the process: the same model gives the same number.
-        """
-        return None
 
     def fingerprint(self, model: Any) -> str | None:
         """A content hash of structure and weights, the key under which trials can be resumed."""

@@ -12,7 +12,11 @@ import onnx
 import onnxruntime
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
+from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.output_error import SupportsComparison
+from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
+from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
@@ -57,7 +61,7 @@ every gain is above 1.6, and all are worth it: leaving out those below 2 (2 grou
 the output by 11 or 86 %."""
 
 
-class OrtAdaptor(Adaptor):
+class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming, SupportsUnitSpeeds, SupportsSize):
     """Quantizes ONNX models for ONNX Runtime.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.

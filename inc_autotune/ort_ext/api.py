@@ -154,7 +154,7 @@ def autotune(
     )
     smoothquant = arguments.smoothquant_args
     adaptor = OrtAdaptor(
-        capability,
+        arguments.capability,
         histogram=arguments.needs_histogram,
         settings=settings,
         folding=smoothquant is None or smoothquant.folding is not False,

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.errors import AutotuneError
 from inc_autotune.core.op_config import FP32, OpConfig
+
+USELESS_WITHOUT = {
+    "reference_outputs": ("run",),
+    "half_quantized": ("reference_outputs", "run"),
+    "blocks": ("block_reference", "run_block"),
+}
+"""Methods an adaptor must have too, by the optional method that is never called without them."""
 
 
 class AdaptorContract(ABC):
@@ -135,8 +143,16 @@ class AdaptorContract(ABC):
         reference, smoothed = self.outputs(model), self.outputs(adaptor.quantize(tune_cfg, model, self.make_data()))
         assert float(((smoothed - reference) ** 2).sum() / (reference**2).sum()) < 0.1
 
+    def test_optional_methods_that_need_each_other_come_together(self) -> None:
+        adaptor = self.make_adaptor()
+        for method, needed in USELESS_WITHOUT.items():
+            missing = [name for name in needed if not hasattr(adaptor, name)]
+            assert not hasattr(adaptor, method) or not missing, f"{method} is never called without {missing}"
+
     def test_reference_outputs_are_those_of_the_fp32_model(self) -> None:
         adaptor, model, size = self._calibrated()
+        if not isinstance(adaptor, SupportsComparison):
+            return
         reference = adaptor.reference_outputs()
         if reference is None:
             return

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize
+from inc_autotune.core.analysis.output_error import SupportsComparison
+from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.data.loaders import no_sample
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -58,8 +61,8 @@ class MinimalNumpyAdaptor(Adaptor):
         return quantized
 
 
-class NumpyAdaptor(MinimalNumpyAdaptor):
-    """Every optional method too: one calibration pass, smoothing, output errors, recipes."""
+class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, SupportsSize, SupportsFootprint):
+    """Most optional methods too: one calibration pass, smoothing, output errors, sizes, resuming."""
 
     def __init__(self, capability: Mapping[str, Any] | None = None) -> None:
         super().__init__(capability)

@@ -12,7 +12,11 @@ from typing import Any
 import tensorflow as tf
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
+from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.sensitivity import SupportsHalves
+from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
+from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
@@ -48,7 +52,7 @@ MEASURED_SAMPLES = 8
 _PROCESSOR = "this CPU has no VNNI, so weights use 7 bits"
 
 
-class TensorFlowAdaptor(Adaptor):
+class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize):
     """Quantizes TensorFlow graphs.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.

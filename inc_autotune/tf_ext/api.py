@@ -163,7 +163,7 @@ def autotune(
     )
     smoothquant = arguments.smoothquant_args
     adaptor = TensorFlowAdaptor(
-        capability,
+        arguments.capability,
         signatures=list(data),
         histogram=arguments.needs_histogram,
         choices=GraphChoices(
@@ -181,7 +181,7 @@ def autotune(
         example_inputs=example_inputs,
     )
     try:
-        tuned = tune(adaptor, Candidate(source), calib_dataset, _on_callable(evaluate), arguments)
+        tuned = tune(adaptor, Candidate(source), data, _on_callable(evaluate), arguments)
     except EvaluationError as error:
         partial_result = error.partial_result
         if partial_result is not None:

@@ -13,6 +13,12 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
+from inc_autotune.core.analysis.block_search import SupportsBlocks
+from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.output_error import SupportsComparison
+from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves
+from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
+from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
 from inc_autotune.core.data.calibration import Calibration
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -52,8 +58,10 @@ DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 MEASURED_SAMPLES = 8
 
 
-class TorchAdaptor(Adaptor):
-    """Quantizes `torch.nn.Module`s for stock PyTorch on CPU.
+class ModuleAdaptor(
+    Adaptor, SupportsSmoothing, SupportsIntegerProduct, SupportsComparison, SupportsBlocks, SupportsTiming
+):
+    """Quantizes `torch.nn.Module`s: what stock PyTorch and Intel's extension have in common.
 
     Args:
         capability: the user's framework YAML or dict; None: the one shipped.
@@ -309,6 +317,36 @@ class TorchAdaptor(Adaptor):
             outputs += real_outputs(run(candidate, batch), real_positions(self._base, batch))
         return outputs
 
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        found = find_blocks(self._base, self.trace.operators)
+        batch = self.calibration.held_out.batches[0]
+        self._block_calls = capture_calls(self._base, found, batch, real_positions(self._base, batch))
+        return {block: operators for block, operators in found.items() if block in self._block_calls}
+
+    def block_reference(self, block: str) -> Sequence[torch.Tensor]:
+        return self._block_calls[block].outputs
+
+    def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
+        real = real_positions(self._base, self.calibration.held_out.batches[0])
+        return run_block(candidate, block, self._block_calls[block], real)
+
+    # What candidates cost
+
+    def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
+        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batch())
+
+    def _measured_batch(self) -> Batch:
+        """The user's example inputs, else the first samples."""
+        if self._example is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._example
+
+
+class TorchAdaptor(
+    ModuleAdaptor, SupportsHalves, SupportsGradients, SupportsUnitSpeeds, SupportsSize, SupportsFootprint
+):
+    """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart."""
+
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
         configs, calibrations = self._calibrated(tune_cfg)
@@ -336,24 +374,6 @@ class TorchAdaptor(Adaptor):
         watched, batches = shared_copy(self._base, own_buffers=True), self.calibration.held_out.batches
         return gradient_sensitivities(watched, quantized, batches, expired=expired)
 
-    def blocks(self) -> Mapping[str, Sequence[str]]:
-        found = find_blocks(self._base, self.trace.operators)
-        batch = self.calibration.held_out.batches[0]
-        self._block_calls = capture_calls(self._base, found, batch, real_positions(self._base, batch))
-        return {block: operators for block, operators in found.items() if block in self._block_calls}
-
-    def block_reference(self, block: str) -> Sequence[torch.Tensor]:
-        return self._block_calls[block].outputs
-
-    def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
-        real = real_positions(self._base, self.calibration.held_out.batches[0])
-        return run_block(candidate, block, self._block_calls[block], real)
-
-    # What candidates cost
-
-    def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
-        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batch())
-
     @torch.no_grad()
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
@@ -362,12 +382,6 @@ class TorchAdaptor(Adaptor):
 
     def footprint(self, models: Sequence[nn.Module]) -> Sequence[int] | None:
         return [peak_bytes(_own_copy(model), self._measured_batch()) for model in models]
-
-    def _measured_batch(self) -> Batch:
-        """The user's example inputs, else the first samples."""
-        if self._example is None:
-            raise RuntimeError("the model has not been calibrated yet")
-        return self._example
 
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""

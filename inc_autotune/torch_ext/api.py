@@ -149,7 +149,7 @@ def autotune(
         progress=progress,
     )
     model = check_model(fp32_form(model))
-    adaptor = backend_adaptor(arguments, capability, example_inputs)
+    adaptor = backend_adaptor(arguments, example_inputs)
     evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric, evaluation_function)
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from inc_autotune.core.arguments.autotune import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.torch_ext.adaptor import TorchAdaptor
+from inc_autotune.torch_ext.adaptor import ModuleAdaptor, TorchAdaptor
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _FOLDING = {
 }
 
 
-def backend_adaptor(arguments: AutotuneArguments, capability: Any, example_inputs: Any) -> TorchAdaptor:
+def backend_adaptor(arguments: AutotuneArguments, example_inputs: Any) -> ModuleAdaptor:
     """The adaptor that serves these arguments.
 
     Raises:
@@ -30,8 +30,10 @@ def backend_adaptor(arguments: AutotuneArguments, capability: Any, example_input
     if arguments.backend == "ipex":
         from inc_autotune.torch_ext.ipex.adaptor import IpexAdaptor
 
-        return IpexAdaptor(capability, example_inputs, histogram=arguments.needs_histogram, device=arguments.device)
-    return TorchAdaptor(capability, example_inputs, histogram=arguments.needs_histogram)
+        return IpexAdaptor(
+            arguments.capability, example_inputs, histogram=arguments.needs_histogram, device=arguments.device
+        )
+    return TorchAdaptor(arguments.capability, example_inputs, histogram=arguments.needs_histogram)
 
 
 def _check_supported(arguments: AutotuneArguments) -> None:

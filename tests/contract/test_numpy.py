@@ -1,9 +1,6 @@
 import numpy as np
-import pytest
 
-from inc_autotune.core.adaptor import registered_adaptor
 from inc_autotune.core.arguments.autotune import validate_arguments
-from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.result.build import warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
@@ -68,8 +65,3 @@ class TestAutotuneOfTheMinimalAdaptor(TestAutotuneOfTheFullAdaptor):
 
     adaptor_class = MinimalNumpyAdaptor
     reachable = 0.5
-
-
-def test_an_unknown_registered_adaptor_is_an_error():
-    with pytest.raises(ArgumentError, match="no such adaptor"):
-        registered_adaptor("nothing")

@@ -280,6 +280,7 @@ def test_batches_that_take_another_path_are_an_error_of_the_data():
         ({"device": "cuda"}, "Allowed: 'cpu', 'xpu'"),
         ({"approach": "dynamic"}, "quantizes statically"),
         ({"objective": "footprint"}, "cannot measure it"),
+        ({"strategy": "hawq_v2"}, "needs gradients, which IpexAdaptor does not offer"),
     ],
 )
 def test_what_it_cannot_do_is_one_clear_error(arguments, words):

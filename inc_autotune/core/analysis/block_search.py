@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.output_error import candidate_errors, infinity, relative_error
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.space.units import TuningSpace
+
+
+@runtime_checkable
+class SupportsBlocks(Protocol):
+    """An adaptor that finds the blocks of a model and runs one by itself."""
+
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        """Names of the operators in each block that repeats, such as the layers of a transformer."""
+
+    def block_reference(self, block: str) -> Sequence[Any]:
+        """The fp32 block's outputs on held-out samples."""
+
+    def run_block(self, block: str, candidate: Any) -> Sequence[Any]:
+        """The block's outputs in a candidate, on the inputs that the fp32 block saw."""
 
 
 def search_blocks(
@@ -38,6 +52,8 @@ def search_blocks(
     Returns:
         Alpha by unit name, None for no smoothing; units outside of all blocks are left out.
     """
+    if not isinstance(adaptor, SupportsBlocks):
+        return {}
     chosen: dict[str, float | None] = {}
     for block, members in _units_of_blocks(adaptor.blocks(), space, names).items():
         if expired():

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments.autotune import Objective
+
+
+@runtime_checkable
+class SupportsTiming(Protocol):
+    """An adaptor that measures how long models take."""
+
+    def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
+        """Seconds of one forward pass of each model, measured in turn on the example inputs; None: not measured."""
+
+
+@runtime_checkable
+class SupportsSize(Protocol):
+    """An adaptor that knows how large weights are."""
+
+    def model_size(self, model: Any) -> int | None:
+        """Bytes of the model's weights; None where they are not known."""
+
+
+@runtime_checkable
+class SupportsFootprint(Protocol):
+    """An adaptor that knows how much memory a model takes while it runs."""
+
+    def footprint(self, models: Sequence[Any]) -> Sequence[int] | None:
+        """Most bytes in use at once during a forward pass of each model, weights included; None: not known.
+
+        Counted, not read off the process: the same model gives the same number.
+        """
 
 
 def gain(adaptor: Adaptor, objective: Objective, model: Any, candidate: Any) -> float | None:
@@ -30,8 +57,8 @@ def gain(adaptor: Adaptor, objective: Objective, model: Any, candidate: Any) -> 
 
 def _costs(adaptor: Adaptor, objective: Objective, models: Sequence[Any]) -> Sequence[float] | None:
     if objective == "performance":
-        return adaptor.measure(models)
+        return adaptor.measure(models) if isinstance(adaptor, SupportsTiming) else None
     if objective == "footprint":
-        return adaptor.footprint(models)
-    # An adaptor that knows no size returns None, which counts as no cost.
-    return [adaptor.model_size(model) or 0 for model in models]
+        return adaptor.footprint(models) if isinstance(adaptor, SupportsFootprint) else None
+    # A size of None counts as no cost.
+    return [adaptor.model_size(model) or 0 for model in models] if isinstance(adaptor, SupportsSize) else None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from array_api_compat import array_namespace
 
@@ -18,6 +18,17 @@ logger = logging.getLogger(__name__)
 
 LARGEST_OUTPUT = 1e15
 """What is larger stands for "masked out" (minus infinity, the smallest float): its error says nothing."""
+
+
+@runtime_checkable
+class SupportsComparison(Protocol):
+    """An adaptor that runs models on calibration samples it holds out."""
+
+    def reference_outputs(self) -> Sequence[Any] | None:
+        """The fp32 model's outputs on held-out calibration samples, as arrays; None where this model has none."""
+
+    def run(self, candidate: Any) -> Sequence[Any]:
+        """A candidate's outputs on the same held-out samples."""
 
 
 def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
@@ -58,6 +69,8 @@ def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> f
     Raises:
         QuantizationError: the candidate cannot be built, or not be run.
     """
+    if not isinstance(adaptor, SupportsComparison):
+        return None
     reference = adaptor.reference_outputs()
     if not reference:
         return None

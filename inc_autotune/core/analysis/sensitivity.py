@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.output_error import candidate_errors, error_or_infinity, infinity, relative_error
+from inc_autotune.core.adaptor import Adaptor, Half
+from inc_autotune.core.analysis.output_error import (
+    SupportsComparison,
+    candidate_errors,
+    error_or_infinity,
+    infinity,
+    relative_error,
+)
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.space.units import Assignment, TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +37,37 @@ An estimate of all costs as much as measuring 3 to 4 units, so up to twice this 
 MISSED_HARM = 3.0
 """Estimates are trusted where the units that were not measured do no more than this many times their estimated harm
 together. It is 0.9 to 1.4 on models that int8 suits, 4 on a model with outliers that is not smoothed."""
+
+
+@runtime_checkable
+class SupportsHalves(SupportsComparison, Protocol):
+    """An adaptor that compares candidates, and rounds only the weights or only the activations of one."""
+
+    def half_quantized(self, tune_cfg: Mapping[str, Any], model: Any, half: Half) -> Any:
+        """A candidate whose operators round only their weights, or only their activations, for `run`.
+
+        None where this cannot be made. It need not be fast; `tune_cfg` is that of `quantize`.
+        """
+
+
+@runtime_checkable
+class SupportsGradients(Protocol):
+    """An adaptor whose framework has gradients."""
+
+    def gradient_harms(
+        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, float] | None:
+        """What `run` would show with each unit quantized alone, estimated from gradients for all units together.
+
+        Args:
+            units: to be judged.
+            tune_cfg: how they are quantized; other operators in it do not matter.
+            expired: asked between samples; once true, those seen so far have to do.
+
+        Returns:
+            About the relative squared error at the model's output, by unit name; None where this model has no
+            gradients.
+        """
 
 
 @dataclass(frozen=True)
@@ -120,6 +157,8 @@ def estimate_harms(
     Args:
         expired: once true, the samples seen so far have to do.
     """
+    if not isinstance(adaptor, SupportsGradients):
+        return None
     units = [unit for unit in space.units if assignment.by_unit[unit.name].is_quantized]
     estimates = adaptor.gradient_harms(units, _compared(space, assignment), expired)
     if estimates is None:
@@ -134,6 +173,8 @@ def probe_halves(adaptor: Adaptor, model: Any, space: TuningSpace, assignment: A
         `harm` with both errors; as it was where the unit rounds only one of them, or such candidates are not offered
         or fail.
     """
+    if not isinstance(adaptor, SupportsHalves):
+        return harm
     config, reference = assignment.by_unit[harm.unit], adaptor.reference_outputs()
     if not reference or config.weight.is_float or config.activation.is_float:
         return harm

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.block_search import search_blocks
@@ -14,7 +14,7 @@ from inc_autotune.core.analysis.output_error import infinity, output_error
 from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.quantization.smoothquant import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
-from inc_autotune.core.space.units import TuningSpace
+from inc_autotune.core.space.units import TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,22 @@ STEEP = 1.25
 LEAST_ADVANTAGE = 1.03
 """A plan with an alpha for each layer has to be so many times better than one with one for all. It was chosen among
 more candidates, so less is more easily chance: a TensorFlow model where it won by 1 % lost 8 % on new samples."""
+
+
+@runtime_checkable
+class SupportsSmoothing(Protocol):
+    """An adaptor with operators that SmoothQuant can smooth."""
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        """The units SmoothQuant may smooth, under their names, with statistics, weights and default configs."""
+
+
+@runtime_checkable
+class SupportsIntegerProduct(Protocol):
+    """An adaptor whose framework multiplies integers faster than NumPy or torch multiply float32."""
+
+    def integer_product(self) -> Callable[[Any, Any], Any] | None:
+        """A fast product of integer-valued arrays [rows, in] and [out, in]; None where this machine has none."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,9 @@ def plan_smoothing(
     Raises:
         QuantizationError: no plan can be built and run.
     """
-    groups = () if arguments is None else adaptor.input_groups(space.units, sampling_size)
+    groups: Sequence[InputGroup] = ()
+    if arguments is not None and isinstance(adaptor, SupportsSmoothing):
+        groups = adaptor.input_groups(space.units, sampling_size)
     if arguments is None or not groups:
         return (replace(OFF, note=_unheeded(arguments)),)
     if isinstance(arguments.alpha, float):
@@ -148,7 +166,7 @@ def _search_groups(
     expired: Callable[[], bool],
     advance: Callable[[], object],
 ) -> dict[str, AlphaSearchResult]:
-    product = adaptor.integer_product()
+    product = adaptor.integer_product() if isinstance(adaptor, SupportsIntegerProduct) else None
     searches = {}
     for group in groups:
         if expired():

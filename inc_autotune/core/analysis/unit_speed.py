@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.adaptor import Adaptor, UnitSpeed
 from inc_autotune.core.space.units import Unit
 
 LEAST_SPEEDUP = 1.02
 """A unit that gains less than this stays in fp32: it would cost accuracy for a speed that nobody can measure."""
+
+
+@runtime_checkable
+class SupportsUnitSpeeds(Protocol):
+    """An adaptor that measures units alone."""
+
+    def unit_speeds(
+        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, UnitSpeed]:
+        """Speed of each unit's default configuration alone, on inputs of the shape `measure` uses, by unit name.
+
+        Args:
+            units: to be measured.
+            expired: asked between measurements; once true, the rest is left out.
+
+        Returns:
+            Without units that cannot be measured, or that are too small for a difference to be seen.
+        """
 
 
 def slow_units(
@@ -21,13 +40,15 @@ def slow_units(
     a model without any integer operator is no result, and its measured speed-up tells the user.
 
     Args:
-        adaptor: measures; calibrated.
+        adaptor: measures, where it can; calibrated.
         units: all units of the space.
         expired: asked between measurements; once true, the units not measured yet are not judged.
 
     Returns:
         The reason by operator name.
     """
+    if not isinstance(adaptor, SupportsUnitSpeeds):
+        return {}
     judged = [unit for unit in units if _is_meant_to_be_fast(adaptor, unit)]
     speeds = adaptor.unit_speeds(judged, expired)
     slow = [unit for unit in judged if unit.name in speeds and speeds[unit.name].speedup < LEAST_SPEEDUP]

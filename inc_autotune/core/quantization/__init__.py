@@ -2,3 +2,21 @@
 
 Imports only the words at the root of the core.
 """
+
+from inc_autotune.core.quantization.affine import (
+    FRAMEWORK_SCHEMES,
+    dequantize,
+    fake_quantize,
+    quantization_parameters,
+    quantize,
+    weight_parameters,
+)
+
+__all__ = [
+    "FRAMEWORK_SCHEMES",
+    "dequantize",
+    "fake_quantize",
+    "quantization_parameters",
+    "quantize",
+    "weight_parameters",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.gain import gain as measured_gain
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
 from inc_autotune.core.arguments.autotune import Objective
@@ -86,7 +87,6 @@ def build_result(
     """Put together what the phases of a run found."""
     operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
     simulated = sum(each.simulated for each in operators)
-    sizes = adaptor.model_size(model), adaptor.model_size(candidate)
     calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
     configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
     recipe = Recipe(
@@ -118,7 +118,7 @@ def build_result(
         speedup=speedup,
         objective=objective,
         gain=gain,
-        size_ratio=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
+        size_ratio=measured_gain(adaptor, "modelsize", model, candidate),
         timed=adaptor.timed,
         smoothing=tuple((plan.name, plan.output_error) for plan in plans),
         sampling_size=assignment.sampling_size,

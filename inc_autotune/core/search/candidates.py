@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
@@ -14,11 +15,15 @@ from inc_autotune.core.space.units import Assignment, TuningSpace
 logger = logging.getLogger(__name__)
 
 
+Quantize = Callable[[dict[str, Any]], Any]
+"""The adaptor's `quantize` for one model and its calibration data: from `tune_cfg` to the deployable model."""
+
+
 class Candidates:
     """Builds and measures the models of one tuning run."""
 
-    def __init__(self, adaptor: Adaptor, model: Any, dataloader: Any, space: TuningSpace, phases: Phases) -> None:
-        self._adaptor, self._model, self._dataloader = adaptor, model, dataloader
+    def __init__(self, adaptor: Adaptor, model: Any, quantize: Quantize, space: TuningSpace, phases: Phases) -> None:
+        self._adaptor, self._model, self._quantize = adaptor, model, quantize
         self._space, self._phases = space, phases
         self.notes: list[str] = []
         """What went wrong without being an error."""
@@ -26,7 +31,7 @@ class Candidates:
     def build(self, assignment: Assignment) -> Any:
         """The deployable model of an assignment."""
         with self._phases.phase("quantization"):
-            return self._adaptor.quantize(self._space.tune_cfg(assignment), self._model, self._dataloader)
+            return self._quantize(self._space.tune_cfg(assignment))
 
     def gain(self, assignment: Assignment, candidate: Any, objective: Objective) -> float | None:
         """fp32 cost over the candidate's.

@@ -4,19 +4,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments.autotune import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
-from inc_autotune.core.op_config import FLOAT_DTYPES, OpConfig
+from inc_autotune.core.op_config import FLOAT_DTYPES, FP32, OpConfig
 from inc_autotune.core.space.capability import narrow_options
 from inc_autotune.core.space.narrowing import describe_options
-from inc_autotune.core.space.units import OperatorKey
+from inc_autotune.core.space.units import OperatorKey, TuningSpace, build_space
 from inc_autotune.core.vocabulary import listing
 
 Options = Mapping[OperatorKey, tuple[OpConfig, ...]]
 """Configurations by operator, the default first, fp32 last."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What there is to decide about a model, and why the rest is not.
+
+    Args:
+        offered: the adaptor's capability.
+        allowed: what the user's rules leave of it.
+        groups: names of operators that are decided together.
+        fp32_reasons: why operators stay in fp32 that are allowed something else, by name.
+    """
+
+    offered: Options
+    allowed: Options
+    groups: Sequence[Sequence[str]]
+    fp32_reasons: Mapping[str, str]
+
+    @cached_property
+    def space(self) -> TuningSpace:
+        """The units that have a choice.
+
+        Raises:
+            ModelError: there is none.
+        """
+        options = {key: (FP32,) if key[0] in self.fp32_reasons else each for key, each in self.allowed.items()}
+        return build_space(options, self.groups)
+
+    def without(self, reasons: Mapping[str, str]) -> Choices:
+        """The choices that remain where these operators, each with a reason, stay in fp32 too."""
+        return replace(self, fp32_reasons={**self.fp32_reasons, **reasons}) if reasons else self
+
+
+def find_choices(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> Choices:
+    """What there is to decide once the model has been calibrated: its operators are those that ran."""
+    offered = offered_options(adaptor, model)
+    allowed = allowed_options(offered, arguments, warn=False)
+    return Choices(offered, allowed, adaptor.groups(model), reasons_for_fp32(adaptor, model, allowed, arguments))
 
 
 def offered_options(adaptor: Adaptor, model: Any) -> Options:

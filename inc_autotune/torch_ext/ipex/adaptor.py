@@ -13,12 +13,11 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.adaptor import TorchAdaptor
+from inc_autotune.torch_ext.adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.calibration.collect import Collector, describe_batch
 from inc_autotune.torch_ext.data.batches import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
@@ -41,12 +40,16 @@ logger = logging.getLogger(__name__)
 CAPABILITIES = {name: Path(__file__).parent / f"capability_{name}.yaml" for name in ("cpu", "xpu")}
 
 
-class IpexAdaptor(TorchAdaptor):
+class IpexAdaptor(ModuleAdaptor):
     """Quantizes `torch.nn.Module`s for Intel Extension for PyTorch 2.8.
 
     Modules get the ranges, smoothing scales and weight scales of our own calibration, functions such as matmul those
     of the extension's observers, which run on the same batches. Candidates are converted models, which compute in fp32
     with the values of the integers; the speed is that of traced and frozen ones.
+
+    `TorchAdaptor` offers more, which these models do not allow: converted ones have no gradients, and round weights and
+    activations or neither; operators are fused only in a whole traced model, whose weights become int8 when it first
+    runs, in memory that Python does not see.
 
     Args:
         capability: the user's framework YAML or dict; None: the one shipped.
@@ -198,14 +201,6 @@ class IpexAdaptor(TorchAdaptor):
 
     # Comparing candidates
 
-    def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> None:
-        """The extension rounds both or none."""
-
-    def gradient_harms(
-        self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Converted models have no gradients."""
-
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
         """By stock PyTorch: a part of a converted model does not run by itself, and the numbers are the same."""
         modules = self._split(self._tune_cfgs[candidate])[1]
@@ -242,18 +237,6 @@ class IpexAdaptor(TorchAdaptor):
         for eager, deployed in zip(models, traced, strict=False):
             if eager in self._tune_cfgs:
                 self._traced_notes[eager] = traced_note(self._base, eager, deployed, self._measured_batch())
-
-    def unit_speeds(
-        self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
-    ) -> Mapping[str, UnitSpeed]:
-        """Unknown: the extension fuses operators only in a whole traced model."""
-        return {}
-
-    def model_size(self, model: nn.Module) -> None:
-        """Unknown: weights become int8 when a frozen model first runs."""
-
-    def footprint(self, models: Sequence[nn.Module]) -> None:
-        """Unknown: a traced model's memory is not seen from Python."""
 
 
 class _WatchedCollector(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.sensitivity import SupportsGradients
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.search.strategy.auto import auto
 from inc_autotune.core.search.strategy.base import Strategy
@@ -39,7 +40,7 @@ def check_strategy(name: str, adaptor: Adaptor) -> None:
     """
     if name == "bayesian":
         check_gaussian_process()
-    if name in NEED_GRADIENTS and type(adaptor).gradient_harms is Adaptor.gradient_harms:
+    if name in NEED_GRADIENTS and not isinstance(adaptor, SupportsGradients):
         allowed = ", ".join(repr(each) for each in STRATEGIES if each not in NEED_GRADIENTS)
         raise ArgumentError(
             f"strategy={name!r}: needs gradients, which {type(adaptor).__name__} does not offer. Allowed: {allowed}; "

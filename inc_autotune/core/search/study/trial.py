@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from inc_autotune.core.evaluation.verdict import Verdict
+from inc_autotune.core.evaluation.verdict import Judgement, Verdict
 from inc_autotune.core.space.units import Assignment
 
 
@@ -48,6 +48,20 @@ class Trial:
     def outcome(self) -> dict[str, Any]:
         """What the evaluation said, as plain values: all that a restarted run must know, in one piece."""
         return {name: getattr(self, name) for name in _OUTCOME}
+
+    def judged(self, judgement: Judgement, seconds: float) -> Trial:
+        """This trial with what was found in so many seconds."""
+        return replace(
+            self,
+            state="complete",
+            seconds=seconds,
+            score=judgement.score,
+            met=judgement.met,
+            verdict=judgement.verdict,
+            interval=judgement.interval,
+            samples=judgement.count,
+            stopped_early=judgement.stopped_early,
+        )
 
     def ended(self, outcome: Mapping[str, Any], gain: float | None) -> Trial:
         """This trial with the `outcome` of one that ended, read back from a database."""

@@ -1,0 +1,166 @@
+"""The loop over trials: what is tried, what happens to one trial, and when the search ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation.verdict import Scores
+from inc_autotune.core.result.build import choose_best
+from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.tuner.preparation import Preparation
+from inc_autotune.core.tuner.run import Run
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+"""Between two looks at what other processes found."""
+
+
+@dataclass
+class Search:
+    """What all trials of a run share.
+
+    Args:
+        run: the call of `tune`.
+        known: what was found before the first trial.
+        baseline: the fp32 model's scores, with which those of candidates are compared.
+        goal: what a score must reach.
+        kept: number and model of the best trial so far, if this process evaluated it.
+    """
+
+    run: Run
+    known: Preparation
+    baseline: Scores
+    goal: Goal
+    kept: tuple[int, Any] | None = None
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial so far, whichever process evaluated it."""
+        return choose_best(self.goal, self.run.history.trials())
+
+    def model_of(self, trial: Trial) -> Any:
+        """The trial's model; built again where another process, or a run before this one, evaluated it."""
+        if self.kept is not None and self.kept[0] == trial.number:
+            return self.kept[1]
+        return self.known.candidates.build(trial.assignment)
+
+
+def search_trials(search: Search) -> None:
+    """Evaluate what the strategy proposes until it has nothing left, or the user's limits are reached.
+
+    Raises:
+        EvaluationError: the evaluation raised, or gave no number.
+    """
+    strategy = STRATEGIES[search.run.arguments.strategy]
+    while True:
+        trials = search.run.history.trials()
+        proposal = None if _is_over(search.run, trials) else strategy(_view(search, trials))
+        if proposal is not None:
+            run_trial(search, proposal)
+        elif any(trial.state == "running" for trial in trials) and not _is_decided(search, trials):
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+
+
+def run_trial(search: Search, proposal: Proposal) -> None:
+    """One trial: it is begun, built, evaluated, recorded and measured, and its model kept while it is the best.
+
+    Nothing happens where another process has begun the same. A candidate that cannot be built, or whose score is not
+    finite, is a failed trial.
+
+    Raises:
+        EvaluationError: the evaluation raised, or gave no number. The trial is recorded, and tried again by a resumed
+            run.
+    """
+    run, candidates = search.run, search.known.candidates
+    reserved = run.history.begin(proposal.assignment, proposal.label)
+    if reserved is None:
+        return
+    trial = Trial(reserved.number, proposal.assignment, proposal.label, "failed")
+    what = f"trial {trial.number + 1} ({trial.label})"
+    started = time.monotonic()
+
+    def fail(error: str, interrupted: bool = False) -> None:
+        failed = replace(trial, seconds=time.monotonic() - started, error=error, interrupted=interrupted)
+        run.history.finish(reserved, failed)
+
+    try:
+        model = candidates.build(trial.assignment)
+    except Exception as error:
+        # One configuration that cannot be built is a result of the search, not its end.
+        logger.warning("%s could not be built", what, exc_info=True)
+        fail(f"{type(error).__name__}: {error}")
+        return
+    try:
+        judgement = search.known.evaluations.candidate(model, search.baseline, search.goal, what)
+    except NonFiniteScoreError as error:
+        # A model that overflows has no use, but the next one may.
+        logger.warning("%s: %s", what, error.found)
+        fail(error.found)
+        return
+    except BaseException as error:
+        fail(f"{type(error).__name__}: {error}", interrupted=True)
+        if isinstance(error, EvaluationError) or not isinstance(error, Exception):
+            raise
+        raise EvaluationError(f"eval_func raised {type(error).__name__} in {what}: {error}.") from error
+    trial = trial.judged(judgement, seconds=time.monotonic() - started)
+    reserved = run.history.record(reserved, trial)
+    try:
+        # Only where there is time to look for a better one does it matter how good each is.
+        if trial.met and run.arguments.tuning_time > 0:
+            trial = replace(trial, gain=candidates.gain(trial.assignment, model, run.arguments.objective))
+    finally:
+        trial = run.history.finish(reserved, trial)
+    reached = "met" if trial.met else "not met"
+    logger.info("trial %d: %s: score %g, goal %s", trial.number + 1, trial.label, judgement.score, reached)
+    best = search.best
+    if best is not None and best.number == trial.number:
+        search.kept = (trial.number, model)
+
+
+def _view(search: Search, trials: Sequence[Trial]) -> SearchView:
+    """What the strategy looks at."""
+    known, arguments = search.known, search.run.arguments
+    return SearchView(
+        space=known.choices.space,
+        trials=trials,
+        goal=search.goal,
+        plans=known.plans,
+        sampling_sizes=search.run.sampling_sizes,
+        rank=known.ranking.rank,
+        curvature=known.ranking.curvature,
+        fallback=known.ranking.fallback,
+        thorough=arguments.tuning_time > 0,
+        seed=arguments.seed,
+        workers=search.run.history.workers,
+    )
+
+
+def _is_over(run: Run, trials: Sequence[Trial]) -> bool:
+    """Whether no further evaluation should begin."""
+    begun = [trial for trial in trials if not trial.interrupted]
+    if len(begun) >= run.arguments.max_trials:
+        return True
+    if run.arguments.tuning_time == 0:
+        return any(trial.met for trial in trials)
+    return run.phases.expired() and any(trial.state != "running" for trial in begun)
+
+
+def _is_decided(search: Search, trials: Sequence[Trial]) -> bool:
+    """Whether evaluations that still run in other processes cannot change the outcome, or are too late."""
+    best = choose_best(search.goal, trials)
+    if best is None:
+        return False
+    if search.run.arguments.tuning_time > 0:
+        return search.run.phases.expired()
+    running = [trial for trial in trials if trial.state == "running"]
+    return best.met and all(trial.assignment.concessions > best.assignment.concessions for trial in running)

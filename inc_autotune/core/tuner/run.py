@@ -1,0 +1,63 @@
+"""One call of `tune`: what is tuned, how, and which trials it shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import inc_autotune
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.progress import Phases
+from inc_autotune.core.search.candidates import Quantize
+from inc_autotune.core.search.evaluator import Evaluate
+from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
+from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.storage import StudyKey
+from inc_autotune.core.space.units import TuningSpace
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every step of a tuning run uses.
+
+    Args:
+        adaptor: calibrated.
+        model: the fp32 model.
+        quantize: builds candidates of it.
+        evaluate: the user's evaluation; None: nothing is evaluated, and nothing claimed.
+        arguments: the user's.
+        sampling_sizes: numbers of calibration samples to try, as many as there are.
+        phases: times the steps, and knows when the user's time is over.
+        history: the trials, and what processes of the run share.
+    """
+
+    adaptor: Adaptor
+    model: Any
+    quantize: Quantize
+    evaluate: Evaluate | None
+    arguments: AutotuneArguments
+    sampling_sizes: tuple[int, ...]
+    phases: Phases
+    history: History
+
+
+def study_key(
+    adaptor: Adaptor, model: Any, evaluate: Evaluate | None, space: TuningSpace, arguments: AutotuneArguments
+) -> StudyKey:
+    """The user's name or ours, with everything that decides a score."""
+    prefix = arguments.study_name or "autotune"
+    fingerprint = adaptor.fingerprint(model) if arguments.storage else None
+    if fingerprint is None:
+        return StudyKey(prefix, {})
+    excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time"}
+    return StudyKey(
+        prefix,
+        {
+            "inc_autotune": inc_autotune.__version__,
+            "model or calibration data (or example_inputs)": fingerprint,
+            "evaluation": None if evaluate is None else callable_fingerprint(evaluate),
+            "operators": [(unit.operators, [option.to_dict() for option in unit.options]) for unit in space.units],
+            **arguments.model_dump(exclude=excluded, warnings=False),
+        },
+    )

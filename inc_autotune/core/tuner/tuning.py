@@ -1,0 +1,105 @@
+"""The order of a tuning run. Nothing else knows it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from typing import Any
+
+from inc_autotune.core.adaptor import Adaptor, registered_adaptor
+from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.errors import EvaluationError, TuningInterrupted
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.progress import Phases
+from inc_autotune.core.search.candidates import Quantize
+from inc_autotune.core.search.evaluator import Evaluate
+from inc_autotune.core.search.options import (
+    Choices,
+    allowed_options,
+    check_rule_types,
+    find_choices,
+    offered_options,
+)
+from inc_autotune.core.search.strategy import check_strategy
+from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.storage import check_storage
+from inc_autotune.core.space.units import build_space
+from inc_autotune.core.tuner.ending import Tuned, finish_best, finish_unevaluated, partial_result, with_partial_result
+from inc_autotune.core.tuner.loop import Search, search_trials
+from inc_autotune.core.tuner.preparation import prepare
+from inc_autotune.core.tuner.run import Run, study_key
+
+logger = logging.getLogger(__name__)
+
+
+def tune(
+    adaptor: Adaptor | str, model: Any, dataloader: Any, evaluate: Evaluate | None, arguments: AutotuneArguments
+) -> Tuned:
+    """Tune a model for one framework.
+
+    Args:
+        adaptor: the framework's adaptor, fresh for this run; or the name under which a package has registered one.
+        model: the fp32 model; never changed.
+        dataloader: calibration data in a form the adaptor reads; read once.
+        evaluate: the user's evaluation, from deployable model to number; None: quantize without a claim.
+        arguments: validated arguments.
+
+    Returns:
+        The tuned model in the adaptor's user-facing form, and the result.
+
+    Raises:
+        AutotuneError: bad input, found as early as it can be.
+        EvaluationError: the evaluation raised or returned no number; `.partial_result` keeps what was found.
+        TuningInterrupted: a KeyboardInterrupt during the search, with `.partial_result`, too.
+    """
+    if isinstance(adaptor, str):
+        adaptor = registered_adaptor(adaptor)()
+    # What the user asked for and cannot have is known before the model runs.
+    check_storage(arguments.storage)
+    check_strategy(arguments.strategy, adaptor)
+    check_rule_types(adaptor, model, arguments)
+    build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=adaptor.skipped(model))
+    phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
+    with phases.phase("calibration"):
+        samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)
+    # A loader with fewer samples than asked for makes several sampling sizes the same.
+    sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
+    choices = find_choices(adaptor, model, arguments)
+    key = study_key(adaptor, model, evaluate, choices.space, arguments)
+    better = arguments.accuracy_criterion.higher_is_better
+    with closing(History(arguments.storage, key, higher_is_better=better)) as history:
+        run = Run(
+            adaptor=adaptor,
+            model=model,
+            quantize=_bound(adaptor, model, dataloader),
+            evaluate=evaluate,
+            arguments=arguments,
+            sampling_sizes=tuple(dict.fromkeys(sizes)),
+            phases=phases,
+            history=history,
+        )
+        return _complete(run, choices)
+
+
+def _bound(adaptor: Adaptor, model: Any, dataloader: Any) -> Quantize:
+    """The adaptor's `quantize` for one model and its data."""
+    # By position: what the parameters are called is the adaptor's affair.
+    return lambda tune_cfg: adaptor.quantize(tune_cfg, model, dataloader)
+
+
+def _complete(run: Run, choices: Choices) -> Tuned:
+    """Preparation, search, result."""
+    known = prepare(run, choices)
+    if known.baseline is None:
+        return finish_unevaluated(run, known)
+    goal = Goal(known.baseline.mean, run.arguments.accuracy_criterion)
+    logger.info("fp32 score %g, goal %s", goal.baseline, goal.describe())
+    search = Search(run, known, known.baseline, goal)
+    try:
+        search_trials(search)
+    except EvaluationError as error:
+        raise with_partial_result(error, search) from (error.__cause__ or error)
+    except KeyboardInterrupt as interrupt:
+        logger.warning("interrupted; the best model so far is put together. Interrupt again to leave at once")
+        raise TuningInterrupted(partial_result(search)) from interrupt
+    return finish_best(search)
