@@ -32,14 +32,12 @@ from inc_autotune.core.search.ranking import Ranking
 from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView, check_strategy
 from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
 from inc_autotune.core.search.study.history import History
-from inc_autotune.core.search.study.storage import StudyKey, check_storage
+from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey, check_storage
 from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study.workers import POLL_SECONDS
 from inc_autotune.core.space.units import Assignment, TuningSpace, build_space
 
 logger = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.2
-"""Between two looks at what other processes found."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +320,7 @@ class _Run:
         return StudyKey(
             prefix,
             {
-                "inc_autotune": inc_autotune.__version__,
+                "inc_autotune": [inc_autotune.__version__, STORAGE_FORMAT],
                 "model or calibration data (or example_inputs)": fingerprint,
                 "evaluation": None if self.evaluate is None else callable_fingerprint(self.evaluate),
                 "operators": [

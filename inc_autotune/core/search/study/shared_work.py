@@ -12,9 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from inc_autotune.core.search.study.storage import begin_trial, quiet_optuna, read_text, write_text
-from inc_autotune.core.search.study.workers import Worker
+from inc_autotune.core.search.study.workers import POLL_SECONDS, Worker
 
-POLL_SECONDS = 0.2
 CLAIM, OWNER = "claim", "worker"
 
 

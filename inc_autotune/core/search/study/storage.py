@@ -25,6 +25,10 @@ from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
 
+STORAGE_FORMAT = 2
+"""Part of every study's key, and raised where studies hold other names or values than before: a study of an earlier
+format is left alone."""
+
 TEXT_LENGTH = 32_768
 """Databases limit the length of a text (MySQL: 64 KiB)."""
 
