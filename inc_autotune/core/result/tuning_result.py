@@ -108,6 +108,7 @@ class TuningResult:
             MissingDependencyError: plotly, the extra `report`, is not installed.
             OSError: the file cannot be written.
         """
+        # Not at the top: the report's modules import this one.
         from inc_autotune.core.result.report import save_report
 
         save_report(self, path)

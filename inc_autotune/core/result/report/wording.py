@@ -49,6 +49,11 @@ GAINS: dict[Objective, GainWords] = {
 }
 
 
+def times(ratio: float | None) -> str:
+    """A ratio as a factor."""
+    return "not measured" if ratio is None else f"{ratio:.2f}x"
+
+
 def gain_of(trial: Trial, result: TuningResult) -> float | None:
     """The trial's own measurement, or that of the returned model if it is the returned one."""
     if trial.gain is None and trial.number == result.chosen:
