@@ -251,7 +251,7 @@ class _Run:
         if self.arguments.tuning_time > 0:
             return self.phases.expired()
         running = [trial for trial in trials if trial.state == "running"]
-        return best.met and all(trial.assignment.concessions > best.assignment.concessions for trial in running)
+        return best.met and all(trial.assignment.relaxations > best.assignment.relaxations for trial in running)
 
     def _try(self, proposal: Proposal, goal: Goal) -> None:
         found = self.evaluations.candidate(proposal, self.baseline, goal)

@@ -1,4 +1,4 @@
-"""Speed of units that are timed alone, in fp32 and as integers; those that are alike are timed once."""
+"""Speed of units that are timed alone, in fp32 and as integers; units with one cache key are timed once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class TimedUnit:
 
     Attributes:
         name: of the unit.
-        likeness: equal for units that take equally long: types, shapes and configuration.
+        cache_key: equal for units that take equally long: types, shapes and configuration.
         measured: what is measured, for people: `Linear 1024x768 on 8x128x768`.
         forms: makes the functions that compute it in fp32 and in integers.
     """
 
     name: str
-    likeness: Hashable
+    cache_key: Hashable
     measured: str
     forms: Callable[[], tuple[Call, Call]]
 
@@ -50,12 +50,12 @@ def time_units(
     known: dict[Hashable, PairSeconds | None] = {}
     speeds: dict[str, UnitSpeed] = {}
     for unit in units:
-        if unit.likeness not in known:
+        if unit.cache_key not in known:
             if ended():
                 break
             fp32, integer = unit.forms()
-            known[unit.likeness] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)
-        taken = known[unit.likeness]
+            known[unit.cache_key] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)
+        taken = known[unit.cache_key]
         if taken is not None:
             speeds[unit.name] = UnitSpeed(taken.fp32 / taken.integer, unit.measured)
     return speeds

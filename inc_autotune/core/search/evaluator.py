@@ -1,4 +1,4 @@
-"""Calls of the user's evaluation: each is counted, and what it said is recorded before anything else happens."""
+"""Calls of the user's evaluation. Every call is counted, and its scores are recorded before anything else happens."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Evaluations:
         """Build and evaluate one candidate.
 
         Returns:
-            The trial and its model; None where another process has begun the same, or where no score came of it.
+            The trial and its model; None if another process has begun the same candidate, if the candidate could not be
+            built, or if its score is not finite.
 
         Raises:
             EvaluationError: the evaluation raised, or gave no number. The trial is recorded, and tried again by a
@@ -86,14 +87,14 @@ class Evaluations:
         try:
             model = self._candidates.build(proposal.assignment)
         except Exception as error:
-            # One configuration that cannot be built is a result of the search, not its end.
+            # A configuration that cannot be built is a failed trial; the search goes on.
             logger.warning("%s could not be built", what, exc_info=True)
             fail(f"{type(error).__name__}: {error}")
             return None
         try:
             judgement = self._read(model, lambda value: judge(value, baseline, goal, what))
         except NonFiniteScoreError as error:
-            # A model that overflows has no use, but the next one may.
+            # A model that overflows is a failed trial; the search goes on.
             logger.warning("%s: %s", what, error.found)
             fail(error.found)
             return None
@@ -115,7 +116,7 @@ class Evaluations:
         )
         reserved = self._history.record(reserved, ended)
         try:
-            # Only where there is time to look for a better one does it matter how good each is.
+            # Gains decide between models that met the goal; without tuning time the first such model is returned.
             if ended.met and self._arguments.tuning_time > 0:
                 gain = self._candidates.gain(ended.assignment, model, self._arguments.objective)
                 ended = replace(ended, gain=gain)

@@ -29,15 +29,15 @@ def clock(monkeypatch):
 
 
 def timed(clock, *units, budget=1000.0, expired=lambda: False):
-    """Speed-ups of units given as (name, likeness, fp32 seconds, integer seconds), and which of them were made."""
+    """Speed-ups of units given as (name, cache_key, fp32 seconds, integer seconds), and which of them were made."""
     made = []
 
-    def unit(name, likeness, fp32, integer):
+    def unit(name, cache_key, fp32, integer):
         def forms():
             made.append(name)
             return clock.call(fp32), clock.call(integer)
 
-        return TimedUnit(name, likeness, f"{name} alone", forms)
+        return TimedUnit(name, cache_key, f"{name} alone", forms)
 
     speeds = time_units(
         (unit(*each) for each in units), clock.perf_counter, shortest=0.01, budget=budget, expired=expired

@@ -92,8 +92,8 @@ def samples_of(trial: Trial) -> str:
 def reasons_for_float(result: TuningResult) -> dict[str, list[str]]:
     """Operators in a float dtype by the kind of their reason, the most frequent first.
 
-    A reason is a kind, and what is particular to the operator behind a colon or from a number on: `int8 is not faster
-    here: 0.8x of fp32`, `harm rank 3 of 40`.
+    The kind of a reason ends at a colon or a number, after which the operator's own figures follow: `int8 is not
+    faster here: 0.8x of fp32`, `harm rank 3 of 40`.
     """
     found: dict[str, list[str]] = {}
     for name, reason in result.fallbacks.items():

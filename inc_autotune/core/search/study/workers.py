@@ -26,8 +26,7 @@ HEARTBEAT_TIMEOUT = 60.0
 """Seconds without a heartbeat after which a worker is dead. Heartbeats are counted, so clocks need not agree."""
 
 NEIGHBOUR_TIMEOUT = 15.0
-"""The same for another container on this machine: both have one clock, so the first look at a heartbeat tells its
-age."""
+"""The same for another container on this machine: both have one clock, so the age of a heartbeat is known at once."""
 
 WARN_AFTER = 7.0
 """Seconds without a heartbeat after which the user is told what is waited for; longer than the interval."""
