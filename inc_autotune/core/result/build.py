@@ -21,16 +21,18 @@ from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace
 
 GAIN_TIE = 0.03
-"""Gains within this part of the largest count as equal: two measurements of one model differ by as much."""
+"""Gains up to 3 % below the largest one count as equal: two measurements of one model differ by as much."""
 
 
 def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
-    """The best complete trial: one that met the goal before one that did not.
+    """The best complete trial; None if no trial is complete.
 
-    Among those that met: the largest gain, where gains were measured; of those within `GAIN_TIE` of it, and of those
-    without a measured gain, the one with the fewest units in float, then in dynamic integers, then the better score.
-    Among those that did not meet the goal: the better score. What is left equal goes to the earliest. The order of
-    `trials` does not matter.
+    1. Trials that met the goal come before trials that did not.
+    2. If no trial met the goal, the better score decides, then the lower number.
+    3. If some did, trials whose measured gain is more than `GAIN_TIE` below the largest one drop out. The fewest units
+       in float decide, then the fewest dynamic units, the better score, the lower number.
+
+    The order of `trials` does not matter.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     met = [trial for trial in complete if trial.met]
@@ -38,7 +40,7 @@ def choose_best(goal: Goal, trials: Sequence[Trial]) -> Trial | None:
         return min(complete, key=lambda trial: (_loss(goal, trial), trial.number), default=None)
     least = (1 - GAIN_TIE) * max((trial.gain for trial in met if trial.gain is not None), default=0.0)
     equal = [trial for trial in met if trial.gain is None or trial.gain >= least]
-    return min(equal, key=lambda trial: (trial.assignment.concessions, _loss(goal, trial), trial.number))
+    return min(equal, key=lambda trial: (trial.assignment.relaxations, _loss(goal, trial), trial.number))
 
 
 def _loss(goal: Goal, trial: Trial) -> float:
@@ -86,16 +88,16 @@ def build_result(
 ) -> TuningResult:
     """Put together what the phases of a run found."""
     operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
-    simulated = sum(each.simulated for each in operators)
+    simulated = sum(operator.simulated for operator in operators)
     calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
     configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
     recipe = Recipe(
         framework=adaptor.framework,
         operators={
-            each.name: OperatorRecipe(
-                each.type, configs.get(each.name, FP32), each.reason, calibration.get(each.name, {})
+            operator.name: OperatorRecipe(
+                operator.type, configs.get(operator.name, FP32), operator.reason, calibration.get(operator.name, {})
             )
-            for each in operators
+            for operator in operators
         },
         arrays=arrays,
         metadata={
@@ -178,7 +180,7 @@ def _operators(
 
 
 def _why_no_choice(offered: Sequence[OpConfig]) -> str:
-    """The reason of an operator whose quantized options were all ruled out."""
+    """The reason for fp32 if rules excluded every quantized option of an operator."""
     approaches = {option.approach for option in offered if option.is_quantized}
     if approaches == {"weight_only"}:
         return "on request only: objective='modelsize' or 'footprint', or a rule"
@@ -186,7 +188,7 @@ def _why_no_choice(offered: Sequence[OpConfig]) -> str:
 
 
 def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
-    """Why a unit fell back: its place in the ranking by harm that was made last."""
+    """Why units fell back, by unit: the place in the last ranking by harm."""
     if not ranks:
         return {}
     harms = list(ranks.values())[-1]
@@ -194,7 +196,7 @@ def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:
 
 
 def _cost(harm: UnitHarm) -> str:
-    """What a unit does to the output, and which half of it does that."""
+    """The output error that a unit alone causes, and the share of its activation."""
     if harm.error is None:
         return ""
     text = f": alone it costs an output error of {'about ' if harm.estimated else ''}{harm.error:.1e}"

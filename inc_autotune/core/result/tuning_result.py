@@ -40,7 +40,7 @@ class TuningResult:
     """The outcome of `autotune`.
 
     Args:
-        met: whether the score meets the goal; None where nothing was evaluated.
+        met: whether the score meets the goal; None if nothing was evaluated.
         baseline: the fp32 model's score.
         score: the tuned model's score.
         goal: the goal in words.
@@ -59,9 +59,9 @@ class TuningResult:
         model: the tuned model, only in the `partial_result` of an `EvaluationError`.
         target: the goal as a score.
         chosen: number of the trial whose model was returned.
-        harms: the ranking of units by harm made last, the most harmful first; empty where none was needed.
+        harms: the last ranking of units by harm, the most harmful first; empty if the search needed no ranking.
         objective: what was to be gained: `performance`, `modelsize` or `footprint`.
-        gain: measured fp32 cost over tuned cost in that; None where the framework does not measure it.
+        gain: measured fp32 cost over tuned cost in the objective; None if the framework does not measure it.
         timed: what was timed, such as "eager forward pass".
     """
 
@@ -108,6 +108,7 @@ class TuningResult:
             MissingDependencyError: plotly, the extra `report`, is not installed.
             OSError: the file cannot be written.
         """
+        # Not at the top: the report's modules import this one.
         from inc_autotune.core.result.report import save_report
 
         save_report(self, path)
@@ -146,10 +147,11 @@ class TuningResult:
 
     def _operator_table(self) -> list[str]:
         rows = [("operator", "type", "dtype", "alpha", "reason")]
-        for each in self.operators:
-            dtype = each.dtype + (f" {each.approach}" if each.approach else "")
-            alpha = "" if each.alpha is None else f"{each.alpha:.3g}"
-            rows.append((each.name, each.type, dtype + (" simulated" if each.simulated else ""), alpha, each.reason))
+        for operator in self.operators:
+            dtype = operator.dtype + (f" {operator.approach}" if operator.approach else "")
+            dtype += " simulated" if operator.simulated else ""
+            alpha = "" if operator.alpha is None else f"{operator.alpha:.3g}"
+            rows.append((operator.name, operator.type, dtype, alpha, operator.reason))
         return _table(rows)
 
     def _trial_table(self) -> list[str]:

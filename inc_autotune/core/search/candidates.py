@@ -44,7 +44,7 @@ class Candidates:
             try:
                 return gain(self._adaptor, objective, self._model, candidate)
             except Exception as error:
-                # What an evaluation found is worth more than a figure beside it.
+                # A failed measurement must not cost the evaluation that has succeeded.
                 logger.warning("objective %s could not be measured", objective, exc_info=True)
                 note = f"objective {objective!r} could not be measured: {type(error).__name__}: {error}"
                 if note not in self.notes:
@@ -52,7 +52,7 @@ class Candidates:
                 return None
 
     def _is_simulated(self, assignment: Assignment) -> bool:
-        """Whether some operators compute in fp32 what an integer kernel would: their time says nothing."""
+        """Whether some operators simulate integers in fp32, so that the time of the model says nothing."""
         return any(
             self._adaptor.is_simulated(name, config)
             for unit in self._space.units

@@ -66,9 +66,9 @@ def offered_options(adaptor: Adaptor, model: Any) -> Options:
 
 
 def check_rule_types(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> None:
-    """Refuse rules for types that there are not: such a rule has no effect, which is not what its author thinks.
+    """Refuse rules for types that do not exist: such a rule would have no effect, unnoticed.
 
-    A type of the framework that this model does not have is fine, so that one dict of rules serves several models.
+    Types of the framework that this model does not have are allowed, so that one dict of rules serves several models.
 
     Raises:
         ArgumentError: a pattern of `op_type_dict` matches no type that the capability, the framework or the model has.
@@ -79,7 +79,7 @@ def check_rule_types(adaptor: Adaptor, model: Any, arguments: AutotuneArguments)
     quantized = list(dict.fromkeys([*(kind for _, kind in capability["opwise"]), *capability["optypewise"]]))
     known = {*quantized, *adaptor.known_types(model)}
     for pattern in arguments.op_type_dict:
-        if not any(re.fullmatch(pattern, each) for each in known):
+        if not any(re.fullmatch(pattern, known_type) for known_type in known):
             hint = did_you_mean(pattern, quantized) or did_you_mean(pattern, known)
             raise ArgumentError(
                 f"op_type_dict[{pattern!r}]: matches no operator type. Allowed: regular expressions that match a type "
@@ -108,7 +108,7 @@ def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: boo
 
 
 def reasons_for_fp32(adaptor: Adaptor, model: Any, options: Options, arguments: AutotuneArguments) -> dict[str, str]:
-    """Operators whose default the adaptor advises against, with its reason, unless a rule asks for them by name."""
+    """Reasons by operator, if the adaptor advises against the default and no rule asks for the operator by name."""
     reasons = {
         name: adaptor.fp32_reason(model, name, configs[0])
         for (name, _), configs in options.items()

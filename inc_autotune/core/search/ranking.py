@@ -1,4 +1,4 @@
-"""What is known about the harm of units, measured once in a tuning run."""
+"""The harm of units and their fallbacks, measured once in a tuning run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Ranking:
     """Ranks units, and finds what they fall back to, when a strategy asks for it.
 
     Args:
-        work: what is measured is kept there, for other processes of the run and for a run after a crash. Two processes
-            that rank at the same time measure from both ends and meet in the middle.
+        work: keeps measurements for other processes of the run and for a run after a crash. Two processes that rank at
+            the same time measure from opposite ends and meet in the middle.
     """
 
     def __init__(self, adaptor: Adaptor, model: Any, space: TuningSpace, phases: Phases, work: SharedWork) -> None:
@@ -78,7 +78,7 @@ class Ranking:
         if known is not None:
             harm, config = UnitHarm(**known["harm"]), OpConfig.from_dict(known["config"])
         elif self._phases.expired():
-            # Without the time to measure anything more, fp32 is what surely helps; a later run may find better.
+            # No time is left to measure whether another form is exact enough: fp32 surely is.
             return choose_fallback(self._adaptor, self._model, self._space, assignment, UnitHarm(unit, None))
         else:
             with self._phases.phase("ranking"):
@@ -87,7 +87,7 @@ class Ranking:
                     self._adaptor, self._model, self._space, assignment, harm, error_of=self._error_of
                 )
             self._work.put(key, {"harm": asdict(harm), "config": config.to_dict()})
-        self.ranks[assignment.digest] = tuple(harm if each.unit == unit else each for each in ranked)
+        self.ranks[assignment.digest] = tuple(harm if known.unit == unit else known for known in ranked)
         return config
 
     def _error_of(self, assignment: Assignment) -> float | None:
@@ -100,8 +100,11 @@ class Ranking:
         return error
 
     def _agreed(self, key: str, find: Callable[[], Sequence[UnitHarm]]) -> tuple[UnitHarm, ...]:
-        """What is known under `key`, or else found now; if both, what another process found meanwhile, since rounding
-        may differ between machines."""
+        """The harms stored under `key`, or else the harms that `find` gives.
+
+        If another process has stored harms meanwhile, they win: rounding may differ between machines, and all processes
+        have to agree on the order.
+        """
         known = self._work.get(key)
         if known is None:
             harms = find()

@@ -58,8 +58,8 @@ class Assignment:
         return tuple(unit for unit, config in self.configs if not config.is_quantized)
 
     @property
-    def concessions(self) -> tuple[int, int]:
-        """What was given up for accuracy, to compare assignments: units in a float dtype, then dynamic ones."""
+    def relaxations(self) -> tuple[int, int]:
+        """Units relaxed for accuracy, to compare assignments: how many are in a float dtype, how many are dynamic."""
         dynamic = sum(config.approach == "dynamic" for _, config in self.configs)
         return len(self.fallback_units), dynamic
 

@@ -14,13 +14,11 @@ from inc_autotune.core.evaluation.verdict import Scores
 from inc_autotune.core.result.build import choose_best
 from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView
 from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study.workers import POLL_SECONDS
 from inc_autotune.core.tuner.preparation import Preparation
 from inc_autotune.core.tuner.run import Run
 
 logger = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.2
-"""Between two looks at what other processes found."""
 
 
 @dataclass
@@ -163,4 +161,4 @@ def _is_decided(search: Search, trials: Sequence[Trial]) -> bool:
     if search.run.arguments.tuning_time > 0:
         return search.run.phases.expired()
     running = [trial for trial in trials if trial.state == "running"]
-    return best.met and all(trial.assignment.concessions > best.assignment.concessions for trial in running)
+    return best.met and all(trial.assignment.relaxations > best.assignment.relaxations for trial in running)

@@ -13,7 +13,7 @@ from inc_autotune.core.search.candidates import Quantize
 from inc_autotune.core.search.evaluator import Evaluate
 from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
 from inc_autotune.core.search.study.history import History
-from inc_autotune.core.search.study.storage import StudyKey
+from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey
 from inc_autotune.core.space.units import TuningSpace
 
 
@@ -54,7 +54,7 @@ def study_key(
     return StudyKey(
         prefix,
         {
-            "inc_autotune": inc_autotune.__version__,
+            "inc_autotune": [inc_autotune.__version__, STORAGE_FORMAT],
             "model or calibration data (or example_inputs)": fingerprint,
             "evaluation": None if evaluate is None else callable_fingerprint(evaluate),
             "operators": [(unit.operators, [option.to_dict() for option in unit.options]) for unit in space.units],

@@ -230,33 +230,33 @@ def test_of_two_workers_one_gets_a_key(study):
 
 def test_a_silent_worker_counts_as_dead(study):
     now = [0.0]
-    silent = Worker(study, beat_seconds=1e6)
-    watching = Worker(study, silence_seconds=10.0, clock=lambda: now[0])
+    silent = Worker(study, heartbeat_interval=1e6)
+    watching = Worker(study, heartbeat_timeout=10.0, clock=lambda: now[0])
     assert watching.is_alive(silent.id)
     now[0] = 9.0
     assert watching.is_alive(silent.id)
     now[0] = 11.0
     assert not watching.is_alive(silent.id)
     assert watching.count_alive() == 1
-    silent._beat(2)
+    silent._write_heartbeat(2)
     assert watching.is_alive(silent.id)
     for worker in (silent, watching):
         worker.close()
 
 
 def test_a_beating_worker_stays_alive(study):
-    beating = Worker(study, beat_seconds=0.01)
-    before = study.user_attrs[f"worker {beating.id}"]["beat"]
+    beating = Worker(study, heartbeat_interval=0.01)
+    before = study.user_attrs[f"worker {beating.id}"]["heartbeat"]
     deadline = time.monotonic() + 30
-    while study.user_attrs[f"worker {beating.id}"]["beat"] < before + 2 and time.monotonic() < deadline:
+    while study.user_attrs[f"worker {beating.id}"]["heartbeat"] < before + 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert study.user_attrs[f"worker {beating.id}"]["beat"] >= before + 2
+    assert study.user_attrs[f"worker {beating.id}"]["heartbeat"] >= before + 2
     beating.close()
 
 
-def register(study, name, beat, since, **process):
+def register(study, name, heartbeat, since, **process):
     """What a worker of another process would have written."""
-    entry = {"process": asdict(replace(this_process(), **process)), "beat": beat, "time": since}
+    entry = {"process": asdict(replace(this_process(), **process)), "heartbeat": heartbeat, "time": since}
     study.set_user_attr(f"worker {name}", entry)
 
 
@@ -269,7 +269,7 @@ def test_a_worker_that_had_the_number_of_this_process_is_dead(study):
 
 
 @pytest.mark.skipif(not this_process().kernel, reason="the system does not tell containers apart")
-def test_of_a_container_on_this_machine_the_age_of_a_beat_counts(study, caplog):
+def test_of_a_container_on_this_machine_the_age_of_a_heartbeat_counts(study, caplog):
     now = [100.0]
     container = {"namespace": "pid:[1]"}
     register(study, "killed", 7, 80.0, **container)

@@ -1,6 +1,7 @@
 """What decides whether stored trials count for a model and its data."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,8 +78,14 @@ class Attention(nn.Module):
         self.register_buffer("offset", torch.zeros(8), persistent=False)
         self.linear, self.calls = nn.Linear(8, 8), 0
 
-    def forward(self, x):
+    def set_heads(self, heads):
+        self.heads = heads
+
+    def _count(self):
         self.calls += 1
+
+    def forward(self, x):
+        self._count()
         x = self.activation(self.linear(x) * self.mask + self.offset).reshape(len(x), self.heads, -1)
         return x.softmax(-1).flatten(1) * self.settings["scale"][0]
 
@@ -104,15 +111,42 @@ def test_what_a_model_computes_counts_beside_its_weights():
         add_model(found, model)
         return found.hexdigest()
 
-    masked, moved, replaced = Attention(), Attention(), Attention()
+    masked, moved, replaced, split = Attention(), Attention(), Attention(), Attention()
+    split.set_heads(4)
     masked.mask = torch.zeros(8)
     moved.offset += 1
     replaced.forward = lambda x: x
     models = [
         *(Attention(), Attention(heads=8), Attention(activation=nn.functional.gelu), Attention(scale=(2.0,))),
-        *(masked, moved, replaced, named(Sigmoid)(), named(Tanh)()),
+        *(masked, moved, replaced, split, named(Sigmoid)(), named(Tanh)()),
     ]
     assert len(set(map(digest, models))) == len(models)
     called = Attention()
     called(torch.ones(2, 8))
     assert digest(called) == digest(Attention())
+
+
+SCALE, MASK = 1.0, torch.ones(8)
+
+
+class Scaled(nn.Module):
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, x):
+        return x * SCALE * MASK
+
+
+def test_values_around_a_model_count(monkeypatch):
+    def digest(**settings):
+        found = hashlib.sha256()
+        add_model(found, Scaled(SimpleNamespace(**settings)))
+        return found.hexdigest()
+
+    digests = [digest(), digest(heads=2), digest(heads=4), digest(names={"a"}), digest(names={"b"})]
+    for name, value in (("SCALE", 2.0), ("MASK", torch.zeros(8))):
+        monkeypatch.setitem(globals(), name, value)
+        digests.append(digest())
+    assert len(set(digests)) == 7
+    assert digest() == digest()

@@ -15,21 +15,21 @@ from inc_autotune.core.result.report.figure import (
 from inc_autotune.core.result.tuning_result import TuningResult
 
 MAXIMUM_NAMED_TICKS = 40
-"""Up to how many operators the alpha chart names on its axis; above, it counts them."""
+"""With more operators than this the axis of the alpha chart has their numbers instead of their names."""
 
 
 def alphas(result: TuningResult) -> Chart | None:
     """SmoothQuant alpha of each quantized operator, in the model's order; None where nothing is smoothed."""
-    quantized = [each for each in result.operators if each.approach is not None]
-    smoothed = [(place, each) for place, each in enumerate(quantized, start=1) if each.alpha is not None]
+    quantized = [operator for operator in result.operators if operator.approach is not None]
+    smoothed = [(place, operator) for place, operator in enumerate(quantized, start=1) if operator.alpha is not None]
     if not smoothed:
         return None
     trace = markers(
         "alpha",
-        [(float(place), each.alpha or 0.0) for place, each in smoothed],
+        [(float(place), operator.alpha or 0.0) for place, operator in smoothed],
         "--blue",
         "circle",
-        [each.name for _, each in smoothed],
+        [operator.name for _, operator in smoothed],
         "alpha %{y:.3g}",
     )
     named = len(quantized) <= MAXIMUM_NAMED_TICKS
@@ -37,7 +37,7 @@ def alphas(result: TuningResult) -> Chart | None:
     layout["yaxis"] |= {"range": [-0.05, 1.05], "dtick": 0.25}
     layout["xaxis"]["range"] = [0.5 - 0.01 * len(quantized), len(quantized) + 0.5 + 0.01 * len(quantized)]
     if named:
-        layout["xaxis"] |= tick_names([each.name for each in quantized], start=1) | {"tickangle": -90}
+        layout["xaxis"] |= tick_names([operator.name for operator in quantized], start=1) | {"tickangle": -90}
         layout["height"] = 440
     return Chart(
         key="alpha",
@@ -77,17 +77,17 @@ def phases(result: TuningResult) -> Chart | None:
     spent = sorted(result.phases.items(), key=lambda phase: -phase[1])
     if not spent or spent[0][1] <= 0:
         return None
-    names, seconds = [name for name, _ in spent], [each for _, each in spent]
-    trace = bars("phase", seconds, range(len(spent)), "--blue", names, "%{x:.2f} s")
-    layout = bar_layout("seconds", names, seconds, log=False)
+    names, times = [name for name, _ in spent], [seconds for _, seconds in spent]
+    trace = bars("phase", times, range(len(spent)), "--blue", names, "%{x:.2f} s")
+    layout = bar_layout("seconds", names, times, log=False)
     return Chart(
         key="phases",
         title="Time spent",
-        caption=f"Wall time of each phase of this run, {_seconds(sum(seconds))} in all. "
+        caption=f"Wall time of each phase of this run, {_seconds(sum(times))} in all. "
         "Evaluation is the time in your own evaluation function.",
-        traces=[trace | bar_text([_seconds(each) for each in seconds])],
+        traces=[trace | bar_text([_seconds(seconds) for seconds in times])],
         layout=layout,
-        rows=(("phase", "seconds"), *((name, f"{each:.2f}") for name, each in spent)),
+        rows=(("phase", "seconds"), *((name, f"{seconds:.2f}") for name, seconds in spent)),
     )
 
 

@@ -10,7 +10,7 @@ from inc_autotune.core.result.report.figure import Chart, bar_layout, bars, mark
 from inc_autotune.core.result.tuning_result import TuningResult
 
 MAXIMUM_BARS = 40
-"""How many units the chart shows; its table has them all."""
+"""How many units the chart shows; the table below the chart has all units."""
 
 _FP32_COLOUR = "--orange"
 _OTHER_FLOAT_COLOUR = "--gold"
@@ -18,7 +18,10 @@ _INTEGER_COLOURS = ("--blue", "--green", "--purple")
 
 
 def sensitivity(result: TuningResult) -> Chart | None:
-    """Harm by unit, the most harmful on top, with its two halves where known; None where no unit was ranked."""
+    """Harm by unit, the most harmful on top; None if no unit was ranked.
+
+    Where the errors of weights alone and activations alone are known, marks show them.
+    """
     shown = [harm for harm in result.harms if on_log_axis(harm.error)][:MAXIMUM_BARS]
     if not shown:
         return None

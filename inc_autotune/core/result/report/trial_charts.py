@@ -39,7 +39,7 @@ def accuracy_and_gain(result: TuningResult) -> Chart | None:
 
 
 def accuracy_per_trial(result: TuningResult) -> Chart | None:
-    """Score by trial number; None where every scored trial stands in the chart against gain, or none is scored."""
+    """Score by trial number; None if no trial is scored, or the chart against gain shows every scored trial."""
     complete = _complete(result)
     if all(gain_of(trial, result) is not None for trial in complete):
         return None
@@ -68,7 +68,7 @@ def _complete(result: TuningResult) -> list[Trial]:
 
 
 def _trial_traces(marks: Sequence[Mark], result: TuningResult, hover: str) -> list[dict[str, Any]]:
-    """Trials that met the goal, those that did not, and a ring around the one that was returned."""
+    """Trials that met the goal, trials that did not, and a ring around the returned trial."""
     traces = []
     for name, met, colour, symbol in (("goal met", True, "--green", "circle"), ("not met", False, "--orange", "x")):
         chosen = [mark for mark in marks if mark[0].met == met]
@@ -86,7 +86,7 @@ def _trial_traces(marks: Sequence[Mark], result: TuningResult, hover: str) -> li
 
 
 def _error_bars(marks: Sequence[Mark], result: TuningResult, colour: str) -> dict[str, Any]:
-    """The interval of each loss, as one of the score; nothing where no trial has one."""
+    """Error bars: the intervals of the losses, turned into intervals of the scores; empty if no trial has one."""
     if all(trial.interval is None for trial, _, _ in marks):
         return {}
     ends = [_score_interval(trial, result) for trial, _, _ in marks]
@@ -109,7 +109,7 @@ def _score_interval(trial: Trial, result: TuningResult) -> tuple[float, float]:
     if trial.interval is None or result.baseline is None:
         return score, score
     low, high = trial.interval
-    # The goal is written `>= 0.9` or `<= 1.1`; its value cannot tell the direction where nothing may be lost.
+    # The direction is read from the goal's text, `>= 0.9` or `<= 1.1`: a goal that equals the baseline has none.
     worse = 1.0 if (result.goal or "").startswith("<=") else -1.0
     ends = sorted((result.baseline + worse * low, result.baseline + worse * high))
     return min(ends[0], score), max(ends[1], score)

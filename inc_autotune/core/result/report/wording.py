@@ -49,6 +49,11 @@ GAINS: dict[Objective, GainWords] = {
 }
 
 
+def times(ratio: float | None) -> str:
+    """A ratio as a factor."""
+    return "not measured" if ratio is None else f"{ratio:.2f}x"
+
+
 def gain_of(trial: Trial, result: TuningResult) -> float | None:
     """The trial's own measurement, or that of the returned model if it is the returned one."""
     if trial.gain is None and trial.number == result.chosen:
@@ -87,8 +92,8 @@ def samples_of(trial: Trial) -> str:
 def reasons_for_float(result: TuningResult) -> dict[str, list[str]]:
     """Operators in a float dtype by the kind of their reason, the most frequent first.
 
-    A reason is a kind, and what is particular to the operator behind a colon or from a number on: `int8 is not faster
-    here: 0.8x of fp32`, `harm rank 3 of 40`.
+    The kind of a reason ends at a colon or a number, after which the operator's own figures follow: `int8 is not
+    faster here: 0.8x of fp32`, `harm rank 3 of 40`.
     """
     found: dict[str, list[str]] = {}
     for name, reason in result.fallbacks.items():

@@ -28,7 +28,7 @@ def accumulate(view: SearchView, start: Assignment, *, fewer_than: int | None = 
     At least one unit stays quantized: the fp32 model itself is no candidate.
 
     Args:
-        fewer_than: stop before so many fallbacks, where a model with that number already met the goal.
+        fewer_than: a number of fallbacks that met the goal already; only smaller numbers are tried.
     """
     order = tuple(harm.unit for harm in view.rank(start))
     limit = len(order) if fewer_than is None else min(fewer_than, len(order))
@@ -43,5 +43,5 @@ def accumulate(view: SearchView, start: Assignment, *, fewer_than: int | None = 
 
 
 def with_fallbacks(view: SearchView, start: Assignment, units: Sequence[str]) -> Assignment:
-    """`start` with these units at the first rung that takes their harm away: dynamic, bf16 or fp32."""
+    """`start` with these units at the first of dynamic, bf16 and fp32 that takes their harm away."""
     return start.replace({unit: view.fallback(start, unit) for unit in units})

@@ -19,10 +19,10 @@ def auto(view: SearchView) -> Proposal | None:
     1. Every unit quantized, with each required smoothing plan and sampling size.
     2. From the best of those, the 1, 2, 4, 8, ... most harmful units fall back (to dynamic or bf16 where that takes
        the harm away, else to fp32) until the goal is met, so never more than twice the needed number.
-    3. Where even that fails, a unit that seemed harmless breaks the goal: the same from both ends of the ranking.
-    4. With time left, bisection between the last failure and the success, a look at the next smaller number, since
-       harm is not monotone, and then fallbacks that turn out harmless are quantized again. Where no unit had to fall
-       back: the smoothing plans in reserve, one of which may be faster.
+    3. If even that fails, a unit that seemed harmless breaks the goal: the same from both ends of the ranking.
+    4. With time left, bisection between the last failure and the success; then the next smaller number, since harm is
+       not monotone; then fallbacks that the goal does not need are quantized again. If no unit had to fall back, the
+       smoothing plans in reserve are tried, since one of them may be faster.
     """
     proposal = begin(view)
     if proposal is not None or start_met(view):
@@ -39,10 +39,10 @@ def auto(view: SearchView) -> Proposal | None:
 
 
 def _orders(view: SearchView, start: Assignment, order: Sequence[str]) -> list[Prefixes]:
-    """The ranking, and what is left when it fails.
+    """The orders in which units fall back, tried one after the other.
 
-    When all units but the last fall back and the goal is still missed, either the faster fallbacks are not exact
-    enough, or that last unit does the harm although it seemed the most harmless.
+    If the goal is missed although all units but the last one fall back, either dynamic and bf16 are not exact enough
+    (second order: fp32), or the last unit does the harm although its rank is the lowest (third: from both ends).
     """
 
     def in_fp32(units: Sequence[str]) -> Assignment:
@@ -57,7 +57,7 @@ def _orders(view: SearchView, start: Assignment, order: Sequence[str]) -> list[P
 
 
 def _refine(view: SearchView, prefixes: Prefixes, met: int) -> Proposal | None:
-    """Fewer fallbacks than the `met` that suffice."""
+    """Fewer fallbacks than `met`, which met the goal."""
     proposal, met = fewest(prefixes, met)
     if proposal is not None:
         return proposal

@@ -27,15 +27,16 @@ class SearchView:
 
     Args:
         space: the units and their options.
-        trials: finished trials, in order, and those that other processes evaluate at this moment. A running trial
-            has not met the goal, so that its process and this one do not wait for each other: what is proposed is
-            what would come after its failure.
+        trials: finished trials, in order, and trials that other processes evaluate at this moment. A running trial
+            counts as one that missed the goal, so that no process waits for another: a strategy proposes what would
+            come after its failure.
         goal: what a score must reach.
         plans: smoothing plans, best first.
         sampling_sizes: calibration sizes with statistics, in the user's order.
         rank: units of an assignment, the most harmful first; measured at the first call, remembered after.
-        fallback: what a harmful unit of an assignment becomes instead: dynamic, bf16 or fp32; measured once each.
-        curvature: as `rank`, from gradients alone; None where the framework gives none.
+        fallback: what a harmful unit of an assignment becomes instead: dynamic, bf16 or fp32; measured once for each
+            unit.
+        curvature: as `rank`, from gradients alone; None if the framework gives no gradients.
         thorough: whether to go on after a success, looking for a faster model (`tuning_time` > 0).
         seed: of strategies that draw at random.
         workers: processes that share the trials, this one included.
@@ -54,13 +55,13 @@ class SearchView:
     workers: int = 1
 
     def trial_of(self, assignment: Assignment) -> Trial | None:
-        """The trial of exactly this assignment; one whose evaluation was interrupted is still to be done."""
+        """The trial of exactly this assignment; None if there is none, or its evaluation was interrupted."""
         digest = assignment.digest
         same = (trial for trial in self.trials if trial.assignment.digest == digest and not trial.interrupted)
         return next(same, None)
 
     def best_of(self, assignments: Sequence[Assignment]) -> Assignment:
-        """The assignment with the best score; the first where none was completed."""
+        """The assignment with the best score; the first one if no trial of them has a score."""
         best, best_score = assignments[0], None
         for assignment in assignments:
             trial = self.trial_of(assignment)

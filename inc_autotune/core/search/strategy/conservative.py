@@ -10,8 +10,8 @@ from inc_autotune.core.search.strategy.starts import all_quantized, best_start, 
 def conservative(view: SearchView) -> Proposal | None:
     """Every unit quantized; where that fails, fp32 with `conv`, `linear` and `other` operators quantized in turn.
 
-    A family stays quantized if the goal is met with it and those kept before. Single units are never decided, so there
-    are at most three evaluations more than all-quantized models, whatever the size of the model.
+    A family stays quantized if the goal is met with this family and the families kept before. Single units are never
+    decided, so a model of any size takes at most three evaluations after the all-quantized ones.
     """
     proposal = first_untried(view, all_quantized(view))
     if proposal is not None or start_met(view):

@@ -11,7 +11,7 @@ from inc_autotune.core.space.units import Assignment
 def mse_v2(view: SearchView) -> Proposal | None:
     """Fallbacks one by one until the goal is met; then the least harmful of them are quantized again until it breaks.
 
-    The ranking measures each unit alone, so a unit may fall back that did not matter for the goal.
+    The ranking measures each unit alone, so units that the goal does not need may fall back too.
     """
     proposal = begin(view)
     if proposal is not None or start_met(view):
@@ -27,7 +27,7 @@ def _quantize_again(view: SearchView, start: Assignment, fallen: tuple[str, ...]
     # Without the last unit that fell back the goal was not met: it stays.
     kept = list(fallen)
     for unit in reversed(fallen[:-1]):
-        rest = [each for each in kept if each != unit]
+        rest = [other for other in kept if other != unit]
         assignment = with_fallbacks(view, start, rest)
         trial = view.trial_of(assignment)
         if trial is None:

@@ -20,7 +20,7 @@ class Prefixes:
         build: the assignment in which these units fall back.
         counts: the only numbers of fallbacks to try; by default 1, 2, 4, 8, ... and all units but one, since the fp32
             model itself is no candidate.
-        only: what the units fall back to, for people, where it is the same for all.
+        only: what the units fall back to, for people, if it is the same for all.
     """
 
     view: SearchView
@@ -46,7 +46,7 @@ class Prefixes:
 
 
 def smallest_power(prefixes: Prefixes) -> tuple[Proposal | None, int | None]:
-    """The next power of two to try, or the first that met the goal; neither where all failed."""
+    """The next number of `powers` to try, or else the first that met the goal; (None, None) if all failed."""
     for count in prefixes.powers():
         trial = prefixes.trial(count)
         if trial is None:
@@ -59,8 +59,9 @@ def smallest_power(prefixes: Prefixes) -> tuple[Proposal | None, int | None]:
 def fewest(prefixes: Prefixes, met: int) -> tuple[Proposal | None, int]:
     """The next number below `met` to try, or None and the smallest that met the goal.
 
-    Bisection between the largest failure and the smallest success, in as many parts as there are processes plus one.
-    Harm is not monotone (errors cancel), so when success and failure are neighbours, the number below is tried too.
+    Bisection between the largest failure and the smallest success; with several processes, into one part more than
+    there are processes. Harm is not monotone, since errors cancel: once success and failure are neighbours, the number
+    below the failure is tried too.
     """
     tried = {count: trial for count in range(1, met) if (trial := prefixes.trial(count)) is not None}
     met = min([met, *(count for count, trial in tried.items() if trial.met)])

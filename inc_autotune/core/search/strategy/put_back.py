@@ -9,10 +9,10 @@ from inc_autotune.core.space.units import Assignment
 
 
 def put_back(view: SearchView, build: Callable[[Sequence[str]], Assignment], fallen: Sequence[str]) -> Proposal | None:
-    """The next set of fallbacks to try with some of `fallen` quantized again; None when each that is left is needed.
+    """The next model to try with some of `fallen` quantized again; None when every fallback that is left is needed.
 
     Delta debugging (Zeller and Hildebrandt, 2002): halves of the set are quantized again, then quarters, down to
-    single units, the least harmful first; what the goal does not miss stays quantized.
+    single units, the least harmful first; units without whose fallback the goal is met stay quantized.
 
     Args:
         build: the assignment in which these units fall back.

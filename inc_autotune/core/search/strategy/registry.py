@@ -41,7 +41,7 @@ def check_strategy(name: str, adaptor: Adaptor) -> None:
     if name == "bayesian":
         check_gaussian_process()
     if name in NEED_GRADIENTS and not isinstance(adaptor, SupportsGradients):
-        allowed = ", ".join(repr(each) for each in STRATEGIES if each not in NEED_GRADIENTS)
+        allowed = ", ".join(repr(strategy) for strategy in STRATEGIES if strategy not in NEED_GRADIENTS)
         raise ArgumentError(
             f"strategy={name!r}: needs gradients, which {type(adaptor).__name__} does not offer. Allowed: {allowed}; "
             "'mse' is nearest, it measures the harm."

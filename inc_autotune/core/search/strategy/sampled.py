@@ -30,7 +30,7 @@ from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.space.units import Assignment
 
 ATTEMPTS = 3
-"""Draws of a sampler before one that knows what is left takes over: a converged sampler repeats itself."""
+"""Draws from a sampler before BruteForceSampler takes over: a sampler that has converged repeats itself."""
 
 PLAN, SAMPLING_SIZE = "smoothing plan", "sampling size"
 
@@ -72,7 +72,7 @@ def exhaustive(view: SearchView) -> Proposal | None:
 
 
 def _sampled(view: SearchView, name: str, sampler: Callable[[int], BaseSampler]) -> Proposal | None:
-    """All-quantized models first, then whatever the sampler draws that was not tried."""
+    """All-quantized models first, then untried models that the sampler draws."""
     proposal = first_untried(view, all_quantized(view))
     if proposal is not None or (any_met(view) and not view.thorough):
         return proposal
@@ -91,7 +91,7 @@ def _draw(
     covered: Mapping[tuple[Any, ...], FrozenTrial],
     sampler: Callable[[int], BaseSampler],
 ) -> Parameters:
-    """Parameters that are not covered; there are some."""
+    """Parameters of an untried model; some must be left."""
     finished = sum(not trial.interrupted for trial in view.trials)
     seed = int.from_bytes(hashlib.sha256(f"{view.seed} {finished}".encode()).digest()[:4], "big")
     with quiet_optuna(), warnings.catch_warnings():
@@ -108,7 +108,7 @@ def _draw(
 
 @dataclass(frozen=True)
 class _Choices:
-    """The space as Optuna sees it: a flag for each unit; the plan and the size where there are several."""
+    """The space as Optuna sees it: a flag for each unit; the plan and the size, if there are several."""
 
     view: SearchView
 
@@ -141,7 +141,7 @@ class _Choices:
         return self.view.space.without(self.view.space.default(size, plan.alphas), fallbacks)
 
     def covered(self) -> dict[tuple[Any, ...], FrozenTrial]:
-        """Combinations that need no evaluation: those tried, and the fp32 model itself, which is no candidate."""
+        """Combinations that need no evaluation: the tried ones, and the fp32 model itself, which is no candidate."""
         losses = [self.view.goal.loss(trial.score) for trial in self.view.trials if trial.score is not None]
         worst = max(losses, default=0.0)
         found = {}
@@ -160,7 +160,7 @@ class _Choices:
             yield dict(zip(named, values, strict=True))
 
     def _parameters(self, assignment: Assignment) -> Iterator[dict[str, Any]]:
-        """Every combination that gives `assignment`; several where plans differ only in units that are in fp32."""
+        """Every combination that gives `assignment`: several, if plans differ only in units that are in fp32."""
         flags = {_flag(name): assignment.by_unit[name] != FP32 for name in self.free_units}
         for chosen in self._plans_and_sizes():
             parameters = chosen | flags

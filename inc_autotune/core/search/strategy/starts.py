@@ -23,8 +23,8 @@ def all_quantized(view: SearchView, *, required: bool = True) -> list[Proposal]:
 
 
 def first_untried(view: SearchView, proposals: Iterable[Proposal]) -> Proposal | None:
-    """The first proposal without a finished trial."""
-    return next((each for each in proposals if view.trial_of(each.assignment) is None), None)
+    """The first proposal without a trial."""
+    return next((proposal for proposal in proposals if view.trial_of(proposal.assignment) is None), None)
 
 
 def met(view: SearchView, assignment: Assignment) -> bool:
@@ -39,7 +39,7 @@ def any_met(view: SearchView) -> bool:
 
 
 def begin(view: SearchView) -> Proposal | None:
-    """The next all-quantized model that has to be tried; where one met and there is time, those in reserve too."""
+    """The next all-quantized model to try; if one met the goal and time is left, with the plans in reserve too."""
     required = all_quantized(view)
     untried = first_untried(view, required)
     if untried is None and view.thorough and any(met(view, start.assignment) for start in required):

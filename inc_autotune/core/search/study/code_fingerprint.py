@@ -1,4 +1,24 @@
-"""A hash of what a callable does: its code and its settings, the same in every process that runs the same program."""
+"""A hash of what a callable does: its code and its settings, the same in every process that runs the same program.
+
+It changes with:
+
+1. The function's bytecode: every edit but comments, layout and the place in the file; another version of Python.
+2. The bytecode of the user's functions and classes that it names, as `helper` or `module.helper`, and that these name
+   in turn. A class has its methods, constants and bases.
+3. What the function was given: default values, arguments of a `functools.partial`, variables of the functions around
+   it (its closure), attributes of its object. Numbers, texts, dtypes and tuples count by their value, functions and
+   classes as in 1 and 2; an object by its class and, if the class is the user's or the object can be called, by its
+   attributes.
+
+It does not change with:
+
+4. Global variables that cannot be called: they may name the process or the day. They count by their class.
+5. The content of data: lists, dicts, sets, arrays and other objects of installed packages count by their class.
+6. What a call remembers: closure variables that the function assigns, and attributes that a method assigns, unless it
+   is `__init__` or is called there; cached properties.
+7. Absolute paths.
+8. The code of installed packages: their functions and classes count by their names.
+"""
 
 from __future__ import annotations
 
@@ -8,222 +28,141 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dis import get_instructions
 from enum import Enum
 from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-DEPTH = 2
-"""Objects inside objects inside an object are known by their class alone: a log or a data set has no end."""
-
-_SPECIAL_CALLS = ("__call__", "__iter__", "__next__", "__getitem__", "__len__")
 _LIBRARY = __name__.split(".")[0]
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)
-_INSTALLED = ("site-packages", "dist-packages")
+_PLAIN = (bool, int, float, complex, bytes, str, Enum, np.generic, np.dtype, type(None), type(...))
+_HOLDERS = (functools.partial, MethodType, staticmethod, classmethod, property, functools.cached_property)
+_HELD = ("func", "args", "__func__", "__self__", "fget", "fset")
 
 
 def callable_fingerprint(function: Any) -> str:
-    """A hash of a function, a method, a `functools.partial` or an object that can be called.
-
-    It covers bytecode, constants and names, and those of the functions and classes that the code refers to; numbers
-    and texts that it was given as default values, in a `functools.partial` or as attributes of its object. Not covered
-    are numbers and texts that it reads from around it (they may name the process, or the day), data (arrays, lists,
-    dicts: they may be large, or grow with each call), what a call itself assigns (a counter), the place of the code in
-    its file, and paths of files. Code of installed packages is known by its name.
-    """
-    return Describer().digest(function)
+    """The hash of a function, a method, a `functools.partial` or an object that can be called."""
+    fingerprint = Fingerprint()
+    return fingerprint.digest(fingerprint.describe(function))
 
 
-class Describer:
-    """Describes Python values as JSON can hold them, with no address and no order that could differ.
+class Fingerprint:
+    """Describes values as JSON can hold them, with no address and no order that could differ between processes.
 
-    Args:
-        thorough: whether the content of lists, dicts and sets counts, and numbers and texts that code reads from
-            around it.
-        described_array: describes what the framework calls an array; None for whatever is none. Without it an array
-            is known by its type.
+    Everything but plain values is described once and referred to by a number, so references may form a circle.
     """
 
-    def __init__(
-        self, *, thorough: bool = False, described_array: Callable[[Any], str | None] = lambda value: None
-    ) -> None:
-        self._thorough = thorough
-        self._described_array = described_array
-        # The values are kept too, since an address may be used again.
-        self._seen: dict[tuple[int, bool], tuple[int, Any]] = {}
+    counts_globals = False
+    """Whether the values of all global variables count (instead of rule 4)."""
 
-    def digest(self, value: Any) -> str:
-        """The hash of a value's description."""
-        return hashlib.sha256(json.dumps(self.of(value), sort_keys=True).encode()).hexdigest()
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        # Keeps the values alive: the address of a deleted one may be used again.
+        self._numbered: list[Any] = []
 
-    def of(self, value: Any, depth: int = DEPTH) -> Any:
-        """The description of any value.
+    def digest(self, description: Any) -> str:
+        """The hash of a description and of all values that it refers to."""
+        # More values are numbered while the first ones are described.
+        descriptions = [description, *(self._describe_numbered(value) for value in self._numbered)]
+        return hashlib.sha256(json.dumps(descriptions, sort_keys=True).encode()).hexdigest()
 
-        Args:
-            depth: how many objects inside each other are looked into; below 0 only code counts, and not values.
-        """
-        if value is None or isinstance(value, _PLAIN):
-            return _plain(value) if depth >= 0 else type(value).__name__
-        array = self._described_array(value)
-        if array is not None:
-            return array
-        if isinstance(value, (tuple, frozenset)):
-            return self._container(value, depth)
-        if isinstance(value, (list, set, Mapping)) and not self._thorough:
-            return _name(type(value))
-        key = (id(value), depth >= 0)
-        if key in self._seen:
-            return f"seen {self._seen[key][0]}"
-        self._seen[key] = (len(self._seen), value)
-        return self._once(value, depth)
+    def describe(self, value: Any) -> Any:
+        """A plain value as text, any other one as a number."""
+        if isinstance(value, tuple):
+            return [self.describe(element) for element in value]
+        if isinstance(value, PurePath) or (isinstance(value, str) and os.path.isabs(value)):
+            return "path"
+        if _is_plain(value) or isinstance(value, frozenset):
+            return _describe_constant(value)
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._numbered)
+            self._numbered.append(value)
+        return self._numbers[id(value)]
 
-    def settings(
-        self, owner: Any, entries: Collection[str], *, skipped: Collection[str] = (), depth: int = DEPTH
-    ) -> dict[str, Any]:
-        """The attributes of an object by name, without those that its methods `entries` assign, or methods these use.
+    def describe_all(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The description of each value by its name."""
+        return {name: self.describe(value) for name, value in sorted(values.items())}
 
-        What a call assigns is what it remembers, and differs before and after it.
+    def remembered(self, kind: type) -> set[str]:
+        """The attributes of rule 6."""
+        set_up = called_in("__init__", kind)
+        cached = (name for name, member in _members(kind) if isinstance(member, functools.cached_property))
+        return set(cached).union(*(assigned(code, "STORE_ATTR") for name, code in methods(kind) if name not in set_up))
 
-        Args:
-            skipped: attributes to leave out.
-            depth: as in `of`.
-        """
-        left_out = {*skipped, *_assigned_by(type(owner), entries)}
-        return {name: self.of(each, depth) for name, each in sorted(vars(owner).items()) if name not in left_out}
-
-    def _once(self, value: Any, depth: int) -> Any:
-        if isinstance(value, (list, set, Mapping)):
-            return self._container(value, depth)
-        if isinstance(value, functools.partial):
-            bound = {name: self.of(each, depth) for name, each in value.keywords.items()}
-            return ["partial", self.of(value.func, depth), self.of(value.args, depth), bound]
-        if isinstance(value, MethodType):
-            return ["method", self.of(value.__func__, depth), self.of(value.__self__, depth)]
+    def _describe_numbered(self, value: Any) -> Any:
         if isinstance(value, FunctionType):
-            return ["function", self._function(value, depth)]
+            return self._describe_function(value)
         if isinstance(value, type):
-            return ["class", self._class(value)]
-        if isinstance(value, ModuleType):
-            return value.__name__
-        if isinstance(value, BuiltinFunctionType):
-            return value.__qualname__
-        wrapped = getattr(value, "__wrapped__", None)
-        if callable(wrapped):  # such as functools.cache
-            return [_name(type(value)), self.of(wrapped, depth)]
-        return self._object(value, depth)
+            return self._describe_class(value)
+        if isinstance(value, _HOLDERS):
+            held = {name: getattr(value, name) for name in _HELD if hasattr(value, name)}
+            return [type(value).__name__, self.describe_all(held), self.describe_all(getattr(value, "keywords", {}))]
+        return self.describe_object(value)
 
-    def _container(self, value: Any, depth: int) -> Any:
-        if isinstance(value, Mapping):
-            return ["mapping", sorted(([repr(key), self.of(each, depth)] for key, each in value.items()), key=str)]
-        elements = [self.of(each, depth) for each in value if depth >= 0 or not isinstance(each, _PLAIN)]
-        return [type(value).__name__, sorted(elements, key=str) if isinstance(value, (set, frozenset)) else elements]
+    def _describe_function(self, function: FunctionType) -> list[Any]:
+        code, module = function.__code__, function.__globals__
+        closure = {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            if name not in assigned(code, "STORE_DEREF"):
+                with suppress(ValueError):  # a variable that has no value yet
+                    closure[name] = cell.cell_contents
+        if _is_installed(module.get("__name__")):
+            # The closure of a package's decorator holds the user's function.
+            return [function.__module__, function.__qualname__, self.describe_all(closure)]
+        defaults = [self.describe(function.__defaults__), self.describe_all(function.__kwdefaults__ or {})]
+        return [_describe_code(code), defaults, self.describe_all(closure), list(self._describe_named(code, module))]
 
-    def _function(self, function: FunctionType, depth: int) -> dict[str, Any]:
-        code = function.__code__
-        assigned = _assigned(code)
-        installed = _is_installed(function.__module__)
-        # What a library's function holds is what the user gave to it: a decorator holds the function it decorates.
-        around_depth = depth if installed or self._thorough else -1
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        keywords = sorted((function.__kwdefaults__ or {}).items())
-        found: dict[str, Any] = {
-            "name": function.__qualname__,
-            "defaults": [self.of(each, max(depth, 0)) for each in function.__defaults__ or ()],
-            "keyword defaults": {name: self.of(each, max(depth, 0)) for name, each in keywords},
-            "closure": {name: self._cell(cell, around_depth) for name, cell in cells if name not in assigned},
+    def _describe_named(self, code: CodeType, module: Mapping[str, Any]) -> Iterator[Any]:
+        """What code names in its module, and in the user's modules that it names."""
+        names = {name for name in _names(code) - assigned(code, "STORE_GLOBAL") if not name.startswith("__")}
+        modules = [module]
+        for namespace in modules:
+            for name in sorted(names & namespace.keys()):
+                value = namespace[name]
+                if isinstance(value, ModuleType):
+                    if not _is_installed(value.__name__) and all(vars(value) is not known for known in modules):
+                        modules.append(vars(value))
+                else:
+                    yield name, self.describe(value if callable(value) or self.counts_globals else type(value))
+
+    def _describe_class(self, described: type) -> list[Any]:
+        names = [described.__module__, described.__qualname__]
+        if _is_installed(described.__module__):
+            return names
+        remembered = self.remembered(described)
+        members = {
+            name: member
+            for name, member in vars(described).items()
+            if name not in remembered and (isinstance(member, FunctionType) or not name.startswith("__"))
         }
-        if installed:
-            return {**found, "module": function.__module__}
-        around = function.__globals__
-        used = {name for name in _names(code) if name in around and name not in assigned and not _is_special(name)}
-        found["code"] = _described_code(code)
-        found["globals"] = {name: self.of(around[name], around_depth) for name in sorted(used)}
-        return found
+        return [names, self.describe(described.__bases__), self.describe_all(members)]
 
-    def _cell(self, cell: Any, depth: int) -> Any:
-        try:
-            return self.of(cell.cell_contents, depth)
-        except ValueError:  # not assigned yet
-            return "empty"
-
-    def _class(self, described: type) -> list[Any]:
-        """The classes it inherits from by name, those of the user with their methods and constants."""
-        found: list[Any] = []
-        for each in described.__mro__:
-            members: dict[str, Any] = {}
-            for name, member in () if _is_installed(each.__module__) else sorted(vars(each).items()):
-                for part in _functions_of(member):
-                    members[name] = self.of(part)
-                if isinstance(member, (bool, int, float, str, tuple)) and not _is_special(name):
-                    members[name] = self.of(member)
-            found.append([_name(each), members])
-        return found
-
-    def _object(self, value: Any, depth: int) -> Any:
-        described = [_name(type(value)), self.of(type(value), depth)]
-        if depth <= 0:
-            return described
-        to_dict = getattr(value, "to_dict", None) if self._thorough else None
-        if callable(to_dict):  # a configuration, as the transformers library has them
-            content = {name: each for name, each in to_dict().items() if not str(name).startswith("_")}
-            return [*described, self.of({**content, "transformers_version": None}, depth - 1)]
-        if not hasattr(value, "__dict__"):
-            return [*described, _short(value)]
-        entries = [name for name in dir(type(value)) if name in _SPECIAL_CALLS or not name.startswith("_")]
-        return [*described, self.settings(value, entries, depth=depth - 1)]
+    def describe_object(self, value: Any) -> list[Any]:
+        """Class and attributes, by rules 3 and 5."""
+        kind = type(value)
+        description = [self.describe(kind)]
+        if callable(value):  # such as a builtin function
+            description += [str(getattr(value, name, "")) for name in ("__module__", "__qualname__", "__name__")]
+        if callable(value) or not _is_installed(kind.__module__):
+            slots = (slot for base in kind.__mro__ for slot in getattr(base, "__slots__", ()))
+            settings = {*getattr(value, "__dict__", ()), *slots} - self.remembered(kind)
+            description.append(self.describe_all({name: getattr(value, name, None) for name in settings}))
+        return description
 
 
-_PLAIN = (bool, int, float, complex, bytes, str, PurePath, Enum, np.generic)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Enum):
-        return f"{_name(type(value))}.{value.name}"
-    if isinstance(value, PurePath) or (isinstance(value, str) and os.path.isabs(value)):
-        return "path"  # where something lies, not what it is; often a temporary folder
-    return f"{type(value).__name__} {value!r}"
-
-
-def _short(value: Any) -> str:
-    """How an object without attributes, such as a dtype, shows itself; nothing for data and for what has an address."""
-    shown = "" if hasattr(value, "shape") or isinstance(value, Iterator) else repr(value)
-    return "" if "0x" in shown else shown
-
-
-def _name(of: type) -> str:
-    return f"{of.__module__}.{of.__qualname__}"
-
-
-def _is_special(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
-
-
-def _is_installed(module: str | None) -> bool:
-    """Whether code belongs to a package, whose version tells what it does, and not to the user's program."""
-    if module is None or module.split(".")[0] == _LIBRARY:
-        return True
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:  # built in, or typed into a shell
-        return module in sys.builtin_module_names
-    return file.startswith(_STANDARD_LIBRARY) or any(part in file for part in _INSTALLED)
-
-
-def _functions_of(member: Any) -> Iterator[FunctionType]:
-    """The functions behind a class's attribute: a method, one of the class, or those of a property."""
-    for each in (member, getattr(member, "__func__", None), *(getattr(member, part, None) for part in _ACCESSORS)):
-        if isinstance(each, FunctionType):
-            yield each
-
-
-_ACCESSORS = ("fget", "fset", "func")
+@functools.cache
+def assigned(code: CodeType, operation: str) -> frozenset[str]:
+    """Names that code, or code inside it, assigns by an operation such as `STORE_ATTR`."""
+    instructions = (instruction for part in _codes(code) for instruction in get_instructions(part))
+    return frozenset(instruction.argval for instruction in instructions if instruction.opname == operation)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, and that of functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -231,51 +170,53 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _names(code: CodeType) -> set[str]:
-    return {name for each in _codes(code) for name in each.co_names}
+    return {name for part in _codes(code) for name in part.co_names}
 
 
-def _described_code(code: CodeType) -> list[Any]:
-    # Neither the file nor the lines.
-    return [
-        code.co_code.hex(),
-        list(map(_described_constant, code.co_consts)),
-        *([*names] for names in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)),
-        [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags],
-    ]
+def _describe_code(code: CodeType) -> list[Any]:
+    """All of the code but its file and lines."""
+    names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
+    counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+    return [code.co_code.hex(), [_describe_constant(constant) for constant in code.co_consts], names, counts]
 
 
-def _described_constant(constant: Any) -> Any:
-    if isinstance(constant, CodeType):
-        return _described_code(constant)
-    if isinstance(constant, (tuple, frozenset)):
-        elements = list(map(_described_constant, constant))
-        return [type(constant).__name__, sorted(elements, key=str) if isinstance(constant, frozenset) else elements]
-    return f"{type(constant).__name__} {constant!r}"
+def _describe_constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _describe_code(value)
+    if isinstance(value, tuple):
+        return [_describe_constant(element) for element in value]
+    if isinstance(value, frozenset):
+        return sorted((_describe_constant(element) for element in value), key=str)
+    shown = value.name if isinstance(value, Enum) else repr(value) if _is_plain(value) else ""
+    return f"{type(value).__module__}.{type(value).__qualname__} {shown}"
 
 
-_STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or type(value).__name__ in ("dtype", "DType")  # of torch and TensorFlow
 
 
-@functools.cache
-def _assigned(code: CodeType) -> frozenset[str]:
-    """Globals, variables around a function and attributes that its code assigns."""
-    return frozenset(
-        instruction.argval
-        for each in _codes(code)
-        for instruction in get_instructions(each)
-        if instruction.opname in _STORES
-    )
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    return (item for base in kind.__mro__ for item in vars(base).items())
 
 
-def _assigned_by(owner: type, entries: Collection[str]) -> set[str]:
-    """Attributes that methods of a class assign, or methods that these use."""
-    assigned: set[str] = set()
-    left, known = list(entries), set(entries)
-    while left:
-        for function in _functions_of(inspect.getattr_static(owner, left.pop(), None)):
-            code = inspect.unwrap(function).__code__
-            assigned |= _assigned(code)
-            used = _names(code) - known
-            known |= used
-            left += used
-    return assigned
+def methods(kind: type) -> Iterator[tuple[str, CodeType]]:
+    """Names and code of the methods and properties of a class, those of its bases too."""
+    for name, member in _members(kind):
+        for function in (member, *(getattr(member, held, None) for held in ("__func__", "fget", "fset", "func"))):
+            if isinstance(function, FunctionType):
+                yield name, inspect.unwrap(function).__code__
+
+
+def called_in(entry: str, kind: type) -> set[str]:
+    """A method of a class, and everything that it names."""
+    return {entry}.union(*(_names(code) for name, code in methods(kind) if name == entry))
+
+
+def _is_installed(module: str | None) -> bool:
+    """Whether code belongs to a package, not to the user's program."""
+    if module is None or module.split(".")[0] == _LIBRARY:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:  # built in, or typed into a shell
+        return module in sys.builtin_module_names
+    return file.startswith(_STANDARD_LIBRARY) or "site-packages" in file or "dist-packages" in file

@@ -1,7 +1,7 @@
 """The trials of a tuning run, kept in an Optuna study.
 
-In memory by default. With a storage URL such as `sqlite:///run.db` the same call after a crash finds the trials it
-already paid for, and several processes share them.
+In memory by default. With a storage URL such as `sqlite:///run.db` the same call after a crash finds the finished
+trials again, and several processes share them.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ class History:
         self.study.set_user_attr(_BASELINE, scores.mean)
 
     def trials(self) -> tuple[Trial, ...]:
-        """Trials in order: the finished ones, and those that other living workers evaluate at this moment."""
+        """Trials in order: the finished ones, and the ones that other living workers evaluate at this moment."""
         found = self._read()
         if self._free_abandoned(found):
             found = self._read()
         return tuple(self._thaw(trial) for trial in found if trial.state.is_finished() or not self._is_mine(trial))
 
     def _thaw(self, frozen: FrozenTrial) -> Trial:
-        """The trial as the strategies know it; what has ended stays as it is, and keeps the digest it computed."""
+        """The trial as the strategies know it; ended trials are kept, since their assignments cache a digest."""
         if not frozen.state.is_finished():
             return _thaw(frozen)
         if frozen.number not in self._ended:
@@ -115,7 +115,7 @@ class History:
         return [trial for trial in found if _LABEL in trial.user_attrs]
 
     def begin(self, assignment: Assignment, label: str) -> Any:
-        """Reserve the next trial; None where another worker has begun, or even finished, the same meanwhile."""
+        """Reserve the next trial; None if another worker has begun or finished the same assignment meanwhile."""
         attributes = {_ASSIGNMENT: assignment.to_dict(), _LABEL: label}
         if self.worker is None:
             return begin_trial(self.study, attributes)
@@ -131,12 +131,13 @@ class History:
         return any(trial.assignment.digest == assignment.digest for trial in ended)
 
     def record(self, reserved: Any, trial: Trial) -> Any:
-        """Store what an evaluation said, in one transaction; it survives whatever happens next.
+        """Store the outcome of an evaluation, in one transaction, so that it survives whatever happens next.
 
         To the other workers the trial still runs, until `finish`.
 
         Returns:
-            The reserved trial, for `finish`; a new one where others took this worker for dead and gave it up.
+            The reserved trial, for `finish`; a new trial if other workers took this one for dead and gave the reserved
+            trial up.
         """
         try:
             reserved.set_user_attr(_OUTCOME, trial.outcome())
@@ -149,10 +150,10 @@ class History:
         return reserved
 
     def finish(self, reserved: Any, trial: Trial) -> Trial:
-        """Record a trial where that is not done, and end it.
+        """End a trial, and record it first if that is not done.
 
         Returns:
-            The trial as it is stored: with its number, and without a gain where others had given it up.
+            The trial as it is stored: with its number, and without a gain if other workers had given the trial up.
         """
         if _OUTCOME not in reserved.user_attrs:
             reserved = self.record(reserved, trial)
@@ -175,7 +176,7 @@ class History:
         return self.worker is None or trial.user_attrs.get(OWNER) == self.worker.id
 
     def _free_abandoned(self, found: list[FrozenTrial]) -> bool:
-        """End the running trials of workers that died: those whose evaluation had not ended are tried again."""
+        """End the running trials of dead workers; the ones without an outcome will be tried again."""
         if self.worker is None:
             return False
         running = [trial for trial in found if trial.state == TrialState.RUNNING]

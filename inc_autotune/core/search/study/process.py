@@ -1,15 +1,23 @@
 """Whether another process, known from a database, still runs.
 
-A process number says little: it is given again, each container counts its own, and containers may share a host name.
-So a process is known by where its number was given and by when it began as well.
+A process number alone is not enough: numbers are given again, and each machine and each container counts its own. So a
+process is known by its number, the moment it started, and the machine and namespace that gave the number. Where one of
+these is unknown nothing is concluded, and the heartbeats of `workers` decide.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+START_TOLERANCE = 2.0
+"""Seconds between two readings of when a process started: the system's boot time is known to one second."""
 
 
 @dataclass(frozen=True)
@@ -19,70 +27,68 @@ class Process:
     Args:
         host: the machine's name.
         number: the process number.
-        kernel: names the running kernel and its clock; empty where the system does not tell (other than Linux).
-        namespace: where the number was given, such as a container; empty where the system does not tell.
-        started: ticks of the kernel's clock; None where the system does not tell.
+        kernel: identifies the running kernel and its clock; empty where unknown.
+        namespace: identifies what gave the number, such as a container; empty where unknown.
+        started: seconds after the system's start, which setting the clock does not change.
     """
 
     host: str
     number: int
-    kernel: str = ""
-    namespace: str = ""
-    started: int | None = None
+    kernel: str
+    namespace: str
+    started: float
 
 
 def this_process() -> Process:
     """The process that asks."""
-    status = _status("self")
-    return Process(
-        platform.node(),
-        os.getpid(),
-        f"{_read('/proc/sys/kernel/random/boot_id')} {_link('/proc/self/ns/time')}".strip(),
-        _link("/proc/self/ns/pid"),
-        None if status is None else status[1],
-    )
+    return Process(platform.node(), os.getpid(), _kernel(), _namespace(), _started(psutil.Process()))
 
 
 def is_gone(process: Process) -> bool:
     """Whether a process has ended for certain; not to be asked about this very one."""
     here = this_process()
-    if (process.host, process.kernel, process.namespace) != (here.host, here.kernel, here.namespace):
+    place = (process.host, process.kernel, process.namespace)
+    if place != (here.host, here.kernel, here.namespace) or not here.kernel or not here.namespace:
         return False
     if process.number == here.number:
-        # A process of earlier times had the number that this one has.
+        # An earlier process had the number that this process has now.
         return True
-    # On Windows signal 0 would end the process that is asked about.
-    if os.name != "posix":
-        return False
     try:
-        os.kill(process.number, 0)
-    except ProcessLookupError:
+        found = psutil.Process(process.number)
+        # A zombie has ended; its parent has not asked for the exit code yet.
+        return found.status() == psutil.STATUS_ZOMBIE or abs(_started(found) - process.started) > START_TOLERANCE
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        pass
-    # The files of /proc may be those of an outer namespace, which counts in its own way.
-    status = _status(str(process.number)) if _link("/proc/self") == str(here.number) else None
-    return status is not None and (status[0] in "ZX" or process.started not in (None, status[1]))
+    except psutil.AccessDenied:
+        return False
 
 
 def is_neighbour(process: Process) -> bool:
-    """Whether a process runs, or ran, on this kernel in another container: out of sight, but with the same clock."""
+    """Whether a process runs, or ran, in another container on this kernel: its number is unknown here, its clock is
+    the same."""
     here = this_process()
     return process.kernel == here.kernel != "" and process.namespace != here.namespace
 
 
-def _status(number: str) -> tuple[str, int] | None:
-    """State (Z: ended, but not yet asked for its exit code) and start of a process of this namespace."""
-    # The name, in parentheses, may hold spaces and parentheses itself.
-    fields = _read(f"/proc/{number}/stat").rpartition(")")[2].split()
-    return (fields[0], int(fields[19])) if len(fields) > 19 else None
+def _started(process: psutil.Process) -> float:
+    # Both readings move when the clock is set; their difference does not.
+    boot = psutil.boot_time()
+    return process.create_time() - boot
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
+def _kernel() -> str:
+    if sys.platform != "linux":
+        return str(uuid.getnode())
+    # Containers may have the host's name, but not the boot id of another kernel.
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    return f"{boot_id.read_text().strip()} {_link('/proc/self/ns/time')}" if boot_id.exists() else ""
+
+
+def _namespace() -> str:
+    if sys.platform != "linux":
+        return "the only one"
+    # A container may see the /proc of its host, which counts processes in another way.
+    return _link("/proc/self/ns/pid") if _link("/proc/self") == str(os.getpid()) else ""
 
 
 def _link(path: str) -> str:

@@ -12,9 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from inc_autotune.core.search.study.storage import begin_trial, quiet_optuna, read_text, write_text
-from inc_autotune.core.search.study.workers import Worker
+from inc_autotune.core.search.study.workers import POLL_SECONDS, Worker
 
-POLL_SECONDS = 0.2
 CLAIM, OWNER = "claim", "worker"
 
 
@@ -37,7 +36,7 @@ class SharedWork:
         return 0 if self._worker is None else self._worker.index
 
     def get(self, key: str) -> Any:
-        """The value of `key`; None where it is not known yet."""
+        """The value of `key`; None if no worker has stored one yet."""
         if key not in self._values and self._worker is not None:
             text = read_text(self._study.user_attrs, key)
             if text is not None:
@@ -58,7 +57,7 @@ class SharedWork:
         """The value of `key`, computed here unless another worker has done so or is about to.
 
         Args:
-            compute: gives a value, not None, that JSON can hold. What it raises goes on, and another worker may try.
+            compute: gives a value, not None, that JSON can hold. If it raises, another worker may try.
             keep: asked after `compute`, whether the value is good for others and for later runs.
         """
         while (value := self.get(key)) is None:
@@ -83,15 +82,15 @@ class SharedWork:
 
 
 def claim(study: optuna.Study, worker: Worker, key: str, attributes: dict[str, Any] | None = None) -> Any:
-    """Begin a trial of `study` that stands for `key`, unless a living worker has begun one.
+    """Claim `key`: begin a trial of `study` that stands for it, unless a living worker has begun one.
 
-    Trials get their numbers one after the other, so of several workers that come together the lowest number wins.
+    Trials are numbered one after the other, so if several workers claim a key at the same time, the lowest number wins.
 
     Args:
         attributes: to be stored with the trial.
 
     Returns:
-        The Optuna trial, to be told its end; None where another worker has the key.
+        The Optuna trial, which the caller ends; None if another worker has the key.
     """
     if _is_taken(study, worker, key, math.inf):
         return None

@@ -25,6 +25,10 @@ from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
 
+STORAGE_FORMAT = 2
+"""Part of every study's key, and raised where studies hold other names or values than before: a study of an earlier
+format is left alone."""
+
 TEXT_LENGTH = 32_768
 """Databases limit the length of a text (MySQL: 64 KiB)."""
 
@@ -35,7 +39,7 @@ SQLITE_PATIENCE = 60.0
 
 GRPC = "grpc://"
 GRPC_PATIENCE = 10.0
-"""Seconds to wait for a proxy. Its client would wait for ever, and say nothing."""
+"""Seconds to wait for a proxy. Optuna's client would wait for ever, and say nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,18 @@ class StudyKey:
 
     @property
     def study_name(self) -> str:
-        """The prefix alone where no content is known; such a study lives in memory."""
+        """The prefix and a hash of the content; the prefix alone if no content is known (the study lives in memory)."""
         return f"{self.prefix}-{_digest(self.digests)}" if self.parts else self.prefix
 
 
 @dataclass(frozen=True)
 class OpenedStudy:
-    """A study, and what is to be said about it.
+    """A study that was found or created.
 
     Args:
-        storage: where it lives; None for memory.
-        note: that it is new although the storage has others of its name, and in what it differs from the last one.
+        storage: the Optuna storage that holds the study; None for memory.
+        note: for the user, if the study is new although the storage has studies with the same prefix: in what it
+            differs from the most similar one.
     """
 
     study: optuna.Study
@@ -95,7 +100,7 @@ def open_study(storage: str | None, key: StudyKey, *, higher_is_better: bool) ->
 
 
 def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> optuna.Study:
-    """The study of this name; made where it does not exist, by whichever process comes first."""
+    """The study of this name; the first process that asks creates it."""
     with quiet_optuna():
         return optuna.create_study(
             storage=storage,
@@ -107,9 +112,9 @@ def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> o
 
 
 def begin_trial(study: optuna.Study, attributes: Mapping[str, Any]) -> optuna.Trial:
-    """Begin a trial that has its attributes from the start, in one transaction.
+    """Begin a trial together with its attributes, in one transaction.
 
-    `Study.ask` would make a trial that says nothing yet, and every attribute would be a transaction of its own.
+    After `Study.ask` the trial would be empty at first, and every attribute a transaction of its own.
     """
     token = uuid.uuid4().hex
     marked = {**attributes, TOKEN: token}
@@ -133,7 +138,7 @@ def check_storage(storage: str | None) -> None:
 
 
 def write_text(study: optuna.Study, name: str, text: str) -> None:
-    """Keep a text of any length with a study; `read_text` sees it whole or not at all."""
+    """Keep a text of any length with a study; `read_text` never sees a part of it."""
     if len(text) <= TEXT_LENGTH:
         study.set_user_attr(name, text)
         return
@@ -144,7 +149,7 @@ def write_text(study: optuna.Study, name: str, text: str) -> None:
 
 
 def read_text(attributes: Mapping[str, Any], name: str) -> str | None:
-    """A text that `write_text` kept, from the study's `user_attrs`; None where there is none."""
+    """A text that `write_text` kept, from the study's `user_attrs`; None if there is none of this name."""
     stored = attributes.get(name)
     if isinstance(stored, int):
         return "".join(attributes[f"{name} {index}"] for index in range(stored))
@@ -163,7 +168,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def _storage(url: str | None) -> Any:
-    """The storage behind a URL. Processes that create its tables at the same moment disturb each other."""
+    """The storage behind a URL; opened again if another process creates its tables at the same moment."""
     if url is None:
         return None
     for attempt in range(OPENING_ATTEMPTS):
@@ -197,7 +202,7 @@ def _proxy(url: str) -> Any:
 
 
 def _difference(key: StudyKey, others: list[Any]) -> str | None:
-    """Why a study is new although others of its name exist; None where there are none."""
+    """In what a new study differs from the most similar one with the same prefix; None if there is no such study."""
     digests = key.digests
     related = [
         other
@@ -207,7 +212,7 @@ def _difference(key: StudyKey, others: list[Any]) -> str | None:
     if not related or not digests:
         return None
     closest = max(
-        related, key=lambda other: sum(other.user_attrs[KEY].get(name) == each for name, each in digests.items())
+        related, key=lambda other: sum(other.user_attrs[KEY].get(name) == digest for name, digest in digests.items())
     )
     names = sorted(name for name in digests if closest.user_attrs[KEY].get(name) != digests[name])
     return (
@@ -222,7 +227,7 @@ def _digest(content: Any) -> str:
 
 @contextmanager
 def _storage_errors(storage: str | None) -> Iterator[None]:
-    """Whatever a database driver raises, as an error that names the argument."""
+    """Turn whatever a database driver raises into an error that names the argument."""
     try:
         yield
     except MissingDependencyError:
@@ -244,10 +249,10 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
 
 
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages whose name is not that of their module."""
+"""Packages by the name of their module, if the names differ."""
 
 
 def _without_password(url: str) -> str:
-    """A URL as it may stand in a log. One that cannot be parsed may hold a password, too."""
+    """A URL as it may stand in a log; a URL that cannot be parsed may hold a password too."""
     hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)(passw(?:or)?d=)[^&]*", r"\1***", hidden)

@@ -12,7 +12,7 @@ from inc_autotune.core.space.units import Assignment
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and what its evaluation said.
+    """One candidate and the outcome of its evaluation.
 
     Args:
         number: counted from 0, in the order of the study.
@@ -22,9 +22,9 @@ class Trial:
         met: whether the score met the goal.
         interrupted: the evaluation raised, or its process died; a resumed run tries the same again.
         seconds: wall time of building and evaluating the candidate.
-        gain: fp32 cost over candidate cost in what the objective counts (time, bytes of weights, bytes at run time),
-            where measured.
-        verdict: `pass`, `fail` or `undecided`, from a paired test where the evaluation gave per-sample scores.
+        gain: fp32 cost over candidate cost in the objective (time, bytes of weights, bytes at run time); None if not
+            measured.
+        verdict: `pass`, `fail` or `undecided`, from a paired test if the evaluation gave per-sample scores.
         interval: confidence interval of the loss against fp32, in the score's unit; None for a plain number.
         samples: number of per-sample scores compared.
         stopped_early: the evaluation was ended before its last sample, since the verdict was clear.
@@ -46,7 +46,7 @@ class Trial:
     stopped_early: bool = False
 
     def outcome(self) -> dict[str, Any]:
-        """What the evaluation said, as plain values: all that a restarted run must know, in one piece."""
+        """The outcome of the evaluation as plain values: all that a restarted run needs."""
         return {name: getattr(self, name) for name in _OUTCOME}
 
     def judged(self, judgement: Judgement, seconds: float) -> Trial:
@@ -64,7 +64,7 @@ class Trial:
         )
 
     def ended(self, outcome: Mapping[str, Any], gain: float | None) -> Trial:
-        """This trial with the `outcome` of one that ended, read back from a database."""
+        """This trial with an `outcome` that was read back from a database."""
         values = {name: value for name, value in outcome.items() if name in _OUTCOME}
         if values.get("interval") is not None:
             values["interval"] = tuple(values["interval"])

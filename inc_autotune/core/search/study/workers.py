@@ -16,15 +16,20 @@ from inc_autotune.core.search.study.process import Process, is_gone, is_neighbou
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 5.0
-SILENCE_SECONDS = 60.0
-"""A worker whose beat stands still for so long is dead. Beats are counted, so clocks need not agree."""
+POLL_SECONDS = 0.2
+"""Between two looks at what other workers have done."""
 
-NEAR_SILENCE_SECONDS = 15.0
-"""The same for another container on this machine: the clock is one, so the age of a beat is known at first sight."""
+HEARTBEAT_INTERVAL = 5.0
+"""Seconds."""
 
-DOUBT_SECONDS = 7.0
-"""Longer than a beat: from then on the user may wonder what is waited for."""
+HEARTBEAT_TIMEOUT = 60.0
+"""Seconds without a heartbeat after which a worker is dead. Heartbeats are counted, so clocks need not agree."""
+
+NEIGHBOUR_TIMEOUT = 15.0
+"""The same for another container on this machine: both have one clock, so the age of a heartbeat is known at once."""
+
+WARN_AFTER = 7.0
+"""Seconds without a heartbeat after which the user is told what is waited for; longer than the interval."""
 
 _PREFIX = "worker "
 _HERE: set[str] = set()
@@ -34,39 +39,40 @@ _HERE: set[str] = set()
 class Worker:
     """This process (one call of `autotune`) among those that share a study.
 
-    It registers itself in the study's attributes, and a thread counts up its beat there. A process that is killed
-    beats no more; on the same machine it is missed at once.
+    The worker registers itself in the study's attributes, where a thread counts up its heartbeats. When its process is
+    killed the count stands still; other processes on the same machine see at once that the process has ended.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         *,
-        beat_seconds: float = BEAT_SECONDS,
-        silence_seconds: float = SILENCE_SECONDS,
-        near_silence_seconds: float = NEAR_SILENCE_SECONDS,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
+        heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
+        neighbour_timeout: float = NEIGHBOUR_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
         _HERE.add(self.id)
         self._study = study
-        self._silence, self._near_silence = silence_seconds, near_silence_seconds
+        self._timeout, self._neighbour_timeout = heartbeat_timeout, neighbour_timeout
         self._clock = clock
         self._process = this_process()
-        self._seen: dict[str, tuple[int, float]] = {}
-        self._doubted: set[str] = set()
-        self._ended = threading.Event()
+        self._last_heartbeats: dict[str, tuple[int, float]] = {}
+        """By worker: the count that was read last, and when this count was read first."""
+        self._warned_of: set[str] = set()
+        self._closed = threading.Event()
         self.index = self._count(self._registered())
-        """How many others were at work when this one came: they divide what can be divided by it."""
-        self._beat(1)
-        self._thread = threading.Thread(target=self._keep_beating, args=(beat_seconds,), daemon=True)
+        """How many others were at work when this one came: shared work can be divided by it."""
+        self._write_heartbeat(1)
+        self._thread = threading.Thread(target=self._keep_beating, args=(heartbeat_interval,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Leave the study; what this worker had begun and not finished is free for others."""
-        self._ended.set()
+        self._closed.set()
         self._thread.join()
-        self._beat(0)
+        self._write_heartbeat(0)
         _HERE.discard(self.id)
 
     def is_alive(self, worker: str) -> bool:
@@ -81,46 +87,49 @@ class Worker:
         return sum(worker == self.id or self._is_alive(worker, entry) for worker, entry in registered.items())
 
     def _is_alive(self, worker: str, entry: dict[str, Any] | None) -> bool:
-        if entry is None or entry["beat"] == 0:
+        if entry is None or entry["heartbeat"] == 0:
             return False
         process = Process(**entry["process"])
         if worker not in _HERE and is_gone(process):
             return False
-        beat, since = self._seen.get(worker, (-1, 0.0))
-        if beat != entry["beat"]:
-            since = self._clock()
-            self._seen[worker] = (entry["beat"], since)
-        silent = self._clock() - since
-        left = self._silence - silent
+        silent, timeout = self._seconds_since_heartbeat(worker, entry["heartbeat"]), self._timeout
         if is_neighbour(process):
-            silent = max(silent, self._clock() - entry["time"])
-            left = self._near_silence - silent
-        if left > 0 and silent >= DOUBT_SECONDS and worker not in self._doubted:
-            self._doubted.add(worker)
+            silent, timeout = max(silent, self._clock() - entry["time"]), self._neighbour_timeout
+        if WARN_AFTER <= silent < timeout and worker not in self._warned_of:
+            self._warned_of.add(worker)
             logger.warning(
                 "process %d on %s shares this tuning run and has given no sign of life for %.0f s; what it has begun "
                 "is done here if it stays silent for %.0f s more",
                 process.number,
                 process.host,
                 silent,
-                left,
+                timeout - silent,
             )
-        return left > 0
+        return silent < timeout
+
+    def _seconds_since_heartbeat(self, worker: str, count: int) -> float:
+        """Since this process first read the worker's present count."""
+        now = self._clock()
+        last_count, since = self._last_heartbeats.get(worker, (None, now))
+        if last_count != count:
+            since = now
+            self._last_heartbeats[worker] = (count, since)
+        return now - since
 
     def _registered(self) -> dict[str, dict[str, Any]]:
         attributes = self._study.user_attrs
-        return {name.removeprefix(_PREFIX): each for name, each in attributes.items() if name.startswith(_PREFIX)}
+        return {name.removeprefix(_PREFIX): entry for name, entry in attributes.items() if name.startswith(_PREFIX)}
 
-    def _beat(self, count: int) -> None:
-        entry = {"process": asdict(self._process), "beat": count, "time": self._clock()}
+    def _write_heartbeat(self, count: int) -> None:
+        entry = {"process": asdict(self._process), "heartbeat": count, "time": self._clock()}
         self._study.set_user_attr(_PREFIX + self.id, entry)
 
-    def _keep_beating(self, seconds: float) -> None:
+    def _keep_beating(self, interval: float) -> None:
         count = 1
-        while not self._ended.wait(seconds):
+        while not self._closed.wait(interval):
             count += 1
             try:
-                self._beat(count)
+                self._write_heartbeat(count)
             except Exception:
-                # A database that is away for a moment must not end the evaluation; the next beat tries again.
-                logger.warning("the storage did not take a sign of life", exc_info=True)
+                # A database that is away for a moment must not end the evaluation; the next heartbeat tries again.
+                logger.warning("the storage did not take a heartbeat", exc_info=True)

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from inc_autotune.core.search.study.process import Process, is_gone, is_neighbour, this_process
@@ -22,27 +23,29 @@ def child():
 
 
 def seen(child):
-    return replace(this_process(), number=child.pid, started=None)
+    started = psutil.Process(child.pid).create_time() - psutil.boot_time()
+    return replace(this_process(), number=child.pid, started=started)
 
 
 def test_a_process_is_there_until_it_ends(child):
-    assert not is_gone(seen(child))
+    process = seen(child)
+    assert not is_gone(process)
     child.kill()
     child.wait()
-    assert is_gone(seen(child))
+    assert is_gone(process)
 
 
 @linux
 def test_a_process_nobody_asked_for_its_exit_code_is_gone(child):
+    process = seen(child)
     child.kill()
     deadline = time.monotonic() + 30
-    while not is_gone(seen(child)) and time.monotonic() < deadline:
+    while not is_gone(process) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert is_gone(seen(child))
+    assert is_gone(process)
     assert child.returncode is None
 
 
-@linux
 def test_a_number_that_was_given_again_is_another_process(child):
     assert is_gone(replace(seen(child), started=1))
 
@@ -52,9 +55,10 @@ def test_the_number_of_this_process_was_given_again_too():
     assert this_process().number == os.getpid()
 
 
-@pytest.mark.parametrize("change", [{"host": "another"}, {"kernel": "another"}, {"namespace": "another"}])
-def test_numbers_of_another_machine_or_container_say_nothing(change):
-    process = replace(this_process(), **change)
+@pytest.mark.parametrize("value", ["another", ""])
+@pytest.mark.parametrize("place", ["host", "kernel", "namespace"])
+def test_numbers_of_another_or_an_unknown_machine_or_container_say_nothing(place, value):
+    process = replace(this_process(), **{place: value})
     assert not is_gone(process)
     assert not is_gone(replace(process, number=2**22 + 1))
 
@@ -64,4 +68,4 @@ def test_neighbours_share_the_kernel_and_not_the_numbers():
     assert is_neighbour(replace(this_process(), namespace="pid:[1]", host="another"))
     assert not is_neighbour(this_process())
     assert not is_neighbour(replace(this_process(), kernel="another", namespace="pid:[1]"))
-    assert not is_neighbour(Process("another", 1))
+    assert not is_neighbour(Process("another", 1, "", "", 0.0))

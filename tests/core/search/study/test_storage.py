@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
-from inc_autotune.core.search.study import storage as study
+from inc_autotune.core.search.study import storage
 from inc_autotune.core.search.study.storage import check_storage
 
 
@@ -33,7 +33,7 @@ def test_what_a_database_says_is_repeated_without_the_password(monkeypatch):
     def refuse(_):
         raise OSError(f"no connection to {url}")
 
-    monkeypatch.setattr(study, "_storage", refuse)
+    monkeypatch.setattr(storage, "_storage", refuse)
     with pytest.raises(ArgumentError, match=r"no connection to nowhere://me:\*\*\*@host/tuning") as caught:
         check_storage(url)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
@@ -46,6 +46,6 @@ def test_a_missing_driver_is_named(monkeypatch, driver, package):
     def refuse(_):
         raise ImportError("Please install appropriate one.") from ModuleNotFoundError("no module", name=driver)
 
-    monkeypatch.setattr(study, "_storage", refuse)
+    monkeypatch.setattr(storage, "_storage", refuse)
     with pytest.raises(MissingDependencyError, match=rf"driver {driver} is not installed. Run: pip install {package}"):
         check_storage("postgresql://me:secret@host/tuning")
