@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import Objective
+from inc_autotune.core.vocabulary import Objective
 
 
 def gain(adaptor: Adaptor, objective: Objective, model: Any, candidate: Any) -> float | None:

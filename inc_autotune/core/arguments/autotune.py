@@ -15,13 +15,23 @@ from inc_autotune.core.arguments.base import ArgumentModel, argument_error, firs
 from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.arguments.rules import OperatorRules
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.core.vocabulary import DTYPES, DTYPES_TEXT, listing
+from inc_autotune.core.vocabulary import (
+    DTYPES,
+    DTYPES_TEXT,
+    MOST_ALPHAS,
+    OBJECTIVES,
+    REQUESTED_APPROACHES,
+    SHARED_CRITERIA,
+    Objective,
+    RequestedApproach,
+    SharedCriterion,
+    listing,
+)
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MOST_ALPHAS = 1001
 ALPHA_DIGITS = 7
 SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
 
@@ -31,6 +41,10 @@ ALPHA = f"'auto', {UNIT_NUMBER}, or a list of such numbers"
 
 def _number(allowed: str, **bounds: Any) -> BeforeValidator:
     return BeforeValidator(check.number(allowed, **bounds))
+
+
+def _one_of(words: tuple[str, ...]) -> BeforeValidator:
+    return BeforeValidator(check.choice(words))
 
 
 def _optional(function: Any) -> BeforeValidator:
@@ -71,7 +85,7 @@ class AutoAlphaArgs(ArgumentModel):
 
     allowed: ClassVar[str] = (
         f"'init_alpha' ({UNIT_NUMBER}, or 'auto'), 'alpha_min' and 'alpha_max' ({UNIT_NUMBER}), "
-        "'alpha_step' (a number above 0, up to 1), 'shared_criterion' ('min', 'mean', 'max'), "
+        f"'alpha_step' (a number above 0, up to 1), 'shared_criterion' ({listing(SHARED_CRITERIA)}), "
         "'enable_blockwise_loss' (bool)"
     )
     renamed: ClassVar[Mapping[str, str]] = {"do_blockwise": "enable_blockwise_loss", "default_alpha": "init_alpha"}
@@ -82,9 +96,7 @@ class AutoAlphaArgs(ArgumentModel):
         0.1
     )
     init_alpha: Annotated[float, BeforeValidator(_init_alpha)] = 0.5
-    shared_criterion: Annotated[
-        Literal["min", "mean", "max"], BeforeValidator(check.choice(("min", "mean", "max")))
-    ] = "mean"
+    shared_criterion: Annotated[SharedCriterion, _one_of(SHARED_CRITERIA)] = "mean"
     enable_blockwise_loss: Annotated[bool, BeforeValidator(check.boolean)] = False
 
     @model_validator(mode="after")
@@ -199,14 +211,6 @@ def _sampling_sizes(value: object) -> tuple[int, ...]:
     return (100,) if value is None else check.one_or_many(check.integer(allowed, low=1), allowed)(value)
 
 
-Approach = Literal["auto", "static", "dynamic", "weight_only"]
-Objective = Literal["performance", "modelsize", "footprint"]
-
-
-def _one_of(*words: str) -> BeforeValidator:
-    return BeforeValidator(check.choice(words))
-
-
 class AutotuneArguments(ArgumentModel):
     """Every argument of `autotune` that needs no framework; see there for what they mean."""
 
@@ -221,12 +225,12 @@ class AutotuneArguments(ArgumentModel):
     )
     max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1))] = 100
     strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
-    approach: Annotated[Approach, _one_of("auto", "static", "dynamic", "weight_only")] = "auto"
+    approach: Annotated[RequestedApproach, _one_of(REQUESTED_APPROACHES)] = "auto"
     backend: Annotated[str, BeforeValidator(check.text)] = "default"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     capability: Annotated[Any, _optional(_capability)] = None
     excluded_precisions: Annotated[tuple[str, ...], BeforeValidator(_excluded_precisions)] = ()
-    objective: Annotated[Objective, _one_of("performance", "modelsize", "footprint")] = "performance"
+    objective: Annotated[Objective, _one_of(OBJECTIVES)] = "performance"
     storage: Annotated[str | None, _optional(_storage)] = None
     study_name: Annotated[str | None, _optional(check.text)] = None
     # numpy, and Optuna's samplers through it, take seeds of 32 bits.
@@ -270,9 +274,7 @@ def validate_arguments(
     known = AutotuneArguments.model_fields
     for name in arguments:
         if name not in known:
-            raise ArgumentError(
-                f"unknown argument {name!r}.\nAllowed: {listing(list(known))}.{did_you_mean(name, known)}"
-            )
+            raise ArgumentError(f"unknown argument {name!r}.\nAllowed: {listing(known)}.{did_you_mean(name, known)}")
     values = dict(arguments)
     for name, words in (("strategy", strategies), ("backend", backends)):
         if name in values:
@@ -309,7 +311,7 @@ def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[st
     if recipes is None:
         return {}, smoothquant_args
     keys = dict.fromkeys([*SMOOTH_QUANT_RECIPES, *names])
-    _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(list(keys))))
+    _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(keys)))
     rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
     own_args = recipes.get("smooth_quant_args")
     if own_args is not None:

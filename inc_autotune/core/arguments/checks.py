@@ -117,7 +117,7 @@ def choice(words: Collection[str], allowed: str | None = None, what: str = "valu
     """A check for one of `words`."""
 
     def check(value: object) -> str:
-        all_words = allowed or listing(list(words))
+        all_words = allowed or listing(words)
         if not isinstance(value, str):
             raise CheckError(f"{described(value)}, not a str", all_words)
         if value not in words:

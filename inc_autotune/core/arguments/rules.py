@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, model_validator
 
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.base import ArgumentModel
 from inc_autotune.core.arguments.checks import CheckError, choice, described, one_or_many, shown
 from inc_autotune.core.vocabulary import (
     ALGORITHMS,
@@ -97,20 +97,3 @@ def _check_patterns(value: Any) -> Any:
 
 OperatorRules = Annotated[dict[str, OperatorRule], BeforeValidator(_check_patterns)]
 """Regular expression, matched in full -> rule. None is taken as no rules."""
-
-
-def operator_rules(argument: str, value: object) -> dict[str, OperatorRule]:
-    """Validate an `op_type_dict` or `op_name_dict`.
-
-    Args:
-        argument: its name, for the message.
-        value: pattern -> dict or `OperatorRule`; None: no rules.
-
-    Raises:
-        ArgumentError: wrong type, key or value, or a pattern that is not a regular expression.
-    """
-    rules: TypeAdapter[dict[str, OperatorRule]] = TypeAdapter(OperatorRules)
-    try:
-        return rules.validate_python(value)
-    except ValidationError as error:
-        raise argument_error(argument, value, *first_error(error)) from None

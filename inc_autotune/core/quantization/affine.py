@@ -16,13 +16,10 @@ import numpy as np
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import TensorConfig
+from inc_autotune.core.vocabulary import GRANULARITIES, INTEGER_DTYPES, SCHEMES, WEIGHT_ALGORITHMS, listing
 
 Array: TypeAlias = Any
 """An array of any namespace that array-api-compat knows."""
-
-SCHEMES = ("sym", "asym")
-GRANULARITIES = ("per_tensor", "per_channel")
-WEIGHT_ALGORITHMS = ("minmax", "mse")
 
 _FLOAT32 = np.finfo(np.float32)
 _WEIGHT_SHRINK_FACTORS = tuple(float(factor) for factor in np.linspace(1.0, 0.2, 41))
@@ -118,10 +115,9 @@ def integer_type(name: str) -> IntegerType:
     """
     match = re.fullmatch(r"(u?)int([1-8])", name) if isinstance(name, str) else None
     if match is None:
-        known = [f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 9)]
         raise ArgumentError(
             f"dtype={name!r}: not an integer type.\n"
-            f"Allowed: 'int1' to 'int8' and 'uint1' to 'uint8'.{did_you_mean(name, known)}"
+            f"Allowed: 'int1' to 'int8' and 'uint1' to 'uint8'.{did_you_mean(name, INTEGER_DTYPES)}"
         )
     return IntegerType(name, int(match[2]), match[1] == "")
 
@@ -304,8 +300,7 @@ def _scheme_table(framework: str) -> SchemeTable:
 def _check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ArgumentError(
-            f"{argument}={value!r}: unknown {argument}.\n"
-            f"Allowed: {', '.join(map(repr, allowed))}.{did_you_mean(value, allowed)}"
+            f"{argument}={value!r}: unknown {argument}.\nAllowed: {listing(allowed)}.{did_you_mean(value, allowed)}"
         )
 
 

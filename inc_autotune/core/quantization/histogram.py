@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.quantization.affine import dequantize, integer_type, quantization_parameters, quantize
+from inc_autotune.core.vocabulary import ALGORITHMS, listing
 
 BINS = 8192
 PERCENTILE = 99.999
-RANGE_ALGORITHMS = ("minmax", "kl", "percentile", "mse")
 
 _HALF = BINS // 2
 _SMALLEST_EXPONENT = -100  # keeps the reciprocal of a bin's width finite in float32
@@ -115,10 +115,10 @@ def clipping_range(
 
     Source: NVIDIA, 8-bit inference with TensorRT, GTC 2017 (kl); defaults of onnxruntime.quantization.calibrate.
     """
-    if algorithm not in RANGE_ALGORITHMS:
+    if algorithm not in ALGORITHMS:
         raise ArgumentError(
             f"algorithm={algorithm!r}: unknown calibration algorithm.\n"
-            f"Allowed: {', '.join(map(repr, RANGE_ALGORITHMS))}.{did_you_mean(algorithm, RANGE_ALGORITHMS)}"
+            f"Allowed: {listing(ALGORITHMS)}.{did_you_mean(algorithm, ALGORITHMS)}"
         )
     integer_type(dtype)
     if algorithm == "minmax" or not histogram.counts.any():

@@ -16,14 +16,13 @@ from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.quantization.operator_loss import IntegerProduct, OperatorLoss, QuantizedRows, quantize_rows
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.vocabulary import MOST_ALPHAS, SHARED_CRITERIA, listing
 
-SHARED_CRITERIA = ("min", "mean", "max")
 SMALLEST_SCALE = 1e-5
 LARGEST_SCALE = 1e5
 
 _MAGNITUDE_LIMIT = 1e15  # keeps act ** alpha / weight ** (1 - alpha) within float32
 _LARGEST_ACTIVATION = 1e38  # of both signs: the width of its range is within float32
-_MOST_ALPHAS = 10_000
 _TIE = 1e-6  # relative; float32 sums differ by this much when rows come in another order
 
 
@@ -84,7 +83,7 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
         step: > 0.
 
     Raises:
-        ArgumentError: an argument is out of range, or the grid would exceed 10,000 alphas.
+        ArgumentError: an argument is out of range, or the grid would exceed `MOST_ALPHAS`.
     """
     _check_alpha("alpha_min", minimum)
     _check_alpha("alpha_max", maximum)
@@ -94,9 +93,9 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
         raise ArgumentError(f"alpha_step={step!r}: not a step.\nAllowed: a number > 0, such as 0.1.")
     # The small allowance keeps (0.3 - 0.0) / 0.1 = 2.999... from losing its last step.
     steps = math.floor((maximum - minimum) / step + 1e-9)
-    if steps > _MOST_ALPHAS:
+    if steps > MOST_ALPHAS:
         raise ArgumentError(
-            f"alpha_step={step!r}: gives {steps + 1} alphas, at most {_MOST_ALPHAS} are searched. Use a larger step."
+            f"alpha_step={step!r}: gives {steps + 1} alphas, at most {MOST_ALPHAS} are searched. Use a larger step."
         )
     grid = {round(float(minimum + index * step), 10) for index in range(steps + 1)}
     return tuple(sorted({min(alpha, float(maximum)) for alpha in grid} | {float(maximum)}))
@@ -237,7 +236,9 @@ def search_alpha(
     }
     off = mean.pop(None)
     operator_losses = {name: {float(alpha): mean[float(alpha)][name] for alpha in alphas} for name in group.operators}
-    best_alpha = {criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA}
+    best_alpha: dict[str, float] = {
+        criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA
+    }
     return AlphaSearchResult(
         alpha=best_alpha[shared_criterion],
         losses=_shared_losses(operator_losses, shared_criterion),
@@ -366,7 +367,7 @@ def _check_criterion(criterion: str) -> None:
     if criterion not in SHARED_CRITERIA:
         raise ArgumentError(
             f"shared_criterion={criterion!r}: unknown criterion.\n"
-            f"Allowed: {', '.join(map(repr, SHARED_CRITERIA))}.{did_you_mean(criterion, SHARED_CRITERIA)}"
+            f"Allowed: {listing(SHARED_CRITERIA)}.{did_you_mean(criterion, SHARED_CRITERIA)}"
         )
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from inc_autotune.core.errors import CalibrationError
 from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
+from inc_autotune.core.vocabulary import ALGORITHMS
 
 
 class ActivationStatistics:
@@ -125,7 +126,7 @@ class ActivationStatistics:
         """
         histogram = self.histogram
         if histogram is None:
-            if algorithm in ("kl", "percentile", "mse"):
+            if algorithm in ALGORITHMS and algorithm != "minmax":
                 raise CalibrationError(
                     f"{self.name}: algorithm {algorithm!r} needs a histogram, which was not collected.\n"
                     "Collect with ActivationStatistics(..., histogram=True), or use 'minmax'."

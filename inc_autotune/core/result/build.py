@@ -10,7 +10,6 @@ import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
-from inc_autotune.core.arguments.autotune import Objective
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.verdict import Judgement
 from inc_autotune.core.op_config import FP32, OpConfig
@@ -18,6 +17,7 @@ from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace
+from inc_autotune.core.vocabulary import Objective
 
 GAIN_TIE = 0.03
 """Gains within this part of the largest count as equal: two measurements of one model differ by as much."""

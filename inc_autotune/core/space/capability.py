@@ -10,12 +10,10 @@ from typing import Any
 
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.quantization.affine import integer_type
 from inc_autotune.core.space.located_yaml import Document, load_yaml
-from inc_autotune.core.space.narrowing import narrow_options
 from inc_autotune.core.space.schema import Block, Blocks, parse_capability, version_numbers
-from inc_autotune.core.vocabulary import APPROACHES, dtype_bits, listing
-
-__all__ = ["Capability", "load_capability", "narrow_options"]
+from inc_autotune.core.vocabulary import APPROACHES, listing
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def _choose(blocks: Blocks, framework_version: str) -> Block:
 
 def _capability(block: Block) -> Capability:
     """Wider dtypes first, so that a new narrow dtype does not become the default; then by approach, then bf16."""
-    order = sorted(block.quantized, key=lambda key: (-dtype_bits(key[0]), APPROACHES.index(key[1])))
+    order = sorted(block.quantized, key=lambda key: (-integer_type(key[0]).bits, APPROACHES.index(key[1])))
     table: dict[str, list[OpConfig]] = {}
     for key in order:
         table.setdefault(key[2], []).extend(block.quantized[key])

@@ -9,22 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from inc_autotune.core.errors import did_you_mean
-from inc_autotune.core.op_config import FLOAT_DTYPES, Approach, OpConfig, TensorConfig
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.quantization.affine import integer_type
 from inc_autotune.core.space.located_yaml import Document, Steps
 from inc_autotune.core.vocabulary import (
     ALGORITHMS,
     APPROACHES,
     DTYPES,
     DTYPES_TEXT,
+    FLOAT_DTYPES,
     GRANULARITIES,
     INTEGER_DTYPES_TEXT,
     SCHEMES,
-    dtype_bits,
+    WEIGHT_ALGORITHMS,
+    Approach,
     listing,
 )
 
 TENSOR_KEYS = ("dtype", "scheme", "granularity", "algorithm")
-WEIGHT_ALGORITHMS = ("minmax", "mse")
 
 
 @dataclass
@@ -159,7 +161,7 @@ def _parse_tensor(document: Document, steps: Steps, value: Any) -> tuple[TensorC
 
 def _check_weight(document: Document, steps: Steps, section: str, weights: Sequence[TensorConfig]) -> None:
     for weight in weights:
-        if weight.is_float or dtype_bits(weight.dtype) != dtype_bits(section):
+        if weight.is_float or integer_type(weight.dtype).bits != integer_type(section).bits:
             unsigned = f"u{section.removeprefix('u')}"
             raise document.error(
                 (*steps, "dtype"),
@@ -235,7 +237,7 @@ def _known(
 ) -> None:
     if word not in words:
         raise document.error(
-            steps, f"unknown {what} {word!r}. Allowed: {allowed or listing(list(words))}.{did_you_mean(word, words)}"
+            steps, f"unknown {what} {word!r}. Allowed: {allowed or listing(words)}.{did_you_mean(word, words)}"
         )
 
 
