@@ -44,5 +44,6 @@ MOST_ALPHAS = 1001
 
 
 def listing(words: Iterable[str]) -> str:
-    """`'a', 'b', 'c'`: how allowed words are shown in a message."""
-    return ", ".join(map(repr, words))
+    """`'a', 'b', 'c'`: how allowed words are shown in a message; all dtypes in short, `int1 to int8, ...`."""
+    words = tuple(words)
+    return {INTEGER_DTYPES: INTEGER_DTYPES_TEXT, DTYPES: DTYPES_TEXT}.get(words) or ", ".join(map(repr, words))

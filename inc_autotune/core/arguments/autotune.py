@@ -183,15 +183,17 @@ def _storage(value: object) -> str:
 
 
 def _capability(value: object) -> Any:
+    allowed = "the path of a YAML file, a dict of dtypes to add, or a list of version blocks"
     if isinstance(value, str):
         return check.text(value)
     if isinstance(value, os.PathLike):
         return value
-    if isinstance(value, Mapping | list):
+    if not isinstance(value, Mapping | list):
+        raise CheckError(check.described(value), allowed)
+    try:
         return deepcopy(value)
-    raise CheckError(
-        f"{check.described(value)}", "the path of a YAML file, a dict of dtypes to add, or a list of version blocks"
-    )
+    except RecursionError:
+        raise CheckError("the value has too many levels", allowed) from None
 
 
 def _excluded_precisions(value: object) -> tuple[str, ...]:

@@ -27,7 +27,10 @@ class CheckError(ValueError):
 
 def shown(value: object) -> str:
     """`repr` on one line, shortened."""
-    text = " ".join(repr(value).split())
+    try:
+        text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an int of thousands of digits; hundreds of lists inside each other
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
@@ -121,7 +124,7 @@ def choice(words: Collection[str], allowed: str | None = None, what: str = "valu
         if not isinstance(value, str):
             raise CheckError(f"{described(value)}, not a str", all_words)
         if value not in words:
-            raise CheckError(f"unknown {what} {value!r}", all_words, did_you_mean(value, words))
+            raise CheckError(f"unknown {what} {shown(value)}", all_words, did_you_mean(value, words))
         return value
 
     return check

@@ -14,15 +14,14 @@ from inc_autotune.core.vocabulary import (
     ALGORITHMS,
     APPROACHES,
     DTYPES,
-    DTYPES_TEXT,
     GRANULARITIES,
     SCHEMES,
     listing,
 )
 
 
-def _words(what: str, words: tuple[str, ...], allowed: str | None = None) -> BeforeValidator:
-    allowed = f"one or a list of {allowed or listing(words)}"
+def _words(what: str, words: tuple[str, ...]) -> BeforeValidator:
+    allowed = f"one or a list of {listing(words)}"
     return BeforeValidator(one_or_many(choice(words, allowed, what), allowed))
 
 
@@ -30,11 +29,11 @@ class TensorRule(ArgumentModel):
     """The values one tensor of an operator may take; an empty tuple leaves a property free."""
 
     allowed: ClassVar[str] = (
-        f"'dtype' ({DTYPES_TEXT}), 'scheme' ({listing(SCHEMES)}), "
+        f"'dtype' ({listing(DTYPES)}), 'scheme' ({listing(SCHEMES)}), "
         f"'granularity' ({listing(GRANULARITIES)}), 'algorithm' ({listing(ALGORITHMS)}); each one value or a list"
     )
 
-    dtype: Annotated[tuple[str, ...], _words("dtype", DTYPES, DTYPES_TEXT)] = ()
+    dtype: Annotated[tuple[str, ...], _words("dtype", DTYPES)] = ()
     scheme: Annotated[tuple[str, ...], _words("scheme", SCHEMES)] = ()
     granularity: Annotated[tuple[str, ...], _words("granularity", GRANULARITIES)] = ()
     algorithm: Annotated[tuple[str, ...], _words("algorithm", ALGORITHMS)] = ()

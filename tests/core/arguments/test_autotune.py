@@ -408,6 +408,15 @@ def test_needs_histogram(algorithm, expected):
     assert validate().needs_histogram is False
 
 
+def test_values_that_python_refuses_to_write():
+    assert message(seed=10**5000).startswith("seed=<int>: <int> is above 4294967295.")
+    nested: list = []
+    for _ in range(5000):
+        nested = [nested]
+    assert message(capability=nested).startswith("capability=<list>: the value has too many levels.")
+    assert message(tuning_time=nested).startswith("tuning_time=<list>: <list> is a list, not a number.")
+
+
 def test_long_values_are_shortened():
     text = message(smoothquant_args={"alpha": [2.0] * 10_000})
     assert len(text) < 600

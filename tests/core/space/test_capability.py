@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
@@ -265,6 +269,10 @@ def test_dynamic_activation_needs_no_calibration_algorithm():
 def test_float_activation_has_no_other_properties():
     text = INT4.replace("static", "weight_only").replace("uint4", "fp32")
     assert "int4.weight_only.Conv2d.activation.scheme: 'scheme' says nothing about a float dtype" in load_error(text)
+    text = text.replace(
+        "{dtype: [fp32], scheme: [sym], granularity: [per_tensor]", "{dtype: [fp32], granularity: [per_channel]"
+    )
+    assert "activation.granularity: 'granularity' says nothing about a float dtype. Remove it." in load_error(text)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +289,7 @@ def test_float_activation_has_no_other_properties():
         ("- version: {}", "my.yaml:1: version: 'name' is missing."),
         ("- version: {name: 2.10}", "my.yaml:1: version.name: 2.1 is not text. Put the version in quotes: '2.10'."),
         ("- version: {name: new}", "my.yaml:1: version.name: 'new' is no version."),
+        (f"- version: {{name: '{'9' * 5000}'}}", "999... is no version. Allowed: 'default' or numbers as in '2.8'."),
         ("- version: {name: []}", "my.yaml:1: version.name: the list is empty."),
         ("- version: {name: '2'}\n- version: {name: '2'}", "my.yaml:2: version: version '2' stands in two blocks."),
         ("fp32: '*'", "my.yaml:1: fp32: a list is expected, not '*'. Write ['*']."),
@@ -316,3 +325,93 @@ def test_bad_override(override, problem):
     with pytest.raises(CapabilityError) as caught:
         load_capability(PYTORCH, "2.13", override)
     assert problem in str(caught.value)
+
+
+# YAML that was made to harm
+
+LEVELS = "abcdefghij"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise(LEVELS)),
+            "my.yaml:5: too many values, those behind an alias counted each time. Allowed: 20000.",
+        ),
+        (
+            "a: &a {k: v}\n"
+            + "".join(f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}\n" for a, b in pairwise(LEVELS)),
+            "my.yaml:5: too many values",
+        ),
+        ("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 1000)), "too many values"),
+        (f"bf16: [{', '.join('x' * 20_001)}]", "my.yaml:1: too many values"),
+        ("int8: " + "[" * 2000, "my.yaml: too many levels of lists and mappings. A capability has seven."),
+        ("[" * 2000 + "]" * 2000, "my.yaml: too many levels"),
+        ("{a: " * 50_000, "my.yaml: too many levels"),
+        ("- " * 50_000, "my.yaml: too many levels"),
+        ("int8: " + "[" * 200 + "]" * 200, "my.yaml:1: int8: a mapping is expected, not [[["),
+        ("# " + "x" * 300_000, "my.yaml: the file is too large. Allowed: 262144 characters."),
+        ("a: &a {<<: *a}", "my.yaml:1: an anchor contains itself."),
+        ("int8: 0x" + "f" * 10_000, "my.yaml:1: int8: a mapping is expected, not <int>."),
+        ("int8: " + "9" * 10_000, "my.yaml:1: this is not valid YAML: '9999"),
+        ("bf16: " + "1" + ":1" * 5000, "my.yaml:1: bf16: a list is expected, not <int>."),
+        ("int8: !!bool maybe", "my.yaml:1: this is not valid YAML: 'maybe' is not of type 'bool'."),
+        ("int8: !!int ''", "my.yaml:1: this is not valid YAML: '' is not of type 'int'."),
+        ("int8: !!timestamp soon", "my.yaml:1: this is not valid YAML: 'soon' is not of type 'timestamp'."),
+        ("int8:\n  2020-13-45: {}", "my.yaml:2: this is not valid YAML: '2020-13-45' is not of type 'timestamp'."),
+        ('int8: {static: {"\\ud800": 3}}', "a mapping is expected, not 3."),
+    ],
+)
+def test_harmful_document(text, problem):
+    error = load_error(text)
+    assert problem in error
+    assert len(error) < 500
+
+
+def test_a_list_may_repeat_itself():
+    repeated = yaml.safe_load(INT4)["int4"]["static"]["Conv2d"]
+    for tensor in repeated.values():
+        tensor.update({name: words * 500 for name, words in tensor.items()})
+    capability = load_capability(PYTORCH, "2.13", {"int4": {"static": {"Conv2d": repeated}}})
+    assert capability == load_capability(PYTORCH, "2.13", yaml.safe_load(INT4))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (8, "a list is expected, not 8. Allowed: a list of int1 to int8, uint1 to uint8, fp32, bf16, fp16."),
+        (None, "a list is expected, not None. Allowed: a list of int1 to int8"),
+        ("", "a list is expected, not ''. Write ['']."),
+    ],
+)
+def test_only_a_word_is_to_be_put_into_a_list(value, problem):
+    entry = yaml.safe_load(INT4)
+    entry["int4"]["static"]["Conv2d"]["weight"]["dtype"] = value
+    with pytest.raises(CapabilityError) as caught:
+        load_capability(PYTORCH, "2.13", entry)
+    assert f"int4.static.Conv2d.weight.dtype: {problem}" in str(caught.value)
+
+
+PIECES = st.sampled_from(
+    [*"{}[]:,-&*!'\"#|>?%@ \n\t", "a", "int8", "static", "<<", "&a ", "*a", ": ", "- ", "\n  ", "!!int ", "0x1", "1:1"]
+)
+
+
+@given(text=st.lists(PIECES, max_size=30).map("".join))
+def test_any_text_is_read_or_refused_with_our_own_error(text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("yaml") / "any.yaml"
+    path.write_text(text)
+    with contextlib.suppress(CapabilityError):
+        load_capability(PYTORCH, "2.13", path)
+
+
+@given(cuts=st.lists(st.tuples(st.integers(0, len(INT4)), st.integers(0, 30), st.text(max_size=4)), max_size=3))
+def test_any_mistake_in_a_capability_is_refused_with_our_own_error(cuts, tmp_path_factory):
+    text = INT4
+    for start, length, other in cuts:
+        text = text[:start] + other + text[start + length :]
+    path = tmp_path_factory.mktemp("yaml") / "any.yaml"
+    path.write_text(text, encoding="utf-8")
+    with contextlib.suppress(CapabilityError):
+        load_capability(PYTORCH, "2.13", path)
