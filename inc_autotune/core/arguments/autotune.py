@@ -77,8 +77,8 @@ class AutoAlphaArgs(ArgumentModel):
         alpha_min: smallest alpha tried.
         alpha_max: largest alpha tried.
         alpha_step: distance between two of them, > 0.
-        init_alpha: where the search starts; decides between alphas that are equally good. "auto": 0.5, or the
-            end of the range that is nearest to it.
+        init_alpha: where the search starts: of equally good alphas the nearest to this one wins. "auto": 0.5, or the
+            end of the range that is nearest to 0.5.
         shared_criterion: how the losses of operators that share an input become one: their "min", "mean" or "max".
         enable_blockwise_loss: search by the loss of whole blocks instead of single operators.
     """
@@ -139,8 +139,8 @@ class AccuracyCriterion(ArgumentModel):
     """How much worse than the fp32 model the result may be.
 
     Args:
-        relative: tolerated loss as a fraction of the fp32 score: 0.01 is one percent. The default, 0.01, holds
-            where neither is given.
+        relative: tolerated loss as a fraction of the fp32 score: 0.01 is one percent. Default: 0.01, unless
+            `absolute` is given.
         absolute: tolerated loss in the unit of the score.
         higher_is_better: False for a score such as perplexity or word error rate.
     """
@@ -172,7 +172,7 @@ class AccuracyCriterion(ArgumentModel):
 
 
 def _device(value: object) -> str:
-    # A torch.device is as natural as its name; it is known by its attribute, for the core knows no framework.
+    # A torch.device, recognized by its attribute `type`, for the core imports no framework.
     if isinstance(getattr(value, "type", None), str):
         return str(value)
     return check.text(value)
@@ -214,7 +214,7 @@ def _sampling_sizes(value: object) -> tuple[int, ...]:
 
 
 class AutotuneArguments(ArgumentModel):
-    """Every argument of `autotune` that needs no framework; see there for what they mean."""
+    """The arguments of `autotune` that need no framework; `autotune` documents their meaning."""
 
     op_type_dict: OperatorRules = Field(default_factory=dict)
     op_name_dict: OperatorRules = Field(default_factory=dict)
@@ -243,7 +243,7 @@ class AutotuneArguments(ArgumentModel):
 
     @property
     def smoothing(self) -> SmoothQuantArgs | None:
-        """How to smooth; None where the user forbade it. Without a word from the user: alphas of our own choice."""
+        """How to smooth; None if the user switched smoothing off. Default: a search of layer-wise alphas."""
         if self.smoothquant_args is None and self.recipes.get("smooth_quant") is not False:
             return SmoothQuantArgs()
         return self.smoothquant_args
@@ -258,11 +258,11 @@ class AutotuneArguments(ArgumentModel):
 def validate_arguments(
     *, strategies: Collection[str], backends: Collection[str], recipe_names: Collection[str] = (), **arguments: Any
 ) -> AutotuneArguments:
-    """Validate the arguments of `autotune`; those left out, or None where that is their default, take the default.
+    """Validate the arguments of `autotune`; an argument takes its default if left out, or None where None is allowed.
 
     Intel Neural Compressor's form `recipes={"smooth_quant": True, "smooth_quant_args": {...}}` is turned into
     `smoothquant_args`, with the defaults of `smoothquant_args` (alpha "auto"). `smooth_quant_args` alone switches
-    smoothing on; `"smooth_quant": False` switches it off, whatever the other says.
+    smoothing on; `"smooth_quant": False` switches smoothing off, whatever `smooth_quant_args` says.
 
     Args:
         strategies: names of the strategies there are.
@@ -309,7 +309,7 @@ def _checked(argument: str, value: Any, function: Callable[[Any], T], path: tupl
 
 
 def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[str]) -> tuple[dict[str, Any], Any]:
-    """The recipes without those of SmoothQuant, and the `smoothquant_args` that hold."""
+    """The recipes without the two of SmoothQuant, and the resulting `smoothquant_args`."""
     if recipes is None:
         return {}, smoothquant_args
     keys = dict.fromkeys([*SMOOTH_QUANT_RECIPES, *names])

@@ -1,4 +1,4 @@
-"""Checks of single argument values. Each returns the value in its plain Python form or raises `CheckError`."""
+"""Checks of single argument values. A check returns the value in its plain Python form or raises `CheckError`."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def one_or_many(check: Callable[[Any], T], allowed: str) -> Callable[[Any], tupl
 
 
 def optional(check: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """The same check, which lets None pass."""
+    """`check`, except that None passes."""
     return lambda value: None if value is None else check(value)
 
 

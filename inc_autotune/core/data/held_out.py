@@ -16,10 +16,10 @@ HELD_OUT_SAMPLES = 16
 """Samples whose outputs are compared with a candidate's."""
 
 HELD_OUT_BYTES = 256 << 20
-"""Their outputs take no more memory than this, whatever the model returns."""
+"""Most memory for the outputs of held-out samples; the outputs of one batch are kept whatever their size."""
 
 LEAST_BATCHES = 4
-"""Those that are held out and both halves of the others, and one to spare."""
+"""One held-out batch, one for each fold, one spare."""
 
 NOTHING_HELD_OUT = (
     "nothing could be held out: all calibration samples came in one batch that cannot be cut. Candidates were compared "
@@ -37,10 +37,10 @@ class Batch(Protocol):
 
     @property
     def divisible(self) -> bool:
-        """Whether its samples can be told apart."""
+        """Whether the batch can be cut into samples."""
 
     def slice(self: AnyBatch, start: int, stop: int) -> AnyBatch:
-        """Samples `start` to `stop`; all of them where it is not divisible."""
+        """Samples `start` to `stop`; all samples if the batch is not divisible."""
 
     def copy(self: AnyBatch) -> AnyBatch:
         """The same inputs in memory of their own."""
@@ -50,15 +50,15 @@ class Batch(Protocol):
 class HeldOut(Generic[AnyBatch]):
     """Samples kept apart to compare candidates at the model's output.
 
-    Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
-    stands in until there is a second one.
+    Every second batch is held out until there are enough samples. The rows of a held-out batch do not choose alphas.
+    The first batch stands in until there is a second one.
 
     Args:
-        comparable: of a batch and the outputs of the fp32 model for it, the outputs that are compared.
-        batches: their inputs.
-        outputs: what the fp32 model returned for them, as far as it is compared.
-        stands_in: whether they are of the first batch, which is not held out.
-        first: the first samples of the first batch as it came, to measure speed on.
+        comparable: (batch, all outputs of the fp32 model for the batch) -> the outputs that are compared.
+        batches: inputs of the held-out samples.
+        outputs: outputs of the fp32 model for `batches` that are compared.
+        stands_in: whether `batches` has samples of the first batch, which is not held out.
+        first: the first samples of the first batch before it was cut, to measure speed on.
     """
 
     comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]]
@@ -73,11 +73,11 @@ class HeldOut(Generic[AnyBatch]):
 
     @property
     def notes(self) -> list[str]:
-        """That the first batch stands in, where it does."""
+        """A note if the first batch stands in."""
         return [NOTHING_HELD_OUT] if self.stands_in else []
 
     def cut(self, batches: Iterable[AnyBatch], sizes: Sequence[int]) -> Iterator[AnyBatch]:
-        """The batches to run, see the function of this name."""
+        """The batches to run, as the function `cut` makes them; keeps samples of the first batch as `first`."""
         left = iter(batches)
         first = next(left, None)
         if first is not None:
@@ -85,7 +85,7 @@ class HeldOut(Generic[AnyBatch]):
             yield from cut(chain([first], left), sizes)
 
     def wants(self, index: int) -> bool:
-        """Whether the batch of this number is to be held out."""
+        """Whether to hold out batch number `index`, counted from 0."""
         return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
 
     def add(self, index: int, batch: AnyBatch, outputs: Sequence[Array]) -> None:
@@ -103,13 +103,13 @@ class HeldOut(Generic[AnyBatch]):
 
 
 def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BATCHES) -> Iterator[AnyBatch]:
-    """The same samples in batches that end at every sampling size and are at least `least`, where they can be cut.
+    """The same samples in batches that end at every sampling size, at least `least` batches if they can be cut.
 
-    Of fewer than four large batches too little could be held out, or nothing, and the rest not be halved. Where there
-    are four, they stay as they are: each is one forward pass.
+    With fewer batches, too few samples could be held out and the others could not be halved. If there are `least`
+    batches, they are cut at sampling sizes only, since every batch is a forward pass.
     """
     left = iter(batches)
-    # A loader may fill the same memory again.
+    # Copied, since a loader may fill the same memory again.
     first = [batch.copy() for batch in islice(left, least)]
     pieces = ceil(least / max(len(first), 1))
     seen = 0

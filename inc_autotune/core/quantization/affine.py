@@ -64,7 +64,7 @@ class SchemeTable:
         centred_unsigned: whether symmetric unsigned data has its zero point in the middle.
         smallest_scale: a smaller scale (an all-zero tensor) is replaced by `dead_scale`.
         dead_scale: see `smallest_scale`.
-        reduced_ranges: integer range by dtype under `reduce_range` where it is not simply one bit less.
+        reduced_ranges: integer range by dtype under `reduce_range`, for dtypes that do not simply lose one bit.
     """
 
     narrow_bits: frozenset[int]
@@ -97,7 +97,7 @@ class QuantizationParameters:
         zero_point: int32 array of the same shape, within `quant_min..quant_max`.
         quant_min: smallest integer.
         quant_max: largest integer.
-        zero_point_is_zero: known to be 0 everywhere, so no pass over the data is spent on it.
+        zero_point_is_zero: the zero point is known to be 0 everywhere, so no pass over the data subtracts it.
     """
 
     scale: Array
@@ -133,19 +133,19 @@ def quantization_parameters(
 ) -> QuantizationParameters:
     """Scale and zero point for data between `minimum` and `maximum`, by a framework's own formula.
 
-    The range is widened to hold zero, so zero is always represented exactly. One bit has two levels: a symmetric one
-    is zero and the single other integer, with scale `absmax`.
+    The range is widened to hold zero, so zero is always represented exactly. One bit has two levels: under
+    `sym` these are zero and the other integer, with scale `absmax`.
 
     Args:
         minimum: smallest value, a number, 0-d array, or [C] for one range per channel.
         maximum: largest value, the same shape.
         dtype: `intN` or `uintN`, N from 1 to 8.
         scheme: `sym` or `asym`.
-        framework: a key of `FRAMEWORK_SCHEMES`: whose formula.
+        framework: a key of `FRAMEWORK_SCHEMES`, the framework with the formula.
         reduce_range: one bit less, against overflow of int16 sums on processors without VNNI.
 
     Returns:
-        Parameters in the array namespace of `minimum`; numpy where both are numbers.
+        Parameters in the array namespace of `minimum`; numpy if both are numbers.
 
     Raises:
         ArgumentError: unknown dtype, scheme or framework; NaN, infinite or reversed range.
@@ -281,7 +281,7 @@ def signal_to_noise_db(reference: Array, value: Array) -> float:
     """Signal-to-quantization-noise ratio in decibels: `10 log10(sum(reference^2) / sum((value - reference)^2))`.
 
     Returns:
-        Infinity where both are equal, minus infinity where only the reference is zero.
+        Infinity if both are equal, minus infinity if only the reference is zero.
     """
     xp = array_api_compat.array_namespace(reference, value)
     wide_reference, wide_value = xp.astype(reference, xp.float64), xp.astype(value, xp.float64)
@@ -308,7 +308,7 @@ def _integer_range(table: SchemeTable, kind: IntegerType, scheme: str, reduce_ra
     if reduce_range:
         if kind.name in table.reduced_ranges:
             return table.reduced_ranges[kind.name]
-        # One bit cannot lose another: two levels are the least there is.
+        # One bit stays one bit: a type has at least two levels.
         kind = IntegerType(kind.name, max(kind.bits - 1, 1), kind.signed)
     narrow = scheme == "sym" and kind.signed and kind.bits in table.narrow_bits
     return kind.minimum + (1 if narrow else 0), kind.maximum

@@ -1,7 +1,7 @@
 """A streaming histogram and the clipping ranges read from it: percentile, KL divergence, mean squared error.
 
 Bins are anchored at zero and their width is a power of two, so widening the range merges whole neighbours: the
-counts depend on the data alone, never on how they were split into batches or in which order these came.
+counts depend on the data alone, never on how the data was split into batches or on the order of the batches.
 """
 
 from __future__ import annotations
@@ -101,14 +101,14 @@ def clipping_range(
 
     Args:
         histogram: of the tensor's values.
-        minimum: its exact smallest value.
-        maximum: its exact largest value.
+        minimum: exact smallest value of the tensor.
+        maximum: exact largest value of the tensor.
         algorithm: `minmax`: the whole range; `percentile`: cut so that 99.999 % of the values remain; `kl`: the
             threshold on |x| with the least Kullback-Leibler divergence between the histogram and its quantized form;
             `mse`: the threshold on |x| with the least squared error.
         dtype: the integer type, `kl` and `mse` depend on its number of levels.
-        scheme: `sym` or `asym`; `percentile` cuts |x| for the first, both tails for the second.
-        framework: whose scale formula `mse` uses.
+        scheme: `sym` or `asym`; `percentile` cuts |x| for `sym`, both tails for `asym`.
+        framework: the framework with the scale formula that `mse` uses.
 
     Raises:
         ArgumentError: unknown algorithm or dtype.
@@ -147,7 +147,7 @@ def _percentile_range(histogram: Histogram, scheme: str, kept: float) -> tuple[f
 
 def _quantile(counts: Counts, edges: Floats, fraction: float) -> float:
     cumulative = np.concatenate([[0], np.cumsum(counts)])
-    # Only edges beside a bin that holds something: an empty stretch would leave the quantile undefined.
+    # Only the edges of occupied bins: within a stretch of empty bins the quantile would be undefined.
     occupied = np.flatnonzero(counts)
     kept = np.unique(np.concatenate([occupied, occupied + 1]))
     return float(np.interp(fraction * cumulative[-1], cumulative[kept], edges[kept]))
@@ -173,7 +173,7 @@ def _kl_threshold(histogram: Histogram, dtype: str, scheme: str) -> float:
 
 
 def _divergence(counts: Floats, lower: int, upper: int, levels: int) -> float:
-    """KL divergence between the clipped distribution and the same one told apart only by `levels` levels."""
+    """KL divergence between the clipped distribution and its quantization to `levels` levels."""
     inside = counts[lower:upper]
     reference = inside.copy()
     reference[0] += counts[:lower].sum()
@@ -184,7 +184,7 @@ def _divergence(counts: Floats, lower: int, upper: int, levels: int) -> float:
     quantized = np.where(inside > 0, (sums / np.maximum(filled, 1))[level], 0.0)
     present = reference > 0
     p = reference[present] / reference.sum()
-    # Mass clipped into an empty bin would make the divergence infinite whatever its size.
+    # Mass clipped into an empty bin would make the divergence infinite, however small the mass.
     q = np.maximum(quantized[present] / max(quantized.sum(), 1.0), _EMPTY_BIN_MASS / inside.size)
     return float(np.sum(p * np.log(p / q)))
 

@@ -15,12 +15,12 @@ from inc_autotune.core.quantization.affine import Array, quantization_parameters
 IntegerProduct = Callable[[Array, Array], Array]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
 
-# Of a weight at a time. Temporaries stay at 4 MiB: larger ones go back to the system whenever they are freed, and the
-# page faults of getting them again take twice as long as the arithmetic.
+# Elements of a weight that are quantized at a time, in temporaries of 4 MiB. The allocator gives larger temporaries
+# back to the system, and the page faults of the next allocation take twice as long as the arithmetic.
 _CHUNK_ELEMENTS = 1 << 20
 
 _SAFE_TO_SQUARE = 1e15
-"""In float32, with as much room for a sum of squares."""
+"""The square of a smaller number is within float32, and so is a sum of 10 ** 8 such squares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class OperatorLoss:
         rows: float32 [R, K], not smoothed.
         weight: any float dtype, [N, K].
         config: how the weight is quantized; a float dtype makes every loss 0.
-        framework: whose scale formulas are used.
+        framework: the framework with the scale formulas.
         reduce_range: one bit less for the weight.
         integer_product: used for rows that are quantized; None: a float32 matmul.
     """
@@ -89,12 +89,12 @@ class OperatorLoss:
         self._energy = sum(float(self._xp.sum((each / self._unit) ** 2)) for each in self._references)
 
     def loss(self, rows: QuantizedRows, scale: Array | None) -> float:
-        """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` where the reference output is all zero).
+        """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` if the reference output is all zero).
 
-        Infinity where float32 does not hold one of the two.
+        Infinity if one of the two norms is beyond float32.
 
         Args:
-            rows: of the activation, divided by `scale` and quantized.
+            rows: rows of the activation, divided by `scale` and quantized.
             scale: smoothing scale [K] to multiply the weight's input channels by; None: 1.
         """
         error = 0.0
@@ -109,14 +109,14 @@ class OperatorLoss:
         return loss if math.isfinite(loss) else math.inf
 
     def _unit_of_squares(self) -> float:
-        """What outputs are divided by before they are squared; 1 unless the squares would leave float32."""
+        """Divisor of the outputs before squaring; 1 unless the squares would leave float32."""
         xp = self._xp
         sizes = [max(float(xp.max(each)), -float(xp.min(each))) for each in self._references if 0 not in each.shape]
         largest = max(sizes, default=0.0)
         return 1.0 if 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE or largest == 0.0 else largest
 
     def _chunks(self) -> Iterator[Array]:
-        """The weight in float32, a few output channels at a time; at once where they share one range."""
+        """The weight in float32, a few output channels at a time; all at once if the channels share one range."""
         outputs, inputs = self._weight.shape
         size = outputs
         if self._config.granularity == "per_channel":
@@ -153,5 +153,5 @@ class OperatorLoss:
 
 
 def _signed_shift(quant_max: int) -> int:
-    """What brings unsigned 8-bit integers into the signed range."""
+    """What to subtract from unsigned 8-bit integers to bring them into the signed range."""
     return 128 if quant_max > 127 else 0

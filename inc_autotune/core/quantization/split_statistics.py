@@ -1,7 +1,7 @@
-"""Calibration statistics, apart by what their samples are for.
+"""Calibration statistics, split into held-out samples and two folds of the others.
 
-A range that has seen a sample cannot clip it. So candidates are compared on held-out samples with ranges that have not
-seen these, and alphas are scored on the rows of one half of the other samples with the ranges of the other half.
+A range that has seen a sample cannot clip it. So candidates are compared on held-out samples with the ranges of the
+folds, and alphas are scored on the rows of one fold with the ranges of the other.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Statistics = Mapping[str, ActivationStatistics]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What some samples have shown.
+    """Statistics of the samples so far.
 
     Args:
-        every: all of them; the ranges of the model that the user gets.
-        fitted: those that are not held out. What only held-out samples reached (an expert of a mixture, say) is known
-            by them alone.
-        folds: two halves of the fitted ones.
+        every: statistics of all samples, for the ranges of the model that the user gets.
+        fitted: statistics of the samples that are not held out. An activation that only held-out samples reached (in an
+            expert of a mixture, say) has the statistics of these.
+        folds: statistics of two halves of the samples that are not held out.
     """
 
     every: Statistics
@@ -31,11 +31,11 @@ class Snapshot:
     folds: tuple[Statistics, Statistics]
 
     def statistics(self, *, without_held_out: bool) -> Statistics:
-        """For comparing candidates, or for using one."""
+        """`fitted`, to compare candidates on held-out samples, or `every`, to use a candidate."""
         return self.fitted if without_held_out else self.every
 
     def crossed(self, name: str) -> tuple[ActivationStatistics, ...]:
-        """Of one activation, the ranges of each fold with the rows of the other; none where both have not seen it."""
+        """The ranges of one fold with the rows of the other, both ways; empty if a fold has no rows of `name`."""
         first, second = (fold[name] for fold in self.folds)
         if first.sampled_rows is None or second.sampled_rows is None:
             return ()
@@ -46,9 +46,8 @@ class SplitStatistics:
     """Collects statistics batch by batch.
 
     Args:
-        empty: makes statistics of every activation that have seen nothing, for a seed; samples that will be merged
-            need different ones.
-        seed: of the sampled rows.
+        empty: makes empty statistics of every activation, given a seed of the sampled rows.
+        seed: seed of the first fold; the second takes the next one, since samples that are merged need different seeds.
     """
 
     def __init__(self, empty: Callable[[int], Mapping[str, ActivationStatistics]], seed: int) -> None:
@@ -57,23 +56,23 @@ class SplitStatistics:
         self._fitted_batches = 0
 
     def batch(self, *, held_out: bool) -> Mapping[str, ActivationStatistics]:
-        """The statistics that the next batch is to update; without rows, where it is held out."""
+        """The statistics to update with the next batch; with `keep_rows=False` if the batch is held out."""
         if held_out:
             return self._held_out
         self._fitted_batches += 1
         return self._folds[self._fitted_batches % 2]
 
     def snapshot(self) -> Snapshot:
-        """What all batches so far have shown."""
-        first, second = ({name: each.copy() for name, each in fold.items()} for fold in self._folds)
+        """Statistics of all batches so far."""
+        first, second = ({name: statistics.copy() for name, statistics in fold.items()} for fold in self._folds)
         fitted = _merged(first, second)
         every = _merged(fitted, self._held_out)
-        known = {name: each if each.count else every[name] for name, each in fitted.items()}
+        known = {name: statistics if statistics.count else every[name] for name, statistics in fitted.items()}
         return Snapshot(every, known, (first, second))
 
 
 def _merged(one: Statistics, other: Statistics) -> dict[str, ActivationStatistics]:
-    merged = {name: each.copy() for name, each in one.items()}
-    for name, each in other.items():
-        merged[name].merge(each)
+    merged = {name: statistics.copy() for name, statistics in one.items()}
+    for name, statistics in other.items():
+        merged[name].merge(statistics)
     return merged

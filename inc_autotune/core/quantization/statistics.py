@@ -16,13 +16,14 @@ class ActivationStatistics:
     """What calibration remembers of one activation tensor, in memory that does not grow with the data.
 
     Per-channel minimum and maximum are exact over everything seen. The sampled rows are a uniform sample without
-    replacement of all tokens (the `rows` smallest of one random key a token), which depends on the sequence of tokens
-    and `seed` but not on how it was cut into batches. Arrays stay in the caller's namespace and device, in float32.
+    replacement of all tokens: every token draws a random key, and the `rows` smallest keys win. The sample depends on
+    the sequence of tokens and `seed`, not on how the sequence was cut into batches. Arrays stay in the caller's
+    namespace and device, in float32.
 
     Args:
-        name: of the operator or tensor, for messages.
+        name: name of the operator or tensor, for messages.
         rows: how many tokens to keep; 0: none.
-        seed: of the sample. Statistics that will be merged need different seeds to be sampled independently.
+        seed: seed of the sample. Statistics that will be merged need different seeds to be sampled independently.
         histogram: also count values, for the algorithms `kl`, `percentile` and `mse`.
     """
 
@@ -116,9 +117,9 @@ class ActivationStatistics:
 
         Args:
             algorithm: `minmax` (exact), `kl`, `percentile` or `mse` (from the histogram), see `clipping_range`.
-            dtype: the integer type it will be quantized to.
+            dtype: the integer type to quantize to.
             scheme: `sym` or `asym`.
-            framework: whose scale formula `mse` uses.
+            framework: the framework with the scale formula that `mse` uses.
 
         Raises:
             ArgumentError: unknown algorithm, dtype or scheme.
@@ -155,13 +156,13 @@ class ActivationStatistics:
         return snapshot
 
     def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
-        """A snapshot with the sampled rows of `other`, which may go beyond the ranges."""
+        """A snapshot with the sampled rows of `other`, whose values may lie outside the ranges."""
         snapshot = self.copy()
         snapshot._sample, snapshot._keys = _copied(other._sample), other._keys
         return snapshot
 
     def merge(self, other: ActivationStatistics) -> None:
-        """Take in what `other` has seen, as if its data had been seen here (the sample stays a uniform one).
+        """Take in what `other` has seen, as if its data had been given to `update`; the sample stays uniform.
 
         Raises:
             CalibrationError: the numbers of channels or of sampled rows differ, or only one has a histogram.

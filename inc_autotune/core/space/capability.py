@@ -27,7 +27,7 @@ class Capability:
     table: Mapping[str, tuple[OpConfig, ...]]
 
     def options(self, op_type: str) -> tuple[OpConfig, ...]:
-        """The options of an operator type, default first, fp32 last; empty where there is only fp32."""
+        """The options of an operator type, default first, fp32 last; empty for a type that is not in the table."""
         return self.table.get(op_type, ())
 
     def optypewise(self) -> dict[str, dict[str, Any]]:
@@ -48,7 +48,7 @@ def load_capability(
     """Read the capability of a framework, with the user's additions.
 
     A capability is a list of version blocks, or one bare mapping for all versions. Of several blocks the one with the
-    highest version that is not above the installed one holds, else the one named "default".
+    highest version up to the installed version is used; if there is none, the block named "default".
 
     Args:
         default: the framework's own YAML file.
@@ -91,7 +91,11 @@ def _choose(document: Document, framework_version: str) -> Block:
 
 
 def _capability(*blocks: Block) -> Capability:
-    """Wider dtypes first, so that a new narrow dtype does not become the default; then by approach, then bf16."""
+    """Options by width, so that a new narrow dtype does not become the default; then by approach; floats last.
+
+    Args:
+        blocks: one block, or two: an entry of the second replaces the same entry of the first.
+    """
     quantized = {key: options for block in blocks for key, options in block.quantized().items()}
     order = sorted(quantized, key=lambda key: (-integer_type(key[0]).bits, APPROACHES.index(key[1])))
     table: dict[str, list[OpConfig]] = {}

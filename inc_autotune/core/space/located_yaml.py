@@ -89,7 +89,7 @@ def load_yaml(path: Path, source: str | None = None) -> Document:
 
 
 def _count(node: yaml.Node, parents: tuple[yaml.Node, ...], known: dict[yaml.Node, int]) -> int:
-    """How many values a node stands for; an alias stands for all that its anchor does."""
+    """The number of values in a node, where an alias counts as all values of its anchor."""
     if node in parents:
         raise _error(node, "an anchor contains itself.")
     if node not in known:
@@ -134,7 +134,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, LookupError, AttributeError, OverflowError) as error:
-        # PyYAML leaves it to int(), a dict or a match to find that a text does not fit its tag, as in `!!bool maybe`.
+        # From int(), a dict or a match inside PyYAML, for a text that does not fit its tag, as in `!!bool maybe`.
         kind = node.tag.rpartition(":")[2]
         raise _error(node, f"this is not valid YAML: {shown(node.value)} is not of type {kind!r}.") from error
 

@@ -37,18 +37,18 @@ def narrow_options(
     """Keep the options that the user's arguments allow.
 
     A pattern must match the operator's type or name in full (`re.fullmatch`). All matching rules are combined,
-    types first, then names, each in the given order; a later rule replaces the properties it names. A rule that names
-    a dtype replaces all dtypes of the earlier ones, so one layer of a type kept in fp32 can be quantized by name.
+    types first, then names, both in the given order; a later rule replaces the properties that it names. A rule that
+    names a dtype replaces all dtypes of earlier rules, so one layer of a type kept in fp32 can be quantized by name.
 
-    A rule keeps the options that have one of the values it names, and fp32 as the last resort for accuracy; a rule
+    A rule keeps the options that have one of the named values, and fp32 as the last resort for accuracy; a rule
     that names only fp32 keeps only fp32. A `quant_mode` in a rule goes before `approach`. Properties other than the
     dtype say nothing about a float tensor.
 
     Weight-only options are kept for `approach="weight_only"`, with `include_weight_only`, and where a rule names a
-    weight dtype that only they have.
+    weight dtype that only weight-only options have.
 
-    An operator that cannot be quantized under `approach` is left out of rules with a wider pattern; a
-    rule that is its very name or type is an error.
+    An operator that cannot be quantized under `approach` is left out of rules with a wider pattern. If the
+    pattern is the very name or type of the operator, the rule is an error.
 
     Args:
         options: (name, type) -> options, first the default, last fp32.
@@ -172,7 +172,7 @@ def _fits(option: OpConfig, wanted: Constraints) -> bool:
 
 
 def _check_offered(place: str, rule: OperatorRule, offered: Sequence[OpConfig]) -> None:
-    """Every value a rule names must be offered for at least one of the operators it matches."""
+    """Refuse a rule with a value that no matching operator offers."""
     if all(option == FP32 for option in offered):
         return
     for (part, name), values in rule.constraints().items():

@@ -57,7 +57,7 @@ def _mapping(value: Any, what: str = "", words: tuple[str, ...] = (), allowed: s
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    """A list of text that is not empty; of the words of a property, where `name` is one."""
+    """A list of text that is not empty; if `name` is a property, of the words of this property."""
     words = PROPERTIES.get(name)
     if not isinstance(value, list | tuple):
         allowed = f"Allowed: a list of {listing(words) if words else 'text'}."
@@ -89,7 +89,7 @@ Texts = Annotated[tuple[str, ...], PlainValidator(lambda value, info: _texts(val
 
 
 class Entry(BaseModel):
-    """A mapping whose keys are the fields; `form` is what to say where a key is missing."""
+    """A mapping with the fields for keys; the message about a missing key ends with `form`."""
 
     form: ClassVar[str] = ""
 
