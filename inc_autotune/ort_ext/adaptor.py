@@ -13,6 +13,7 @@ import onnxruntime
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
 from inc_autotune.core.analysis.timing import interleaved_seconds
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
@@ -30,7 +31,7 @@ from inc_autotune.ort_ext.data.feeds import feeds
 from inc_autotune.ort_ext.emission.build import build_model
 from inc_autotune.ort_ext.emission.smoothing import FoldTargets
 from inc_autotune.ort_ext.emission.weights import WeightCache
-from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement.models import needs_reduced_range, session_clock, weight_bytes
 from inc_autotune.ort_ext.measurement.units import measure_units
@@ -264,11 +265,11 @@ class OrtAdaptor(Adaptor):
 
     # Comparing candidates
 
-    def reference_outputs(self) -> Sequence[AnyArray]:
+    def reference_outputs(self) -> Sequence[Array]:
         return self._calibrated.held_out.outputs
 
-    def run(self, candidate: Candidate) -> Sequence[AnyArray]:
-        outputs: list[AnyArray] = []
+    def run(self, candidate: Candidate) -> Sequence[Array]:
+        outputs: list[Array] = []
         for feed in self._calibrated.held_out.batches:
             outputs += real_outputs(candidate.run(feed), real_positions(feed))
         return outputs

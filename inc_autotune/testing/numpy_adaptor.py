@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
@@ -19,7 +20,7 @@ from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_rang
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.testing.numpy_framework import Dense, FloatArray, NumpyModel
+from inc_autotune.testing.numpy_framework import Dense, NumpyModel
 
 CAPABILITY = Path(__file__).parent / "numpy.yaml"
 

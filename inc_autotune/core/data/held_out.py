@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from math import ceil
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
+from inc_autotune.core.arrays import Array
 
 HELD_OUT_SAMPLES = 16
 """Samples whose outputs are compared with a candidate's."""

@@ -9,17 +9,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.vocabulary import GRANULARITIES, INTEGER_DTYPES, SCHEMES, WEIGHT_ALGORITHMS, listing
-
-Array: TypeAlias = Any
-"""An array of any namespace that array-api-compat knows."""
 
 _FLOAT32 = np.finfo(np.float32)
 _WEIGHT_SHRINK_FACTORS = tuple(float(factor) for factor in np.linspace(1.0, 0.2, 41))
@@ -100,8 +98,8 @@ class QuantizationParameters:
         zero_point_is_zero: the zero point is known to be 0 everywhere, so no pass over the data subtracts it.
     """
 
-    scale: Array
-    zero_point: Array
+    scale: AnyNamespaceArray
+    zero_point: AnyNamespaceArray
     quant_min: int
     quant_max: int
     zero_point_is_zero: bool = False
@@ -123,8 +121,8 @@ def integer_type(name: str) -> IntegerType:
 
 
 def quantization_parameters(
-    minimum: Array | float,
-    maximum: Array | float,
+    minimum: AnyNamespaceArray | float,
+    maximum: AnyNamespaceArray | float,
     *,
     dtype: str,
     scheme: str,
@@ -188,7 +186,7 @@ def quantization_parameters(
     return QuantizationParameters(scale, zero_point, quant_min, quant_max, zero_point_is_zero=middle == 0)
 
 
-def quantize(x: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def quantize(x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None) -> AnyNamespaceArray:
     """Round `x` to integers, half to even, and clip them to the integer range.
 
     Args:
@@ -207,14 +205,16 @@ def quantize(x: Array, parameters: QuantizationParameters, axis: int | None = No
     return xp.astype(_integers(xp, _float32(xp, x), scale, zero_point, parameters), _float_dtype(xp, x), copy=False)
 
 
-def dequantize(q: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def dequantize(q: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None) -> AnyNamespaceArray:
     """Inverse of `quantize`: `(q - zero_point) * scale`, in the float dtype of `q` (float32 for an integer `q`)."""
     xp = array_api_compat.array_namespace(q)
     scale, zero_point = _broadcast(xp, q, parameters, axis)
     return xp.astype((_float32(xp, q) - zero_point) * scale, _float_dtype(xp, q), copy=False)
 
 
-def fake_quantize(x: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def fake_quantize(
+    x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None
+) -> AnyNamespaceArray:
     """`dequantize(quantize(x))`: the values an integer kernel would see, in the float dtype of `x`."""
     xp = array_api_compat.array_namespace(x)
     scale, zero_point = _broadcast(xp, x, parameters, axis)
@@ -226,7 +226,7 @@ def fake_quantize(x: Array, parameters: QuantizationParameters, axis: int | None
 
 
 def weight_parameters(
-    weight: Array,
+    weight: AnyNamespaceArray,
     config: TensorConfig,
     *,
     axis: int = 0,
@@ -258,7 +258,7 @@ def weight_parameters(
     reduced_axes = tuple(index for index in range(weight.ndim) if index != channel_axis)
     minimum, maximum = xp.min(weight, axis=reduced_axes), xp.max(weight, axis=reduced_axes)
 
-    def parameters_for(lowest: Array, highest: Array) -> QuantizationParameters:
+    def parameters_for(lowest: AnyNamespaceArray, highest: AnyNamespaceArray) -> QuantizationParameters:
         return quantization_parameters(
             lowest, highest, dtype=config.dtype, scheme=scheme or "sym", framework=framework, reduce_range=reduce_range
         )
@@ -277,7 +277,7 @@ def weight_parameters(
     return parameters_for(minimum * best_factor, maximum * best_factor)
 
 
-def signal_to_noise_db(reference: Array, value: Array) -> float:
+def signal_to_noise_db(reference: AnyNamespaceArray, value: AnyNamespaceArray) -> float:
     """Signal-to-quantization-noise ratio in decibels: `10 log10(sum(reference^2) / sum((value - reference)^2))`.
 
     Returns:
@@ -314,7 +314,9 @@ def _integer_range(table: SchemeTable, kind: IntegerType, scheme: str, reduce_ra
     return kind.minimum + (1 if narrow else 0), kind.maximum
 
 
-def _range_arrays(minimum: Array | float, maximum: Array | float) -> tuple[Array, Array]:
+def _range_arrays(
+    minimum: AnyNamespaceArray | float, maximum: AnyNamespaceArray | float
+) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
     if not array_api_compat.is_array_api_obj(minimum):
         minimum = np.asarray(minimum, dtype=np.float32)
     if not array_api_compat.is_array_api_obj(maximum):
@@ -323,15 +325,17 @@ def _range_arrays(minimum: Array | float, maximum: Array | float) -> tuple[Array
     return _float32(xp, minimum), _float32(xp, maximum)
 
 
-def _float32(xp: Any, x: Array) -> Array:
+def _float32(xp: Any, x: AnyNamespaceArray) -> AnyNamespaceArray:
     return xp.astype(x, xp.float32, copy=False)
 
 
-def _float_dtype(xp: Any, x: Array) -> Any:
+def _float_dtype(xp: Any, x: AnyNamespaceArray) -> Any:
     return x.dtype if xp.isdtype(x.dtype, "real floating") else xp.float32
 
 
-def _broadcast(xp: Any, x: Array, parameters: QuantizationParameters, axis: int | None) -> tuple[Array, Array]:
+def _broadcast(
+    xp: Any, x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None
+) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
     """Scale and zero point as float32 arrays beside `x`, shaped to broadcast along `axis`."""
     device = array_api_compat.device(x)
     scale = xp.asarray(parameters.scale, dtype=xp.float32, device=device)
@@ -349,7 +353,13 @@ def _broadcast(xp: Any, x: Array, parameters: QuantizationParameters, axis: int 
     return xp.reshape(scale, tuple(shape)), xp.reshape(zero_point, tuple(shape))
 
 
-def _integers(xp: Any, x: Array, scale: Array, zero_point: Array, parameters: QuantizationParameters) -> Array:
+def _integers(
+    xp: Any,
+    x: AnyNamespaceArray,
+    scale: AnyNamespaceArray,
+    zero_point: AnyNamespaceArray,
+    parameters: QuantizationParameters,
+) -> AnyNamespaceArray:
     """`clip(round(x / scale) + zero_point)`, always a new float32 array."""
     result = xp.round(x / scale)
     if not parameters.zero_point_is_zero:

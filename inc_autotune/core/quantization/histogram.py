@@ -11,6 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.quantization.affine import dequantize, integer_type, quantization_parameters, quantize
 from inc_autotune.core.vocabulary import ALGORITHMS, listing
@@ -48,7 +49,7 @@ class Histogram:
         """The `BINS + 1` edges of the bins."""
         return np.arange(-_HALF, _HALF + 1, dtype=np.float64) * self.width
 
-    def update(self, values: npt.NDArray[np.float32]) -> None:
+    def update(self, values: FloatArray) -> None:
         """Count `values` (any shape, finite)."""
         if values.size == 0:
             return

@@ -9,10 +9,11 @@ from typing import Any
 
 import array_api_compat
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import Array, quantization_parameters, quantize, weight_parameters
+from inc_autotune.core.quantization.affine import quantization_parameters, quantize, weight_parameters
 
-IntegerProduct = Callable[[Array, Array], Array]
+IntegerProduct = Callable[[AnyNamespaceArray, AnyNamespaceArray], AnyNamespaceArray]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
 
 # Elements of a weight that are quantized at a time, in temporaries of 4 MiB. The allocator gives larger temporaries
@@ -34,14 +35,14 @@ class QuantizedRows:
         is_integer: whether the activation is quantized.
     """
 
-    values: Array
+    values: AnyNamespaceArray
     scale: float
     zero_point: int
     is_integer: bool
 
 
 def quantize_rows(
-    rows: Array, minimum: float, maximum: float, config: TensorConfig, *, framework: str = "pytorch"
+    rows: AnyNamespaceArray, minimum: float, maximum: float, config: TensorConfig, *, framework: str = "pytorch"
 ) -> QuantizedRows:
     """Quantize float32 rows [R, K] with a per-tensor range; 8-bit unsigned integers are shifted to -128..127."""
     parameters = quantization_parameters(
@@ -68,8 +69,8 @@ class OperatorLoss:
 
     def __init__(
         self,
-        rows: Array,
-        weight: Array,
+        rows: AnyNamespaceArray,
+        weight: AnyNamespaceArray,
         config: TensorConfig,
         *,
         framework: str = "pytorch",
@@ -82,13 +83,13 @@ class OperatorLoss:
         self._framework = framework
         self._reduce_range = reduce_range
         self._integer_product = integer_product
-        self._references: list[Array] = []
+        self._references: list[AnyNamespaceArray] = []
         if not config.is_float:
             self._references = [rows @ self._xp.matrix_transpose(chunk) for chunk in self._chunks()]
         self._unit = self._unit_of_squares()
         self._energy = sum(float(self._xp.sum((each / self._unit) ** 2)) for each in self._references)
 
-    def loss(self, rows: QuantizedRows, scale: Array | None) -> float:
+    def loss(self, rows: QuantizedRows, scale: AnyNamespaceArray | None) -> float:
         """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` if the reference output is all zero).
 
         Infinity if one of the two norms is beyond float32.
@@ -115,7 +116,7 @@ class OperatorLoss:
         largest = max(sizes, default=0.0)
         return 1.0 if 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE or largest == 0.0 else largest
 
-    def _chunks(self) -> Iterator[Array]:
+    def _chunks(self) -> Iterator[AnyNamespaceArray]:
         """The weight in float32, a few output channels at a time; all at once if the channels share one range."""
         outputs, inputs = self._weight.shape
         size = outputs
@@ -124,7 +125,7 @@ class OperatorLoss:
         for start in range(0, outputs, max(size, 1)):
             yield self._xp.astype(self._weight[start : start + size, :], self._xp.float32, copy=False)
 
-    def _product(self, rows: QuantizedRows, weight: Array) -> Array:
+    def _product(self, rows: QuantizedRows, weight: AnyNamespaceArray) -> AnyNamespaceArray:
         """The operator's output [R, N] from integers, computed as an integer kernel does."""
         xp = self._xp
         parameters = weight_parameters(

@@ -10,9 +10,9 @@ from numbers import Real
 import array_api_compat
 import numpy as np
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, CalibrationError, did_you_mean
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.quantization.operator_loss import IntegerProduct, OperatorLoss, QuantizedRows, quantize_rows
 from inc_autotune.core.quantization.statistics import ActivationStatistics
@@ -46,7 +46,7 @@ class InputGroup:
     name: str
     operators: tuple[str, ...]
     statistics: ActivationStatistics
-    weights: Callable[[], Sequence[Array]]
+    weights: Callable[[], Sequence[AnyNamespaceArray]]
     configs: tuple[OpConfig, ...]
     reduce_range: bool = False
     folds: tuple[ActivationStatistics, ...] = ()
@@ -101,7 +101,9 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
     return tuple(sorted({min(alpha, float(maximum)) for alpha in grid} | {float(maximum)}))
 
 
-def smoothing_scale(activation_absmax: Array, weight_absmax: Array, alpha: float) -> Array:
+def smoothing_scale(
+    activation_absmax: AnyNamespaceArray, weight_absmax: AnyNamespaceArray, alpha: float
+) -> AnyNamespaceArray:
     """Per-channel SmoothQuant scale: s = act ** alpha / weight ** (1 - alpha).
 
     The activation is divided by `s`, the weight's input channel multiplied by it, so the fp32 product is unchanged.
@@ -136,7 +138,11 @@ def smoothing_scale(activation_absmax: Array, weight_absmax: Array, alpha: float
 
 
 def smoothed_range(
-    statistics: ActivationStatistics, scale: Array | None, config: TensorConfig, *, framework: str = "pytorch"
+    statistics: ActivationStatistics,
+    scale: AnyNamespaceArray | None,
+    config: TensorConfig,
+    *,
+    framework: str = "pytorch",
 ) -> tuple[float, float]:
     """Per-tensor range of an activation after it was divided by `scale`.
 
@@ -251,7 +257,7 @@ def search_alpha(
 def _losses(
     group: InputGroup,
     statistics: ActivationStatistics,
-    weights: Sequence[Array],
+    weights: Sequence[AnyNamespaceArray],
     alphas: Sequence[float],
     framework: str,
     integer_product: IntegerProduct | None,
@@ -286,7 +292,7 @@ def _losses(
     return {alpha: losses_at(alpha) for alpha in (None, *map(float, alphas))}
 
 
-def group_weight_absmax(weights: Sequence[Array]) -> Array:
+def group_weight_absmax(weights: Sequence[AnyNamespaceArray]) -> AnyNamespaceArray:
     """Largest |w| per input channel over all weights of a group, float32 [in_features]."""
     xp = array_api_compat.array_namespace(*weights)
     result = None
@@ -298,7 +304,11 @@ def group_weight_absmax(weights: Sequence[Array]) -> Array:
 
 
 def _smoothed_rows(
-    statistics: ActivationStatistics, rows: Array, scale: Array | None, config: TensorConfig, framework: str
+    statistics: ActivationStatistics,
+    rows: AnyNamespaceArray,
+    scale: AnyNamespaceArray | None,
+    config: TensorConfig,
+    framework: str,
 ) -> QuantizedRows:
     smoothed = rows if scale is None else rows / scale
     if config.is_float:
@@ -307,7 +317,7 @@ def _smoothed_rows(
     return quantize_rows(smoothed, lowest, highest, config, framework=framework)
 
 
-def _rows(statistics: ActivationStatistics) -> Array:
+def _rows(statistics: ActivationStatistics) -> AnyNamespaceArray:
     if statistics.sampled_rows is None:
         raise CalibrationError(
             f"{statistics.name}: no rows of its input were sampled.\n"
@@ -316,7 +326,7 @@ def _rows(statistics: ActivationStatistics) -> Array:
     return statistics.sampled_rows
 
 
-def _group_weights(group: InputGroup, channels: int) -> list[Array]:
+def _group_weights(group: InputGroup, channels: int) -> list[AnyNamespaceArray]:
     """The weights, without a framework's autograd graph."""
     weights = [weight.detach() if hasattr(weight, "detach") else weight for weight in group.weights()]
     if not len(weights) == len(group.operators) == len(group.configs) > 0:
@@ -333,7 +343,7 @@ def _group_weights(group: InputGroup, channels: int) -> list[Array]:
     return weights
 
 
-def _scored_channels(weight: Array, config: TensorConfig, output_channels: int | None) -> Array:
+def _scored_channels(weight: AnyNamespaceArray, config: TensorConfig, output_channels: int | None) -> AnyNamespaceArray:
     """Evenly spaced output channels if every channel is quantized with its own range, else all channels."""
     if output_channels is None or config.granularity != "per_channel" or weight.shape[0] <= output_channels:
         return weight

@@ -6,8 +6,8 @@ import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
+from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.errors import CalibrationError
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.vocabulary import ALGORITHMS
 
@@ -35,11 +35,11 @@ class ActivationStatistics:
         self.histogram = Histogram() if histogram else None
         self._generator = np.random.default_rng(seed)
         self._keys: npt.NDArray[np.float64] = np.empty(0)
-        self._sample: Array | None = None
-        self._channel_minimum: Array | None = None
-        self._channel_maximum: Array | None = None
+        self._sample: AnyNamespaceArray | None = None
+        self._channel_minimum: AnyNamespaceArray | None = None
+        self._channel_maximum: AnyNamespaceArray | None = None
 
-    def update(self, x: Array, channel_axis: int = -1, keep_rows: bool = True) -> None:
+    def update(self, x: AnyNamespaceArray, channel_axis: int = -1, keep_rows: bool = True) -> None:
         """Take in one batch.
 
         Args:
@@ -80,17 +80,17 @@ class ActivationStatistics:
             self.histogram.update(_to_numpy(x))
 
     @property
-    def channel_minimum(self) -> Array:
+    def channel_minimum(self) -> AnyNamespaceArray:
         """Smallest value per channel, float32 [C]."""
         return self._seen(self._channel_minimum)
 
     @property
-    def channel_maximum(self) -> Array:
+    def channel_maximum(self) -> AnyNamespaceArray:
         """Largest value per channel, float32 [C]."""
         return self._seen(self._channel_maximum)
 
     @property
-    def channel_absmax(self) -> Array:
+    def channel_absmax(self) -> AnyNamespaceArray:
         """Largest |value| per channel, float32 [C]."""
         minimum, maximum = self.channel_minimum, self.channel_maximum
         return array_api_compat.array_namespace(minimum).maximum(-minimum, maximum)
@@ -106,7 +106,7 @@ class ActivationStatistics:
         return float(array_api_compat.array_namespace(self.channel_maximum).max(self.channel_maximum))
 
     @property
-    def sampled_rows(self) -> Array | None:
+    def sampled_rows(self) -> AnyNamespaceArray | None:
         """The sample, float32 [min(rows, tokens), C] in the order seen; None when no row was kept."""
         return self._sample
 
@@ -190,7 +190,7 @@ class ActivationStatistics:
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
 
-    def _sample_rows(self, x: Array, keys: npt.NDArray[np.float64]) -> None:
+    def _sample_rows(self, x: AnyNamespaceArray, keys: npt.NDArray[np.float64]) -> None:
         """Keep the rows with the smallest keys; touches only rows that are kept."""
         kept = self._keys.size
         all_keys = np.concatenate([self._keys, keys])
@@ -208,7 +208,9 @@ class ActivationStatistics:
             sample = xp.concat([xp.take(self._sample, xp.asarray(old, device=device), axis=0), sample], axis=0)
         self._sample, self._keys = sample, all_keys[chosen]
 
-    def _check(self, xp: object, minimum: Array, maximum: Array, shape: tuple[int, ...]) -> None:
+    def _check(
+        self, xp: object, minimum: AnyNamespaceArray, maximum: AnyNamespaceArray, shape: tuple[int, ...]
+    ) -> None:
         if self._channel_minimum is not None and self._channel_minimum.shape != minimum.shape:
             raise CalibrationError(
                 f"{self.name}: the activation has {minimum.shape[0]} channels, earlier batches had "
@@ -222,7 +224,7 @@ class ActivationStatistics:
                 "The fp32 model itself produces it on this calibration batch: check the data and the weights before it."
             )
 
-    def _seen(self, value: Array | None) -> Array:
+    def _seen(self, value: AnyNamespaceArray | None) -> AnyNamespaceArray:
         if value is None:
             raise CalibrationError(
                 f"{self.name}: no activation was seen, so it has no range.\n"
@@ -231,10 +233,10 @@ class ActivationStatistics:
         return value
 
 
-def _copied(x: Array | None) -> Array | None:
+def _copied(x: AnyNamespaceArray | None) -> AnyNamespaceArray | None:
     return None if x is None else array_api_compat.array_namespace(x).asarray(x, copy=True)
 
 
-def _to_numpy(x: Array) -> npt.NDArray[np.float32]:
+def _to_numpy(x: AnyNamespaceArray) -> FloatArray:
     xp = array_api_compat.array_namespace(x)
     return np.asarray(array_api_compat.to_device(xp.astype(x, xp.float32, copy=False), "cpu"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.held_out import HeldOut
 from inc_autotune.core.errors import DataError
 from inc_autotune.core.quantization.split_statistics import Snapshot, SplitStatistics
@@ -15,7 +16,6 @@ from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
-from inc_autotune.ort_ext.graph.graph import AnyArray
 
 SAMPLED_ROWS = 128
 """Rows that score an alpha: with exact ranges 64 to 128 choose as well as all of them."""
@@ -127,7 +127,7 @@ def runs(session: onnxruntime.InferenceSession, feed: Feed) -> bool:
     return True
 
 
-def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, place: str = "") -> list[AnyArray]:
+def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, place: str = "") -> list[Array]:
     """The outputs of the fp32 model.
 
     Args:
@@ -140,7 +140,7 @@ def run_fp32(session: onnxruntime.InferenceSession, feed: Feed, argument: str, p
         DataError: the model fails on it.
     """
     try:
-        outputs: list[AnyArray] = session.run(None, dict(feed.inputs))
+        outputs: list[Array] = session.run(None, dict(feed.inputs))
     except Exception as error:  # whatever onnxruntime raises on inputs that are not the model's own
         shapes = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in feed.inputs.items())
         raise DataError(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.loaders import check_loader, is_array
 from inc_autotune.core.evaluation.metric import make_metric, metric_value
 from inc_autotune.graphs.feed import InputDescription, to_numpy
 from inc_autotune.ort_ext.data.feeds import ALLOWED_LOADERS, labelled_feeds
-from inc_autotune.ort_ext.graph.graph_model import Array
 
 
 def evaluation_function(

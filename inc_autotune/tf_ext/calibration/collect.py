@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.held_out import HeldOut
 from inc_autotune.core.errors import DataError
 from inc_autotune.core.quantization.split_statistics import Snapshot, SplitStatistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.graphs.digest import digested
-from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.signatures import SignatureCallable

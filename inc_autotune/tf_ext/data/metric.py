@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.evaluation.metric import make_metric, metric_value
-from inc_autotune.graphs.feed import Array
 from inc_autotune.tf_ext.data.feeds import labelled_feeds
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 from inc_autotune.tf_ext.model.signatures import SignatureModel
