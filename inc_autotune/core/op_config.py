@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-Approach = Literal["static", "dynamic", "weight_only"]
-
-FLOAT_DTYPES = ("fp32", "bf16", "fp16")
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach
 
 
 @dataclass(frozen=True)

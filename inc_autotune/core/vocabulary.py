@@ -1,27 +1,49 @@
-"""The words of the framework YAML and of the operator rules: dtypes, schemes, granularities, algorithms, approaches."""
+"""The words of arguments, framework YAML, operator rules and configurations; everything else imports them from here."""
 
 from __future__ import annotations
 
-from inc_autotune.core.op_config import FLOAT_DTYPES
+from collections.abc import Iterable
+from typing import Literal, get_args
 
+FLOAT_DTYPES = ("fp32", "bf16", "fp16")
 INTEGER_DTYPES = tuple(f"{sign}int{bits}" for bits in range(8, 0, -1) for sign in ("", "u"))
-DTYPES = (*INTEGER_DTYPES, *FLOAT_DTYPES)
-DTYPES_TEXT = "int1 to int8, uint1 to uint8, fp32, bf16, fp16"
 INTEGER_DTYPES_TEXT = "int1 to int8, uint1 to uint8"
+DTYPES = (*INTEGER_DTYPES, *FLOAT_DTYPES)
+DTYPES_TEXT = f"{INTEGER_DTYPES_TEXT}, {', '.join(FLOAT_DTYPES)}"
 
-SCHEMES = ("sym", "asym")
-GRANULARITIES = ("per_tensor", "per_channel")
-ALGORITHMS = ("minmax", "kl", "percentile", "mse")
+Scheme = Literal["sym", "asym"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
-APPROACHES = ("static", "dynamic", "weight_only")
+Granularity = Literal["per_tensor", "per_channel"]
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+
+WeightAlgorithm = Literal["minmax", "mse"]
+WEIGHT_ALGORITHMS: tuple[WeightAlgorithm, ...] = get_args(WeightAlgorithm)
+Algorithm = Literal["minmax", "kl", "percentile", "mse"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+"""Calibration algorithms of activations; all but `minmax` need a histogram."""
+
+Approach = Literal["static", "dynamic", "weight_only"]
+"""How one operator is quantized."""
+APPROACHES: tuple[Approach, ...] = get_args(Approach)
 """In the order in which they are preferred."""
 
+RequestedApproach = Literal["auto", "static", "dynamic", "weight_only"]
+"""The argument `approach`."""
+REQUESTED_APPROACHES: tuple[RequestedApproach, ...] = get_args(RequestedApproach)
 
-def dtype_bits(dtype: str) -> int:
-    """Width of an integer dtype: 4 for `int4` and `uint4`."""
-    return int(dtype.removeprefix("u").removeprefix("int"))
+Objective = Literal["performance", "modelsize", "footprint"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+SharedCriterion = Literal["min", "mean", "max"]
+"""How the losses of operators that share an alpha become one loss."""
+SHARED_CRITERIA: tuple[SharedCriterion, ...] = get_args(SharedCriterion)
+
+MOST_ALPHAS = 1001
+"""Alphas in one search: from 0 to 1 in steps of 0.001."""
 
 
-def listing(words: tuple[str, ...] | list[str]) -> str:
-    """`'a', 'b', 'c'`: how allowed words are shown in a message."""
-    return ", ".join(repr(word) for word in words)
+def listing(words: Iterable[str]) -> str:
+    """`'a', 'b', 'c'`: how allowed words are shown in a message; all dtypes in short, `int1 to int8, ...`."""
+    words = tuple(words)
+    return {INTEGER_DTYPES: INTEGER_DTYPES_TEXT, DTYPES: DTYPES_TEXT}.get(words) or ", ".join(map(repr, words))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import calibration
 from inc_autotune.core.data.calibration import CalibrationPass
 from inc_autotune.core.data.loaders import model_fails
@@ -14,7 +15,7 @@ from inc_autotune.core.errors import DataError
 from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.graphs.digest import digested
-from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
 
 Calibration: TypeAlias = calibration.Calibration[Feed]

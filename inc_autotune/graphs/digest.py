@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.graphs.feed import Feed
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
 
 
-def add_arrays(digest: Digest, arrays: Mapping[str, NDArray[Any]]) -> None:
+def add_arrays(digest: Digest, arrays: Mapping[str, Array]) -> None:
     """Take names, dtypes, shapes and values into a digest."""
     for name, value in sorted(arrays.items()):
         digest.update(f"{name} {value.dtype} {value.shape}".encode())

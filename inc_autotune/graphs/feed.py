@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.loaders import describe, is_array, is_number_list
 from inc_autotune.core.errors import DataError, did_you_mean
-
-Array = NDArray[Any]
 
 _TEXT_KINDS = "OUS"
 _WHOLE_KINDS = "iub"

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.core.arrays import Array
+from inc_autotune.graphs.feed import Feed
 
 PADDING_MASK = "attention_mask"
 """An input of this name with a 1 at real tokens and a 0 at padding."""

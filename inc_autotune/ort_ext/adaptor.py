@@ -17,6 +17,7 @@ from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
@@ -35,7 +36,7 @@ from inc_autotune.ort_ext.data.feeds import feeds
 from inc_autotune.ort_ext.emission.build import build_model
 from inc_autotune.ort_ext.emission.smoothing import FoldTargets
 from inc_autotune.ort_ext.emission.weights import WeightCache
-from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock, weight_bytes
 from inc_autotune.ort_ext.measurement.units import measure_units
@@ -277,11 +278,11 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
 
     # Comparing candidates
 
-    def reference_outputs(self) -> Sequence[AnyArray]:
+    def reference_outputs(self) -> Sequence[Array]:
         return self._calibrated.held_out.outputs
 
-    def run(self, candidate: Candidate) -> Sequence[AnyArray]:
-        outputs: list[AnyArray] = []
+    def run(self, candidate: Candidate) -> Sequence[Array]:
+        outputs: list[Array] = []
         for feed in self._calibrated.held_out.batches:
             outputs += real_outputs(candidate.run(feed), real_positions(feed))
         return outputs

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from inc_autotune.core.arrays import Array
 
 
 class Scores:
@@ -47,7 +48,7 @@ class Closeness:
         calls: how often it was called.
     """
 
-    def __init__(self, outputs: Callable[[Any], NDArray[Any]], reference: NDArray[Any]) -> None:
+    def __init__(self, outputs: Callable[[Any], Array], reference: Array) -> None:
         self.outputs, self.reference, self.calls = outputs, reference, 0
 
     def __call__(self, model: Any) -> float:

@@ -15,6 +15,7 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize
 from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.data.loaders import no_sample
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -23,7 +24,7 @@ from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_rang
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.testing.numpy_framework import Dense, FloatArray, NumpyModel
+from inc_autotune.testing.numpy_framework import Dense, NumpyModel
 
 CAPABILITY = Path(__file__).parent / "numpy.yaml"
 

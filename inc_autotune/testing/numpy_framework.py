@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from inc_autotune.core.arrays import FloatArray
 
 
 def identity(values: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from inc_autotune.core.analysis.sensitivity import SupportsHalves
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
@@ -26,7 +27,7 @@ from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.calibration import Calibration, calibrate
 from inc_autotune.graphs.digest import add_arrays
-from inc_autotune.graphs.feed import Array, Feed
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.tf_ext.emission.routes import route_of_node
 from inc_autotune.tf_ext.graph.graph import COPIES, node_name
-from inc_autotune.tf_ext.graph.graph_model import Array
 from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, kernel_support
 from inc_autotune.tf_ext.model.check import all_nodes
 from inc_autotune.tf_ext.model.freezing import with_constants

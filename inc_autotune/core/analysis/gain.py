@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import Objective
+from inc_autotune.core.vocabulary import Objective
 
 
 @runtime_checkable

@@ -15,13 +15,23 @@ from inc_autotune.core.arguments.base import ArgumentModel, argument_error, firs
 from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.arguments.rules import OperatorRules
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.core.vocabulary import DTYPES, DTYPES_TEXT, listing
+from inc_autotune.core.vocabulary import (
+    DTYPES,
+    DTYPES_TEXT,
+    MOST_ALPHAS,
+    OBJECTIVES,
+    REQUESTED_APPROACHES,
+    SHARED_CRITERIA,
+    Objective,
+    RequestedApproach,
+    SharedCriterion,
+    listing,
+)
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MOST_ALPHAS = 1001
 ALPHA_DIGITS = 7
 SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
 
@@ -31,6 +41,10 @@ ALPHA = f"'auto', {UNIT_NUMBER}, or a list of such numbers"
 
 def _number(allowed: str, **bounds: Any) -> BeforeValidator:
     return BeforeValidator(check.number(allowed, **bounds))
+
+
+def _one_of(words: tuple[str, ...]) -> BeforeValidator:
+    return BeforeValidator(check.choice(words))
 
 
 def _optional(function: Any) -> BeforeValidator:
@@ -63,15 +77,15 @@ class AutoAlphaArgs(ArgumentModel):
         alpha_min: smallest alpha tried.
         alpha_max: largest alpha tried.
         alpha_step: distance between two of them, > 0.
-        init_alpha: where the search starts; decides between alphas that are equally good. "auto": 0.5, or the
-            end of the range that is nearest to it.
+        init_alpha: where the search starts: of equally good alphas the nearest to this one wins. "auto": 0.5, or the
+            end of the range that is nearest to 0.5.
         shared_criterion: how the losses of operators that share an input become one: their "min", "mean" or "max".
         enable_blockwise_loss: search by the loss of whole blocks instead of single operators.
     """
 
     allowed: ClassVar[str] = (
         f"'init_alpha' ({UNIT_NUMBER}, or 'auto'), 'alpha_min' and 'alpha_max' ({UNIT_NUMBER}), "
-        "'alpha_step' (a number above 0, up to 1), 'shared_criterion' ('min', 'mean', 'max'), "
+        f"'alpha_step' (a number above 0, up to 1), 'shared_criterion' ({listing(SHARED_CRITERIA)}), "
         "'enable_blockwise_loss' (bool)"
     )
     renamed: ClassVar[Mapping[str, str]] = {"do_blockwise": "enable_blockwise_loss", "default_alpha": "init_alpha"}
@@ -82,9 +96,7 @@ class AutoAlphaArgs(ArgumentModel):
         0.1
     )
     init_alpha: Annotated[float, BeforeValidator(_init_alpha)] = 0.5
-    shared_criterion: Annotated[
-        Literal["min", "mean", "max"], BeforeValidator(check.choice(("min", "mean", "max")))
-    ] = "mean"
+    shared_criterion: Annotated[SharedCriterion, _one_of(SHARED_CRITERIA)] = "mean"
     enable_blockwise_loss: Annotated[bool, BeforeValidator(check.boolean)] = False
 
     @model_validator(mode="after")
@@ -127,8 +139,8 @@ class AccuracyCriterion(ArgumentModel):
     """How much worse than the fp32 model the result may be.
 
     Args:
-        relative: tolerated loss as a fraction of the fp32 score: 0.01 is one percent. The default, 0.01, holds
-            where neither is given.
+        relative: tolerated loss as a fraction of the fp32 score: 0.01 is one percent. Default: 0.01, unless
+            `absolute` is given.
         absolute: tolerated loss in the unit of the score.
         higher_is_better: False for a score such as perplexity or word error rate.
     """
@@ -160,7 +172,7 @@ class AccuracyCriterion(ArgumentModel):
 
 
 def _device(value: object) -> str:
-    # A torch.device is as natural as its name; it is known by its attribute, for the core knows no framework.
+    # A torch.device, recognized by its attribute `type`, for the core imports no framework.
     if isinstance(getattr(value, "type", None), str):
         return str(value)
     return check.text(value)
@@ -171,15 +183,17 @@ def _storage(value: object) -> str:
 
 
 def _capability(value: object) -> Any:
+    allowed = "the path of a YAML file, a dict of dtypes to add, or a list of version blocks"
     if isinstance(value, str):
         return check.text(value)
     if isinstance(value, os.PathLike):
         return value
-    if isinstance(value, Mapping | list):
+    if not isinstance(value, Mapping | list):
+        raise CheckError(check.described(value), allowed)
+    try:
         return deepcopy(value)
-    raise CheckError(
-        f"{check.described(value)}", "the path of a YAML file, a dict of dtypes to add, or a list of version blocks"
-    )
+    except RecursionError:
+        raise CheckError("the value has too many levels", allowed) from None
 
 
 def _excluded_precisions(value: object) -> tuple[str, ...]:
@@ -199,16 +213,8 @@ def _sampling_sizes(value: object) -> tuple[int, ...]:
     return (100,) if value is None else check.one_or_many(check.integer(allowed, low=1), allowed)(value)
 
 
-Approach = Literal["auto", "static", "dynamic", "weight_only"]
-Objective = Literal["performance", "modelsize", "footprint"]
-
-
-def _one_of(*words: str) -> BeforeValidator:
-    return BeforeValidator(check.choice(words))
-
-
 class AutotuneArguments(ArgumentModel):
-    """Every argument of `autotune` that needs no framework; see there for what they mean."""
+    """The arguments of `autotune` that need no framework; `autotune` documents their meaning."""
 
     op_type_dict: OperatorRules = Field(default_factory=dict)
     op_name_dict: OperatorRules = Field(default_factory=dict)
@@ -221,12 +227,12 @@ class AutotuneArguments(ArgumentModel):
     )
     max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1))] = 100
     strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
-    approach: Annotated[Approach, _one_of("auto", "static", "dynamic", "weight_only")] = "auto"
+    approach: Annotated[RequestedApproach, _one_of(REQUESTED_APPROACHES)] = "auto"
     backend: Annotated[str, BeforeValidator(check.text)] = "default"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     capability: Annotated[Any, _optional(_capability)] = None
     excluded_precisions: Annotated[tuple[str, ...], BeforeValidator(_excluded_precisions)] = ()
-    objective: Annotated[Objective, _one_of("performance", "modelsize", "footprint")] = "performance"
+    objective: Annotated[Objective, _one_of(OBJECTIVES)] = "performance"
     storage: Annotated[str | None, _optional(_storage)] = None
     study_name: Annotated[str | None, _optional(check.text)] = None
     # numpy, and Optuna's samplers through it, take seeds of 32 bits.
@@ -237,7 +243,7 @@ class AutotuneArguments(ArgumentModel):
 
     @property
     def smoothing(self) -> SmoothQuantArgs | None:
-        """How to smooth; None where the user forbade it. Without a word from the user: alphas of our own choice."""
+        """How to smooth; None if the user switched smoothing off. Default: a search of layer-wise alphas."""
         if self.smoothquant_args is None and self.recipes.get("smooth_quant") is not False:
             return SmoothQuantArgs()
         return self.smoothquant_args
@@ -252,11 +258,11 @@ class AutotuneArguments(ArgumentModel):
 def validate_arguments(
     *, strategies: Collection[str], backends: Collection[str], recipe_names: Collection[str] = (), **arguments: Any
 ) -> AutotuneArguments:
-    """Validate the arguments of `autotune`; those left out, or None where that is their default, take the default.
+    """Validate the arguments of `autotune`; an argument takes its default if left out, or None where None is allowed.
 
     Intel Neural Compressor's form `recipes={"smooth_quant": True, "smooth_quant_args": {...}}` is turned into
     `smoothquant_args`, with the defaults of `smoothquant_args` (alpha "auto"). `smooth_quant_args` alone switches
-    smoothing on; `"smooth_quant": False` switches it off, whatever the other says.
+    smoothing on; `"smooth_quant": False` switches smoothing off, whatever `smooth_quant_args` says.
 
     Args:
         strategies: names of the strategies there are.
@@ -270,9 +276,7 @@ def validate_arguments(
     known = AutotuneArguments.model_fields
     for name in arguments:
         if name not in known:
-            raise ArgumentError(
-                f"unknown argument {name!r}.\nAllowed: {listing(list(known))}.{did_you_mean(name, known)}"
-            )
+            raise ArgumentError(f"unknown argument {name!r}.\nAllowed: {listing(known)}.{did_you_mean(name, known)}")
     values = dict(arguments)
     for name, words in (("strategy", strategies), ("backend", backends)):
         if name in values:
@@ -305,11 +309,11 @@ def _checked(argument: str, value: Any, function: Callable[[Any], T], path: tupl
 
 
 def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[str]) -> tuple[dict[str, Any], Any]:
-    """The recipes without those of SmoothQuant, and the `smoothquant_args` that hold."""
+    """The recipes without the two of SmoothQuant, and the resulting `smoothquant_args`."""
     if recipes is None:
         return {}, smoothquant_args
     keys = dict.fromkeys([*SMOOTH_QUANT_RECIPES, *names])
-    _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(list(keys))))
+    _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(keys)))
     rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
     own_args = recipes.get("smooth_quant_args")
     if own_args is not None:

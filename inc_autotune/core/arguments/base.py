@@ -12,7 +12,7 @@ from inc_autotune.core.errors import ArgumentError
 
 
 class ArgumentModel(BaseModel):
-    """A dict of the user's as a frozen object; unknown keys are errors with a suggestion.
+    """A dict from the user as a frozen object; unknown keys are errors with a suggestion.
 
     Attributes:
         allowed: text that lists the keys and what they take.

@@ -1,4 +1,4 @@
-"""Checks of single argument values. Each returns the value in its plain Python form or raises `CheckError`."""
+"""Checks of single argument values. A check returns the value in its plain Python form or raises `CheckError`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class CheckError(ValueError):
 
 def shown(value: object) -> str:
     """`repr` on one line, shortened."""
-    text = " ".join(repr(value).split())
+    try:
+        text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an int of thousands of digits; hundreds of lists inside each other
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
@@ -117,11 +120,11 @@ def choice(words: Collection[str], allowed: str | None = None, what: str = "valu
     """A check for one of `words`."""
 
     def check(value: object) -> str:
-        all_words = allowed or listing(list(words))
+        all_words = allowed or listing(words)
         if not isinstance(value, str):
             raise CheckError(f"{described(value)}, not a str", all_words)
         if value not in words:
-            raise CheckError(f"unknown {what} {value!r}", all_words, did_you_mean(value, words))
+            raise CheckError(f"unknown {what} {shown(value)}", all_words, did_you_mean(value, words))
         return value
 
     return check
@@ -148,7 +151,7 @@ def one_or_many(check: Callable[[Any], T], allowed: str) -> Callable[[Any], tupl
 
 
 def optional(check: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """The same check, which lets None pass."""
+    """`check`, except that None passes."""
     return lambda value: None if value is None else check(value)
 
 

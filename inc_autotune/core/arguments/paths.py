@@ -14,11 +14,11 @@ def check_path(path: object, argument: str = "path", *, allowed: str = "a str or
 
     Args:
         path: the argument.
-        argument: its name, for messages.
-        allowed: what it may be, for messages.
+        argument: name of the argument, for messages.
+        allowed: what the argument may be, for messages.
 
     Raises:
-        ArgumentError: it is none.
+        ArgumentError: the argument is neither a str nor a path.
     """
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"{argument}={shown(path)}: not a path. Allowed: {allowed}.")
@@ -29,7 +29,7 @@ def check_file(path: object, argument: str = "path") -> Path:
     """An argument as the path of a file that can be written.
 
     Raises:
-        ArgumentError: it is no path, its directory does not exist, or it is a directory.
+        ArgumentError: the argument is no path or is a directory, or the directory of the file does not exist.
     """
     file = check_path(path, argument)
     if file.is_dir():

@@ -6,23 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, model_validator
 
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.base import ArgumentModel
 from inc_autotune.core.arguments.checks import CheckError, choice, described, one_or_many, shown
 from inc_autotune.core.vocabulary import (
     ALGORITHMS,
     APPROACHES,
     DTYPES,
-    DTYPES_TEXT,
     GRANULARITIES,
     SCHEMES,
     listing,
 )
 
 
-def _words(what: str, words: tuple[str, ...], allowed: str | None = None) -> BeforeValidator:
-    allowed = f"one or a list of {allowed or listing(words)}"
+def _words(what: str, words: tuple[str, ...]) -> BeforeValidator:
+    allowed = f"one or a list of {listing(words)}"
     return BeforeValidator(one_or_many(choice(words, allowed, what), allowed))
 
 
@@ -30,11 +29,11 @@ class TensorRule(ArgumentModel):
     """The values one tensor of an operator may take; an empty tuple leaves a property free."""
 
     allowed: ClassVar[str] = (
-        f"'dtype' ({DTYPES_TEXT}), 'scheme' ({listing(SCHEMES)}), "
+        f"'dtype' ({listing(DTYPES)}), 'scheme' ({listing(SCHEMES)}), "
         f"'granularity' ({listing(GRANULARITIES)}), 'algorithm' ({listing(ALGORITHMS)}); each one value or a list"
     )
 
-    dtype: Annotated[tuple[str, ...], _words("dtype", DTYPES, DTYPES_TEXT)] = ()
+    dtype: Annotated[tuple[str, ...], _words("dtype", DTYPES)] = ()
     scheme: Annotated[tuple[str, ...], _words("scheme", SCHEMES)] = ()
     granularity: Annotated[tuple[str, ...], _words("granularity", GRANULARITIES)] = ()
     algorithm: Annotated[tuple[str, ...], _words("algorithm", ALGORITHMS)] = ()
@@ -97,20 +96,3 @@ def _check_patterns(value: Any) -> Any:
 
 OperatorRules = Annotated[dict[str, OperatorRule], BeforeValidator(_check_patterns)]
 """Regular expression, matched in full -> rule. None is taken as no rules."""
-
-
-def operator_rules(argument: str, value: object) -> dict[str, OperatorRule]:
-    """Validate an `op_type_dict` or `op_name_dict`.
-
-    Args:
-        argument: its name, for the message.
-        value: pattern -> dict or `OperatorRule`; None: no rules.
-
-    Raises:
-        ArgumentError: wrong type, key or value, or a pattern that is not a regular expression.
-    """
-    rules: TypeAdapter[dict[str, OperatorRule]] = TypeAdapter(OperatorRules)
-    try:
-        return rules.validate_python(value)
-    except ValidationError as error:
-        raise argument_error(argument, value, *first_error(error)) from None

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch, HeldOut
 from inc_autotune.core.data.loaders import no_sample
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.split_statistics import Snapshot, Snapshots, SplitStatistics, Statistics
 
 
@@ -49,7 +49,7 @@ class CalibrationPass(Generic[AnyBatch]):
     def __init__(
         self,
         empty: Callable[[int], Statistics],
-        comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]],
+        comparable: Callable[[AnyBatch, Sequence[AnyNamespaceArray]], list[AnyNamespaceArray]],
         sizes: Sequence[int],
         *,
         seed: int,
@@ -80,7 +80,7 @@ class CalibrationPass(Generic[AnyBatch]):
         compared = self.is_held_out or self._batches == 0
         self._compared = batch.slice(0, HELD_OUT_SAMPLES).copy() if compared else None
 
-    def end(self, outputs: Sequence[Array]) -> None:
+    def end(self, outputs: Sequence[AnyNamespaceArray]) -> None:
         """To be called after the model ran on a batch, with the outputs for it."""
         if self._compared is not None:
             self.held_out.add(self._batches, self._compared, outputs, self._size)

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from array_api_compat import array_namespace
 
-from inc_autotune.core.quantization.affine import Array
+from inc_autotune.core.arrays import AnyNamespaceArray
 
 HELD_OUT_SAMPLES = 16
 """Samples whose outputs are compared with a candidate's."""
@@ -37,10 +37,10 @@ class Batch(Protocol):
 
     @property
     def divisible(self) -> bool:
-        """Whether its samples can be told apart."""
+        """Whether the batch can be cut into samples."""
 
     def slice(self: AnyBatch, start: int, stop: int) -> AnyBatch:
-        """Samples `start` to `stop`; all of them where it is not divisible."""
+        """Samples `start` to `stop`; all samples if the batch is not divisible."""
 
     def copy(self: AnyBatch) -> AnyBatch:
         """The same inputs in memory of their own."""
@@ -50,8 +50,8 @@ class Batch(Protocol):
 class HeldOut(Generic[AnyBatch]):
     """Samples kept apart to compare candidates at the model's output.
 
-    Every second batch is held out until there are enough samples: its rows do not choose alphas. The first batch
-    stands in until there is a second one.
+    Every second batch is held out until there are enough samples. The rows of a held-out batch do not choose alphas.
+    The first batch stands in until there is a second one.
 
     Args:
         comparable: takes a batch and the outputs of the fp32 model for it, as arrays of any framework, and returns
@@ -62,9 +62,9 @@ class HeldOut(Generic[AnyBatch]):
         first: the first samples of the first batch as it came, to measure speed on; set by `cut`.
     """
 
-    comparable: Callable[[AnyBatch, Sequence[Array]], list[Array]]
+    comparable: Callable[[AnyBatch, Sequence[AnyNamespaceArray]], list[AnyNamespaceArray]]
     batches: list[AnyBatch] = field(default_factory=list)
-    outputs: list[Array] = field(default_factory=list)
+    outputs: list[AnyNamespaceArray] = field(default_factory=list)
     stands_in: bool = False
     first: AnyBatch = field(init=False)
 
@@ -74,11 +74,11 @@ class HeldOut(Generic[AnyBatch]):
 
     @property
     def notes(self) -> list[str]:
-        """That the first batch stands in, where it does."""
+        """A note if the first batch stands in."""
         return [NOTHING_HELD_OUT] if self.stands_in else []
 
     def cut(self, batches: Iterable[AnyBatch], sizes: Sequence[int]) -> Iterator[AnyBatch]:
-        """The batches to run, see the function of this name."""
+        """The batches to run, as the function `cut` makes them; keeps samples of the first batch as `first`."""
         left = iter(batches)
         first = next(left, None)
         if first is not None:
@@ -86,10 +86,12 @@ class HeldOut(Generic[AnyBatch]):
             yield from cut(chain([first], left), sizes)
 
     def wants(self, index: int) -> bool:
-        """Whether the batch of this number is to be held out."""
+        """Whether to hold out batch number `index`, counted from 0."""
         return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
 
-    def add(self, index: int, batch: AnyBatch, outputs: Sequence[Array], samples: int | None = None) -> None:
+    def add(
+        self, index: int, batch: AnyBatch, outputs: Sequence[AnyNamespaceArray], samples: int | None = None
+    ) -> None:
         """Keep the first samples of a batch and the outputs for them, if there is room.
 
         Args:
@@ -119,7 +121,7 @@ def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BA
     folds. With `least` or more the batches stay as they are, since every batch costs a forward pass.
     """
     left = iter(batches)
-    # A loader may fill the same memory again.
+    # Copied, since a loader may fill the same memory again.
     first = [batch.copy() for batch in islice(left, least)]
     pieces = ceil(least / max(len(first), 1))
     seen = 0

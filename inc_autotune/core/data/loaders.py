@@ -33,11 +33,11 @@ def check_loader(loader: Any, argument: str, allowed: str) -> None:
 
     Args:
         loader: the user's argument.
-        argument: its name, for messages.
-        allowed: what it may be, for messages.
+        argument: name of the argument, for messages.
+        allowed: what the argument may be, for messages.
 
     Raises:
-        ArgumentError: it is one array, dict or text, a function, or no iterable.
+        ArgumentError: `loader` is a single array, dict or text, a function, or not iterable.
     """
     if is_array(loader) or isinstance(loader, (Mapping, str, bytes)):
         hint = " Put it into a list to give a single batch." if not isinstance(loader, (str, bytes)) else ""

@@ -26,8 +26,8 @@ class Reading:
         labelled: the item's last element is the label.
         wrapped: the inputs are the only element of a tuple or list.
         dropped: keyword inputs that are not passed to the model.
-        whole: the inputs cannot be cut along their first dimension: they are one sample, or the model wants exactly so
-            many.
+        whole: the inputs cannot be cut along their first dimension: they are one sample, or the model takes only this
+            number of samples.
     """
 
     form: Form
@@ -46,7 +46,7 @@ class Reading:
         """Positional arguments, keyword arguments and the label (None when there is none) of an item.
 
         Raises:
-            TypeError, ValueError, IndexError: the item is not built like that.
+            TypeError, ValueError, IndexError: the item does not have this form.
         """
         label = None
         if (self.labelled or self.wrapped) and not isinstance(item, (tuple, list)):

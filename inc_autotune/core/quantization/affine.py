@@ -9,20 +9,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.op_config import TensorConfig
-
-Array: TypeAlias = Any
-"""An array of any namespace that array-api-compat knows."""
-
-SCHEMES = ("sym", "asym")
-GRANULARITIES = ("per_tensor", "per_channel")
-WEIGHT_ALGORITHMS = ("minmax", "mse")
+from inc_autotune.core.vocabulary import GRANULARITIES, INTEGER_DTYPES, SCHEMES, WEIGHT_ALGORITHMS, listing
 
 _FLOAT32 = np.finfo(np.float32)
 _WEIGHT_SHRINK_FACTORS = tuple(float(factor) for factor in np.linspace(1.0, 0.2, 41))
@@ -67,7 +62,7 @@ class SchemeTable:
         centred_unsigned: whether symmetric unsigned data has its zero point in the middle.
         smallest_scale: a smaller scale (an all-zero tensor) is replaced by `dead_scale`.
         dead_scale: see `smallest_scale`.
-        reduced_ranges: integer range by dtype under `reduce_range` where it is not simply one bit less.
+        reduced_ranges: integer range by dtype under `reduce_range`, for dtypes that do not simply lose one bit.
     """
 
     narrow_bits: frozenset[int]
@@ -100,11 +95,11 @@ class QuantizationParameters:
         zero_point: int32 array of the same shape, within `quant_min..quant_max`.
         quant_min: smallest integer.
         quant_max: largest integer.
-        zero_point_is_zero: known to be 0 everywhere, so no pass over the data is spent on it.
+        zero_point_is_zero: the zero point is known to be 0 everywhere, so no pass over the data subtracts it.
     """
 
-    scale: Array
-    zero_point: Array
+    scale: AnyNamespaceArray
+    zero_point: AnyNamespaceArray
     quant_min: int
     quant_max: int
     zero_point_is_zero: bool = False
@@ -118,17 +113,16 @@ def integer_type(name: str) -> IntegerType:
     """
     match = re.fullmatch(r"(u?)int([1-8])", name) if isinstance(name, str) else None
     if match is None:
-        known = [f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 9)]
         raise ArgumentError(
             f"dtype={name!r}: not an integer type.\n"
-            f"Allowed: 'int1' to 'int8' and 'uint1' to 'uint8'.{did_you_mean(name, known)}"
+            f"Allowed: 'int1' to 'int8' and 'uint1' to 'uint8'.{did_you_mean(name, INTEGER_DTYPES)}"
         )
     return IntegerType(name, int(match[2]), match[1] == "")
 
 
 def quantization_parameters(
-    minimum: Array | float,
-    maximum: Array | float,
+    minimum: AnyNamespaceArray | float,
+    maximum: AnyNamespaceArray | float,
     *,
     dtype: str,
     scheme: str,
@@ -137,19 +131,19 @@ def quantization_parameters(
 ) -> QuantizationParameters:
     """Scale and zero point for data between `minimum` and `maximum`, by a framework's own formula.
 
-    The range is widened to hold zero, so zero is always represented exactly. One bit has two levels: a symmetric one
-    is zero and the single other integer, with scale `absmax`.
+    The range is widened to hold zero, so zero is always represented exactly. One bit has two levels: under
+    `sym` these are zero and the other integer, with scale `absmax`.
 
     Args:
         minimum: smallest value, a number, 0-d array, or [C] for one range per channel.
         maximum: largest value, the same shape.
         dtype: `intN` or `uintN`, N from 1 to 8.
         scheme: `sym` or `asym`.
-        framework: a key of `FRAMEWORK_SCHEMES`: whose formula.
+        framework: a key of `FRAMEWORK_SCHEMES`, the framework with the formula.
         reduce_range: one bit less, against overflow of int16 sums on processors without VNNI.
 
     Returns:
-        Parameters in the array namespace of `minimum`; numpy where both are numbers.
+        Parameters in the array namespace of `minimum`; numpy if both are numbers.
 
     Raises:
         ArgumentError: unknown dtype, scheme or framework; NaN, infinite or reversed range.
@@ -192,7 +186,7 @@ def quantization_parameters(
     return QuantizationParameters(scale, zero_point, quant_min, quant_max, zero_point_is_zero=middle == 0)
 
 
-def quantize(x: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def quantize(x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None) -> AnyNamespaceArray:
     """Round `x` to integers, half to even, and clip them to the integer range.
 
     Args:
@@ -211,14 +205,16 @@ def quantize(x: Array, parameters: QuantizationParameters, axis: int | None = No
     return xp.astype(_integers(xp, _float32(xp, x), scale, zero_point, parameters), _float_dtype(xp, x), copy=False)
 
 
-def dequantize(q: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def dequantize(q: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None) -> AnyNamespaceArray:
     """Inverse of `quantize`: `(q - zero_point) * scale`, in the float dtype of `q` (float32 for an integer `q`)."""
     xp = array_api_compat.array_namespace(q)
     scale, zero_point = _broadcast(xp, q, parameters, axis)
     return xp.astype((_float32(xp, q) - zero_point) * scale, _float_dtype(xp, q), copy=False)
 
 
-def fake_quantize(x: Array, parameters: QuantizationParameters, axis: int | None = None) -> Array:
+def fake_quantize(
+    x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None
+) -> AnyNamespaceArray:
     """`dequantize(quantize(x))`: the values an integer kernel would see, in the float dtype of `x`."""
     xp = array_api_compat.array_namespace(x)
     scale, zero_point = _broadcast(xp, x, parameters, axis)
@@ -230,7 +226,7 @@ def fake_quantize(x: Array, parameters: QuantizationParameters, axis: int | None
 
 
 def weight_parameters(
-    weight: Array,
+    weight: AnyNamespaceArray,
     config: TensorConfig,
     *,
     axis: int = 0,
@@ -262,7 +258,7 @@ def weight_parameters(
     reduced_axes = tuple(index for index in range(weight.ndim) if index != channel_axis)
     minimum, maximum = xp.min(weight, axis=reduced_axes), xp.max(weight, axis=reduced_axes)
 
-    def parameters_for(lowest: Array, highest: Array) -> QuantizationParameters:
+    def parameters_for(lowest: AnyNamespaceArray, highest: AnyNamespaceArray) -> QuantizationParameters:
         return quantization_parameters(
             lowest, highest, dtype=config.dtype, scheme=scheme or "sym", framework=framework, reduce_range=reduce_range
         )
@@ -281,11 +277,11 @@ def weight_parameters(
     return parameters_for(minimum * best_factor, maximum * best_factor)
 
 
-def signal_to_noise_db(reference: Array, value: Array) -> float:
+def signal_to_noise_db(reference: AnyNamespaceArray, value: AnyNamespaceArray) -> float:
     """Signal-to-quantization-noise ratio in decibels: `10 log10(sum(reference^2) / sum((value - reference)^2))`.
 
     Returns:
-        Infinity where both are equal, minus infinity where only the reference is zero.
+        Infinity if both are equal, minus infinity if only the reference is zero.
     """
     xp = array_api_compat.array_namespace(reference, value)
     wide_reference, wide_value = xp.astype(reference, xp.float64), xp.astype(value, xp.float64)
@@ -304,8 +300,7 @@ def _scheme_table(framework: str) -> SchemeTable:
 def _check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ArgumentError(
-            f"{argument}={value!r}: unknown {argument}.\n"
-            f"Allowed: {', '.join(map(repr, allowed))}.{did_you_mean(value, allowed)}"
+            f"{argument}={value!r}: unknown {argument}.\nAllowed: {listing(allowed)}.{did_you_mean(value, allowed)}"
         )
 
 
@@ -313,13 +308,15 @@ def _integer_range(table: SchemeTable, kind: IntegerType, scheme: str, reduce_ra
     if reduce_range:
         if kind.name in table.reduced_ranges:
             return table.reduced_ranges[kind.name]
-        # One bit cannot lose another: two levels are the least there is.
+        # One bit stays one bit: a type has at least two levels.
         kind = IntegerType(kind.name, max(kind.bits - 1, 1), kind.signed)
     narrow = scheme == "sym" and kind.signed and kind.bits in table.narrow_bits
     return kind.minimum + (1 if narrow else 0), kind.maximum
 
 
-def _range_arrays(minimum: Array | float, maximum: Array | float) -> tuple[Array, Array]:
+def _range_arrays(
+    minimum: AnyNamespaceArray | float, maximum: AnyNamespaceArray | float
+) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
     if not array_api_compat.is_array_api_obj(minimum):
         minimum = np.asarray(minimum, dtype=np.float32)
     if not array_api_compat.is_array_api_obj(maximum):
@@ -328,15 +325,17 @@ def _range_arrays(minimum: Array | float, maximum: Array | float) -> tuple[Array
     return _float32(xp, minimum), _float32(xp, maximum)
 
 
-def _float32(xp: Any, x: Array) -> Array:
+def _float32(xp: Any, x: AnyNamespaceArray) -> AnyNamespaceArray:
     return xp.astype(x, xp.float32, copy=False)
 
 
-def _float_dtype(xp: Any, x: Array) -> Any:
+def _float_dtype(xp: Any, x: AnyNamespaceArray) -> Any:
     return x.dtype if xp.isdtype(x.dtype, "real floating") else xp.float32
 
 
-def _broadcast(xp: Any, x: Array, parameters: QuantizationParameters, axis: int | None) -> tuple[Array, Array]:
+def _broadcast(
+    xp: Any, x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None
+) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
     """Scale and zero point as float32 arrays beside `x`, shaped to broadcast along `axis`."""
     device = array_api_compat.device(x)
     scale = xp.asarray(parameters.scale, dtype=xp.float32, device=device)
@@ -354,7 +353,13 @@ def _broadcast(xp: Any, x: Array, parameters: QuantizationParameters, axis: int 
     return xp.reshape(scale, tuple(shape)), xp.reshape(zero_point, tuple(shape))
 
 
-def _integers(xp: Any, x: Array, scale: Array, zero_point: Array, parameters: QuantizationParameters) -> Array:
+def _integers(
+    xp: Any,
+    x: AnyNamespaceArray,
+    scale: AnyNamespaceArray,
+    zero_point: AnyNamespaceArray,
+    parameters: QuantizationParameters,
+) -> AnyNamespaceArray:
     """`clip(round(x / scale) + zero_point)`, always a new float32 array."""
     result = xp.round(x / scale)
     if not parameters.zero_point_is_zero:

@@ -1,7 +1,7 @@
 """A streaming histogram and the clipping ranges read from it: percentile, KL divergence, mean squared error.
 
 Bins are anchored at zero and their width is a power of two, so widening the range merges whole neighbours: the
-counts depend on the data alone, never on how they were split into batches or in which order these came.
+counts depend on the data alone, never on how the data was split into batches or on the order of the batches.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.quantization.affine import dequantize, integer_type, quantization_parameters, quantize
+from inc_autotune.core.vocabulary import ALGORITHMS, listing
 
 BINS = 8192
 PERCENTILE = 99.999
-RANGE_ALGORITHMS = ("minmax", "kl", "percentile", "mse")
 
 _HALF = BINS // 2
 _SMALLEST_EXPONENT = -100  # keeps the reciprocal of a bin's width finite in float32
@@ -48,7 +49,7 @@ class Histogram:
         """The `BINS + 1` edges of the bins."""
         return np.arange(-_HALF, _HALF + 1, dtype=np.float64) * self.width
 
-    def update(self, values: npt.NDArray[np.float32]) -> None:
+    def update(self, values: FloatArray) -> None:
         """Count `values` (any shape, finite)."""
         if values.size == 0:
             return
@@ -101,24 +102,24 @@ def clipping_range(
 
     Args:
         histogram: of the tensor's values.
-        minimum: its exact smallest value.
-        maximum: its exact largest value.
+        minimum: exact smallest value of the tensor.
+        maximum: exact largest value of the tensor.
         algorithm: `minmax`: the whole range; `percentile`: cut so that 99.999 % of the values remain; `kl`: the
             threshold on |x| with the least Kullback-Leibler divergence between the histogram and its quantized form;
             `mse`: the threshold on |x| with the least squared error.
         dtype: the integer type, `kl` and `mse` depend on its number of levels.
-        scheme: `sym` or `asym`; `percentile` cuts |x| for the first, both tails for the second.
-        framework: whose scale formula `mse` uses.
+        scheme: `sym` or `asym`; `percentile` cuts |x| for `sym`, both tails for `asym`.
+        framework: the framework with the scale formula that `mse` uses.
 
     Raises:
         ArgumentError: unknown algorithm or dtype.
 
     Source: NVIDIA, 8-bit inference with TensorRT, GTC 2017 (kl); defaults of onnxruntime.quantization.calibrate.
     """
-    if algorithm not in RANGE_ALGORITHMS:
+    if algorithm not in ALGORITHMS:
         raise ArgumentError(
             f"algorithm={algorithm!r}: unknown calibration algorithm.\n"
-            f"Allowed: {', '.join(map(repr, RANGE_ALGORITHMS))}.{did_you_mean(algorithm, RANGE_ALGORITHMS)}"
+            f"Allowed: {listing(ALGORITHMS)}.{did_you_mean(algorithm, ALGORITHMS)}"
         )
     integer_type(dtype)
     if algorithm == "minmax" or not histogram.counts.any():
@@ -147,7 +148,7 @@ def _percentile_range(histogram: Histogram, scheme: str, kept: float) -> tuple[f
 
 def _quantile(counts: Counts, edges: Floats, fraction: float) -> float:
     cumulative = np.concatenate([[0], np.cumsum(counts)])
-    # Only edges beside a bin that holds something: an empty stretch would leave the quantile undefined.
+    # Only the edges of occupied bins: within a stretch of empty bins the quantile would be undefined.
     occupied = np.flatnonzero(counts)
     kept = np.unique(np.concatenate([occupied, occupied + 1]))
     return float(np.interp(fraction * cumulative[-1], cumulative[kept], edges[kept]))
@@ -173,7 +174,7 @@ def _kl_threshold(histogram: Histogram, dtype: str, scheme: str) -> float:
 
 
 def _divergence(counts: Floats, lower: int, upper: int, levels: int) -> float:
-    """KL divergence between the clipped distribution and the same one told apart only by `levels` levels."""
+    """KL divergence between the clipped distribution and its quantization to `levels` levels."""
     inside = counts[lower:upper]
     reference = inside.copy()
     reference[0] += counts[:lower].sum()
@@ -184,7 +185,7 @@ def _divergence(counts: Floats, lower: int, upper: int, levels: int) -> float:
     quantized = np.where(inside > 0, (sums / np.maximum(filled, 1))[level], 0.0)
     present = reference > 0
     p = reference[present] / reference.sum()
-    # Mass clipped into an empty bin would make the divergence infinite whatever its size.
+    # Mass clipped into an empty bin would make the divergence infinite, however small the mass.
     q = np.maximum(quantized[present] / max(quantized.sum(), 1.0), _EMPTY_BIN_MASS / inside.size)
     return float(np.sum(p * np.log(p / q)))
 

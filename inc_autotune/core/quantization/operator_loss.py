@@ -9,18 +9,19 @@ from typing import Any
 
 import array_api_compat
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import Array, quantization_parameters, quantize, weight_parameters
+from inc_autotune.core.quantization.affine import quantization_parameters, quantize, weight_parameters
 
-IntegerProduct = Callable[[Array, Array], Array]
+IntegerProduct = Callable[[AnyNamespaceArray, AnyNamespaceArray], AnyNamespaceArray]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
 
-# Of a weight at a time. Temporaries stay at 4 MiB: larger ones go back to the system whenever they are freed, and the
-# page faults of getting them again take twice as long as the arithmetic.
+# Elements of a weight that are quantized at a time, in temporaries of 4 MiB. The allocator gives larger temporaries
+# back to the system, and the page faults of the next allocation take twice as long as the arithmetic.
 _CHUNK_ELEMENTS = 1 << 20
 
 _SAFE_TO_SQUARE = 1e15
-"""In float32, with as much room for a sum of squares."""
+"""The square of a smaller number is within float32, and so is a sum of 10 ** 8 such squares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +35,14 @@ class QuantizedRows:
         is_integer: whether the activation is quantized.
     """
 
-    values: Array
+    values: AnyNamespaceArray
     scale: float
     zero_point: int
     is_integer: bool
 
 
 def quantize_rows(
-    rows: Array, minimum: float, maximum: float, config: TensorConfig, *, framework: str = "pytorch"
+    rows: AnyNamespaceArray, minimum: float, maximum: float, config: TensorConfig, *, framework: str = "pytorch"
 ) -> QuantizedRows:
     """Quantize float32 rows [R, K] with a per-tensor range; 8-bit unsigned integers are shifted to -128..127."""
     parameters = quantization_parameters(
@@ -61,15 +62,15 @@ class OperatorLoss:
         rows: float32 [R, K], not smoothed.
         weight: any float dtype, [N, K].
         config: how the weight is quantized; a float dtype makes every loss 0.
-        framework: whose scale formulas are used.
+        framework: the framework with the scale formulas.
         reduce_range: one bit less for the weight.
         integer_product: used for rows that are quantized; None: a float32 matmul.
     """
 
     def __init__(
         self,
-        rows: Array,
-        weight: Array,
+        rows: AnyNamespaceArray,
+        weight: AnyNamespaceArray,
         config: TensorConfig,
         *,
         framework: str = "pytorch",
@@ -82,19 +83,19 @@ class OperatorLoss:
         self._framework = framework
         self._reduce_range = reduce_range
         self._integer_product = integer_product
-        self._references: list[Array] = []
+        self._references: list[AnyNamespaceArray] = []
         if not config.is_float:
             self._references = [rows @ self._xp.matrix_transpose(chunk) for chunk in self._chunks()]
         self._unit = self._unit_of_squares()
         self._energy = sum(float(self._xp.sum((each / self._unit) ** 2)) for each in self._references)
 
-    def loss(self, rows: QuantizedRows, scale: Array | None) -> float:
-        """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` where the reference output is all zero).
+    def loss(self, rows: QuantizedRows, scale: AnyNamespaceArray | None) -> float:
+        """`||Y_q - Y||^2 / ||Y||^2` (`||Y_q||^2` if the reference output is all zero).
 
-        Infinity where float32 does not hold one of the two.
+        Infinity if one of the two norms is beyond float32.
 
         Args:
-            rows: of the activation, divided by `scale` and quantized.
+            rows: rows of the activation, divided by `scale` and quantized.
             scale: smoothing scale [K] to multiply the weight's input channels by; None: 1.
         """
         error = 0.0
@@ -109,14 +110,14 @@ class OperatorLoss:
         return loss if math.isfinite(loss) else math.inf
 
     def _unit_of_squares(self) -> float:
-        """What outputs are divided by before they are squared; 1 unless the squares would leave float32."""
+        """Divisor of the outputs before squaring; 1 unless the squares would leave float32."""
         xp = self._xp
         sizes = [max(float(xp.max(each)), -float(xp.min(each))) for each in self._references if 0 not in each.shape]
         largest = max(sizes, default=0.0)
         return 1.0 if 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE or largest == 0.0 else largest
 
-    def _chunks(self) -> Iterator[Array]:
-        """The weight in float32, a few output channels at a time; at once where they share one range."""
+    def _chunks(self) -> Iterator[AnyNamespaceArray]:
+        """The weight in float32, a few output channels at a time; all at once if the channels share one range."""
         outputs, inputs = self._weight.shape
         size = outputs
         if self._config.granularity == "per_channel":
@@ -124,7 +125,7 @@ class OperatorLoss:
         for start in range(0, outputs, max(size, 1)):
             yield self._xp.astype(self._weight[start : start + size, :], self._xp.float32, copy=False)
 
-    def _product(self, rows: QuantizedRows, weight: Array) -> Array:
+    def _product(self, rows: QuantizedRows, weight: AnyNamespaceArray) -> AnyNamespaceArray:
         """The operator's output [R, N] from integers, computed as an integer kernel does."""
         xp = self._xp
         parameters = weight_parameters(
@@ -153,5 +154,5 @@ class OperatorLoss:
 
 
 def _signed_shift(quant_max: int) -> int:
-    """What brings unsigned 8-bit integers into the signed range."""
+    """What to subtract from unsigned 8-bit integers to bring them into the signed range."""
     return 128 if quant_max > 127 else 0

@@ -10,20 +10,19 @@ from numbers import Real
 import array_api_compat
 import numpy as np
 
+from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, CalibrationError, did_you_mean
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.quantization.operator_loss import IntegerProduct, OperatorLoss, QuantizedRows, quantize_rows
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.vocabulary import MOST_ALPHAS, SHARED_CRITERIA, listing
 
-SHARED_CRITERIA = ("min", "mean", "max")
 SMALLEST_SCALE = 1e-5
 LARGEST_SCALE = 1e5
 
 _MAGNITUDE_LIMIT = 1e15  # keeps act ** alpha / weight ** (1 - alpha) within float32
-_LARGEST_ACTIVATION = 1e38  # of both signs: the width of its range is within float32
-_MOST_ALPHAS = 10_000
+_LARGEST_ACTIVATION = 1e38  # the width of a range from -1e38 to 1e38 is within float32
 _TIE = 1e-6  # relative; float32 sums differ by this much when rows come in another order
 
 
@@ -32,22 +31,22 @@ class InputGroup:
     """Operators that read the same activation and so share one smoothing scale.
 
     Args:
-        name: of the group.
-        operators: their names.
-        statistics: of the shared input, with sampled rows.
-        weights: gives the weights in the order of `operators`, each [out_features, in_features]; called once a search.
+        name: name of the group.
+        operators: names of the operators.
+        statistics: statistics of the shared input, with sampled rows.
+        weights: gives the weights [out_features, in_features] in the order of `operators`; called once a search.
         configs: how each operator will be quantized.
         reduce_range: whether weights get one bit less.
-        folds: statistics to score alphas with, in place of `statistics`: each has its ranges from one part of the
-            calibration data and its rows from another, so that an alpha which fits the ranges too closely shows.
-        least_gain: smooth the group, where each layer has its own alpha, only if that makes its loss so many times
-            smaller, for smoothing that costs time; 1: wherever it helps.
+        folds: statistics to score alphas with, in place of `statistics`. The ranges of a fold are from one part of the
+            calibration data and its rows from another part, so an alpha that overfits the ranges has a higher loss.
+        least_gain: with layer-wise alphas, smooth the group only if smoothing divides its loss by at least this factor,
+            where smoothing costs time; 1: smooth wherever the loss falls.
     """
 
     name: str
     operators: tuple[str, ...]
     statistics: ActivationStatistics
-    weights: Callable[[], Sequence[Array]]
+    weights: Callable[[], Sequence[AnyNamespaceArray]]
     configs: tuple[OpConfig, ...]
     reduce_range: bool = False
     folds: tuple[ActivationStatistics, ...] = ()
@@ -59,9 +58,9 @@ class AlphaSearchResult:
     """What the alpha search of one group found.
 
     Args:
-        alpha: the best one by the shared criterion that was asked for.
-        losses: loss of the group by alpha, by that criterion.
-        loss_off: the same without smoothing.
+        alpha: the best alpha by the requested shared criterion.
+        losses: loss of the group under the requested criterion, by alpha.
+        loss_off: loss of the group under the requested criterion, without smoothing.
         operator_losses: loss of each operator by alpha.
         operator_losses_off: loss of each operator without smoothing.
         best_alpha: the best alpha by each shared criterion.
@@ -79,12 +78,12 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
     """Alphas from `minimum` to `maximum`, both included, rounded to ten decimals.
 
     Args:
-        minimum: in [0, 1]; integers are fine, here and below.
-        maximum: in [minimum, 1]; part of the grid even where `step` does not hit it.
-        step: > 0.
+        minimum: in [0, 1], a float or an integer.
+        maximum: in [minimum, 1], a float or an integer; part of the grid even if no multiple of `step` hits it.
+        step: > 0, a float or an integer.
 
     Raises:
-        ArgumentError: an argument is out of range, or the grid would exceed 10,000 alphas.
+        ArgumentError: an argument is out of range, or the grid would exceed `MOST_ALPHAS`.
     """
     _check_alpha("alpha_min", minimum)
     _check_alpha("alpha_max", maximum)
@@ -92,17 +91,19 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
         raise ArgumentError(f"alpha_min={minimum!r}, alpha_max={maximum!r}: alpha_min must not exceed alpha_max.")
     if not _is_number(step) or not 0 < step < math.inf:
         raise ArgumentError(f"alpha_step={step!r}: not a step.\nAllowed: a number > 0, such as 0.1.")
-    # The small allowance keeps (0.3 - 0.0) / 0.1 = 2.999... from losing its last step.
+    # The allowance of 1e-9 keeps the last step of (0.3 - 0.0) / 0.1 = 2.999...
     steps = math.floor((maximum - minimum) / step + 1e-9)
-    if steps > _MOST_ALPHAS:
+    if steps > MOST_ALPHAS:
         raise ArgumentError(
-            f"alpha_step={step!r}: gives {steps + 1} alphas, at most {_MOST_ALPHAS} are searched. Use a larger step."
+            f"alpha_step={step!r}: gives {steps + 1} alphas, at most {MOST_ALPHAS} are searched. Use a larger step."
         )
     grid = {round(float(minimum + index * step), 10) for index in range(steps + 1)}
     return tuple(sorted({min(alpha, float(maximum)) for alpha in grid} | {float(maximum)}))
 
 
-def smoothing_scale(activation_absmax: Array, weight_absmax: Array, alpha: float) -> Array:
+def smoothing_scale(
+    activation_absmax: AnyNamespaceArray, weight_absmax: AnyNamespaceArray, alpha: float
+) -> AnyNamespaceArray:
     """Per-channel SmoothQuant scale: s = act ** alpha / weight ** (1 - alpha).
 
     The activation is divided by `s`, the weight's input channel multiplied by it, so the fp32 product is unchanged.
@@ -115,8 +116,8 @@ def smoothing_scale(activation_absmax: Array, weight_absmax: Array, alpha: float
         alpha: in [0, 1]; how much of the activation's difficulty moves into the weight.
 
     Returns:
-        Positive scale, shape [in_features], same dtype as `activation_absmax` (float32 where that is a half
-        precision), within [1e-5, 1e5]; 1 where a channel is dead, in the activation or in the weight.
+        Positive scale, shape [in_features], same dtype as `activation_absmax` (float32 if that is a half
+        precision), within [1e-5, 1e5]; 1 for a channel that is all zero in the activation or in the weight.
 
     Raises:
         ArgumentError: `alpha` is outside [0, 1].
@@ -137,7 +138,11 @@ def smoothing_scale(activation_absmax: Array, weight_absmax: Array, alpha: float
 
 
 def smoothed_range(
-    statistics: ActivationStatistics, scale: Array | None, config: TensorConfig, *, framework: str = "pytorch"
+    statistics: ActivationStatistics,
+    scale: AnyNamespaceArray | None,
+    config: TensorConfig,
+    *,
+    framework: str = "pytorch",
 ) -> tuple[float, float]:
     """Per-tensor range of an activation after it was divided by `scale`.
 
@@ -145,10 +150,9 @@ def smoothed_range(
         statistics: of the activation before smoothing.
         scale: smoothing scale [C]; None: not smoothed.
         config: `minmax` (the default) is exact: the channels' extremes over all calibration tokens, divided by the
-            scale. `kl`, `percentile` and `mse` clip that range by the distribution: of the histogram where there is
-            one and `scale` is None, else of the sampled rows, since a histogram of the tensor cannot be rescaled by
-            channel.
-        framework: whose scale formula `mse` uses.
+            scale. `kl`, `percentile` and `mse` clip that range by a distribution: the histogram if there is one and
+            `scale` is None, else the sampled rows, since a histogram of the tensor cannot be rescaled by channel.
+        framework: the framework with the scale formula that `mse` uses.
 
     Raises:
         CalibrationError: nothing was seen, or the algorithm needs rows or a histogram and there are none.
@@ -179,7 +183,7 @@ def choose_alpha(
 
     Args:
         operator_losses: loss by alpha of each operator, all over the same alphas.
-        shared_criterion: `min`, `mean` or `max` over the operators is minimised.
+        shared_criterion: what is minimised: the `min`, `mean` or `max` of the operators' losses.
         init_alpha: of equally good alphas the nearest to this one wins, then the smaller.
 
     Raises:
@@ -207,14 +211,14 @@ def search_alpha(
 
     The loss of an operator is `||Y_q - Y||^2 / ||Y||^2` over all sampled rows, where `Y = X W^T` is the fp32 operator
     without smoothing and `Y_q` is computed from the smoothed, quantized activation and weight exactly as the
-    operator's config says. Ranges are exact; rows only score. With `group.folds` it is the mean over these.
+    operator's config says. Ranges are exact; rows only score. With `group.folds` the loss is the mean over them.
 
     Args:
         group: operators with their weights and the statistics of their input.
         alphas: candidates in [0, 1]; only these can be chosen.
         init_alpha: breaks ties: of equally good alphas (to 1e-6) the nearest to this one wins, then the smaller.
-        shared_criterion: the group's loss is the `min`, `mean` or `max` of its operators'.
-        framework: whose scale formulas are used.
+        shared_criterion: the group's loss is the `min`, `mean` or `max` of its operators' losses.
+        framework: the framework with the scale formulas.
         integer_product: a fast product of integers, such as an int8 kernel; None: a float32 matmul.
         output_channels: score at most this many, evenly spaced, output channels of each operator whose weight is
             quantized per channel; None: all.
@@ -237,7 +241,9 @@ def search_alpha(
     }
     off = mean.pop(None)
     operator_losses = {name: {float(alpha): mean[float(alpha)][name] for alpha in alphas} for name in group.operators}
-    best_alpha = {criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA}
+    best_alpha: dict[str, float] = {
+        criterion: choose_alpha(operator_losses, criterion, init_alpha) for criterion in SHARED_CRITERIA
+    }
     return AlphaSearchResult(
         alpha=best_alpha[shared_criterion],
         losses=_shared_losses(operator_losses, shared_criterion),
@@ -251,7 +257,7 @@ def search_alpha(
 def _losses(
     group: InputGroup,
     statistics: ActivationStatistics,
-    weights: Sequence[Array],
+    weights: Sequence[AnyNamespaceArray],
     alphas: Sequence[float],
     framework: str,
     integer_product: IntegerProduct | None,
@@ -286,7 +292,7 @@ def _losses(
     return {alpha: losses_at(alpha) for alpha in (None, *map(float, alphas))}
 
 
-def group_weight_absmax(weights: Sequence[Array]) -> Array:
+def group_weight_absmax(weights: Sequence[AnyNamespaceArray]) -> AnyNamespaceArray:
     """Largest |w| per input channel over all weights of a group, float32 [in_features]."""
     xp = array_api_compat.array_namespace(*weights)
     result = None
@@ -298,7 +304,11 @@ def group_weight_absmax(weights: Sequence[Array]) -> Array:
 
 
 def _smoothed_rows(
-    statistics: ActivationStatistics, rows: Array, scale: Array | None, config: TensorConfig, framework: str
+    statistics: ActivationStatistics,
+    rows: AnyNamespaceArray,
+    scale: AnyNamespaceArray | None,
+    config: TensorConfig,
+    framework: str,
 ) -> QuantizedRows:
     smoothed = rows if scale is None else rows / scale
     if config.is_float:
@@ -307,7 +317,7 @@ def _smoothed_rows(
     return quantize_rows(smoothed, lowest, highest, config, framework=framework)
 
 
-def _rows(statistics: ActivationStatistics) -> Array:
+def _rows(statistics: ActivationStatistics) -> AnyNamespaceArray:
     if statistics.sampled_rows is None:
         raise CalibrationError(
             f"{statistics.name}: no rows of its input were sampled.\n"
@@ -316,7 +326,7 @@ def _rows(statistics: ActivationStatistics) -> Array:
     return statistics.sampled_rows
 
 
-def _group_weights(group: InputGroup, channels: int) -> list[Array]:
+def _group_weights(group: InputGroup, channels: int) -> list[AnyNamespaceArray]:
     """The weights, without a framework's autograd graph."""
     weights = [weight.detach() if hasattr(weight, "detach") else weight for weight in group.weights()]
     if not len(weights) == len(group.operators) == len(group.configs) > 0:
@@ -333,8 +343,8 @@ def _group_weights(group: InputGroup, channels: int) -> list[Array]:
     return weights
 
 
-def _scored_channels(weight: Array, config: TensorConfig, output_channels: int | None) -> Array:
-    """Evenly spaced output channels: those of a per-channel weight are quantized independently of each other."""
+def _scored_channels(weight: AnyNamespaceArray, config: TensorConfig, output_channels: int | None) -> AnyNamespaceArray:
+    """Evenly spaced output channels if every channel is quantized with its own range, else all channels."""
     if output_channels is None or config.granularity != "per_channel" or weight.shape[0] <= output_channels:
         return weight
     return weight[:: math.ceil(weight.shape[0] / output_channels), :]
@@ -366,7 +376,7 @@ def _check_criterion(criterion: str) -> None:
     if criterion not in SHARED_CRITERIA:
         raise ArgumentError(
             f"shared_criterion={criterion!r}: unknown criterion.\n"
-            f"Allowed: {', '.join(map(repr, SHARED_CRITERIA))}.{did_you_mean(criterion, SHARED_CRITERIA)}"
+            f"Allowed: {listing(SHARED_CRITERIA)}.{did_you_mean(criterion, SHARED_CRITERIA)}"
         )
 
 

@@ -1,7 +1,7 @@
 """Calibration statistics, apart by what their samples are for, at every sampling size.
 
-A range that has seen a sample cannot clip it. So candidates are compared on held-out samples with ranges that have not
-seen these, and alphas are scored on the rows of one half of the other samples with the ranges of the other half.
+A range that has seen a sample cannot clip it. So candidates are compared on held-out samples with the ranges of the
+folds, and alphas are scored on the rows of one fold with the ranges of the other.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Statistics = Mapping[str, ActivationStatistics]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What some samples have shown.
+    """Statistics of the samples so far.
 
     Args:
-        every: all of them; the ranges of the model that the user gets.
-        fitted: those that are not held out. What only held-out samples reached (an expert of a mixture, say) is known
-            by them alone.
-        folds: two halves of the fitted ones.
+        every: statistics of all samples, for the ranges of the model that the user gets.
+        fitted: statistics of the samples that are not held out. An activation that only held-out samples reached (in an
+            expert of a mixture, say) has the statistics of these.
+        folds: statistics of two halves of the samples that are not held out.
     """
 
     every: Statistics
@@ -35,7 +35,7 @@ class Snapshot:
     folds: tuple[Statistics, Statistics]
 
     def statistics(self, *, without_held_out: bool) -> Statistics:
-        """For comparing candidates, or for using one."""
+        """`fitted`, to compare candidates on held-out samples, or `every`, to use a candidate."""
         return self.fitted if without_held_out else self.every
 
     def crossed(self, name: str) -> tuple[ActivationStatistics, ...]:

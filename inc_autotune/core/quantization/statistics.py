@@ -6,22 +6,24 @@ import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
+from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.errors import CalibrationError
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
+from inc_autotune.core.vocabulary import ALGORITHMS
 
 
 class ActivationStatistics:
     """What calibration remembers of one activation tensor, in memory that does not grow with the data.
 
     Per-channel minimum and maximum are exact over everything seen. The sampled rows are a uniform sample without
-    replacement of all tokens (the `rows` smallest of one random key a token), which depends on the sequence of tokens
-    and `seed` but not on how it was cut into batches. Arrays stay in the caller's namespace and device, in float32.
+    replacement of all tokens: every token draws a random key, and the `rows` smallest keys win. The sample depends on
+    the sequence of tokens and `seed`, not on how the sequence was cut into batches. Arrays stay in the caller's
+    namespace and device, in float32.
 
     Args:
-        name: of the operator or tensor, for messages.
+        name: name of the operator or tensor, for messages.
         rows: how many tokens to keep; 0: none.
-        seed: of the sample. Statistics that will be merged need different seeds to be sampled independently.
+        seed: seed of the sample. Statistics that will be merged need different seeds to be sampled independently.
         histogram: also count values, for the algorithms `kl`, `percentile` and `mse`.
     """
 
@@ -33,11 +35,11 @@ class ActivationStatistics:
         self.histogram = Histogram() if histogram else None
         self._generator = np.random.default_rng(seed)
         self._keys: npt.NDArray[np.float64] = np.empty(0)
-        self._sample: Array | None = None
-        self._channel_minimum: Array | None = None
-        self._channel_maximum: Array | None = None
+        self._sample: AnyNamespaceArray | None = None
+        self._channel_minimum: AnyNamespaceArray | None = None
+        self._channel_maximum: AnyNamespaceArray | None = None
 
-    def update(self, x: Array, channel_axis: int = -1, keep_rows: bool = True) -> None:
+    def update(self, x: AnyNamespaceArray, channel_axis: int = -1, keep_rows: bool = True) -> None:
         """Take in one batch.
 
         Args:
@@ -78,17 +80,17 @@ class ActivationStatistics:
             self.histogram.update(_to_numpy(x))
 
     @property
-    def channel_minimum(self) -> Array:
+    def channel_minimum(self) -> AnyNamespaceArray:
         """Smallest value per channel, float32 [C]."""
         return self._seen(self._channel_minimum)
 
     @property
-    def channel_maximum(self) -> Array:
+    def channel_maximum(self) -> AnyNamespaceArray:
         """Largest value per channel, float32 [C]."""
         return self._seen(self._channel_maximum)
 
     @property
-    def channel_absmax(self) -> Array:
+    def channel_absmax(self) -> AnyNamespaceArray:
         """Largest |value| per channel, float32 [C]."""
         minimum, maximum = self.channel_minimum, self.channel_maximum
         return array_api_compat.array_namespace(minimum).maximum(-minimum, maximum)
@@ -104,7 +106,7 @@ class ActivationStatistics:
         return float(array_api_compat.array_namespace(self.channel_maximum).max(self.channel_maximum))
 
     @property
-    def sampled_rows(self) -> Array | None:
+    def sampled_rows(self) -> AnyNamespaceArray | None:
         """The sample, float32 [min(rows, tokens), C] in the order seen; None when no row was kept."""
         return self._sample
 
@@ -115,9 +117,9 @@ class ActivationStatistics:
 
         Args:
             algorithm: `minmax` (exact), `kl`, `percentile` or `mse` (from the histogram), see `clipping_range`.
-            dtype: the integer type it will be quantized to.
+            dtype: the integer type to quantize to.
             scheme: `sym` or `asym`.
-            framework: whose scale formula `mse` uses.
+            framework: the framework with the scale formula that `mse` uses.
 
         Raises:
             ArgumentError: unknown algorithm, dtype or scheme.
@@ -125,7 +127,7 @@ class ActivationStatistics:
         """
         histogram = self.histogram
         if histogram is None:
-            if algorithm in ("kl", "percentile", "mse"):
+            if algorithm in ALGORITHMS and algorithm != "minmax":
                 raise CalibrationError(
                     f"{self.name}: algorithm {algorithm!r} needs a histogram, which was not collected.\n"
                     "Collect with ActivationStatistics(..., histogram=True), or use 'minmax'."
@@ -154,13 +156,13 @@ class ActivationStatistics:
         return snapshot
 
     def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
-        """A snapshot with the sampled rows of `other`, which may go beyond the ranges."""
+        """A snapshot with the sampled rows of `other`, whose values may lie outside the ranges."""
         snapshot = self.copy()
         snapshot._sample, snapshot._keys = _copied(other._sample), other._keys
         return snapshot
 
     def merge(self, other: ActivationStatistics) -> None:
-        """Take in what `other` has seen, as if its data had been seen here (the sample stays a uniform one).
+        """Take in what `other` has seen, as if its data had been given to `update`; the sample stays uniform.
 
         Raises:
             CalibrationError: the numbers of channels or of sampled rows differ, or only one has a histogram.
@@ -188,7 +190,7 @@ class ActivationStatistics:
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
 
-    def _sample_rows(self, x: Array, keys: npt.NDArray[np.float64]) -> None:
+    def _sample_rows(self, x: AnyNamespaceArray, keys: npt.NDArray[np.float64]) -> None:
         """Keep the rows with the smallest keys; touches only rows that are kept."""
         kept = self._keys.size
         all_keys = np.concatenate([self._keys, keys])
@@ -206,7 +208,9 @@ class ActivationStatistics:
             sample = xp.concat([xp.take(self._sample, xp.asarray(old, device=device), axis=0), sample], axis=0)
         self._sample, self._keys = sample, all_keys[chosen]
 
-    def _check(self, xp: object, minimum: Array, maximum: Array, shape: tuple[int, ...]) -> None:
+    def _check(
+        self, xp: object, minimum: AnyNamespaceArray, maximum: AnyNamespaceArray, shape: tuple[int, ...]
+    ) -> None:
         if self._channel_minimum is not None and self._channel_minimum.shape != minimum.shape:
             raise CalibrationError(
                 f"{self.name}: the activation has {minimum.shape[0]} channels, earlier batches had "
@@ -220,7 +224,7 @@ class ActivationStatistics:
                 "The fp32 model itself produces it on this calibration batch: check the data and the weights before it."
             )
 
-    def _seen(self, value: Array | None) -> Array:
+    def _seen(self, value: AnyNamespaceArray | None) -> AnyNamespaceArray:
         if value is None:
             raise CalibrationError(
                 f"{self.name}: no activation was seen, so it has no range.\n"
@@ -229,10 +233,10 @@ class ActivationStatistics:
         return value
 
 
-def _copied(x: Array | None) -> Array | None:
+def _copied(x: AnyNamespaceArray | None) -> AnyNamespaceArray | None:
     return None if x is None else array_api_compat.array_namespace(x).asarray(x, copy=True)
 
 
-def _to_numpy(x: Array) -> npt.NDArray[np.float32]:
+def _to_numpy(x: AnyNamespaceArray) -> FloatArray:
     xp = array_api_compat.array_namespace(x)
     return np.asarray(array_api_compat.to_device(xp.astype(x, xp.float32, copy=False), "cpu"))

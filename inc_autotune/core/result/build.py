@@ -11,7 +11,6 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import gain as measured_gain
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
-from inc_autotune.core.arguments.autotune import Objective
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.verdict import Judgement
 from inc_autotune.core.op_config import FP32, OpConfig
@@ -19,6 +18,7 @@ from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace
+from inc_autotune.core.vocabulary import Objective
 
 GAIN_TIE = 0.03
 """Gains up to 3 % below the largest one count as equal: two measurements of one model differ by as much."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.analysis.sensitivity import UnitHarm
-from inc_autotune.core.arguments.autotune import Objective
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.vocabulary import Objective
 
 
 @dataclass(frozen=True)

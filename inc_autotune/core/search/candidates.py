@@ -8,9 +8,9 @@ from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import gain
-from inc_autotune.core.arguments.autotune import Objective
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.vocabulary import Objective
 
 logger = logging.getLogger(__name__)
 

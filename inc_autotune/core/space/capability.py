@@ -10,12 +10,10 @@ from typing import Any
 
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.quantization.affine import integer_type
 from inc_autotune.core.space.located_yaml import Document, load_yaml
-from inc_autotune.core.space.narrowing import narrow_options
-from inc_autotune.core.space.schema import Block, Blocks, parse_capability, version_numbers
-from inc_autotune.core.vocabulary import APPROACHES, dtype_bits, listing
-
-__all__ = ["Capability", "load_capability", "narrow_options"]
+from inc_autotune.core.space.schema import Block, parse_capability, version_numbers
+from inc_autotune.core.vocabulary import APPROACHES, listing
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Capability:
     table: Mapping[str, tuple[OpConfig, ...]]
 
     def options(self, op_type: str) -> tuple[OpConfig, ...]:
-        """The options of an operator type, default first, fp32 last; empty where there is only fp32."""
+        """The options of an operator type, default first, fp32 last; empty for a type that is not in the table."""
         return self.table.get(op_type, ())
 
     def optypewise(self) -> dict[str, dict[str, Any]]:
@@ -50,7 +48,7 @@ def load_capability(
     """Read the capability of a framework, with the user's additions.
 
     A capability is a list of version blocks, or one bare mapping for all versions. Of several blocks the one with the
-    highest version that is not above the installed one holds, else the one named "default".
+    highest version up to the installed version is used; if there is none, the block named "default".
 
     Args:
         default: the framework's own YAML file.
@@ -62,23 +60,20 @@ def load_capability(
     Raises:
         CapabilityError: a file cannot be read, is malformed (with file and line), or no block fits the version.
     """
-    own = parse_capability(load_yaml(Path(default)))
+    own = load_yaml(Path(default))
     if override is None:
         return _capability(_choose(own, framework_version))
     if isinstance(override, str | os.PathLike):
         document = load_yaml(Path(override), os.fspath(override))
     else:
         document = Document(override, "capability argument")
-    given = parse_capability(document)
-    chosen = _choose(given, framework_version)
-    if given.extends:
-        chosen = _choose(own, framework_version).extended(chosen)
-    return _capability(chosen)
+    chosen = _choose(document, framework_version)
+    return _capability(_choose(own, framework_version), chosen) if chosen.extends else _capability(chosen)
 
 
-def _choose(blocks: Blocks, framework_version: str) -> Block:
+def _choose(document: Document, framework_version: str) -> Block:
     installed = version_numbers(framework_version)
-    named = [(name, block) for names, block in blocks.blocks for name in names]
+    named = [(name, block) for block in parse_capability(document) for name in block.version.name]
     fitting = [
         (version_numbers(name), block)
         for name, block in named
@@ -90,19 +85,24 @@ def _choose(blocks: Blocks, framework_version: str) -> Block:
         if name == "default":
             return block
     raise CapabilityError(
-        f"{blocks.source}: no version block fits framework version {framework_version}. "
+        f"{document.source}: no version block fits framework version {framework_version}. "
         f"It has {listing([name for name, _ in named])}; add a block for this version or one named 'default'."
     )
 
 
-def _capability(block: Block) -> Capability:
-    """Wider dtypes first, so that a new narrow dtype does not become the default; then by approach, then bf16."""
-    order = sorted(block.quantized, key=lambda key: (-dtype_bits(key[0]), APPROACHES.index(key[1])))
+def _capability(*blocks: Block) -> Capability:
+    """Options by width, so that a new narrow dtype does not become the default; then by approach; floats last.
+
+    Args:
+        blocks: one block, or two: an entry of the second replaces the same entry of the first.
+    """
+    quantized = {key: options for block in blocks for key, options in block.quantized().items()}
+    order = sorted(quantized, key=lambda key: (-integer_type(key[0]).bits, APPROACHES.index(key[1])))
     table: dict[str, list[OpConfig]] = {}
     for key in order:
-        table.setdefault(key[2], []).extend(block.quantized[key])
+        table.setdefault(key[2], []).extend(quantized[key])
     for dtype in ("bf16", "fp16"):
-        op_types = block.floats.get(dtype, ())
+        op_types = [op_type for block in blocks for op_type in getattr(block, dtype)]
         option = OpConfig(TensorConfig(dtype), TensorConfig(dtype))
         for op_type in list(table) if "*" in op_types else op_types:
             table.setdefault(op_type, []).append(option)

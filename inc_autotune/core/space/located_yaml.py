@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from inc_autotune.core.arguments.checks import shown
 from inc_autotune.core.errors import CapabilityError
+
+# Far above any capability. A few lines with aliases can stand for more values than fit into memory.
+MOST_CHARACTERS = 1 << 18
+MOST_VALUES = 20_000
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 Steps = tuple[str | int, ...]
 """The way from the root to a value: keys of mappings, indices of lists."""
@@ -45,87 +54,94 @@ def load_yaml(path: Path, source: str | None = None) -> Document:
         source: its name in messages; default: `path`.
 
     Raises:
-        CapabilityError: the file cannot be read, is empty, is not YAML, or a mapping in it has a key twice.
+        CapabilityError: the file cannot be read, is empty, too large or not YAML, or a mapping in it has a key twice.
     """
     source = source or str(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CapabilityError(
             f"{source}: the file cannot be read: {reason}. Give capability= the path of a YAML file, or a dict."
         ) from error
+    if len(text) > MOST_CHARACTERS:
+        raise CapabilityError(f"{source}: the file is too large. Allowed: {MOST_CHARACTERS} characters.")
     lines: dict[Steps, int] = {}
     try:
         loader = yaml.SafeLoader(text)
+        loader.name = source
         root = loader.get_single_node()
-        data = None if root is None else _construct(loader, root, (), lines, source, ())
-    except CapabilityError:
-        raise
+        if root is not None:
+            _count(root, (), {})
+        data = None if root is None else _located(loader, root, (), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = source if mark is None else f"{source}:{mark.line + 1}"
         raise CapabilityError(f"{place}: this is not valid YAML: {error.problem or error.context}.") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise CapabilityError(f"{source}: this is not valid YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError:
+        raise CapabilityError(f"{source}: too many levels of lists and mappings. A capability has seven.") from None
     if data is None:
         raise CapabilityError(f"{source}: the file is empty.")
     return Document(data, source, lines)
 
 
-def _construct(
-    loader: yaml.SafeLoader,
-    node: yaml.Node,
-    steps: Steps,
-    lines: dict[Steps, int],
-    source: str,
-    parents: tuple[yaml.Node, ...],
-) -> Any:
+def _count(node: yaml.Node, parents: tuple[yaml.Node, ...], known: dict[yaml.Node, int]) -> int:
+    """The number of values in a node, where an alias counts as all values of its anchor."""
     if node in parents:
-        raise CapabilityError(f"{source}:{node.start_mark.line + 1}: an anchor contains itself.")
-    parents = (*parents, node)
-    lines[steps] = node.start_mark.line + 1
+        raise _error(node, "an anchor contains itself.")
+    if node not in known:
+        inner = chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        nodes = inner if isinstance(node, yaml.CollectionNode) else ()
+        known[node] = 1 + sum([_count(each, (*parents, node), known) for each in nodes])
+        if known[node] > MOST_VALUES:
+            raise _error(node, f"too many values, those behind an alias counted each time. Allowed: {MOST_VALUES}.")
+    return known[node]
+
+
+def _located(loader: yaml.SafeLoader, node: yaml.Node, steps: Steps, lines: dict[Steps, int]) -> Any:
+    """The value of a node; the lines of all it contains go into `lines`."""
+    lines[steps] = _line(node)
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _construct(loader, item, (*steps, index), lines, source, parents) for index, item in enumerate(node.value)
-        ]
+        return [_located(loader, item, (*steps, index), lines) for index, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
+        return _scalar(loader, node)
     result: dict[Any, Any] = {}
-    own = _own_pairs(node)
-    texts = [key.value for key, _ in own]
-    for key_node, value_node in _merged_pairs(node, parents, source) + own:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise CapabilityError(f"{source}:{line}: a key must be text.")
-        if texts.count(key_node.value) > 1:
-            raise CapabilityError(f"{source}:{line}: key {key_node.value!r} stands twice in the same mapping.")
-        key = loader.construct_object(key_node)
-        inner = (*steps, str(key))
-        result[key] = _construct(loader, value_node, inner, lines, source, parents)
+    texts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    # First what `<<` brings in, so that the mapping's own keys win.
+    for key, value in sorted(node.value, key=lambda pair: pair[0].tag != _MERGE):
+        if key.tag == _MERGE:
+            for part in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
+                if not isinstance(part, yaml.MappingNode):
+                    raise _error(key, "'<<' takes another mapping.")
+                result |= _located(loader, part, steps, lines)
+            continue
+        if not isinstance(key, yaml.ScalarNode):
+            raise _error(key, "a key must be text.")
+        if texts[key.value] > 1:
+            raise _error(key, f"key {shown(key.value)} stands twice in the same mapping.")
+        name = _scalar(loader, key)
+        inner = (*steps, name if isinstance(name, str) else shown(name))
+        result[name] = _located(loader, value, inner, lines)
         # The line of the key: the value may be an alias and stand elsewhere.
-        lines[inner] = line
+        lines[inner] = _line(key)
     return result
 
 
-def _is_merge(key: yaml.Node) -> bool:
-    return key.tag == "tag:yaml.org,2002:merge"
+def _scalar(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, LookupError, AttributeError, OverflowError) as error:
+        # From int(), a dict or a match inside PyYAML, for a text that does not fit its tag, as in `!!bool maybe`.
+        kind = node.tag.rpartition(":")[2]
+        raise _error(node, f"this is not valid YAML: {shown(node.value)} is not of type {kind!r}.") from error
 
 
-def _own_pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    return [(key, value) for key, value in node.value if not _is_merge(key)]
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
-def _merged_pairs(
-    node: yaml.MappingNode, parents: tuple[yaml.Node, ...], source: str
-) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The pairs that `<<` brings in, the ones that win last."""
-    pairs: list[tuple[yaml.Node, yaml.Node]] = []
-    for key, value in node.value:
-        if not _is_merge(key):
-            continue
-        for part in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
-            if not isinstance(part, yaml.MappingNode) or part in parents:
-                raise CapabilityError(f"{source}:{key.start_mark.line + 1}: '<<' takes another mapping.")
-            pairs += _merged_pairs(part, (*parents, part), source) + _own_pairs(part)
-    return pairs
+def _error(node: yaml.Node, problem: str) -> CapabilityError:
+    return CapabilityError(f"{node.start_mark.name}:{_line(node)}: {problem}")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
 
-from inc_autotune.core.arguments.rules import OperatorRule, operator_rules
+from inc_autotune.core.arguments.rules import OperatorRule
 from inc_autotune.core.errors import CapabilityError, did_you_mean
-from inc_autotune.core.op_config import FLOAT_DTYPES, FP32, OpConfig
+from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.space.units import OperatorKey
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, RequestedApproach
 
 logger = logging.getLogger(__name__)
 
-Operator = tuple[str, str]
-"""(name, type)"""
 Constraints = dict[tuple[str, str], tuple[str, ...]]
 
-APPROACH_MODES = {
+APPROACH_MODES: Mapping[RequestedApproach, tuple[Approach, ...]] = {
     "auto": ("static", "dynamic"),
     "static": ("static",),
     "dynamic": ("dynamic",),
@@ -26,29 +26,29 @@ APPROACH_MODES = {
 
 
 def narrow_options(
-    options: Mapping[Operator, Sequence[OpConfig]],
-    op_type_dict: Mapping[str, OperatorRule | Mapping[str, Any]] | None = None,
-    op_name_dict: Mapping[str, OperatorRule | Mapping[str, Any]] | None = None,
-    approach: str = "auto",
+    options: Mapping[OperatorKey, Sequence[OpConfig]],
+    op_type_dict: Mapping[str, OperatorRule] = MappingProxyType({}),
+    op_name_dict: Mapping[str, OperatorRule] = MappingProxyType({}),
+    approach: RequestedApproach = "auto",
     excluded_precisions: Collection[str] = (),
     include_weight_only: bool = False,
     warn: bool = True,
-) -> dict[Operator, tuple[OpConfig, ...]]:
+) -> dict[OperatorKey, tuple[OpConfig, ...]]:
     """Keep the options that the user's arguments allow.
 
     A pattern must match the operator's type or name in full (`re.fullmatch`). All matching rules are combined,
-    types first, then names, each in the given order; a later rule replaces the properties it names. A rule that names
-    a dtype replaces all dtypes of the earlier ones, so one layer of a type kept in fp32 can be quantized by name.
+    types first, then names, both in the given order; a later rule replaces the properties that it names. A rule that
+    names a dtype replaces all dtypes of earlier rules, so one layer of a type kept in fp32 can be quantized by name.
 
-    A rule keeps the options that have one of the values it names, and fp32 as the last resort for accuracy; a rule
+    A rule keeps the options that have one of the named values, and fp32 as the last resort for accuracy; a rule
     that names only fp32 keeps only fp32. A `quant_mode` in a rule goes before `approach`. Properties other than the
     dtype say nothing about a float tensor.
 
     Weight-only options are kept for `approach="weight_only"`, with `include_weight_only`, and where a rule names a
-    weight dtype that only they have.
+    weight dtype that only weight-only options have.
 
-    An operator that cannot be quantized under `approach` is left out of rules with a wider pattern; a
-    rule that is its very name or type is an error.
+    An operator that cannot be quantized under `approach` is left out of rules with a wider pattern. If the
+    pattern is the very name or type of the operator, the rule is an error.
 
     Args:
         options: (name, type) -> options, first the default, last fp32.
@@ -63,16 +63,15 @@ def narrow_options(
         The same operators in the same order; the last option of each is fp32. `options` is not changed.
 
     Raises:
-        ArgumentError: a rule is malformed.
         CapabilityError: a rule asks for what the capability does not offer, or keeps nothing.
     """
     rules = [
         (argument, index, pattern, rule)
         for argument, index, given in (("op_type_dict", 1, op_type_dict), ("op_name_dict", 0, op_name_dict))
-        for pattern, rule in operator_rules(argument, given).items()
+        for pattern, rule in given.items()
     ]
-    matching: dict[Operator, list[tuple[str, OperatorRule]]] = {operator: [] for operator in options}
-    literal: set[Operator] = set()
+    matching: dict[OperatorKey, list[tuple[str, OperatorRule]]] = {operator: [] for operator in options}
+    literal: set[OperatorKey] = set()
     for argument, index, pattern, rule in rules:
         matched = [operator for operator in options if re.fullmatch(pattern, operator[index])]
         place = f"{argument}[{pattern!r}]"
@@ -119,11 +118,11 @@ def describe_options(options: Iterable[OpConfig]) -> str:
 
 
 def _narrow(
-    operator: Operator,
+    operator: OperatorKey,
     offered: Sequence[OpConfig],
     rules: Sequence[tuple[str, OperatorRule]],
     literal: bool,
-    approach: str,
+    approach: RequestedApproach,
     excluded: Collection[str],
     include_weight_only: bool,
 ) -> tuple[OpConfig, ...]:
@@ -173,7 +172,7 @@ def _fits(option: OpConfig, wanted: Constraints) -> bool:
 
 
 def _check_offered(place: str, rule: OperatorRule, offered: Sequence[OpConfig]) -> None:
-    """Every value a rule names must be offered for at least one of the operators it matches."""
+    """Refuse a rule with a value that no matching operator offers."""
     if all(option == FP32 for option in offered):
         return
     for (part, name), values in rule.constraints().items():
@@ -190,11 +189,11 @@ def _check_offered(place: str, rule: OperatorRule, offered: Sequence[OpConfig]) 
 
 
 def _nothing_kept(
-    operator: Operator,
+    operator: OperatorKey,
     offered: Sequence[OpConfig],
     places: Sequence[str],
     wanted: Constraints,
-    approach: str,
+    approach: RequestedApproach,
     excluded: Collection[str],
 ) -> CapabilityError:
     asked = ", ".join(f"{part} {name} {'|'.join(values)}" for (part, name), values in wanted.items())

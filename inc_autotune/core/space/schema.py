@@ -1,247 +1,254 @@
-"""The form of the framework YAML, checked value by value."""
+"""The form of the framework YAML, as pydantic models whose errors name file, line and key."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, Any, ClassVar
 
-from inc_autotune.core.errors import did_you_mean
-from inc_autotune.core.op_config import FLOAT_DTYPES, Approach, OpConfig, TensorConfig
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
+
+from inc_autotune.core.arguments.checks import CheckError, choice, shown
+from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.space.located_yaml import Document, Steps
 from inc_autotune.core.vocabulary import (
     ALGORITHMS,
     APPROACHES,
     DTYPES,
     DTYPES_TEXT,
+    FLOAT_DTYPES,
     GRANULARITIES,
-    INTEGER_DTYPES_TEXT,
+    INTEGER_DTYPES,
     SCHEMES,
-    dtype_bits,
+    WEIGHT_ALGORITHMS,
+    Approach,
     listing,
 )
 
-TENSOR_KEYS = ("dtype", "scheme", "granularity", "algorithm")
-WEIGHT_ALGORITHMS = ("minmax", "mse")
+PROPERTIES = {"dtype": DTYPES, "scheme": SCHEMES, "granularity": GRANULARITIES, "algorithm": ALGORITHMS}
 
 
-@dataclass
-class Block:
-    """One version block: options by (section, approach, operator type), operator types by float dtype."""
+class ProblemError(ValueError):
+    """What is wrong with the value at `steps`, counted from the value that is validated."""
 
-    quantized: dict[tuple[str, str, str], tuple[OpConfig, ...]] = field(default_factory=dict)
-    floats: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    def __init__(self, text: str, *steps: str | int) -> None:
+        super().__init__(text)
+        self.steps = steps
 
-    def extended(self, other: Block) -> Block:
-        floats = {
-            dtype: (*self.floats.get(dtype, ()), *other.floats.get(dtype, ()))
-            for dtype in (*self.floats, *other.floats)
+
+def _check_word(word: str, step: str | int, what: str, words: tuple[str, ...], allowed: str | None = None) -> None:
+    try:
+        choice(words, allowed, what)(word)
+    except CheckError as problem:
+        raise ProblemError(str(problem), step) from None
+
+
+def _mapping(value: Any, what: str = "", words: tuple[str, ...] = (), allowed: str | None = None) -> dict[str, Any]:
+    """A mapping from text, or from the given words."""
+    if not isinstance(value, Mapping):
+        raise ProblemError(f"a mapping is expected, not {shown(value)}.")
+    for key in value:
+        if not isinstance(key, str):
+            raise ProblemError(f"key {shown(key)} is not text. Put it in quotes.", shown(key))
+        if words:
+            _check_word(key, key, what, words, allowed)
+    return dict(value)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    """A list of text that is not empty; if `name` is a property, of the words of this property."""
+    words = PROPERTIES.get(name)
+    if not isinstance(value, list | tuple):
+        allowed = f"Allowed: a list of {listing(words) if words else 'text'}."
+        hint = f"Write [{shown(value)}]." if isinstance(value, str) else allowed
+        raise ProblemError(f"a list is expected, not {shown(value)}. {hint}")
+    if not value:
+        raise ProblemError("the list is empty.")
+    for index, word in enumerate(value):
+        if not isinstance(word, str):
+            raise ProblemError(f"{shown(word)} is not text.", index)
+        if words:
+            _check_word(word, index, name, words)
+    return tuple(dict.fromkeys(value))
+
+
+def _version_names(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list | tuple) else [value]
+    for name in names:
+        if not isinstance(name, str):
+            raise ProblemError(f"{shown(name)} is not text. Put the version in quotes: '2.10'.")
+        if name != "default" and not version_numbers(name):
+            raise ProblemError(f"{shown(name)} is no version. Allowed: 'default' or numbers as in '2.8'.")
+    if not names:
+        raise ProblemError("the list is empty.")
+    return tuple(names)
+
+
+Texts = Annotated[tuple[str, ...], PlainValidator(lambda value, info: _texts(value, info.field_name))]
+
+
+class Entry(BaseModel):
+    """A mapping with the fields for keys; the message about a missing key ends with `form`."""
+
+    form: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: Any) -> dict[str, Any]:
+        result = _mapping(value, "key", tuple(cls.model_fields))
+        for name, field in cls.model_fields.items():
+            if field.is_required() and name not in result:
+                raise ProblemError(f"{name!r} is missing. {cls.form}")
+        return result
+
+
+class TensorOptions(Entry):
+    """The values that the properties of a tensor may have; a float dtype needs no others."""
+
+    dtype: Texts = ()
+    scheme: Texts = ()
+    granularity: Texts = ()
+    algorithm: Texts = ()
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> TensorOptions:
+        for name, values in self:
+            if not values and (name == "dtype" or not set(self.dtype) <= set(FLOAT_DTYPES)):
+                raise ProblemError(f"{name!r} is missing. Allowed: a list of {listing(PROPERTIES[name])}.")
+        return self
+
+    def configs(self) -> list[TensorConfig]:
+        """Every combination, the best first."""
+        return [
+            TensorConfig(dtype, *values)
+            for dtype in self.dtype
+            for values in ([()] if dtype in FLOAT_DTYPES else product(self.scheme, self.granularity, self.algorithm))
+        ]
+
+
+class OperatorOptions(Entry):
+    """What operators of one type may be."""
+
+    form: ClassVar[str] = "An operator has 'weight' and 'activation'."
+
+    weight: TensorOptions
+    activation: TensorOptions
+
+    def check(self, section: str, approach: Approach, op_type: str) -> None:
+        """Raise `ProblemError` where a value does not fit the section, which is a dtype, or the approach."""
+        place = (section, approach, op_type)
+        signed = section.removeprefix("u")
+        belongs = f"a weight of {{}} does not belong in section {section!r}. Allowed: {{}}."
+        possible = f"{{}} is not possible under {approach!r}. Allowed: {{}}."
+        calibrated = "{} needs calibration, which 'dynamic' does without. Allowed: {}."
+        useless = "{!r} says nothing about a float dtype. Remove it."
+        is_float = approach == "weight_only"
+        for part, name, words, problem in (
+            ("weight", "dtype", (signed, f"u{signed}"), belongs),
+            ("weight", "algorithm", WEIGHT_ALGORITHMS, "{} is for activations. Allowed for weights: {}."),
+            ("activation", "dtype", FLOAT_DTYPES if is_float else INTEGER_DTYPES, possible),
+            *(("activation", name, (), useless.format(name)) for name in PROPERTIES if is_float and name != "dtype"),
+            ("activation", "granularity", ("per_tensor",), "{} is for weights. Allowed for activations: {}."),
+            ("activation", "algorithm", ("minmax",) if approach == "dynamic" else ALGORITHMS, calibrated),
+        ):
+            for value in getattr(getattr(self, part), name):
+                if value not in words:
+                    raise ProblemError(problem.format(repr(value), listing(words)), *place, part, name)
+
+
+class Version(Entry):
+    """The versions of the framework that a block is for."""
+
+    form: ClassVar[str] = "Write version: {name: default}."
+
+    name: Annotated[tuple[str, ...], PlainValidator(_version_names)]
+
+
+# Keys are `Any`: `_mapping` has checked them, and pydantic would refuse half a surrogate pair in its own words.
+Operators = Annotated[dict[Any, OperatorOptions], BeforeValidator(lambda value: _mapping(value))]
+Approaches = Annotated[dict[Any, Operators], BeforeValidator(lambda value: _mapping(value, "approach", APPROACHES))]
+
+
+class Block(Entry):
+    """One version block: operator types by float dtype, and options by integer dtype, approach and operator type."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Approaches]
+
+    version: Version = Version(name=("default",))
+    fp32: Texts = ()
+    bf16: Texts = ()
+    fp16: Texts = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: Any) -> dict[str, Any]:
+        return _mapping(value, "section", (*DTYPES, "version"), f"version, {DTYPES_TEXT}")
+
+    @model_validator(mode="after")
+    def _check_operators(self) -> Block:
+        for key, operator in self._operators():
+            operator.check(*key)
+        return self
+
+    @property
+    def extends(self) -> bool:
+        """Whether the block says no version: then it adds to another one."""
+        return "version" not in self.model_fields_set
+
+    def quantized(self) -> dict[tuple[str, Approach, str], list[OpConfig]]:
+        """Every combination that an entry allows, by (section, approach, operator type)."""
+        return {
+            key: [OpConfig(*tensors, key[1]) for tensors in product(entry.weight.configs(), entry.activation.configs())]
+            for key, entry in self._operators()
         }
-        return Block({**self.quantized, **other.quantized}, floats)
+
+    def _operators(self) -> Iterator[tuple[tuple[str, Approach, str], OperatorOptions]]:
+        for section, approaches in self.__pydantic_extra__.items():
+            for approach, operators in approaches.items():
+                for op_type, operator in operators.items():
+                    yield (section, approach, op_type), operator
 
 
-@dataclass
-class Blocks:
-    """The blocks of one document with their versions; a bare mapping is one block named "default"."""
-
-    source: str
-    extends: bool
-    blocks: list[tuple[tuple[str, ...], Block]]
-
-
-def parse_capability(document: Document) -> Blocks:
-    """Check a whole document and expand its lists into options.
+def parse_capability(document: Document) -> list[Block]:
+    """The version blocks of a document; a bare mapping of dtypes is one that extends another.
 
     Raises:
         CapabilityError: something is malformed; the message names file, line and key.
     """
     data = document.data
-    if isinstance(data, Mapping) and "version" not in data:
-        return Blocks(document.source, True, [(("default",), _parse_block(document, (), data))])
     if isinstance(data, Mapping):
-        found: list[tuple[Steps, Any]] = [((), data)]
-    elif isinstance(data, list | tuple):
-        found = [((index,), block) for index, block in enumerate(data)]
-    else:
+        return [_parse_block(document, (), data)]
+    if not isinstance(data, list | tuple):
         raise document.error((), "a list of version blocks or a mapping of dtypes is expected.")
-    if not found:
+    if not data:
         raise document.error((), "the list of version blocks is empty.")
-    blocks: list[tuple[tuple[str, ...], Block]] = []
-    seen: set[str] = set()
-    for steps, block in found:
-        keys = _mapping(document, steps, block)
-        if "version" not in keys:
-            raise document.error(steps, "the block has no 'version'. Write version: {name: default}.")
-        names = _version_names(document, (*steps, "version"), keys["version"])
-        for name in names:
-            if name in seen:
-                raise document.error((*steps, "version"), f"version {name!r} stands in two blocks.")
-            seen.add(name)
-        blocks.append((names, _parse_block(document, steps, keys)))
-    return Blocks(document.source, False, blocks)
+    blocks: list[Block] = []
+    for index, value in enumerate(data):
+        if isinstance(value, Mapping) and "version" not in value:
+            raise document.error((index,), "the block has no 'version'. Write version: {name: default}.")
+        block = _parse_block(document, (index,), value)
+        earlier = {name for other in blocks for name in other.version.name}
+        for name in block.version.name:
+            if name in earlier:
+                raise document.error((index, "version"), f"version {name!r} stands in two blocks.")
+        blocks.append(block)
+    return blocks
 
 
-def _version_names(document: Document, steps: Steps, value: Any) -> tuple[str, ...]:
-    keys = _mapping(document, steps, value, ("name",))
-    if "name" not in keys:
-        raise document.error(steps, "'name' is missing. Write version: {name: default}.")
-    names = keys["name"] if isinstance(keys["name"], list | tuple) else [keys["name"]]
-    for name in names:
-        if not isinstance(name, str):
-            raise document.error((*steps, "name"), f"{name!r} is not text. Put the version in quotes: '2.10'.")
-        if name != "default" and not version_numbers(name):
-            raise document.error(
-                (*steps, "name"), f"{name!r} is no version. Allowed: 'default' or numbers as in '2.8'."
-            )
-    if not names:
-        raise document.error((*steps, "name"), "the list is empty.")
-    return tuple(names)
-
-
-def _parse_block(document: Document, steps: Steps, block: Any) -> Block:
-    result = Block()
-    for section, value in _mapping(document, steps, block).items():
-        here = (*steps, section)
-        if section == "version":
-            continue
-        if section in FLOAT_DTYPES:
-            result.floats[section] = _texts(document, here, value)
-            continue
-        _known(document, here, section, (*DTYPES, "version"), "section", f"version, {DTYPES_TEXT}")
-        for approach, operators in _mapping(document, here, value, APPROACHES, "approach").items():
-            for op_type, option in _mapping(document, (*here, approach), operators).items():
-                configs = _parse_operator(document, (*here, approach, op_type), section, approach, option)
-                result.quantized[section, approach, op_type] = configs
-    return result
-
-
-def _parse_operator(document: Document, steps: Steps, section: str, approach: str, value: Any) -> tuple[OpConfig, ...]:
-    keys = _mapping(document, steps, value, ("weight", "activation"))
-    for part in ("weight", "activation"):
-        if part not in keys:
-            raise document.error(steps, f"{part!r} is missing. An operator has 'weight' and 'activation'.")
-    weights = _parse_tensor(document, (*steps, "weight"), keys["weight"])
-    activations = _parse_tensor(document, (*steps, "activation"), keys["activation"])
-    _check_weight(document, (*steps, "weight"), section, weights)
-    _check_activation(document, (*steps, "activation"), approach, activations)
-    if all(activation.is_float for activation in activations):
-        _check_no_properties(document, (*steps, "activation"), keys["activation"])
-    return tuple(
-        OpConfig(weight, activation, cast(Approach, approach))
-        for weight, activation in itertools.product(weights, activations)
-    )
-
-
-def _parse_tensor(document: Document, steps: Steps, value: Any) -> tuple[TensorConfig, ...]:
-    keys = _mapping(document, steps, value, TENSOR_KEYS)
-    if "dtype" not in keys:
-        raise document.error(steps, f"'dtype' is missing. Allowed: a list of {DTYPES_TEXT}.")
-    dtypes = _texts(document, (*steps, "dtype"), keys["dtype"], DTYPES, "dtype", DTYPES_TEXT)
-    vocabulary = {"scheme": SCHEMES, "granularity": GRANULARITIES, "algorithm": ALGORITHMS}
-    given = {
-        name: _texts(document, (*steps, name), keys[name], words, name)
-        for name, words in vocabulary.items()
-        if name in keys
-    }
-    configs: list[TensorConfig] = []
-    for dtype in dtypes:
-        if dtype in FLOAT_DTYPES:
-            configs.append(TensorConfig(dtype))
-            continue
-        for name, words in vocabulary.items():
-            if name not in given:
-                raise document.error(steps, f"{name!r} is missing. Allowed: a list of {listing(words)}.")
-        configs += [TensorConfig(dtype, *values) for values in itertools.product(*given.values())]
-    return tuple(configs)
-
-
-def _check_weight(document: Document, steps: Steps, section: str, weights: Sequence[TensorConfig]) -> None:
-    for weight in weights:
-        if weight.is_float or dtype_bits(weight.dtype) != dtype_bits(section):
-            unsigned = f"u{section.removeprefix('u')}"
-            raise document.error(
-                (*steps, "dtype"),
-                f"a weight of {weight.dtype!r} does not belong in section {section!r}. "
-                f"Allowed: {listing([unsigned.removeprefix('u'), unsigned])}.",
-            )
-        if weight.algorithm not in WEIGHT_ALGORITHMS:
-            raise document.error(
-                (*steps, "algorithm"),
-                f"{weight.algorithm!r} is for activations. Allowed for weights: {listing(WEIGHT_ALGORITHMS)}.",
-            )
-
-
-def _check_activation(document: Document, steps: Steps, approach: str, activations: Sequence[TensorConfig]) -> None:
-    for activation in activations:
-        if activation.is_float != (approach == "weight_only"):
-            allowed = listing(FLOAT_DTYPES) if approach == "weight_only" else INTEGER_DTYPES_TEXT
-            raise document.error(
-                (*steps, "dtype"), f"{activation.dtype!r} is not possible under {approach!r}. Allowed: {allowed}."
-            )
-        if activation.granularity == "per_channel":
-            raise document.error(
-                (*steps, "granularity"), "'per_channel' is for weights. Allowed for activations: 'per_tensor'."
-            )
-        if approach == "dynamic" and activation.algorithm != "minmax":
-            raise document.error(
-                (*steps, "algorithm"),
-                f"{activation.algorithm!r} needs calibration, which 'dynamic' does without. Allowed: 'minmax'.",
-            )
-
-
-def _check_no_properties(document: Document, steps: Steps, tensor: Mapping[str, Any]) -> None:
-    for name in tensor:
-        if name != "dtype":
-            raise document.error((*steps, name), f"{name!r} says nothing about a float dtype. Remove it.")
-
-
-def _mapping(
-    document: Document, steps: Steps, value: Any, words: Sequence[str] | None = None, what: str = "key"
-) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise document.error(steps, f"a mapping is expected, not {value!r}.")
-    for key in value:
-        if not isinstance(key, str):
-            raise document.error((*steps, str(key)), f"key {key!r} is not text. Put it in quotes.")
-        if words is not None:
-            _known(document, (*steps, key), key, words, what)
-    return value
-
-
-def _texts(
-    document: Document,
-    steps: Steps,
-    value: Any,
-    words: Sequence[str] | None = None,
-    what: str = "value",
-    allowed: str | None = None,
-) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
-        raise document.error(steps, f"a list is expected, not {value!r}. Write [{value!r}].")
-    if not value:
-        raise document.error(steps, "the list is empty.")
-    for index, item in enumerate(value):
-        if not isinstance(item, str):
-            raise document.error((*steps, index), f"{item!r} is not text.")
-        if words is not None:
-            _known(document, (*steps, index), item, words, what, allowed)
-    return tuple(value)
-
-
-def _known(
-    document: Document, steps: Steps, word: str, words: Sequence[str], what: str, allowed: str | None = None
-) -> None:
-    if word not in words:
-        raise document.error(
-            steps, f"unknown {what} {word!r}. Allowed: {allowed or listing(list(words))}.{did_you_mean(word, words)}"
-        )
+def _parse_block(document: Document, steps: Steps, value: Any) -> Block:
+    try:
+        return Block.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        problem: ProblemError = details["ctx"]["error"]
+        raise document.error((*steps, *details["loc"], *problem.steps), str(problem)) from None
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """(2, 13) for "2.13.0+cpu" and "2.13"; trailing zeros do not count."""
-    found = re.match(r"\d+(\.\d+)*", version)
+    """(2, 13) for "2.13.0+cpu" and "2.13"; trailing zeros do not count; empty for what is no version."""
+    found = re.match(r"\d{1,18}(\.\d{1,18})*(?!\d)", version)
     numbers = [int(number) for number in found.group().split(".")] if found else []
     while numbers and numbers[-1] == 0:
         numbers.pop()

@@ -1,4 +1,4 @@
-"""What is decided together, what may be decided, and one complete decision."""
+"""Units of operators that are decided together, the space of their options, and assignments: complete decisions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Assignment:
         return Assignment(tuple((unit, changes.get(unit, config)) for unit, config in self.configs), self.sampling_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, short where many units share a config."""
+        """As plain values; a config that several units share stands in it once."""
         plain = [config.with_alpha(None) for _, config in self.configs]
         options = list(dict.fromkeys(plain))
         return {
@@ -174,11 +174,12 @@ def build_space(
 
 
 def _reasons(skipped: Mapping[str, str]) -> str:
-    """The reasons as a sentence, each with how many operators have it and the first of these."""
+    """The reasons as a sentence; a reason stands behind its first operator and the number of its other operators."""
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name)
     listed = [
-        f"{each[0]}{f' and {len(each) - 1} more' if len(each) > 1 else ''}: {reason}" for reason, each in names.items()
+        f"{members[0]}{f' and {len(members) - 1} more' if len(members) > 1 else ''}: {reason}"
+        for reason, members in names.items()
     ]
     return f"Left out: {'; '.join(listed)}. " if listed else ""

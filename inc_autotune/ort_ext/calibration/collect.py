@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import onnxruntime
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.graphs.calibration import Values, batch_error
 from inc_autotune.graphs.feed import Feed
-from inc_autotune.ort_ext.graph.graph import AnyArray
 
 
 def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callable[[Feed, int], Values]:
@@ -40,7 +40,7 @@ def runs(session: onnxruntime.InferenceSession, feed: Feed) -> bool:
 
 def run_fp32(
     session: onnxruntime.InferenceSession, feed: Feed, argument: str, samples: int | None = None
-) -> list[AnyArray]:
+) -> list[Array]:
     """The outputs of the fp32 model.
 
     Args:
@@ -53,7 +53,7 @@ def run_fp32(
         DataError: the model fails on it.
     """
     try:
-        outputs: list[AnyArray] = session.run(None, dict(feed.inputs))
+        outputs: list[Array] = session.run(None, dict(feed.inputs))
     except Exception as error:  # whatever onnxruntime raises on inputs that are not the model's own
         raise batch_error(argument, feed, samples, error) from error
     return outputs

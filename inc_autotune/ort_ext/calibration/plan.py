@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.ort_ext.graph.graph import FloatArray
 
 FRAMEWORK = "onnxruntime"
 """Whose scale formulas are used, and the name in recipes."""

@@ -6,13 +6,14 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
 from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import FloatArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, weight_matrix
 from inc_autotune.ort_ext.target.forms import GraphForm
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.result.recipe import OperatorRecipe
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
 from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import FloatArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.operators.discovery import Operator
 from inc_autotune.ort_ext.target.forms import GraphForm
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization.affine import (
     QuantizationParameters,
@@ -17,7 +18,7 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.emission.weights import QuantizedWeight, WeightCache
-from inc_autotune.ort_ext.graph.graph import FloatArray, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.target.forms import GraphForm
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.weights import QuantizedWeight
-from inc_autotune.ort_ext.graph.graph import AnyArray, FloatArray
 
 LARGEST_BIAS = float(2**31 - 1 - 2**24)
 """In integers; it leaves room for the products that are added to it."""
@@ -35,7 +35,7 @@ def emit_bias(emission: Emission, name: str, bias: FloatArray, weight: Quantized
 
 
 def with_room_for_bias(
-    quantized: QuantizedWeight, weight: Callable[[], AnyArray], bias: FloatArray | None, step: float
+    quantized: QuantizedWeight, weight: Callable[[], Array], bias: FloatArray | None, step: float
 ) -> QuantizedWeight:
     """The weight; another one in coarser steps where the bias would not fit into 32 bits.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import integer_type
 from inc_autotune.ort_ext.calibration.plan import OperatorCalibration
@@ -14,7 +15,7 @@ from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, Quan
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
 from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_blocks, quantize_weight
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, FloatArray
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
 BLOCK_SIZES = {4: 32, 8: 128}

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import AnyArray, FloatArray, Graph, GraphBuilder
+from inc_autotune.core.arrays import Array, FloatArray
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.graph.nodes import attributes
 
@@ -81,5 +82,5 @@ def _real_values(graph: Graph, inputs: Any, axis: int) -> FloatArray:
     shape = [1] * values.ndim
     if scale.ndim:
         shape[axis] = -1
-    integers: AnyArray = values.astype(np.float32) - zero_point.astype(np.float32).reshape(shape if scale.ndim else ())
+    integers: Array = values.astype(np.float32) - zero_point.astype(np.float32).reshape(shape if scale.ndim else ())
     return np.asarray(integers * scale.reshape(shape if scale.ndim else ()), np.float32)

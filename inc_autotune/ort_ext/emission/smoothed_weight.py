@@ -6,9 +6,9 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.smoothing import digest
-from inc_autotune.ort_ext.graph.graph import FloatArray
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import FloatArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.operators.discovery import Operator
 from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation
 

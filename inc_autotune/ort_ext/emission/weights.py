@@ -9,10 +9,10 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization.affine import integer_type, quantize, weight_parameters
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
-from inc_autotune.ort_ext.graph.graph import AnyArray, FloatArray
 
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
@@ -35,9 +35,9 @@ class QuantizedWeight:
         zero_point: of the dtype of `values` and the shape of `scale`.
     """
 
-    values: AnyArray
+    values: Array
     scale: FloatArray
-    zero_point: AnyArray
+    zero_point: Array
 
 
 class WeightCache:
@@ -70,7 +70,7 @@ class WeightCache:
         return weight
 
 
-def quantize_weight(weight: AnyArray, config: TensorConfig, *, axis: int, reduce_range: bool) -> QuantizedWeight:
+def quantize_weight(weight: Array, config: TensorConfig, *, axis: int, reduce_range: bool) -> QuantizedWeight:
     """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`.
 
     A channel of zeros gets the smallest scale of the others. Any would do for its weights, but a bias in 32-bit

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph.graph_model import bodies
 from inc_autotune.ort_ext.graph.initializers import is_plain
 from inc_autotune.ort_ext.graph.nodes import attributes
-
-AnyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Constant:
 
 
 def derive(
-    nodes: Iterable[onnx.NodeProto], constants: MutableMapping[str, Constant], value: Callable[[str], AnyArray]
+    nodes: Iterable[onnx.NodeProto], constants: MutableMapping[str, Constant], value: Callable[[str], Array]
 ) -> dict[str, str]:
     """Find the tensors that nodes compute from constants in a way that `compute` knows.
 
@@ -68,7 +66,7 @@ def derive(
     return others
 
 
-def compute(node: onnx.NodeProto, inputs: Sequence[AnyArray]) -> AnyArray:
+def compute(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array:
     """The value of a constant that `derive` found, from those its node reads."""
     if node.op_type in _ARITHMETIC:
         with np.errstate(all="ignore"):  # as onnxruntime computes it: what is not finite is found where it matters
@@ -76,9 +74,7 @@ def compute(node: onnx.NodeProto, inputs: Sequence[AnyArray]) -> AnyArray:
     return _MOVES[node.op_type](attributes(node), *inputs)
 
 
-def _derived(
-    node: onnx.NodeProto, inputs: Sequence[Constant | None], value: Callable[[str], AnyArray]
-) -> Constant | None:
+def _derived(node: onnx.NodeProto, inputs: Sequence[Constant | None], value: Callable[[str], Array]) -> Constant | None:
     given = [each for each in inputs if each is not None and is_plain(each.data_type)]
     if len(given) < len(inputs) or len(given) < len(node.input) or node.domain not in ("", "ai.onnx"):
         return None
@@ -100,20 +96,20 @@ def _derived(
     return Constant(first.data_type, shape, first.origin if node.op_type == "Identity" else origin, node)
 
 
-def _identity(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+def _identity(given: Mapping[str, Any], x: Array) -> Array:
     return x
 
 
-def _cast(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+def _cast(given: Mapping[str, Any], x: Array) -> Array:
     with np.errstate(all="ignore"):
         return x.astype(helper.tensor_dtype_to_np_dtype(given["to"]), copy=False)
 
 
-def _transpose(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+def _transpose(given: Mapping[str, Any], x: Array) -> Array:
     return x.transpose(given.get("perm"))
 
 
-def _reshape(given: Mapping[str, Any], x: AnyArray, shape: AnyArray) -> AnyArray:
+def _reshape(given: Mapping[str, Any], x: Array, shape: Array) -> Array:
     keeps_zero = given.get("allowzero", 0)
     sizes = [
         x.shape[axis] if size == 0 and not keeps_zero else int(size) for axis, size in enumerate(shape.reshape(-1))
@@ -121,23 +117,23 @@ def _reshape(given: Mapping[str, Any], x: AnyArray, shape: AnyArray) -> AnyArray
     return x.reshape(sizes)
 
 
-def _flatten(given: Mapping[str, Any], x: AnyArray) -> AnyArray:
+def _flatten(given: Mapping[str, Any], x: Array) -> Array:
     axis = given.get("axis", 1)
     axis += x.ndim if axis < 0 else 0
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
-def _squeeze(given: Mapping[str, Any], x: AnyArray, axes: AnyArray | None = None) -> AnyArray:
+def _squeeze(given: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:
     return x.squeeze(None if axes is None else tuple(int(axis) for axis in axes.reshape(-1)))
 
 
-def _unsqueeze(given: Mapping[str, Any], x: AnyArray, axes: AnyArray) -> AnyArray:
+def _unsqueeze(given: Mapping[str, Any], x: Array, axes: Array) -> Array:
     return np.expand_dims(x, tuple(int(axis) for axis in axes.reshape(-1)))
 
 
 _REAL_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _ARITHMETIC: dict[str, Callable[..., Any]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
-_MOVES: dict[str, Callable[..., AnyArray]] = {
+_MOVES: dict[str, Callable[..., Array]] = {
     "Identity": _identity,
     "Cast": _cast,
     "Transpose": _transpose,

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph.constants import Constant, compute, derive
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies, copy_fields, initializer, names_read, names_taken
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
-
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-AnyArray: TypeAlias = npt.NDArray[Any]
 
 CONTRIB_DOMAIN = "com.microsoft"
 
@@ -71,7 +68,7 @@ class Graph:
         found = self._constants.get(name)
         return found is not None and found.data_type == onnx.TensorProto.FLOAT
 
-    def constant(self, name: str) -> AnyArray:
+    def constant(self, name: str) -> Array:
         """The value of a constant, without a copy where it is stored, or a view of what is.
 
         What nodes compute from constants is a constant too, see `derived_constants`, and is computed at each call.
@@ -134,7 +131,7 @@ class GraphBuilder:
         self.base = base
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
-        self._weights: dict[str, AnyArray] = {}
+        self._weights: dict[str, Array] = {}
         self._tensor_names, self._node_names = names_taken(base.model.proto.graph)
 
     def keep(self, node: onnx.NodeProto) -> None:
@@ -177,7 +174,7 @@ class GraphBuilder:
         made = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes)
         self._nodes.append(made)
 
-    def constant(self, name: str, value: AnyArray) -> str:
+    def constant(self, name: str, value: Array) -> str:
         """Add a constant, and return its name, which is `new(name)`."""
         name = self.new(name)
         self._initializers[name] = initializer(name, value)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import Message
-from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-Array = NDArray[np.generic]
+from inc_autotune.core.arrays import Array
 
 LARGEST_INLINE_BYTES = 1024
 """Initializers up to this size keep their data in the proto; the others only have a header there."""

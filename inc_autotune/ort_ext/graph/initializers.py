@@ -10,8 +10,9 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph_model import LARGEST_INLINE_BYTES, Array, bodies, copy_fields, header, is_header
+from inc_autotune.ort_ext.graph.graph_model import LARGEST_INLINE_BYTES, bodies, copy_fields, header, is_header
 from inc_autotune.ort_ext.graph.mapped_weights import FileSection, FileState, MappedWeights
 
 _PLAIN_TYPES = frozenset(

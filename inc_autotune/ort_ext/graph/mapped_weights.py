@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph_model import Array
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.feed import Feed
-from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock
 from inc_autotune.ort_ext.model.sessions import run_session
@@ -97,7 +98,7 @@ def measure_units(
     return speeds
 
 
-def _values(graph: Graph, tensors: Sequence[str], feed: Feed, make_session: MakeSession) -> dict[str, AnyArray]:
+def _values(graph: Graph, tensors: Sequence[str], feed: Feed, make_session: MakeSession) -> dict[str, Array]:
     """What tensors inside the model are for these inputs."""
     session = make_session(graph.model, tensors)
     return dict(zip(tensors, session.run(list(tensors), feed.inputs), strict=True))

@@ -6,9 +6,9 @@ from functools import cached_property
 
 import onnxruntime
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError, QuantizationError
 from inc_autotune.graphs.feed import Feed
-from inc_autotune.ort_ext.graph.graph import AnyArray
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, make_session, run_session
 from inc_autotune.ort_ext.model.source import SourceModel
@@ -45,7 +45,7 @@ class Candidate:
             graph_optimization_level=self.graph_optimization_level,
         )
 
-    def run(self, feed: Feed) -> list[AnyArray]:
+    def run(self, feed: Feed) -> list[Array]:
         """The model's outputs.
 
         Raises:

@@ -14,9 +14,9 @@ from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.loaders import describe
 from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean
-from inc_autotune.ort_ext.graph.graph import AnyArray
 from inc_autotune.ort_ext.graph.graph_model import (
     GraphModel,
     embedded,
@@ -93,7 +93,7 @@ def make_session(
     return _load(part.proto.SerializeToString(), providers, options)  # reads the values, which live until here
 
 
-def run_session(session: ort.InferenceSession, inputs: Mapping[str, AnyArray], what: str) -> list[AnyArray]:
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array], what: str) -> list[Array]:
     """The outputs of a quantized model.
 
     Args:
@@ -105,7 +105,7 @@ def run_session(session: ort.InferenceSession, inputs: Mapping[str, AnyArray], w
         QuantizationError: onnxruntime fails on them.
     """
     try:
-        outputs: list[AnyArray] = session.run(None, inputs)
+        outputs: list[Array] = session.run(None, inputs)
     except Exception as error:  # kernels raise errors of many types
         raise QuantizationError(
             f"{what} cannot run on {describe(dict(inputs))}, onnxruntime {ort.__version__} raises "

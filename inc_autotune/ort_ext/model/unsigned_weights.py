@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, AnyArray, Graph, GraphBuilder
+from inc_autotune.core.arrays import Array
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise
 from inc_autotune.ort_ext.target.saturation import KERNELS, Kernel, saturates
@@ -125,7 +126,7 @@ def _dtype(graph: Graph, name: str) -> str:
     return "int8" if stored is not None and stored.data_type == onnx.TensorProto.INT8 else "uint8"
 
 
-def _raised(values: AnyArray) -> AnyArray:
+def _raised(values: Array) -> Array:
     """Signed bytes plus 128."""
-    raised: AnyArray = values.view(np.uint8) ^ np.uint8(128)
+    raised: Array = values.view(np.uint8) ^ np.uint8(128)
     return raised

@@ -15,8 +15,8 @@ import numpy as np
 from onnx import ModelProto
 
 from inc_autotune.core.arguments.paths import check_file
+from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph.graph_model import (
-    Array,
     GraphModel,
     embedded,
     embedded_bytes,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import AnyArray, Graph
+from inc_autotune.core.arrays import Array
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
@@ -89,7 +90,7 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
     return Operators(found, skipped)
 
 
-def weight_matrix(operator: Operator, weight: AnyArray) -> AnyArray:
+def weight_matrix(operator: Operator, weight: Array) -> Array:
     """The weight of a linear operator as [out_features, in_features], a view."""
     return weight if operator.transposed else weight.T
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from inc_autotune.core.adaptor import Half
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import FP32_TENSOR, OpConfig
-from inc_autotune.tf_ext.graph.graph import FloatArray
 
 FRAMEWORK = "tensorflow"
 """Whose scale formulas are used, and the name in recipes."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
 from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, GraphChoices, OperatorCalibration, QuantizationPlan
-from inc_autotune.tf_ext.graph.graph import FloatArray, Graph
+from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
 
 

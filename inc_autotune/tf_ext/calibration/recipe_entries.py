@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.recipe import OperatorRecipe
 from inc_autotune.tf_ext.calibration.plan import GraphChoices, OperatorCalibration
-from inc_autotune.tf_ext.graph.graph import FloatArray
 
 
 def calibration_entries(

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.data.loaders import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.graphs.feed import Array, Feed, InputDescription, to_numpy
+from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.tf_ext.data.whole_arrays import arrays_by_name
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
 from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
 from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.graph import FloatArray, Graph
+from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
 

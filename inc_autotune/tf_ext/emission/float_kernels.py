@@ -6,12 +6,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.affine import Array
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, quantize_weight
-from inc_autotune.tf_ext.graph.graph import FloatArray
 from inc_autotune.tf_ext.graph.shapes import reshape
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
 
@@ -148,7 +147,7 @@ def _dequantized(emission: Emission, name: str, weight: QuantizedWeight, axis: i
     return builder.compute("Mul", [tensor, scale], f"{name}/weight/dequantized", T=tf.float32)
 
 
-def _along(vector: Array, axis: int, shape: tuple[int, ...]) -> Array:
+def _along(vector: AnyNamespaceArray, axis: int, shape: tuple[int, ...]) -> AnyNamespaceArray:
     """A number, or one for each feature, in a shape that is broadcast to that of the weight."""
     if vector.ndim == 0:
         return vector

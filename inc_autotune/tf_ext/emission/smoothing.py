@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
-from inc_autotune.tf_ext.graph.graph import COPIES, FloatArray, Graph, tensor_name
+from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.discovery import Operator
 
 HOMOGENEOUS = (None, "Relu", "LeakyRelu")

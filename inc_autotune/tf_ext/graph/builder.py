@@ -12,8 +12,9 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.tf_ext.graph.graph import Graph, node_name, reachable
-from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph, TensorDescription, is_weight_size, placeholder
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size, placeholder
 
 
 class GraphBuilder:

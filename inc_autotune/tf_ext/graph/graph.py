@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph
-
-FloatArray: TypeAlias = npt.NDArray[np.float32]
+from inc_autotune.core.arrays import Array
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 
 COPIES = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
 """Operators whose result is their input."""

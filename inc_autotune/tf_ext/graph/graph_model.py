@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-Array = NDArray[Any]
+from inc_autotune.core.arrays import Array
 
 LARGEST_INLINE_BYTES = 1024
 """Constants up to this size stay in the graph; larger ones are placeholders there, and arrays beside it."""

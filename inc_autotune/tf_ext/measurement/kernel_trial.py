@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import kernels as registry
 
+from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.graphs.feed import Feed
@@ -31,8 +32,8 @@ from inc_autotune.tf_ext.emission.routes import (
     Route,
 )
 from inc_autotune.tf_ext.emission.weights import WeightCache
-from inc_autotune.tf_ext.graph.graph import FloatArray, Graph
-from inc_autotune.tf_ext.graph.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
 

@@ -13,6 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import Call, Clock, seconds
 from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.calibration.collect import run_inside
@@ -21,7 +22,7 @@ from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.graph.graph_model import Array, GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.measurement.part import Part
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators

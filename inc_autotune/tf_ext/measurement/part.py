@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.tf_ext.graph.builder import GraphBuilder
 from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.operators.discovery import Operator
 
 

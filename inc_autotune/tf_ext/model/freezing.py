@@ -15,9 +15,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.training import saver
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
 from inc_autotune.tf_ext.graph.functions import body_nodes, name_by_content
-from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph, TensorDescription, is_weight_size
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
 

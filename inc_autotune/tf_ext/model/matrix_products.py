@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.graph import FloatArray, Graph, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import Array, SignatureGraph
+from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
 
 

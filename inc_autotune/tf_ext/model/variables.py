@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import tensorflow as tf
 
-from inc_autotune.tf_ext.graph.graph_model import Array
+from inc_autotune.core.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.graph import COPIES, FloatArray, Graph, tensor_name
+from inc_autotune.core.arrays import FloatArray
+from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.epilogue import Epilogue, find_epilogue
 
 LINEAR_TYPES = ("MatMul", "BatchMatMulV2", "BatchMatMulV3")

@@ -344,50 +344,6 @@ def test_unknown_argument():
     assert message(smooth_quant_args={}).endswith("Did you mean 'smoothquant_args'?")
 
 
-def test_operator_rules():
-    rules = validate(
-        op_type_dict={"Conv.*": {"weight": {"dtype": "int4"}, "activation": {"dtype": ["uint4"]}}},
-        op_name_dict={r"layer1\.0\.conv": {"activation": {"algorithm": ("kl", "minmax"), "quant_mode": "static"}}},
-    )
-    assert rules.op_type_dict["Conv.*"].constraints() == {
-        ("weight", "dtype"): ("int4",),
-        ("activation", "dtype"): ("uint4",),
-    }
-    assert rules.op_name_dict[r"layer1\.0\.conv"].constraints() == {
-        ("activation", "algorithm"): ("kl", "minmax"),
-        ("activation", "quant_mode"): ("static",),
-    }
-
-
-@pytest.mark.parametrize("name", ["op_type_dict", "op_name_dict"])
-@pytest.mark.parametrize(
-    ("rules", "problem"),
-    [
-        ({"Conv2d": {"weight": {"dtype": ["int44"]}}}, "Conv2d.weight.dtype: unknown dtype 'int44'"),
-        ({"Conv2d": {"weight": {"dtype": ["int44"]}}}, "Did you mean 'int4'?"),
-        ({"a.b": {"weight": {"dtype": []}}}, "'a.b'.weight.dtype: the list is empty"),
-        ({"Conv2d": {"weight": {"dtype": [8]}}}, "8 is an int, not a str"),
-        ({"Conv2d": {"weight": {"scheme": "symmetric"}}}, "Allowed: one or a list of 'sym', 'asym'"),
-        ({"Conv2d": {"weight": {"granularity": "per_chanel"}}}, "Did you mean 'per_channel'?"),
-        ({"Conv2d": {"activation": {"algorithm": "kll"}}}, "Did you mean 'kl'?"),
-        ({"Conv2d": {"activation": {"quant_mode": "statik"}}}, "Did you mean 'static'?"),
-        ({"Conv2d": {"weight": {"quant_mode": "static"}}}, "Conv2d.weight: unknown key 'quant_mode'"),
-        ({"Conv2d": {"wieght": {}}}, "Did you mean 'weight'?"),
-        ({"Conv2d": {"weight": "fp32"}}, "Conv2d.weight: 'fp32' is a str, not a dict"),
-        ({"Conv2d": {}}, "Conv2d: the rule names nothing"),
-        ({"Conv2d": {"weight": {}}}, "Conv2d: the rule names nothing"),
-        ({"Conv2d": "fp32"}, "Conv2d: 'fp32' is a str, not a dict"),
-        ({"(conv": {}}, "'(conv' is not a regular expression"),
-        ({3: {}}, "key 3 is an int, not a str"),
-        (["Conv2d"], "['Conv2d'] is a list, not a dict"),
-    ],
-)
-def test_bad_operator_rules(name, rules, problem):
-    text = message(**{name: rules})
-    assert text.startswith(f"{name}=")
-    assert problem in text
-
-
 def test_smooth_quant_recipe_becomes_smoothquant_args():
     arguments = validate(
         recipes={"smooth_quant": True, "smooth_quant_args": {"alpha": 0.5}, "fast_bias_correction": False}
@@ -450,6 +406,15 @@ def test_needs_histogram(algorithm, expected):
     assert validate(op_type_dict=rules).needs_histogram is expected
     assert validate(op_name_dict=rules).needs_histogram is expected
     assert validate().needs_histogram is False
+
+
+def test_values_that_python_refuses_to_write():
+    assert message(seed=10**5000).startswith("seed=<int>: <int> is above 4294967295.")
+    nested: list = []
+    for _ in range(5000):
+        nested = [nested]
+    assert message(capability=nested).startswith("capability=<list>: the value has too many levels.")
+    assert message(tuning_time=nested).startswith("tuning_time=<list>: <list> is a list, not a number.")
 
 
 def test_long_values_are_shortened():

@@ -1,36 +1,25 @@
 from __future__ import annotations
 
+import contextlib
 import copy
-import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inc_autotune.core.arguments.autotune import validate_arguments
-from inc_autotune.core.errors import ArgumentError, CapabilityError
+from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.space.capability import Capability, load_capability, narrow_options
+from inc_autotune.core.space.capability import Capability, load_capability
+from tests.core.space.capabilities import BF16, INT4, INT4_CONV, PYTORCH, approaches, dtypes
 
-PYTORCH = Path(__file__).parents[3] / "inc_autotune" / "torch_ext" / "capability" / "pytorch.yaml"
-
-# The few lines that add a data type, as the documentation shows them.
-INT4 = """\
-int4:
-  static:
-    Conv2d:
-      weight: {dtype: [int4], scheme: [sym], granularity: [per_channel], algorithm: [minmax]}
-      activation: {dtype: [uint4], scheme: [sym], granularity: [per_tensor], algorithm: [minmax]}
-"""
-INT4_CONV = OpConfig(
-    TensorConfig("int4", "sym", "per_channel", "minmax"), TensorConfig("uint4", "sym", "per_tensor", "minmax"), "static"
-)
 INT8_LINEAR = OpConfig(
     TensorConfig("int8", "sym", "per_channel", "minmax"),
     TensorConfig("uint8", "asym", "per_tensor", "minmax"),
     "static",
 )
-BF16 = OpConfig(TensorConfig("bf16"), TensorConfig("bf16"))
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +37,6 @@ def load_error(text: str | bytes, version: str = "2.13.0+cpu") -> str:
     with pytest.raises(CapabilityError) as caught:
         load(text, version)
     return str(caught.value)
-
-
-def dtypes(options) -> list[str]:
-    return list(dict.fromkeys(option.dtype for option in options))
-
-
-def approaches(options) -> list[str | None]:
-    return list(dict.fromkeys(option.approach for option in options))
 
 
 # The YAML of PyTorch
@@ -288,6 +269,10 @@ def test_dynamic_activation_needs_no_calibration_algorithm():
 def test_float_activation_has_no_other_properties():
     text = INT4.replace("static", "weight_only").replace("uint4", "fp32")
     assert "int4.weight_only.Conv2d.activation.scheme: 'scheme' says nothing about a float dtype" in load_error(text)
+    text = text.replace(
+        "{dtype: [fp32], scheme: [sym], granularity: [per_tensor]", "{dtype: [fp32], granularity: [per_channel]"
+    )
+    assert "activation.granularity: 'granularity' says nothing about a float dtype. Remove it." in load_error(text)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +289,7 @@ def test_float_activation_has_no_other_properties():
         ("- version: {}", "my.yaml:1: version: 'name' is missing."),
         ("- version: {name: 2.10}", "my.yaml:1: version.name: 2.1 is not text. Put the version in quotes: '2.10'."),
         ("- version: {name: new}", "my.yaml:1: version.name: 'new' is no version."),
+        (f"- version: {{name: '{'9' * 5000}'}}", "999... is no version. Allowed: 'default' or numbers as in '2.8'."),
         ("- version: {name: []}", "my.yaml:1: version.name: the list is empty."),
         ("- version: {name: '2'}\n- version: {name: '2'}", "my.yaml:2: version: version '2' stands in two blocks."),
         ("fp32: '*'", "my.yaml:1: fp32: a list is expected, not '*'. Write ['*']."),
@@ -341,182 +327,91 @@ def test_bad_override(override, problem):
     assert problem in str(caught.value)
 
 
-# Rules
+# YAML that was made to harm
 
-
-CONV, OTHER_CONV, LINEAR, EMBEDDING = (
-    ("conv1", "Conv2d"),
-    ("layer.0.conv", "Conv2d"),
-    ("fc", "Linear"),
-    ("e", "Embedding"),
-)
-
-
-@pytest.fixture(scope="module")
-def options():
-    capability = load_capability(PYTORCH, "2.13", {**yaml.safe_load(INT4), "bf16": ["Linear"]})
-    return {operator: capability.options(operator[1]) for operator in (CONV, OTHER_CONV, LINEAR, EMBEDDING)}
-
-
-def rule(weight=None, activation=None, **activation_properties):
-    result = {"weight": {"dtype": weight}} if weight else {}
-    if activation or activation_properties:
-        result["activation"] = {**({"dtype": activation} if activation else {}), **activation_properties}
-    return result
-
-
-def test_without_rules(options):
-    before = dict(options)
-    narrowed = narrow_options(options)
-    assert options == before
-    assert list(narrowed) == list(options)
-    assert narrowed[CONV] == options[CONV]
-    assert approaches(narrowed[LINEAR]) == ["static", "dynamic", None]
-    assert narrowed[EMBEDDING] == (FP32,)
+LEVELS = "abcdefghij"
 
 
 @pytest.mark.parametrize(
-    ("approach", "linear", "conv", "embedding"),
+    ("text", "problem"),
     [
-        ("auto", ["static", "dynamic", None], ["static", None], [None]),
-        ("static", ["static", None], ["static", None], [None]),
-        ("dynamic", ["dynamic", None], [None], [None]),
-        ("weight_only", [None], [None], ["weight_only", None]),
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise(LEVELS)),
+            "my.yaml:5: too many values, those behind an alias counted each time. Allowed: 20000.",
+        ),
+        (
+            "a: &a {k: v}\n"
+            + "".join(f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}\n" for a, b in pairwise(LEVELS)),
+            "my.yaml:5: too many values",
+        ),
+        ("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 1000)), "too many values"),
+        (f"bf16: [{', '.join('x' * 20_001)}]", "my.yaml:1: too many values"),
+        ("int8: " + "[" * 2000, "my.yaml: too many levels of lists and mappings. A capability has seven."),
+        ("[" * 2000 + "]" * 2000, "my.yaml: too many levels"),
+        ("{a: " * 50_000, "my.yaml: too many levels"),
+        ("- " * 50_000, "my.yaml: too many levels"),
+        ("int8: " + "[" * 200 + "]" * 200, "my.yaml:1: int8: a mapping is expected, not [[["),
+        ("# " + "x" * 300_000, "my.yaml: the file is too large. Allowed: 262144 characters."),
+        ("a: &a {<<: *a}", "my.yaml:1: an anchor contains itself."),
+        ("int8: 0x" + "f" * 10_000, "my.yaml:1: int8: a mapping is expected, not <int>."),
+        ("int8: " + "9" * 10_000, "my.yaml:1: this is not valid YAML: '9999"),
+        ("bf16: " + "1" + ":1" * 5000, "my.yaml:1: bf16: a list is expected, not <int>."),
+        ("int8: !!bool maybe", "my.yaml:1: this is not valid YAML: 'maybe' is not of type 'bool'."),
+        ("int8: !!int ''", "my.yaml:1: this is not valid YAML: '' is not of type 'int'."),
+        ("int8: !!timestamp soon", "my.yaml:1: this is not valid YAML: 'soon' is not of type 'timestamp'."),
+        ("int8:\n  2020-13-45: {}", "my.yaml:2: this is not valid YAML: '2020-13-45' is not of type 'timestamp'."),
+        ('int8: {static: {"\\ud800": 3}}', "a mapping is expected, not 3."),
     ],
 )
-def test_approach(options, approach, linear, conv, embedding):
-    narrowed = narrow_options(options, approach=approach)
-    assert approaches(narrowed[LINEAR]) == linear
-    assert approaches(narrowed[CONV]) == conv
-    assert approaches(narrowed[EMBEDDING]) == embedding
-    assert all(found[-1] == FP32 for found in narrowed.values())
+def test_harmful_document(text, problem):
+    error = load_error(text)
+    assert problem in error
+    assert len(error) < 500
 
 
-def test_include_weight_only(options):
-    narrowed = narrow_options(options, include_weight_only=True)
-    assert narrowed[EMBEDDING] == options[EMBEDDING]
-    assert narrowed[LINEAR] == options[LINEAR]
-
-
-def test_int4_by_rule(options):
-    narrowed = narrow_options(options, {"Conv2d": rule(["int4"], ["uint4"])})
-    assert narrowed[CONV] == (INT4_CONV, FP32)
-    assert narrowed[LINEAR] == options[LINEAR]
-
-
-def test_fp32_excludes_an_operator(options):
-    narrowed = narrow_options(options, {"Conv2d": rule(["fp32"], ["fp32"])}, {"fc": rule("fp32")})
-    assert narrowed[CONV] == narrowed[OTHER_CONV] == narrowed[LINEAR] == (FP32,)
-
-
-def test_a_name_goes_before_its_type(options):
-    narrowed = narrow_options(options, {"Conv2d": rule("fp32", "fp32")}, {"conv1": rule("int8")})
-    assert dtypes(narrowed[CONV]) == ["int8", "fp32"]
-    assert narrowed[OTHER_CONV] == (FP32,)
-
-
-def test_rules_of_type_and_name_combine(options):
-    narrowed = narrow_options(options, {"Linear": rule(algorithm="kl")}, {"fc": rule(scheme=["sym"])})
-    quantized = [option.activation for option in narrowed[LINEAR] if option.is_quantized]
-    assert {(activation.algorithm, activation.scheme) for activation in quantized} == {("kl", "sym")}
-    assert narrowed[LINEAR][-1] == FP32
-
-
-def test_a_quantized_rule_keeps_fp32_but_not_bf16(options):
-    assert dtypes(narrow_options(options, {"Linear": rule("int8")})[LINEAR]) == ["int8", "fp32"]
-    assert dtypes(narrow_options(options, {"Linear": rule(["int8", "bf16"])})[LINEAR]) == ["int8", "bf16", "fp32"]
-    assert narrow_options(options, {"Linear": rule("bf16")})[LINEAR] == (BF16, FP32)
-
-
-def test_patterns_match_in_full(options):
-    narrowed = narrow_options(options, {"Conv": rule("fp32")}, {r"layer\.\d+\..*": rule("fp32")})
-    assert narrowed[CONV] == options[CONV]
-    assert narrowed[OTHER_CONV] == (FP32,)
-
-
-def test_quant_mode_goes_before_approach(options):
-    narrowed = narrow_options(options, {"Linear": rule(quant_mode="dynamic")}, approach="static")
-    assert {option.approach for option in narrowed[LINEAR] if option.is_quantized} == {"dynamic"}
-    assert approaches(narrowed[CONV]) == ["static", None]
-
-
-def test_a_rule_with_its_dtype_asks_for_a_weight_only_option(options):
-    for given in ({"Embedding": rule("uint8")}, {"Embedding": rule(quant_mode="weight_only")}):
-        assert narrow_options(options, given)[EMBEDDING] == options[EMBEDDING]
-
-
-def test_a_wide_pattern_leaves_out_what_cannot_be_quantized(options):
-    narrowed = narrow_options(options, {".*": rule("int8")})
-    assert narrowed[EMBEDDING] == (FP32,)
-    assert dtypes(narrowed[CONV]) == ["int8", "fp32"]
-
-
-def test_excluded_precisions(options):
-    assert dtypes(narrow_options(options, excluded_precisions=["bf16"])[LINEAR]) == ["int8", "fp32"]
-    assert dtypes(narrow_options(options, excluded_precisions=["int8"])[CONV]) == ["int4", "fp32"]
-    assert dtypes(narrow_options(options, excluded_precisions=["uint8"])[LINEAR]) == ["fp32"]
-
-
-def test_an_operator_without_options_is_fp32():
-    assert narrow_options({("n", "LayerNorm"): ()}) == {("n", "LayerNorm"): (FP32,)}
+def test_a_list_may_repeat_itself():
+    repeated = yaml.safe_load(INT4)["int4"]["static"]["Conv2d"]
+    for tensor in repeated.values():
+        tensor.update({name: words * 500 for name, words in tensor.items()})
+    capability = load_capability(PYTORCH, "2.13", {"int4": {"static": {"Conv2d": repeated}}})
+    assert capability == load_capability(PYTORCH, "2.13", yaml.safe_load(INT4))
 
 
 @pytest.mark.parametrize(
-    ("given", "problems"),
+    ("value", "problem"),
     [
-        ({"Linear": rule("int4")}, ["op_type_dict['Linear']: weight dtype 'int4' is not in", "int8", "capability="]),
-        ({"Linear": rule(["int8", "int4"])}, ["weight dtype 'int4' is not in the capability"]),
-        ({".*": rule("int4")}, ["op_type_dict['.*']: operator 'fc' (Linear) has no option with weight dtype int4"]),
-        (
-            {"Conv2d": rule("int4", "uint8")},
-            ["'conv1' (Conv2d) has no option with weight dtype int4, activation dtype"],
-        ),
-        ({"Conv2d": rule(quant_mode="dynamic")}, ["activation quant_mode 'dynamic' is not in"]),
-        (
-            {"Linear": rule(algorithm="kl", quant_mode="dynamic")},
-            ["activation algorithm kl, activation quant_mode dyn"],
-        ),
-        ({"Linear": rule("int8", "fp32")}, ["weight dtype int8, activation dtype fp32"]),
-        ({"Embedding": rule("int8")}, ["'int8' is not in", "weight uint8 asym", "Did you mean 'uint8'?"]),
-        ({"Embedding": rule(algorithm="minmax")}, ["op_type_dict['Embedding']", "algorithm 'minmax' is not in"]),
+        (8, "a list is expected, not 8. Allowed: a list of int1 to int8, uint1 to uint8, fp32, bf16, fp16."),
+        (None, "a list is expected, not None. Allowed: a list of int1 to int8"),
+        ("", "a list is expected, not ''. Write ['']."),
     ],
 )
-def test_a_rule_outside_the_capability(options, given, problems):
+def test_only_a_word_is_to_be_put_into_a_list(value, problem):
+    entry = yaml.safe_load(INT4)
+    entry["int4"]["static"]["Conv2d"]["weight"]["dtype"] = value
     with pytest.raises(CapabilityError) as caught:
-        narrow_options(options, given)
-    for problem in problems:
-        assert problem in str(caught.value)
-    assert "The capability offers: " in str(caught.value)
+        load_capability(PYTORCH, "2.13", entry)
+    assert f"int4.static.Conv2d.weight.dtype: {problem}" in str(caught.value)
 
 
-def test_a_rule_against_approach_or_excluded_precisions(options):
-    with pytest.raises(CapabilityError, match=r"algorithm kl under approach='dynamic'\."):
-        narrow_options(options, {"Linear": rule(algorithm="kl")}, approach="dynamic")
-    with pytest.raises(CapabilityError, match=r"weight dtype int8 under excluded_precisions=\['int8'\]\."):
-        narrow_options(options, {"Linear": rule("int8")}, excluded_precisions=["int8"])
+PIECES = st.sampled_from(
+    [*"{}[]:,-&*!'\"#|>?%@ \n\t", "a", "int8", "static", "<<", "&a ", "*a", ": ", "- ", "\n  ", "!!int ", "0x1", "1:1"]
+)
 
 
-def test_an_error_names_every_rule_that_took_part(options):
-    with pytest.raises(CapabilityError, match=r"^op_type_dict\['Linear'\], op_name_dict\['fc'\]: operator 'fc'"):
-        narrow_options(options, {"Linear": rule(algorithm="kl")}, {"fc": rule(quant_mode="dynamic")})
+@given(text=st.lists(PIECES, max_size=30).map("".join))
+def test_any_text_is_read_or_refused_with_our_own_error(text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("yaml") / "any.yaml"
+    path.write_text(text)
+    with contextlib.suppress(CapabilityError):
+        load_capability(PYTORCH, "2.13", path)
 
 
-def test_malformed_rules_are_argument_errors(options):
-    with pytest.raises(ArgumentError, match="Did you mean 'weight'"):
-        narrow_options(options, {"Linear": {"wieght": {}}})
-
-
-def test_a_pattern_without_operator_is_logged(options, caplog):
-    with caplog.at_level(logging.WARNING):
-        narrow_options(options, {"Conv2D": rule("fp32")}, {"layer.0.cnv": rule("fp32"), "zzz": rule("int8")})
-    assert "op_type_dict['Conv2D'] matches no operator of the model. Did you mean 'Conv2d'?" in caplog.text
-    assert "op_name_dict['layer.0.cnv'] matches no operator of the model. Did you mean 'layer.0.conv'?" in caplog.text
-    assert "op_name_dict['zzz'] matches no operator of the model. The model has: 'conv1'," in caplog.text
-
-
-def test_validated_rules_are_taken_as_they_are(options):
-    arguments = validate_arguments(
-        strategies=("auto",), backends=("default",), op_type_dict={"Conv2d": rule("int4")}, op_name_dict=None
-    )
-    narrowed = narrow_options(options, arguments.op_type_dict, arguments.op_name_dict, arguments.approach)
-    assert narrowed[CONV] == (INT4_CONV, FP32)
+@given(cuts=st.lists(st.tuples(st.integers(0, len(INT4)), st.integers(0, 30), st.text(max_size=4)), max_size=3))
+def test_any_mistake_in_a_capability_is_refused_with_our_own_error(cuts, tmp_path_factory):
+    text = INT4
+    for start, length, other in cuts:
+        text = text[:start] + other + text[start + length :]
+    path = tmp_path_factory.mktemp("yaml") / "any.yaml"
+    path.write_text(text, encoding="utf-8")
+    with contextlib.suppress(CapabilityError):
+        load_capability(PYTORCH, "2.13", path)

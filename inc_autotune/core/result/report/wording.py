@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from inc_autotune.core.arguments.autotune import Objective
 from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.vocabulary import Objective
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def is_neighbour(process: Process) -> bool:
 def _started(process: psutil.Process) -> float:
     # Both readings move when the clock is set; their difference does not.
     boot = psutil.boot_time()
-    return process.create_time() - boot
+    return float(process.create_time() - boot)
 
 
 def _kernel() -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.graph.nodes import attributes
 
@@ -63,5 +61,5 @@ def _write(builder: GraphBuilder, conv: onnx.NodeProto, norm: onnx.NodeProto) ->
     builder.keep(changed)
 
 
-def _double(graph: Graph, name: str) -> npt.NDArray[Any]:
+def _double(graph: Graph, name: str) -> Array:
     return np.asarray(graph.constant(name), np.float64)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import AnyArray, Graph, GraphBuilder, with_rewritten
+from inc_autotune.core.arrays import Array
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
 
 _PADS, _AXES = 1, 3
 
@@ -30,7 +31,7 @@ def with_full_pads(graph: Graph) -> Graph:
     return with_rewritten(graph, found, write)
 
 
-def _full_pads(graph: Graph, node: onnx.NodeProto) -> AnyArray | None:
+def _full_pads(graph: Graph, node: onnx.NodeProto) -> Array | None:
     """Numbers before and behind each dimension; None where nothing is to be done, or it cannot be."""
     if node.op_type != "Pad" or node.domain not in ("", "ai.onnx") or len(node.input) <= _AXES or not node.input[_AXES]:
         return None

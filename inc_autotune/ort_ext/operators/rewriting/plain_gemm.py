@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import FloatArray, Graph, GraphBuilder, with_rewritten
+from inc_autotune.core.arrays import FloatArray
+from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
 from inc_autotune.ort_ext.graph.nodes import attributes
 
 
