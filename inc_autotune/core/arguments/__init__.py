@@ -2,3 +2,7 @@
 
 Imports quantization, for the names of dtypes, schemes and algorithms.
 """
+
+from inc_autotune.core.arguments.autotune import validate_arguments
+
+__all__ = ["validate_arguments"]
