@@ -52,9 +52,8 @@ def static_space(adaptor: OrtAdaptor, model: Candidate) -> TuningSpace:
 def layer_wise_search(adaptor: OrtAdaptor, space: TuningSpace) -> int:
     """Search the alpha of every input group; how many there are."""
     groups = adaptor.input_groups(space.units, SAMPLES)
-    product = adaptor.integer_product()
     for group in groups:
-        search_alpha(group, ALPHAS, integer_product=product, output_channels=SCORED_OUTPUT_CHANNELS)
+        search_alpha(group, ALPHAS, output_channels=SCORED_OUTPUT_CHANNELS)
     return len(groups)
 
 
