@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,15 @@ def parser(
     return result
 
 
-# Clock
+def import_workloads(folder: Path) -> Any:
+    """The package `workloads` of a folder."""
+    sys.path.insert(0, str(folder))
+    import workloads
+
+    return workloads
+
+
+# Clock and memory
 
 
 def interleaved(
@@ -107,6 +117,14 @@ def _wait_until_idle(deadline: float) -> None:
             return
 
 
+def peak_rss() -> float:
+    """Largest resident set of this process so far, in MiB."""
+    import resource  # which not every platform has
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
+
+
 # Output
 
 
@@ -131,3 +149,9 @@ def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:.3g}" if abs(cell) < 100 else f"{cell:.0f}"
     return str(cell)
+
+
+def alpha_summary(alphas: dict[str, float]) -> str:
+    """`0.7 x 12, 0.8 x 24`: how many operators have which alpha."""
+    counts = sorted(Counter(round(alpha, 3) for alpha in alphas.values()).items())
+    return ", ".join(f"{alpha:g} x {count}" for alpha, count in counts) or "not smoothed"

@@ -7,10 +7,10 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import validate_arguments
+from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization import fake_quantize, quantization_parameters, weight_parameters
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import Dense, NumpyModel
 

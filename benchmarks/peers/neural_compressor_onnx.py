@@ -4,7 +4,7 @@
     peer_onc/bin/pip install onnx-neural-compressor==1.0 onnx onnxruntime numpy==1.26.4 prettytable scipy
     peer_onc/bin/python benchmarks/peers/neural_compressor_onnx.py --model M.onnx --data D.npz --output DIR
 
-`benchmarks/ort_peers.py --peer-python peer_onc/bin/python` runs it; prettytable and scipy are dependencies that it does
+`benchmarks/ort/peers.py --peer-python peer_onc/bin/python` runs it; prettytable and scipy are dependencies that it does
 not declare. `D.npz` holds int64 arrays `calibration.NAME` and `unseen.NAME` for each input of the model. Calibration
 samples are padded to one length, since it cannot take several. The score it tunes by is the mean cosine of sentence
 embeddings to fp32. Each result is one JSON line: name, path, wall seconds, trials, and whether

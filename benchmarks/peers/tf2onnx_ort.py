@@ -1,4 +1,4 @@
-"""A SavedModel through tf2onnx and onnxruntime's own quantizer. `tf_speed.py --peer-python` runs this.
+"""A SavedModel through tf2onnx and onnxruntime's own quantizer. `tf/speed.py --peer-python` runs this.
 
 Install (Python 3.11, CPU):
 

@@ -1,4 +1,7 @@
-"""Bad units planted among 40 in a real model: the ranking finds them, in few evaluations and with few fallbacks."""
+"""Bad units planted among 40 in a real model: the ranking finds them, in few evaluations and with few fallbacks.
+
+`benchmarks/torch/planted.py` counts them on the same model.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,17 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.torch.models import PLANTED_UNITS, PLANTED_WIDTH, Planted
 from tests.torch.small_models import tune
-
-UNITS, WIDTH = 40, 24
-OUTLIER = 200.0
-
-
-class Residual(nn.Module):
-    """Forty times LayerNorm and Linear beside a residual connection; each Linear is a unit of its own.
-
-    In front of a bad one, the LayerNorm makes two channels larger by `OUTLIER`, and the Linear's weights make up for
-    it: the fp32 function is the same, but one range for all channels leaves few steps to the others.
-    """
-
-    def __init__(self, bad: Sequence[int]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(UNITS))
-        self.linears = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(UNITS))
-        with torch.no_grad():
-            for unit in bad:
-                self.norms[unit].weight[[3, 7]] *= OUTLIER
-                self.linears[unit].weight[:, [3, 7]] /= OUTLIER
-
-    def forward(self, x: Tensor) -> Tensor:
-        for norm, linear in zip(self.norms, self.linears, strict=True):
-            x = x + torch.tanh(linear(norm(x)))
-        return x
 
 
 class Fidelity:
     """1 less the relative squared error of the outputs, on inputs that calibration does not see. Counts its calls."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.inputs = torch.randn(256, WIDTH, generator=torch.Generator().manual_seed(7))
+        self.inputs = torch.randn(256, PLANTED_WIDTH, generator=torch.Generator().manual_seed(7))
         with torch.no_grad():
             self.expected = model(self.inputs)
         self.calls = 0
@@ -54,14 +32,14 @@ class Fidelity:
 
 
 def planted(count: int, seed: int) -> list[int]:
-    return torch.randperm(UNITS, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    return torch.randperm(PLANTED_UNITS, generator=torch.Generator().manual_seed(seed))[:count].tolist()
 
 
 def search(bad: Sequence[int], **arguments: object):
-    model = Residual(bad).eval()
+    model = Planted(bad).eval()
     evaluate = Fidelity(model)
     generator = torch.Generator().manual_seed(1)
-    data = [torch.randn(16, WIDTH, generator=generator) for _ in range(8)]
+    data = [torch.randn(16, PLANTED_WIDTH, generator=generator) for _ in range(8)]
     result = tune(model, data, evaluate, **arguments).tuning_result
     return result, evaluate.calls
 
@@ -86,7 +64,7 @@ def test_few_evaluations_and_few_fallbacks(count, seed):
     result, calls = search(bad)
     assert result.met
     assert calls == result.evaluations
-    assert calls <= 4 + math.ceil(math.log2(UNITS))
+    assert calls <= 4 + math.ceil(math.log2(PLANTED_UNITS))
     (chosen,) = [trial for trial in result.trials if trial.number == result.chosen]
     fallen = {unit for unit, config in chosen.assignment.configs if config.approach != "static"}
     assert len(fallen) <= 2 * count
@@ -98,4 +76,4 @@ def test_time_left_finds_exactly_them():
     # Of models that meet the goal the smallest is returned; the fastest would be found by noise, on layers so small.
     result, calls = search(bad, tuning_time=1000, objective="modelsize")
     assert set(result.fallbacks) == {f"linears.{unit}" for unit in bad}
-    assert calls <= 4 + math.ceil(math.log2(UNITS)) + 4
+    assert calls <= 4 + math.ceil(math.log2(PLANTED_UNITS)) + 4

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import measuring
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+
+from benchmarks import measuring
 
 Array = NDArray[Any]
 

@@ -1,6 +1,6 @@
 """What the alpha search costs, and what it gains.
 
-    python benchmarks/alpha_search.py [--workloads DIR]
+    python benchmarks/torch/alpha_search.py [--workloads DIR]
 
 Cost, on MiniLM-L6 with 100 sentences of 128 tokens: CPU seconds of the layer-wise search against those of the
 calibration pass it follows; the goal is at most half. Gain: relative squared error at the model's output without
@@ -12,14 +12,19 @@ on their own data too.
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import common
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common, models
 from inc_autotune.core.analysis.output_error import output_error, relative_error
 from inc_autotune.core.analysis.smoothing_plan import SCORED_OUTPUT_CHANNELS, plan_smoothing
 from inc_autotune.core.arguments.autotune import validate_arguments
@@ -98,7 +103,7 @@ def unseen_outputs(subject: Calibrated) -> Callable[[nn.Module], list[torch.Tens
 def gain(name: str, subject: Calibrated) -> None:
     """Print the table of output errors of one model."""
     adaptor, space, model = subject.adaptor, subject.space, subject.model
-    auto = validate_arguments(strategies=["auto"], backends=["default"], smoothquant_args=common.AUTO_ALPHA)
+    auto = validate_arguments(strategies=["auto"], backends=["default"], smoothquant_args=measuring.AUTO_ALPHA)
     started = common.seconds()
     plans = plan_smoothing(adaptor, model, space, auto.smoothing, SAMPLES)
     taken = common.seconds() - started
@@ -114,14 +119,14 @@ def gain(name: str, subject: Calibrated) -> None:
         unseen = relative_error(reference, outputs(adaptor.quantize(tune_cfg, model, None)))
         chosen = "chosen" if label == plans[0].name else ""
         rows.append([label, output_error(adaptor, tune_cfg, model), unseen, chosen])
-    common.print_table(
+    measuring.print_table(
         f"{name}: output error ({taken:.2f} CPU s to choose)",
         ("smoothing", "on held-out samples", "on samples not seen", "autotune"),
         rows,
     )
 
 
-def cost(model: nn.Module, batches: list[common.Batch], repeat: int) -> None:
+def cost(model: nn.Module, batches: list[models.Batch], repeat: int) -> None:
     """Print what the search costs next to calibration."""
     calibrations, searches, passes = [], [], []
     for _ in range(repeat):
@@ -131,7 +136,7 @@ def cost(model: nn.Module, batches: list[common.Batch], repeat: int) -> None:
         calibrations.append(subject.seconds)
         searches.append(layer_wise_search(subject))
     forward, calibration, search = (statistics.median(each) for each in (passes, calibrations, searches))
-    common.print_table(
+    measuring.print_table(
         f"Cost of the layer-wise search: {len(ALPHAS)} alphas, {SAMPLES} x {LENGTH} tokens",
         ("step", "CPU s", "of the calibration"),
         [
@@ -144,7 +149,7 @@ def cost(model: nn.Module, batches: list[common.Batch], repeat: int) -> None:
 
 def subjects(workloads: Any) -> Iterator[tuple[str, Calibrated]]:
     """The models with Linears to smooth; those of the workloads where these are given."""
-    yield "MiniLM, 128 tokens", calibrated(common.minilm(), common.text_batches(SAMPLES + 64, LENGTH))
+    yield "MiniLM, 128 tokens", calibrated(models.minilm(), models.text_batches(SAMPLES + 64, LENGTH))
     if workloads is None:
         return
     made = {
@@ -158,9 +163,9 @@ def subjects(workloads: Any) -> Iterator[tuple[str, Calibrated]]:
 
 
 def main() -> None:
-    options = common.parse(common.parser(__doc__, repeat=3, workloads="optional"))
-    cost(common.minilm(), common.text_batches(SAMPLES, LENGTH), options.repeat)
-    for name, subject in subjects(common.import_workloads(options.workloads) if options.workloads else None):
+    options = common.parse(measuring.parser(__doc__, repeat=3, workloads="optional"))
+    cost(models.minilm(), models.text_batches(SAMPLES, LENGTH), options.repeat)
+    for name, subject in subjects(measuring.import_workloads(options.workloads) if options.workloads else None):
         gain(name, subject)
 
 

@@ -1,7 +1,7 @@
 """Where the time of a SavedModel goes, by operator.
 
-    python benchmarks/tf_speed.py --exports DIR
-    python benchmarks/tf_profile.py DIR/transformer/int8 DIR/transformer/unseen.npy
+    python benchmarks/tf/speed.py --exports DIR
+    python benchmarks/tf/profiling.py DIR/transformer/int8 DIR/transformer/unseen.npy
 
 Milliseconds in the kernels of each type of operator, of the run of median length, one thread.
 """
@@ -9,14 +9,18 @@ Milliseconds in the kernels of each type of operator, of the run of median lengt
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import measuring
 import numpy as np
 import tensorflow as tf
-from tf_common import BATCH
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.tf.common import BATCH
 
 v1 = tf.compat.v1
 

@@ -1,6 +1,6 @@
 """Speed, accuracy and size of int8 models in TensorFlow, side by side with what else could be used.
 
-    python benchmarks/tf_speed.py [--peer-python PYTHON]
+    python benchmarks/tf/speed.py [--peer-python PYTHON]
 
 Two Keras models with random weights, batch 8: a transformer (4 blocks, width 256, 128 tokens) and a CNN (11
 convolutions, residuals, BatchNorm, one depthwise). Ours are tuned without evaluation on 64 samples, saved, and loaded
@@ -23,20 +23,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import measuring
 import numpy as np
 import tensorflow as tf
-import tf_common
-import tf_litert
-import tf_models
-from tf_common import BATCH, Array
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.tf import common, litert, models
+from benchmarks.tf.common import BATCH, Array
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 
 SAMPLES = 64
 COLUMNS = ("model", "form", "ms", "times faster", "SQNR dB", "size")
-PEER = Path(__file__).resolve().parent / "peers" / "tf2onnx_ort.py"
+PEER = Path(__file__).resolve().parents[1] / "peers" / "tf2onnx_ort.py"
 
 Row = dict[str, Any]
 Form = tuple[Callable[[Array], Array], Callable[[], Any]]
@@ -47,11 +47,11 @@ def prepare(name: str, options: argparse.Namespace) -> Path:
     """Write all forms of a model to a folder, with samples that were not used to make them."""
     folder: Path = options.exports.resolve() / name
     folder.mkdir(exist_ok=True)
-    model = getattr(tf_models, name)()
-    calibration, unseen = (tf_common.normal_inputs(model, SAMPLES, seed) for seed in (1, 2))
+    model = getattr(models, name)()
+    calibration, unseen = (common.normal_inputs(model, SAMPLES, seed) for seed in (1, 2))
     np.save(folder / "calibration.npy", calibration)
     np.save(folder / "unseen.npy", unseen)
-    source = tf_common.export(model, folder / "fp32")
+    source = common.export(model, folder / "fp32")
     tuned = tf_ext.autotune(
         source,
         calibration,
@@ -63,13 +63,13 @@ def prepare(name: str, options: argparse.Namespace) -> Path:
     tf_ext.save(tuned, folder / "int8")
     twin = model
     if name == "transformer":
-        twin = tf_models.transformer(tf_models.erf_gelu)
+        twin = models.transformer(models.erf_gelu)
         twin.set_weights(model.get_weights())
     else:
         tf_ext.to_litert(tuned, calibration, folder / "to_litert.tflite")
-    spelled = tf_common.export(twin, folder / "for_peers")
+    spelled = common.export(twin, folder / "for_peers")
     for form, given, integers in (("fp32", None, False), ("dynamic", None, True), ("full", calibration, True)):
-        (folder / f"{form}.tflite").write_bytes(tf_litert.convert(spelled, given, integers=integers))
+        (folder / f"{form}.tflite").write_bytes(litert.convert(spelled, given, integers=integers))
     return folder
 
 
@@ -83,7 +83,7 @@ def forms(folder: Path, first: Array, options: argparse.Namespace) -> Iterator[t
     for file, name in {**names, "to_litert": "LiteRT, to_litert of this library"}.items():
         path = folder / f"{file}.tflite"
         if path.exists():
-            yield name, path, tf_litert.runner(path.read_bytes(), first.shape[1:], options.threads)
+            yield name, path, litert.runner(path.read_bytes(), first.shape[1:], options.threads)
 
 
 def saved_model(path: Path, first: Array, *, jit_compile: bool = False) -> Form:
@@ -106,9 +106,9 @@ def measure(folder: Path, options: argparse.Namespace) -> list[Row]:
     """Time all forms in turn; for a process that did nothing else."""
     unseen = np.load(folder / "unseen.npy")
     named = list(forms(folder, unseen[:BATCH], options))
-    outputs = [np.concatenate([run(batch) for batch in tf_common.batches(unseen)]) for _, _, (run, _) in named]
+    outputs = [np.concatenate([run(batch) for batch in common.batches(unseen)]) for _, _, (run, _) in named]
     calls = [call for _, _, (_, call) in named]
-    clock = tf_common.clock(options.threads)
+    clock = common.clock(options.threads)
     seconds = measuring.interleaved(calls, options.repeat, least=0.15, patience=options.patience, clock=clock)
     return [
         {
@@ -116,7 +116,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[Row]:
             "ms": 1e3 * taken,
             "times": seconds[0] / taken,
             "sqnr": None if name == "TensorFlow fp32" else signal_to_noise_db(outputs[0], output),
-            "bytes": tf_common.size(path),
+            "bytes": common.size(path),
         }
         for (name, path, _), output, taken in zip(named, outputs, seconds, strict=True)
     ]
@@ -130,11 +130,11 @@ def rows_of(command: list[str], folder: Path) -> list[Row]:
 
 
 def main() -> None:
-    parser = tf_common.parser(__doc__)
+    parser = common.parser(__doc__)
     parser.add_argument("--model", choices=("transformer", "cnn"), action="append", help="repeatable; default: both")
     parser.add_argument("--peer-python", help="python of an environment with tf2onnx and onnxruntime")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    options = tf_common.parse(parser)
+    options = common.parse(parser)
     if options.measure is not None:
         print(json.dumps(measure(options.measure, options)))
         return
@@ -148,7 +148,7 @@ def main() -> None:
         )
         if options.peer_python:
             found += rows_of([options.peer_python, str(PEER), str(folder), *given], folder)
-        parameters = 4 * getattr(tf_models, name)().count_params()
+        parameters = 4 * getattr(models, name)().count_params()
         for row in found:
             rows.append([name, row["form"], row["ms"], row["times"], row["sqnr"], row["bytes"] / parameters])
     measuring.print_table(f"TensorFlow {tf.__version__}, {options.threads} thread, batch {BATCH}", COLUMNS, rows)

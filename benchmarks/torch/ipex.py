@@ -1,6 +1,6 @@
 """Speed and accuracy through Intel Extension for PyTorch 2.8 and through stock PyTorch, both tuned by this library.
 
-    python benchmarks/ipex.py --ipex-python IPEX/bin/python [--stock-python STOCK/bin/python] [--workloads DIR]
+    python benchmarks/torch/ipex.py --ipex-python IPEX/bin/python [--stock-python STOCK/bin/python] [--workloads DIR]
 
 The two need environments of their own: the extension runs on torch 2.8 only. Each is measured in a process of its own,
 so keep the machine quiet. Models: MiniLM-L6 (8 x 128 and 1 x 32 tokens) and a ResNet-18 (2 images of 224 x 224), tuned
@@ -21,19 +21,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common
 import torch
-import torch_speed
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common, speed
 from inc_autotune import torch_ext
 
 GOAL = {"relative": 0.005}
 
 
-def minilm(attention: str) -> Callable[[], torch_speed.Case]:
-    def make() -> torch_speed.Case:
-        case = torch_speed.minilm(None)
+def minilm(attention: str) -> Callable[[], speed.Case]:
+    def make() -> speed.Case:
+        case = speed.minilm(None)
         case.model.set_attn_implementation(attention)
         for inputs in case.inputs.values():
             # Without padding no mask is added, and the extension knows one sequence of operators only.
@@ -43,30 +45,30 @@ def minilm(attention: str) -> Callable[[], torch_speed.Case]:
     return make
 
 
-CASES: dict[str, dict[str, Callable[[], torch_speed.Case]]] = {
+CASES: dict[str, dict[str, Callable[[], speed.Case]]] = {
     "ipex": {
         "minilm": minilm("sdpa"),
         "minilm, attention as products": minilm("eager"),
-        "resnet18": lambda: torch_speed.resnet(None),
+        "resnet18": lambda: speed.resnet(None),
     },
-    "stock": {"minilm": minilm("sdpa"), "resnet18": lambda: torch_speed.resnet(None)},
+    "stock": {"minilm": minilm("sdpa"), "resnet18": lambda: speed.resnet(None)},
 }
 FORMS = {"ipex": ("fp32 jit", "int8 jit"), "stock": ("fp32 jit", "fp32 compile", "int8 jit", "int8 compile")}
 
 
-def tuned_model(backend: str, case: torch_speed.Case) -> nn.Module:
+def tuned_model(backend: str, case: speed.Case) -> nn.Module:
     tuned = torch_ext.autotune(
         case.model,
         case.calibration,
         backend="ipex" if backend == "ipex" else "default",
-        smoothquant_args=common.AUTO_ALPHA,
+        smoothquant_args=measuring.AUTO_ALPHA,
         sampling_sizes=[100],
         progress=False,
     )
     return torch_ext.convert(tuned)
 
 
-def speed(backend: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def timings(backend: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for name, make in CASES[backend].items():
         if options.model and name.split(",")[0] not in options.model:
             continue
@@ -75,10 +77,10 @@ def speed(backend: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]
         for shape, inputs in case.inputs.items():
             if name == "resnet18" and shape != "2x224":
                 continue
-            models = {form: torch_speed.FORMS[form](case.model, quantized, inputs) for form in FORMS[backend]}
-            calls = {form: partial(common.call, model, inputs) for form, model in models.items()}
+            ready = {form: speed.FORMS[form](case.model, quantized, inputs) for form in FORMS[backend]}
+            calls = {form: partial(common.call, model, inputs) for form, model in ready.items()}
             times = common.interleaved(list(calls.values()), options.repeat, patience=options.patience)
-            for form, taken in zip(models, times, strict=True):
+            for form, taken in zip(ready, times, strict=True):
                 yield {"model": name, "shape": shape, "form": f"{backend} {form}", "ms": 1e3 * taken}
             if options.profile:
                 for form in [form for form in calls if form.startswith("int8")]:
@@ -98,7 +100,7 @@ def profiled(title: str, call: Callable[[], Any], repeat: int = 5) -> str:
 def accuracy(backend: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Score of the traced model, tuned to the goal by the score of the converted one."""
     for attention in ("sdpa", "eager") if backend == "ipex" else ("sdpa",):
-        workload = common.import_workloads(folder).minilm_sts()
+        workload = measuring.import_workloads(folder).minilm_sts()
         workload.model.set_attn_implementation(attention)
         tuned = torch_ext.autotune(
             workload.model,
@@ -128,7 +130,7 @@ def accuracy(backend: str, folder: Path) -> Iterator[dict[str, Any]]:
 def work(options: argparse.Namespace) -> None:
     """Measure in this process and print lines of JSON."""
     with torch.no_grad():
-        for row in speed(options.worker, options):
+        for row in timings(options.worker, options):
             print(json.dumps(row), flush=True)
     if options.workloads and (not options.model or "minilm" in options.model):
         for row in accuracy(options.worker, options.workloads):
@@ -137,7 +139,7 @@ def work(options: argparse.Namespace) -> None:
 
 def rows_of(python: str, worker: str, threads: int) -> list[dict[str, Any]]:
     command = [python, __file__, "--worker", worker, *sys.argv[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     lines = done.stdout.splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
@@ -155,16 +157,18 @@ def print_tables(rows: list[dict[str, Any]]) -> None:
         ]
         for row in sorted(timed, key=lambda row: (row["model"].split(",")[0], row["shape"]))
     ]
-    common.print_table("Speed, one thread", ("model", "shape", "form", "ms", "times faster than its fp32 jit"), table)
+    measuring.print_table(
+        "Speed, one thread", ("model", "shape", "form", "ms", "times faster than its fp32 jit"), table
+    )
     scored = [row for row in rows if "path" in row]
     if scored:
-        common.print_table(
+        measuring.print_table(
             "Accuracy, MiniLM on sentence similarity", list(scored[0]), [list(row.values()) for row in scored]
         )
 
 
 def main() -> None:
-    parser = common.parser(__doc__, workloads="optional", quiet=True)
+    parser = measuring.parser(__doc__, workloads="optional", quiet=True)
     parser.add_argument("--ipex-python", help="Python of an environment with torch 2.8 and the extension")
     parser.add_argument("--stock-python", default=sys.executable, help="Python of one with stock torch; default: this")
     parser.add_argument("--model", choices=("minilm", "resnet18"), action="append", help="repeatable; default: both")

@@ -16,7 +16,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from ort_common import Feed
+
+from benchmarks.ort.models import Feed
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """A search whose answer is known: a model of 40 Linears of which some cannot be quantized.
 
-    python benchmarks/planted.py
+    python benchmarks/torch/planted.py
 
 Evaluations and fallbacks until a relative squared error of 1 %, for 1, 3 and 10 planted units; for every strategy; and
 for two processes that share one study, with an `eval_func` of known length. Smoothing is forbidden, as it would mend
@@ -18,43 +18,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import common
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common
+from benchmarks.torch.models import PLANTED_UNITS, PLANTED_WIDTH, Planted
 from inc_autotune import torch_ext
 from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.strategy import STRATEGIES
 
-UNITS, WIDTH, OUTLIER = 40, 24, 200.0
 EVALUATION_SECONDS = 3.0
 ENOUGH_SECONDS = 1000.0
 """A time limit that no search here reaches."""
-
-
-class Planted(nn.Module):
-    """Forty times LayerNorm and Linear beside a residual connection.
-
-    In front of a bad one the LayerNorm makes two channels larger by `OUTLIER`, and the Linear's weights make up for it:
-    the fp32 function is the same, but one range for all channels leaves few steps to the others.
-    """
-
-    def __init__(self, bad: Sequence[int]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(UNITS))
-        self.linears = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(UNITS))
-        with torch.no_grad():
-            for unit in bad:
-                self.norms[unit].weight[[3, 7]] *= OUTLIER
-                self.linears[unit].weight[:, [3, 7]] /= OUTLIER
-
-    def forward(self, x: Tensor) -> Tensor:
-        for norm, linear in zip(self.norms, self.linears, strict=True):
-            x = x + torch.tanh(linear(norm(x)))
-        return x
 
 
 def tune(count: int, *, sleep: float = 0.0, **arguments: Any) -> TuningResult:
@@ -65,9 +46,9 @@ def tune(count: int, *, sleep: float = 0.0, **arguments: Any) -> TuningResult:
         arguments: of `autotune`.
     """
     generator = torch.Generator().manual_seed(0)
-    model = Planted(torch.randperm(UNITS, generator=generator)[:count].tolist()).eval()
-    inputs = torch.randn(256, WIDTH, generator=generator)
-    data = [torch.randn(16, WIDTH, generator=generator) for _ in range(8)]
+    model = Planted(torch.randperm(PLANTED_UNITS, generator=generator)[:count].tolist()).eval()
+    inputs = torch.randn(256, PLANTED_WIDTH, generator=generator)
+    data = [torch.randn(16, PLANTED_WIDTH, generator=generator) for _ in range(8)]
     with torch.no_grad():
         expected = model(inputs)
 
@@ -98,14 +79,14 @@ def fallbacks(result: TuningResult) -> int:
 
 
 def print_counts() -> None:
-    bound = 4 + math.ceil(math.log2(UNITS))
+    bound = 4 + math.ceil(math.log2(PLANTED_UNITS))
     rows = []
     for count in (1, 3, 10):
         first, refined = tune(count), tune(count, tuning_time=ENOUGH_SECONDS)
         row = [count, first.evaluations, bound, fallbacks(first), 2 * count]
         rows.append([*row, refined.evaluations, fallbacks(refined)])
     columns = ("planted", "evals", "at most", "fallbacks", "at most", "evals, time left", "fallbacks, time left")
-    common.print_table(f"Bad units planted among {UNITS}", columns, rows)
+    measuring.print_table(f"Bad units planted among {PLANTED_UNITS}", columns, rows)
 
 
 def print_strategies(counts: Sequence[int] = (1, 3, 10)) -> None:
@@ -117,7 +98,7 @@ def print_strategies(counts: Sequence[int] = (1, 3, 10)) -> None:
             row += [result.evaluations if result.met else f"{result.evaluations}, not met", fallbacks(result)]
         rows.append(row)
     columns = ["strategy", *(f"{what}, {count} planted" for count in counts for what in ("evals", "fallbacks"))]
-    common.print_table("Strategies, at most 100 trials", columns, rows)
+    measuring.print_table("Strategies, at most 100 trials", columns, rows)
 
 
 def print_sharing(count: int = 10) -> None:
@@ -131,7 +112,7 @@ def print_sharing(count: int = 10) -> None:
             answer = outcomes[0]["fallbacks"] if same else "not the same"
             rows.append([search, processes, evaluations, seconds, answer])
     columns = ("search", "processes", "evals", "wall s", "fallbacks")
-    common.print_table(f"{count} planted units, an evaluation of {EVALUATION_SECONDS:g} s", columns, rows)
+    measuring.print_table(f"{count} planted units, an evaluation of {EVALUATION_SECONDS:g} s", columns, rows)
 
 
 def _shared(processes: int, count: int, limit: float) -> list[dict[str, Any]]:
@@ -165,7 +146,7 @@ def print_tables() -> None:
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = measuring.parser(__doc__)
     parser.add_argument("--storage", help=argparse.SUPPRESS)
     parser.add_argument("--time", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """Ranking units by harm: measured one by one, estimated from gradients, and as `autotune` does it.
 
-    python benchmarks/ranking.py [--workloads DIR]
+    python benchmarks/torch/ranking.py [--workloads DIR]
 
 For MiniLM-L6, and with workloads minilm_sts, byte_gpt and two ResNets, smoothed with alpha 0.8 or not: CPU seconds,
 Spearman correlation with the measured harm and how many of the 3 and 8 most harmful units are the same. "Left" is the
@@ -9,13 +9,18 @@ output error that remains after the first 8 units of an order fell back, against
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import common
-from alpha_search import SAMPLES, Calibrated, calibrated, subjects
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
 from scipy.stats import spearmanr
 
+from benchmarks import measuring
+from benchmarks.torch import common
+from benchmarks.torch.alpha_search import SAMPLES, Calibrated, calibrated, subjects
 from inc_autotune.core.analysis import sensitivity
 from inc_autotune.core.analysis.output_error import output_error
 from inc_autotune.core.analysis.sensitivity import UnitHarm, estimate_harms, rank_units
@@ -73,8 +78,8 @@ def rows(name: str, subject: Calibrated, alpha: float | None) -> Iterator[list[A
 
 
 def main() -> None:
-    options = common.parse(common.parser(__doc__, workloads="optional"))
-    workloads = common.import_workloads(options.workloads) if options.workloads else None
+    options = common.parse(measuring.parser(__doc__, workloads="optional"))
+    workloads = measuring.import_workloads(options.workloads) if options.workloads else None
     table: list[list[Any]] = []
     for name, subject in subjects(workloads):
         for alpha in (None, 0.8):
@@ -82,7 +87,7 @@ def main() -> None:
     for depth in (20, 32) if workloads else ():
         workload = workloads.resnet_cifar(depth)
         table += rows(f"ResNet-{depth}", calibrated(workload.model, workload.calib_dataloader), None)
-    common.print_table("Ranking units by harm", COLUMNS, table)
+    measuring.print_table("Ranking units by harm", COLUMNS, table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tuning an ONNX model of more than 2 GB, by its path: time and peak memory.
 
-    python benchmarks/ort_large.py [--layers 36]
+    python benchmarks/ort/large.py [--layers 36]
 
 36 MatMuls of 4,096 x 4,096 (2.4 GB of fp32 weights in one external file), with a ReLU between them, tuned on 16
 samples, saved, loaded and run. Each step is a process of its own, so that peaks do not add up. The goal is a peak of at
@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import common
 import numpy as np
 import onnx
-import ort_common
 from onnx import TensorProto, helper
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.ort import common
 from inc_autotune import ort_ext
 
 WIDTH = 4096
@@ -62,7 +64,7 @@ def batches(count: int, first: int = 0) -> list[np.ndarray]:
 
 def fp32_step(folder: Path, threads: int) -> np.ndarray:
     """What anybody pays for running the model: a session of the file."""
-    return ort_common.file_session(folder / "large.onnx", threads).run(None, {"x0": batches(1, first=99)[0]})[0]
+    return common.file_session(folder / "large.onnx", threads).run(None, {"x0": batches(1, first=99)[0]})[0]
 
 
 def autotune_step(folder: Path, threads: int) -> None:
@@ -70,8 +72,8 @@ def autotune_step(folder: Path, threads: int) -> None:
     tuned = ort_ext.autotune(
         folder / "large.onnx",
         batches(4),
-        smoothquant_args=common.AUTO_ALPHA,
-        session_options=ort_common.options_of(threads),
+        smoothquant_args=measuring.AUTO_ALPHA,
+        session_options=common.options_of(threads),
         progress=False,
     )
     ort_ext.save(tuned, folder / "large.int8.onnx")
@@ -85,7 +87,7 @@ def apply_step(folder: Path, _: int) -> None:
 
 def load_step(folder: Path, threads: int) -> np.ndarray:
     """Load the int8 model and run it."""
-    session = ort_ext.session(ort_ext.load(folder / "large.int8.onnx"), session_options=ort_common.options_of(threads))
+    session = ort_ext.session(ort_ext.load(folder / "large.int8.onnx"), session_options=common.options_of(threads))
     return session.run(None, {"x0": batches(1, first=99)[0]})[0]
 
 
@@ -107,17 +109,17 @@ def run_step(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def measured(name: str, options: argparse.Namespace) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     output = STEPS[name](options.exports, options.threads)
-    taken = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": common.peak_rss()}
+    taken = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": measuring.peak_rss()}
     if output is not None:
         np.save(options.exports / f"{name.split()[0].rstrip(',')}.npy", output)
     print(json.dumps(taken))
 
 
 def main() -> None:
-    parser = ort_common.parser(__doc__)
+    parser = common.parser(__doc__)
     parser.add_argument("--layers", type=int, default=36)
     parser.add_argument("--step", choices=STEPS, help="only this step, in this process")
-    options = ort_common.parse(parser)
+    options = common.parse(parser)
     if options.step is not None:
         measured(options.step, options)
         return
@@ -131,7 +133,7 @@ def main() -> None:
             found, expected = (np.load(options.exports / f"{step}.npy") for step in ("load", "fp32"))
             similar = f"{(found * expected).sum() / np.linalg.norm(found) / np.linalg.norm(expected):.4f}"
         rows.append([name, taken["wall"], taken["cpu"], f"{taken['peak']:.0f}", taken["peak"] / weights, similar])
-    common.print_table(f"{options.layers} layers, {weights:.0f} MiB of fp32 weights", COLUMNS, rows)
+    measuring.print_table(f"{options.layers} layers, {weights:.0f} MiB of fp32 weights", COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tf_common import BATCH, Array, batches
+
+from benchmarks.tf.common import BATCH, Array, batches
 
 
 def convert(saved_model: Path, calibration: Array | None = None, *, integers: bool = True) -> bytes:

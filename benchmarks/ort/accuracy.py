@@ -1,6 +1,6 @@
 """Accuracy of int8 models in ONNX Runtime: scores on real tasks, and cosines with outliers planted.
 
-    python benchmarks/ort_accuracy.py [--workloads DIR]
+    python benchmarks/ort/accuracy.py [--workloads DIR]
 
 Cosines: MiniLM-L6's sentence embeddings against fp32, on sentences that calibration did not see; as it is, and with
 four channels of every MatMul's input made 60 times larger, which the weights make up for, so that the fp32 function
@@ -14,20 +14,22 @@ Scores, with workloads: ResNet-20 on CIFAR-10 and MiniLM on sentence similarity,
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import common
 import numpy as np
 import onnx
 import onnxruntime
-import ort_common
 import torch
-from accuracy import alpha_summary
 from onnx import helper, numpy_helper
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.ort import common, models
 from inc_autotune import ort_ext
 
 CHANNELS, FACTOR = 4, 60.0
@@ -39,8 +41,8 @@ COSINE_COLUMNS = ("model", "form", "cosine", "lowest", "MB", "alphas")
 class Sentences:
     """What to calibrate on, and what to compare embeddings on."""
 
-    calibration: list[ort_common.Feed]
-    unseen: list[ort_common.Feed]
+    calibration: list[models.Feed]
+    unseen: list[models.Feed]
 
 
 def plant_outliers(path: Path, target: Path) -> Path:
@@ -71,21 +73,21 @@ def plant_outliers(path: Path, target: Path) -> Path:
 
 
 def cosine_rows(name: str, path: Path, sentences: Sentences, options: argparse.Namespace) -> Iterator[list[Any]]:
-    expected = ort_common.embeddings(ort_common.file_session(path, options.threads), sentences.unseen)
-    make_options = ort_common.options_of(options.threads)
+    expected = common.embeddings(common.file_session(path, options.threads), sentences.unseen)
+    make_options = common.options_of(options.threads)
     forms: dict[str, dict[str, Any]] = {
         "not smoothed": {"recipes": {"smooth_quant": False}},
         "alpha 0.5": {"smoothquant_args": {"alpha": 0.5}},
-        "alpha auto": {"smoothquant_args": common.AUTO_ALPHA},
-        "alpha auto, embeddings too": {"smoothquant_args": common.AUTO_ALPHA, "objective": "modelsize"},
+        "alpha auto": {"smoothquant_args": measuring.AUTO_ALPHA},
+        "alpha auto, embeddings too": {"smoothquant_args": measuring.AUTO_ALPHA, "objective": "modelsize"},
     }
     for form, arguments in forms.items():
         tuned = ort_ext.autotune(path, sentences.calibration, session_options=make_options, progress=False, **arguments)
         session = ort_ext.session(tuned, session_options=make_options)
-        each = (ort_common.embeddings(session, sentences.unseen) * expected).sum(1)
+        each = (common.embeddings(session, sentences.unseen) * expected).sum(1)
         saved = options.exports / "saved.onnx"
         ort_ext.save(tuned, saved)
-        size, alphas = saved.stat().st_size / 1e6, alpha_summary(tuned.tuning_result.alphas)
+        size, alphas = saved.stat().st_size / 1e6, measuring.alpha_summary(tuned.tuning_result.alphas)
         yield [name, form, f"{each.mean():.5f}", f"{each.min():.5f}", f"{size:.1f}", alphas]
 
 
@@ -102,7 +104,7 @@ def resnet_task(workloads: Any, folder: Path) -> Task:
     workload = workloads.resnet_cifar(20)
     path = folder / "resnet20_trained.onnx"
     if not path.exists():
-        ort_common.export_images(workload.model, path)
+        models.export_images(workload.model, path)
     return Task(path, workload.calib_dataloader, lambda session: workload.eval_func(lambda x: _run(session, x=x)))
 
 
@@ -112,7 +114,7 @@ def sts_task(workloads: Any, folder: Path) -> Task:
     def evaluate(session: onnxruntime.InferenceSession) -> float:
         return float(workload.eval_func(lambda **batch: {"last_hidden_state": _run(session, **batch)}))
 
-    return Task(ort_common.minilm(folder), workload.calib_dataloader, evaluate)
+    return Task(models.minilm(folder), workload.calib_dataloader, evaluate)
 
 
 def _run(session: onnxruntime.InferenceSession, **inputs: torch.Tensor) -> torch.Tensor:
@@ -120,13 +122,13 @@ def _run(session: onnxruntime.InferenceSession, **inputs: torch.Tensor) -> torch
 
 
 def score_row(name: str, task: Task, options: argparse.Namespace) -> list[Any]:
-    make_options = ort_common.options_of(options.threads)
+    make_options = common.options_of(options.threads)
     started = common.seconds()
     tuned = ort_ext.autotune(
         task.path,
         task.loader,
         task.evaluate,
-        smoothquant_args=common.AUTO_ALPHA,
+        smoothquant_args=measuring.AUTO_ALPHA,
         accuracy_criterion={"relative": 0.005},
         session_options=make_options,
         progress=False,
@@ -159,33 +161,33 @@ def task_sentences(workloads: Any) -> Sentences:
         return {"last_hidden_state": torch.rand(*batch["input_ids"].shape, 2)}
 
     workloads.minilm_sts().eval_func(note)
-    every = {name: np.concatenate([batch[name].numpy() for batch in found]) for name in ort_common.INPUT_NAMES}
+    every = {name: np.concatenate([batch[name].numpy() for batch in found]) for name in models.INPUT_NAMES}
     chosen = np.arange(len(every["input_ids"])) % 20 == 0
     calibration = {name: value[chosen] for name, value in every.items()}
     unseen = {name: value[~chosen] for name, value in every.items()}
-    return Sentences(ort_common.in_batches(calibration, 8), ort_common.in_batches(unseen, 64))
+    return Sentences(models.in_batches(calibration, 8), models.in_batches(unseen, 64))
 
 
 def main() -> None:
-    options = ort_common.parse(ort_common.parser(__doc__, workloads="optional"))
+    options = common.parse(common.parser(__doc__, workloads="optional"))
     common.count_cpu_seconds_in_phases()
-    sentences = Sentences(ort_common.sentences(100, 32), ort_common.sentences(360, 32, first=100))
+    sentences = Sentences(models.sentences(100, 32), models.sentences(360, 32, first=100))
     workloads = None
     if options.workloads is not None:
-        workloads = common.import_workloads(options.workloads)
+        workloads = measuring.import_workloads(options.workloads)
         sentences = task_sentences(workloads)
-    path = ort_common.minilm(options.exports)
+    path = models.minilm(options.exports)
     planted = plant_outliers(path, options.exports / "minilm_outliers.onnx")
     rows = [*cosine_rows("MiniLM-L6", path, sentences, options)]
     rows += cosine_rows("MiniLM-L6, outliers x60", planted, sentences, options)
-    common.print_table("Cosine of sentence embeddings to fp32", COSINE_COLUMNS, rows)
+    measuring.print_table("Cosine of sentence embeddings to fp32", COSINE_COLUMNS, rows)
     if workloads is not None:
         tasks = {
             "ResNet-20, CIFAR-10": resnet_task(workloads, options.exports),
             "MiniLM-L6, STS": sts_task(workloads, options.exports),
         }
         rows = [score_row(name, task, options) for name, task in tasks.items()]
-        common.print_table("Scores", SCORE_COLUMNS, rows)
+        measuring.print_table("Scores", SCORE_COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of int8 models in PyTorch against fp32 eager: eager, traced + frozen, and compiled with freezing.
 
-    python benchmarks/torch_speed.py [--workloads DIR] [--peers FILE]
+    python benchmarks/torch/speed.py [--workloads DIR] [--peers FILE]
 
 Models: MiniLM-L6 (8 x 128 and 1 x 32 tokens), a ResNet-18 (2 and 1 images of 224 x 224) and, with workloads, byte_gpt
 (8 x 128 bytes). Each is quantized with `autotune` (smoothing tuned, no evaluation) and `convert`. All forms of a model
@@ -14,19 +14,22 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common
-import resnet18
 import torch
 from torch import nn
 from torch._inductor import config as inductor_config
-from torch.profiler import ProfilerActivity, profile
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common, models
+from benchmarks.torch.profiling import print_profile
 from inc_autotune import torch_ext
 
 Form = Callable[[nn.Module, nn.Module, Any], Any]
@@ -42,13 +45,13 @@ class Case:
 
 
 def minilm(_: Any) -> Case:
-    shapes = {"8x128": common.token_batch(8, 128), "1x32": common.token_batch(1, 32)}
-    return Case(common.minilm(), common.text_batches(100, 128), shapes)
+    shapes = {"8x128": models.token_batch(8, 128), "1x32": models.token_batch(1, 32)}
+    return Case(models.minilm(), models.text_batches(100, 128), shapes)
 
 
 def resnet(_: Any) -> Case:
     images = torch.rand(20, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    return Case(resnet18.resnet18(), images.split(4), {"2x224": images[:2], "1x224": images[:1]})
+    return Case(models.resnet18(), images.split(4), {"2x224": images[:2], "1x224": images[:1]})
 
 
 def byte_gpt(workloads: Any) -> Case:
@@ -83,33 +86,18 @@ FORMS: dict[str, Form] = {
 }
 
 
-def print_profile(title: str, function: Callable[[], Any], repeat: int = 10) -> None:
-    """Self milliseconds of each operator in the quickest of some calls (wall time: the profiler knows no other)."""
-    function()
-    calls = []
-    for _ in range(repeat):
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            function()
-        events = {event.key: (event.count, event.self_cpu_time_total / 1e3) for event in profiler.key_averages()}
-        calls.append((sum(taken for _, taken in events.values()), events))
-    total, events = min(calls, key=lambda call: call[0])
-    largest = sorted(events.items(), key=lambda item: -item[1][1])[:10]
-    rows = [[name[:60], count, taken, taken / total] for name, (count, taken) in largest]
-    common.print_table(title, ("operator", "calls", "ms", "share"), [*rows, ["everything", None, total, 1.0]])
-
-
 def measure(name: str, options: argparse.Namespace, workloads: Any) -> list[list[Any]]:
     case = CASES[name](workloads)
     tuned = torch_ext.autotune(
-        case.model, case.calibration, smoothquant_args=common.AUTO_ALPHA, sampling_sizes=[100], progress=False
+        case.model, case.calibration, smoothquant_args=measuring.AUTO_ALPHA, sampling_sizes=[100], progress=False
     )
     quantized = torch_ext.convert(tuned)
     rows = []
     for shape, inputs in case.inputs.items():
-        models = {form: FORMS[form](case.model, quantized, inputs) for form in options.form or FORMS}
-        calls = {form: partial(common.call, model, inputs) for form, model in models.items()}
+        ready = {form: FORMS[form](case.model, quantized, inputs) for form in options.form or FORMS}
+        calls = {form: partial(common.call, model, inputs) for form, model in ready.items()}
         times = common.interleaved(list(calls.values()), options.repeat, patience=options.patience)
-        rows += [[name, shape, form, 1e3 * taken, times[0] / taken] for form, taken in zip(models, times, strict=True)]
+        rows += [[name, shape, form, 1e3 * taken, times[0] / taken] for form, taken in zip(ready, times, strict=True)]
         if options.profile:
             for form in ("int8 jit", "int8 compile"):
                 print_profile(f"{name} {shape}, {form}", calls[form])
@@ -132,7 +120,7 @@ def with_peers(rows: list[list[Any]], path: Path) -> list[list[Any]]:
 
 @torch.no_grad()
 def main() -> None:
-    parser = common.parser(__doc__, workloads="optional", quiet=True)
+    parser = measuring.parser(__doc__, workloads="optional", quiet=True)
     parser.add_argument("--model", choices=CASES, action="append", help="repeatable; default: all")
     parser.add_argument(
         "--form", choices=FORMS, action="append", help="repeatable, the first is the base; default: all"
@@ -141,12 +129,12 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     options = common.parse(parser)
     inductor_config.freezing = True
-    workloads = common.import_workloads(options.workloads) if options.workloads else None
+    workloads = measuring.import_workloads(options.workloads) if options.workloads else None
     names = options.model or [name for name in CASES if name != "byte_gpt" or workloads]
     rows = [row for name in names for row in measure(name, options, workloads)]
     if options.peers:
         rows = with_peers(rows, options.peers)
-    common.print_table(
+    measuring.print_table(
         f"Speed, {options.threads} thread(s), torch {torch.__version__}",
         ("model", "shape", "form", "ms", "times faster than its fp32"),
         rows,

@@ -1,6 +1,6 @@
 """Scores of int8 models on real tasks: fp32, converted, and traced + frozen; what tuning them cost.
 
-    python benchmarks/accuracy.py --workloads DIR
+    python benchmarks/torch/accuracy.py --workloads DIR
 
 The goal is a relative drop of at most 0.5 %. Each task is tuned twice: with `smoothquant_args={"alpha": "auto"}`, and
 with defaults. CPU seconds are those of `autotune` without the time inside `eval_func`.
@@ -8,11 +8,14 @@ with defaults. CPU seconds are those of `autotune` without the time inside `eval
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
+from pathlib import Path
 from typing import Any
 
-import common
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
+from benchmarks.torch import common
 from inc_autotune import torch_ext
 
 TASKS = {
@@ -66,27 +69,21 @@ def measure(name: str, workload: Any, smoothquant_args: Any) -> list[Any]:
         result.evaluations,
         spent,
         f"{quantized_operators} of {len(result.operators)}",
-        alpha_summary(result.alphas),
+        measuring.alpha_summary(result.alphas),
     ]
 
 
-def alpha_summary(alphas: dict[str, float]) -> str:
-    """`0.7 x 12, 0.8 x 24`: how many operators have which alpha."""
-    counts = sorted(Counter(round(alpha, 3) for alpha in alphas.values()).items())
-    return ", ".join(f"{alpha:g} x {count}" for alpha, count in counts) or "not smoothed"
-
-
 def main() -> None:
-    parser = common.parser(__doc__, workloads="required")
+    parser = measuring.parser(__doc__, workloads="required")
     parser.add_argument("--task", choices=TASKS, action="append", help="repeatable; default: all")
     options = common.parse(parser)
     common.count_cpu_seconds_in_phases()
-    workloads = common.import_workloads(options.workloads)
+    workloads = measuring.import_workloads(options.workloads)
     rows = []
     for name in options.task or TASKS:
         workload = TASKS[name](workloads)
-        rows += [measure(name, workload, smoothquant_args) for smoothquant_args in (common.AUTO_ALPHA, None)]
-    common.print_table("Accuracy", COLUMNS, rows)
+        rows += [measure(name, workload, smoothquant_args) for smoothquant_args in (measuring.AUTO_ALPHA, None)]
+    measuring.print_table("Accuracy", COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of int8 models in ONNX Runtime against fp32, with what onnxruntime's own quantizer makes.
 
-    python benchmarks/ort_speed.py [--workloads DIR]
+    python benchmarks/ort/speed.py [--workloads DIR]
 
 Models: MiniLM-L6 exported with `torch.onnx.export(dynamo=True)` (1 x 32, 1 x 128 and 8 x 128 tokens) and a ResNet-20
 (width 16 and 64, 32 images of 32 x 32; with workloads the one of width 16 is a trained one). Ours are tuned without
@@ -12,17 +12,19 @@ that calibration did not see. Goals: MiniLM 3.5 times at 1 x 32 and 2.8 times at
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common
 import onnxruntime
-import ort_common
-import ort_quantizer
-from ort_profile import print_profile
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.ort import common, models, quantizer
+from benchmarks.ort.profiling import print_profile
 from inc_autotune import ort_ext
 
 Session = onnxruntime.InferenceSession
@@ -35,16 +37,16 @@ def ours(
     path: Path, calibration: Any, options: argparse.Namespace, **arguments: Any
 ) -> tuple[ort_ext.TunedModel, Callable[[str], Session]]:
     """Our model, and its session in a form."""
-    make_options = ort_common.options_of(options.threads)
+    make_options = common.options_of(options.threads)
     tuned = ort_ext.autotune(path, calibration, session_options=make_options, progress=False, **arguments)
     return tuned, lambda form: ort_ext.session(tuned, session_options=make_options, form=form)
 
 
 def minilm_forms(path: Path, options: argparse.Namespace) -> Iterator[tuple[str, Session, float]]:
     """(form, session, MB) of each."""
-    calibration = ort_common.sentences(100, 32)
-    yield "fp32", ort_common.file_session(path, options.threads), megabytes(path)
-    alpha = {"smoothquant_args": common.AUTO_ALPHA}
+    calibration = models.sentences(100, 32)
+    yield "fp32", common.file_session(path, options.threads), megabytes(path)
+    alpha = {"smoothquant_args": measuring.AUTO_ALPHA}
     tuned, session = ours(path, calibration, options, **alpha)
     for form in ("cpu", "qdq"):
         yield f"int8 smoothed, {form}", session(form), saved_megabytes(tuned, options.exports, form)
@@ -54,20 +56,20 @@ def minilm_forms(path: Path, options: argparse.Namespace) -> Iterator[tuple[str,
     yield "int8 dynamic, cpu", session("cpu"), saved_megabytes(tuned, options.exports, "cpu")
     tuned, session = ours(path, calibration, options, objective="modelsize", **alpha)
     yield "int8 with embeddings, cpu", session("cpu"), saved_megabytes(tuned, options.exports, "cpu")
-    static = ort_quantizer.static(path, calibration, options.exports, ["MatMul"])
-    dynamic = ort_quantizer.dynamic(path, options.exports)
+    static = quantizer.static(path, calibration, options.exports, ["MatMul"])
+    dynamic = quantizer.dynamic(path, options.exports)
     for name, each in (("onnxruntime static", static), ("onnxruntime dynamic", dynamic)):
-        yield name, ort_common.file_session(each.path, options.threads), megabytes(each.path)
+        yield name, common.file_session(each.path, options.threads), megabytes(each.path)
 
 
 def resnet_forms(path: Path, options: argparse.Namespace) -> Iterator[tuple[str, Session, float]]:
-    calibration = [ort_common.images(10, seed) for seed in range(10)]
-    yield "fp32", ort_common.file_session(path, options.threads), megabytes(path)
+    calibration = [models.images(10, seed) for seed in range(10)]
+    yield "fp32", common.file_session(path, options.threads), megabytes(path)
     tuned, session = ours(path, calibration, options)
     for form in ("cpu", "qdq"):
         yield f"int8, {form}", session(form), saved_megabytes(tuned, options.exports, form)
-    static = ort_quantizer.static(path, calibration, options.exports)
-    yield "onnxruntime static", ort_common.file_session(static.path, options.threads), megabytes(static.path)
+    static = quantizer.static(path, calibration, options.exports)
+    yield "onnxruntime static", common.file_session(static.path, options.threads), megabytes(static.path)
 
 
 def megabytes(path: Path) -> float:
@@ -84,21 +86,21 @@ def rows_of(
     model: str, forms: list[tuple[str, Session, float]], feeds: dict[str, Any], unseen: Any, options: argparse.Namespace
 ) -> Iterator[list[Any]]:
     sessions = [session for _, session, _ in forms]
-    cosines = [ort_common.output_cosine(session, sessions[0], unseen) for session in sessions]
+    cosines = [common.output_cosine(session, sessions[0], unseen) for session in sessions]
     if "attention_mask" in unseen:
-        expected = ort_common.embeddings(sessions[0], [unseen])
-        cosines = [ort_common.cosine(ort_common.embeddings(session, [unseen]), expected) for session in sessions]
+        expected = common.embeddings(sessions[0], [unseen])
+        cosines = [common.cosine(common.embeddings(session, [unseen]), expected) for session in sessions]
     for shape, feed in feeds.items():
-        seconds = ort_common.session_seconds(sessions, feed, options)
+        seconds = common.session_seconds(sessions, feed, options)
         for (form, _, size), taken, similar in zip(forms, seconds, cosines, strict=True):
             yield [model, shape, form, 1e3 * taken, seconds[0] / taken, f"{size:.1f}", f"{similar:.5f}"]
 
 
 def profile_minilm(path: Path, options: argparse.Namespace) -> None:
-    tuned, _ = ours(path, ort_common.sentences(100, 32), options, smoothquant_args=common.AUTO_ALPHA)
-    make_options = ort_common.options_of(options.threads)
+    tuned, _ = ours(path, models.sentences(100, 32), options, smoothquant_args=measuring.AUTO_ALPHA)
+    make_options = common.options_of(options.threads)
     for batch, length in ((1, 32), (8, 128)):
-        feed = ort_common.tokens(batch, length)
+        feed = models.tokens(batch, length)
         forms: dict[str, Callable[[Callable[[], Any]], Session]] = {
             "fp32": lambda options_of: Session(str(path), options_of(), providers=["CPUExecutionProvider"]),
             "int8": partial(ort_ext.session, tuned, None),
@@ -108,31 +110,31 @@ def profile_minilm(path: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = ort_common.parser(__doc__, workloads="optional")
+    parser = common.parser(__doc__, workloads="optional")
     parser.add_argument("--model", choices=("minilm", "resnet"), action="append", help="repeatable; default: both")
     parser.add_argument("--profile", action="store_true", help="where MiniLM's time goes")
-    options = ort_common.parse(parser)
-    ort_quantizer.silence()
+    options = common.parse(parser)
+    quantizer.silence()
     if options.profile:
-        profile_minilm(ort_common.minilm(options.exports), options)
+        profile_minilm(models.minilm(options.exports), options)
         return
     rows: list[list[Any]] = []
-    models = options.model or ["minilm", "resnet"]
-    if "minilm" in models:
-        forms = list(minilm_forms(ort_common.minilm(options.exports), options))
-        feeds = {f"{batch}x{length}": ort_common.tokens(batch, length) for batch, length in SHAPES}
-        unseen = ort_common.sentences(128, 64, first=100, batch_size=128)[0]
+    chosen = options.model or ["minilm", "resnet"]
+    if "minilm" in chosen:
+        forms = list(minilm_forms(models.minilm(options.exports), options))
+        feeds = {f"{batch}x{length}": models.tokens(batch, length) for batch, length in SHAPES}
+        unseen = models.sentences(128, 64, first=100, batch_size=128)[0]
         rows += rows_of("MiniLM-L6", forms, feeds, unseen, options)
-    for width in (16, 64) if "resnet" in models else ():
-        path = ort_common.resnet20(options.exports, width)
+    for width in (16, 64) if "resnet" in chosen else ():
+        path = models.resnet20(options.exports, width)
         if width == 16 and options.workloads is not None:
             path = options.exports / "resnet20_trained.onnx"
             if not path.exists():
-                ort_common.export_images(common.import_workloads(options.workloads).resnet_cifar(20).model, path)
+                models.export_images(measuring.import_workloads(options.workloads).resnet_cifar(20).model, path)
         forms = list(resnet_forms(path, options))
-        feeds = {"32 images": ort_common.images(32, seed=99)}
-        rows += rows_of(f"ResNet-20, width {width}", forms, feeds, ort_common.images(64, seed=98), options)
-    common.print_table(f"onnxruntime {onnxruntime.__version__}, {options.threads} thread", COLUMNS, rows)
+        feeds = {"32 images": models.images(32, seed=99)}
+        rows += rows_of(f"ResNet-20, width {width}", forms, feeds, models.images(64, seed=98), options)
+    measuring.print_table(f"onnxruntime {onnxruntime.__version__}, {options.threads} thread", COLUMNS, rows)
 
 
 if __name__ == "__main__":

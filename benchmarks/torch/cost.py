@@ -1,6 +1,6 @@
 """What tuning costs and finds on trained models: evaluations, fallbacks, CPU time, memory.
 
-    python benchmarks/tuning.py [--workloads DIR] [--profile]
+    python benchmarks/torch/cost.py [--workloads DIR] [--profile]
 
 With workloads, ResNet-20, MiniLM and two byte GPTs are tuned with their own `eval_func`, to a relative drop of 1 %;
 each has its own process, so that peak memory is its own. MiniLM-L6 is tuned without evaluation too, on 100 sentences
@@ -21,12 +21,15 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import common
-import planted
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common, models, planted
 from inc_autotune import torch_ext
 from inc_autotune.core.result.tuning_result import TuningResult
 
@@ -49,7 +52,7 @@ class Task:
 
     load: Callable[[Any], tuple[Any, Any, Callable[[Any], float] | None]]
     goal: float = 0.01
-    arguments: tuple[tuple[str, Any], ...] = (("smoothquant_args", common.AUTO_ALPHA),)
+    arguments: tuple[tuple[str, Any], ...] = (("smoothquant_args", measuring.AUTO_ALPHA),)
     needs_workloads: bool = True
 
     @property
@@ -73,7 +76,7 @@ def workload(name: str, *given: Any, **named: Any) -> Callable[[Any], tuple[Any,
 OUTLIERS = workload("byte_gpt", outliers=True)
 TASKS = {
     "MiniLM, 128 tokens": Task(
-        lambda _: (common.minilm(), common.text_batches(SAMPLES, 128), None), needs_workloads=False
+        lambda _: (models.minilm(), models.text_batches(SAMPLES, 128), None), needs_workloads=False
     ),
     "ResNet-20": Task(workload("resnet_cifar", 20)),
     "MiniLM, STS": Task(workload("minilm_sts")),
@@ -95,8 +98,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, list[Any]]:
     """Tune one model; a row of both tables."""
     common.count_cpu_seconds_in_phases()
     task = TASKS[name]
-    model, loader, eval_func = task.load(common.import_workloads(options.workloads) if task.needs_workloads else None)
-    forward, before = fp32_pass(model, loader), common.peak_rss()
+    model, loader, eval_func = task.load(
+        measuring.import_workloads(options.workloads) if task.needs_workloads else None
+    )
+    forward, before = fp32_pass(model, loader), measuring.peak_rss()
     profiler = cProfile.Profile(common.seconds)
     started = common.seconds()
     with profiler if options.profile else nullcontext():
@@ -116,7 +121,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, list[Any]]:
     if options.profile:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats("inc_autotune|import", 60)
     by_phase = [phases.get(phase, 0.0) for phase in PHASES]
-    rows = {"cost": [name, forward, spent, spent / forward, *by_phase, before, common.peak_rss()]}
+    rows = {"cost": [name, forward, spent, spent / forward, *by_phase, before, measuring.peak_rss()]}
     if result.baseline is not None:
         rows["found"] = [name, task.smoothing, 100 * task.goal, *found(result)]
     return rows
@@ -140,7 +145,7 @@ def found(result: TuningResult) -> list[Any]:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, workloads="optional")
+    parser = measuring.parser(__doc__, workloads="optional")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--model", choices=TASKS, help="only this one, as JSON")
     options = common.parse(parser)
@@ -153,8 +158,8 @@ def main() -> None:
             command = [sys.executable, *sys.argv, "--model", name]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             rows.append(json.loads(output))
-    common.print_table("What tuning found", FOUND_COLUMNS, [row["found"] for row in rows if "found" in row])
-    common.print_table("What it cost", COST_COLUMNS, [row["cost"] for row in rows])
+    measuring.print_table("What tuning found", FOUND_COLUMNS, [row["found"] for row in rows if "found" in row])
+    measuring.print_table("What it cost", COST_COLUMNS, [row["cost"] for row in rows])
     planted.print_tables()
 
 

@@ -1,6 +1,6 @@
 """Tuning a model of a billion random fp32 parameters: peak memory and where the CPU time goes.
 
-    python benchmarks/large_model.py [--layers 22]
+    python benchmarks/torch/large.py [--layers 22]
 
 A Llama-shaped model (hidden size 2,048, 22 layers, feed-forward size 5,632, 32 heads with 4 key-value heads, vocabulary
 32,000: 1.1 B parameters, 4.1 GiB) is tuned on 8 samples of 32 tokens with `smoothquant_args={"alpha": "auto"}` and an
@@ -9,12 +9,17 @@ A Llama-shaped model (hidden size 2,048, 22 layers, feed-forward size 5,632, 32 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
-import common
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.torch import common, models
 from inc_autotune import torch_ext
 
 VOCABULARY = 32000
@@ -37,13 +42,13 @@ def llama(layers: int) -> nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def token_batches(samples: int, length: int) -> list[common.Batch]:
-    return [common.token_batch(1, length, VOCABULARY, seed=seed) for seed in range(samples)]
+def token_batches(samples: int, length: int) -> list[models.Batch]:
+    return [models.token_batch(1, length, VOCABULARY, seed=seed) for seed in range(samples)]
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = common.parser(__doc__, repeat=5)
+    parser = measuring.parser(__doc__, repeat=5)
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--length", type=int, default=32)
@@ -51,7 +56,7 @@ def main() -> None:
     common.count_cpu_seconds_in_phases()
     started = common.seconds()
     model = llama(options.layers)
-    made, before = common.seconds() - started, common.peak_rss()
+    made, before = common.seconds() - started, measuring.peak_rss()
     inputs = token_batches(1, options.length)[0]
     expected = model(**inputs).logits
 
@@ -64,19 +69,19 @@ def main() -> None:
         model,
         token_batches(options.samples, options.length),
         similarity,
-        smoothquant_args=common.AUTO_ALPHA,
+        smoothquant_args=measuring.AUTO_ALPHA,
         accuracy_criterion={"relative": 0.5},
         progress=False,
     )
-    total, tuned_peak = common.seconds() - started, common.peak_rss()
+    total, tuned_peak = common.seconds() - started, measuring.peak_rss()
     result = tuned.tuning_result
     started = common.seconds()
     quantized = torch_ext.convert(tuned)
-    converting, peak = common.seconds() - started, common.peak_rss()
+    converting, peak = common.seconds() - started, measuring.peak_rss()
     calls = [lambda: model(**inputs), lambda: quantized(**inputs)]
     forward = common.interleaved(calls, options.repeat)
     parameters = sum(each.numel() for each in model.parameters())
-    common.print_table(
+    measuring.print_table(
         f"{parameters / 1e9:.2f} B parameters, {4 * parameters / 2**30:.1f} GiB in fp32; "
         f"{result.evaluations} evaluations, met: {result.met}",
         ("step", "CPU s", "peak GiB so far"),

@@ -1,6 +1,6 @@
 """Peak memory of calibration, which must not grow with the number of samples: 64 against 2,048.
 
-    python benchmarks/calibration_memory.py
+    python benchmarks/torch/calibration_memory.py
 
 MiniLM-L6 on sequences of 64 random tokens that a generator makes on the fly, so the data itself takes no memory. Each
 row is a fresh process that runs `autotune` without evaluation. The goal is a difference of at most 10 %.
@@ -13,25 +13,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-import common
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
+from benchmarks.torch import common, models
 from inc_autotune import torch_ext
 
 SAMPLES = (64, 2048)
 ALGORITHMS = ("minmax", "kl")
 
 
-def batches(samples: int) -> Iterator[common.Batch]:
+def batches(samples: int) -> Iterator[models.Batch]:
     """Batches of 8, each made when it is asked for."""
-    return (common.token_batch(8, 64, seed=index) for index in range(samples // 8))
+    return (models.token_batch(8, 64, seed=index) for index in range(samples // 8))
 
 
 def measure(options: argparse.Namespace) -> None:
     """In the child process: tune and print the peak before and after."""
-    model = common.minilm()
-    common.call(model, common.token_batch(8, 64))
-    before = common.peak_rss()
+    model = models.minilm()
+    common.call(model, models.token_batch(8, 64))
+    before = measuring.peak_rss()
     started = common.seconds()
     torch_ext.autotune(
         model,
@@ -41,7 +44,7 @@ def measure(options: argparse.Namespace) -> None:
         sampling_sizes=[options.samples],
         progress=False,
     )
-    print(json.dumps([before, common.peak_rss(), common.seconds() - started]))
+    print(json.dumps([before, measuring.peak_rss(), common.seconds() - started]))
 
 
 def in_new_process(samples: int, algorithm: str, threads: int) -> list[float]:
@@ -52,7 +55,7 @@ def in_new_process(samples: int, algorithm: str, threads: int) -> list[float]:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, repeat=1)
+    parser = measuring.parser(__doc__, repeat=1)
     parser.add_argument("--samples", type=int, help="measure this one in this process")
     parser.add_argument("--algorithm", choices=ALGORITHMS)
     options = common.parse(parser)
@@ -67,7 +70,9 @@ def main() -> None:
                 before, peak, taken = in_new_process(samples, algorithm, options.threads)
                 peaks.append(peak)
                 rows.append([algorithm, samples, taken, before, peak, 100 * (peak / peaks[0] - 1)])
-    common.print_table("Peak memory", ("calibration", "samples", "CPU s", "MiB before", "peak MiB", "growth %"), rows)
+    measuring.print_table(
+        "Peak memory", ("calibration", "samples", "CPU s", "MiB before", "peak MiB", "growth %"), rows
+    )
 
 
 if __name__ == "__main__":

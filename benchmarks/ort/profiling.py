@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import common
 import onnxruntime
-from ort_common import Feed
+
+from benchmarks import measuring
+from benchmarks.ort.models import Feed
 
 SECONDS = 5.0
 
@@ -46,7 +47,7 @@ def print_profile(
     path = Path(session.end_profiling())
     events = json.loads(path.read_text())
     path.unlink()
-    common.print_table(title, ("operator", "nodes", "ms", "share"), _rows(events))
+    measuring.print_table(title, ("operator", "nodes", "ms", "share"), _rows(events))
 
 
 def _rows(events: list[dict[str, Any]]) -> list[list[Any]]:

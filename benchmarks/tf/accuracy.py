@@ -1,11 +1,11 @@
 """Accuracy of int8 models in TensorFlow: two models trained on digits, and planted outliers.
 
-    python benchmarks/tf_accuracy.py
+    python benchmarks/tf/accuracy.py
 
 Scores: a CNN and a transformer, trained here in seconds on scikit-learn's digits, tuned with their accuracy on 500
 others; goals: a relative drop of at most 0.5 %, and at most 3 evaluations.
 
-Outliers: the transformer of `tf_speed.py`, in which six channels behind every LayerNormalization are larger, with and
+Outliers: the transformer of `tf/speed.py`, in which six channels behind every LayerNormalization are larger, with and
 without the weights that read them made smaller in turn. Error of the hidden states of 64 samples that calibration did
 not see, without smoothing, with each alpha for the whole model, and as tuned; goals: 5 dB above no smoothing, and no
 less than the best of the single alphas. `--pooled` compares ten logits of the mean over all tokens instead; most of the
@@ -15,16 +15,18 @@ error cancels in that mean, and what is left depends on chance more than on alph
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import measuring
 import numpy as np
 import tensorflow as tf
-import tf_common
-import tf_models
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+from benchmarks import measuring
+from benchmarks.tf import common, models
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.core.quantization.smoothquant import alpha_grid
@@ -35,21 +37,21 @@ FACTOR = 20.0
 ALPHAS = alpha_grid(0.0, 1.0, 0.1)
 
 
-def score_row(train: Callable[[tf_models.Digits], Any], digits: tf_models.Digits, folder: Path) -> list[Any]:
+def score_row(train: Callable[[models.Digits], Any], digits: models.Digits, folder: Path) -> list[Any]:
     """Train, tune and score a model; the tuned one as it is loaded from its file."""
     images, labels = digits.test
-    source = tf_common.export(train(digits), folder / train.__name__)
+    source = common.export(train(digits), folder / train.__name__)
 
     def accuracy(model: Callable[[Any], tf.Tensor]) -> float:
         return float((model(images).numpy().argmax(-1) == labels).mean())
 
     tuned = tf_ext.autotune(
         source,
-        tf.data.Dataset.from_tensor_slices(digits.train).batch(tf_common.BATCH),
+        tf.data.Dataset.from_tensor_slices(digits.train).batch(common.BATCH),
         accuracy,
         smoothquant_args=measuring.AUTO_ALPHA,
         accuracy_criterion={"relative": 0.005},
-        example_inputs=images[: tf_common.BATCH],
+        example_inputs=images[: common.BATCH],
         progress=False,
     )
     result = tuned.tuning_result
@@ -72,11 +74,11 @@ def score_row(train: Callable[[tf_models.Digits], Any], digits: tf_models.Digits
 
 def outlier_rows(options: argparse.Namespace, compensated: bool) -> Iterator[list[Any]]:
     """Decibels of each way to smooth one model."""
-    model = tf_models.transformer(pooled=options.pooled)
-    tf_models.plant_outliers(model, options.factor, compensated=compensated)
-    source = tf_common.export(model, options.exports / "outliers")
-    calibration, unseen = (tf_common.normal_inputs(model, SAMPLES, seed) for seed in (1, 2))
-    expected = model.predict(unseen, batch_size=tf_common.BATCH, verbose=0)
+    model = models.transformer(pooled=options.pooled)
+    models.plant_outliers(model, options.factor, compensated=compensated)
+    source = common.export(model, options.exports / "outliers")
+    calibration, unseen = (common.normal_inputs(model, SAMPLES, seed) for seed in (1, 2))
+    expected = model.predict(unseen, batch_size=common.BATCH, verbose=0)
 
     def decibels(**arguments: Any) -> tuple[str, str]:
         # The size as objective: by speed, the machine would have a say in what is quantized.
@@ -84,7 +86,7 @@ def outlier_rows(options: argparse.Namespace, compensated: bool) -> Iterator[lis
             source, calibration, sampling_sizes=[SAMPLES], objective="modelsize", progress=False, **arguments
         )
         int8 = tf_ext.convert(tuned)
-        outputs = [int8(batch).numpy() for batch in tf_common.batches(unseen)]
+        outputs = [int8(batch).numpy() for batch in common.batches(unseen)]
         chosen, _ = tuned.tuning_result.smoothing[0]
         return f"{signal_to_noise_db(expected, np.concatenate(outputs)):.2f}", chosen
 
@@ -95,14 +97,12 @@ def outlier_rows(options: argparse.Namespace, compensated: bool) -> Iterator[lis
 
 
 def main() -> None:
-    parser = tf_common.parser(__doc__)
+    parser = common.parser(__doc__)
     parser.add_argument("--factor", type=float, default=FACTOR, help="how much larger the outliers are")
     parser.add_argument("--pooled", action="store_true", help="compare logits of the mean over tokens")
-    options = tf_common.parse(parser)
-    digits = tf_models.Digits()
-    rows = [
-        score_row(train, digits, options.exports) for train in (tf_models.trained_cnn, tf_models.trained_transformer)
-    ]
+    options = common.parse(parser)
+    digits = models.Digits()
+    rows = [score_row(train, digits, options.exports) for train in (models.trained_cnn, models.trained_transformer)]
     measuring.print_table("Accuracy on 500 digits", SCORE_COLUMNS, rows)
     for compensated in (True, False):
         text = "weights made smaller in turn" if compensated else "weights as they were"

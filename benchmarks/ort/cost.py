@@ -1,6 +1,6 @@
 """What tuning an ONNX model costs, step by step.
 
-    python benchmarks/ort_cost.py
+    python benchmarks/ort/cost.py
 
 MiniLM-L6 with 100 sentences of 32 tokens, CPU seconds, medians. Goals: the alpha search of 24 input groups x 11 alphas
 at most 1 second, a trial's own work (a quantized graph and its session, beside `eval_func`) at most 0.5.
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import common
-import ort_common
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
+from benchmarks.ort import common, models
 from inc_autotune.core.analysis.smoothing_plan import SCORED_OUTPUT_CHANNELS
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import alpha_grid, search_alpha
@@ -57,8 +60,8 @@ def layer_wise_search(adaptor: OrtAdaptor, space: TuningSpace) -> int:
 def steps(options: argparse.Namespace) -> dict[str, float]:
     """CPU seconds of each step of one tuning."""
     taken: dict[str, float] = {}
-    path, sentences = ort_common.minilm(options.exports), ort_common.sentences(SAMPLES, LENGTH)
-    adaptor = OrtAdaptor(session_options=ort_common.options_of(options.threads))
+    path, sentences = models.minilm(options.exports), models.sentences(SAMPLES, LENGTH)
+    adaptor = OrtAdaptor(session_options=common.options_of(options.threads))
     taken["read the model"], source = timed(lambda: load_source(path))
     model = adaptor.candidate(source)
     taken["calibration pass"], _ = timed(lambda: adaptor.calibrate(model, sentences, (SAMPLES,)))
@@ -74,10 +77,10 @@ def steps(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    options = ort_common.parse(ort_common.parser(__doc__, repeat=5))
+    options = common.parse(common.parser(__doc__, repeat=5))
     runs = [steps(options) for _ in range(options.repeat)]
     rows = [[step, statistics.median(run[step] for run in runs)] for step in runs[0]]
-    common.print_table(f"MiniLM-L6, {SAMPLES} sentences of {LENGTH} tokens", ("step", "CPU s"), rows)
+    measuring.print_table(f"MiniLM-L6, {SAMPLES} sentences of {LENGTH} tokens", ("step", "CPU s"), rows)
 
 
 if __name__ == "__main__":
