@@ -170,7 +170,6 @@ class AutotuneContract(ABC):
             configs = [operator.config for operator in _recipe(result).operators.values()]
             assert {config.activation.algorithm for config in configs if config.is_quantized} == {algorithm}
             assert result.met is True
-            assert len(result.trials) == 1
 
     def test_the_same_call_gives_the_same_model(self) -> None:
         first, second = (self.tuned(self.closeness(), accuracy_criterion={"absolute": 1.0}) for _ in range(2))
