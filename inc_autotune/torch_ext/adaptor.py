@@ -26,6 +26,7 @@ from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, calibrate_by_function, input_of
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
 from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
@@ -38,11 +39,9 @@ from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weigh
 from inc_autotune.torch_ext.measurement.units import measure_units
 from inc_autotune.torch_ext.model.copies import base_model, replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import (
-    OperatorCalibration,
     convert_module,
     is_quantized,
     multiplies_integers,
-    operator_type,
     prepare_module,
     simulation_reason,
 )
@@ -51,7 +50,7 @@ from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
 from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.operators.types import LINEAR_TYPES
+from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
 from inc_autotune.torch_ext.target import kernels, saturation
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
