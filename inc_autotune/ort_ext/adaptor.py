@@ -27,6 +27,7 @@ from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrat
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.collect import run_fp32, runs, watching
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
@@ -35,7 +36,6 @@ from inc_autotune.ort_ext.calibration.recipe_entries import calibration_entries
 from inc_autotune.ort_ext.data.feeds import feeds
 from inc_autotune.ort_ext.emission.build import build_model
 from inc_autotune.ort_ext.emission.smoothing import FoldTargets
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock, weight_bytes

@@ -9,10 +9,10 @@ from typing import Any
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.calibration.recipe_entries import plan_from_recipe
 from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.source import SourceModel
 from inc_autotune.ort_ext.operators.discovery import find_operators

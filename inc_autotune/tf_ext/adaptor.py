@@ -29,6 +29,7 @@ from inc_autotune.graphs.calibration import Calibration, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
@@ -40,7 +41,6 @@ from inc_autotune.tf_ext.emission.activation_grid import grid_of
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.routes import Primitive, Route, listed
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
 from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
 from inc_autotune.tf_ext.model.candidate import Candidate

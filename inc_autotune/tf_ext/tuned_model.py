@@ -10,12 +10,12 @@ from functools import cached_property
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibrations_from_recipe
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
 from inc_autotune.tf_ext.model.source import SourceModel

@@ -9,6 +9,7 @@ import onnx
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import QuantizationError
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_on_grid, find_grid
 from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
 from inc_autotune.ort_ext.emission.context import Emission
@@ -17,7 +18,6 @@ from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.operators.availability import missing_kernel

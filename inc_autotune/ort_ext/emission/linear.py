@@ -10,11 +10,12 @@ import onnx
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import integer_type
-from inc_autotune.ort_ext.calibration.plan import OperatorCalibration
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, OperatorCalibration
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_blocks, quantize_weight
+from inc_autotune.ort_ext.emission.weights import quantize_blocks
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
@@ -73,7 +74,8 @@ def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> 
     reduce_range = source.operator.name in emission.plan.reduced
 
     def make() -> QuantizedWeight:
-        weight = quantize_weight(source.matrix(), config.weight, axis=0, reduce_range=reduce_range)
+        matrix = source.matrix()
+        weight = quantize_weight(matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
     operator = source.operator

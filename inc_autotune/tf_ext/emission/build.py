@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.plan import QDQ, QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
@@ -17,7 +18,6 @@ from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, 
 from inc_autotune.tf_ext.emission.linear import emit_matmul
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.smoothing import digest, place_smoothing
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.operators.discovery import Operator

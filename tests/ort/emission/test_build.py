@@ -11,9 +11,9 @@ from onnx import TensorProto
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
 from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, embedded
 from inc_autotune.ort_ext.model.candidate import Candidate
