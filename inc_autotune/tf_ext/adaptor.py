@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -198,6 +199,8 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
                 ),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=self._reduces(unit, statistics[analysis.operators[unit.name].input]),
+                # Every alpha would need a copy of the weight; one for the whole model does not.
+                least_gain=1.0 if analysis.shared_weights.isdisjoint(unit.operator_names) else math.inf,
             )
             for unit in units
             if unit.options[0].approach == "static"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from inc_autotune import tf_ext
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.model.candidate import Candidate
@@ -130,3 +131,21 @@ def test_weights_that_differ_in_what_follows_them_are_not_shared():
     for name, value in built.callable(data).items():
         error = np.square(value - expected[name]).mean() / np.square(expected[name]).mean()
         assert error < 1e-3
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.0])
+def test_smoothed_steps_share_a_scale_and_their_weights(path, alpha):
+    quantizer = Quantizer(load_source(path, "serving_default"), DATA * np.linspace(0.1, 4, WIDTH, dtype=np.float32))
+    built = quantizer.built(alpha)
+    assert len(integer_weights(built.model)) == 2
+    plan = quantizer.adaptor.plan(quantizer.config(alpha))
+    assert len({each.smoothing.tobytes() for each in plan.calibrations.values()}) == 2
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_steps_get_no_alpha_of_their_own(path):
+    tuned = tf_ext.autotune(
+        path, DATA, signatures="serving_default", progress=False, smoothquant_args={"alpha": "auto"}
+    )
+    assert len({each.config.alpha for each in tuned.recipe.operators.values()}) == 1
+    assert len(integer_weights(tuned.model)) == 2
