@@ -89,7 +89,7 @@ def smoothing_scales(
 
 
 def smoothed_alike(
-    operators: Mapping[str, Operator], scales: Mapping[str, FloatArray | None]
+    operators: Mapping[str, Operator], scales: Mapping[str, FloatArray]
 ) -> list[tuple[FloatArray, list[Operator]]]:
     """Groups of operators that read one tensor, divided by one scale, with that scale.
 
@@ -99,7 +99,7 @@ def smoothed_alike(
     """
     groups: dict[tuple[str, str], tuple[FloatArray, list[Operator]]] = {}
     for name, scale in scales.items():
-        if scale is not None and name in operators:
+        if name in operators:
             operator = operators[name]
             groups.setdefault((operator.input, content(scale)), (scale, []))[1].append(operator)
     return list(groups.values())

@@ -227,8 +227,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
         return model.changed(build_model(self.analysis(model), self.plan(tune_cfg).only_half(half), self._weights))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
-        plan = self.plan(tune_cfg)
-        entries, arrays = calibration_entries(plan.configs, plan.calibrations, plan.choices)
+        entries, arrays = calibration_entries(self.plan(tune_cfg))
         return dict(entries), dict(arrays)
 
     def plan(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:

@@ -92,7 +92,7 @@ def test_weights_are_shared_by_operators_with_other_inputs() -> None:
 
 def test_groups_read_one_tensor_divided_by_one_scale() -> None:
     one, other = np.ones(3, np.float32), np.full(3, 2, np.float32)
-    scales = {"query": one, "key": one.copy(), "step": one, "alone": None, "elsewhere": other}
+    scales = {"query": one, "key": one.copy(), "step": one, "elsewhere": other}
     groups = smoothed_alike(OPERATORS, scales)
     assert [[each.name for each in group] for _, group in groups] == [["query", "key"], ["step"]]
     groups = smoothed_alike(OPERATORS, {"query": one, "key": other})

@@ -10,9 +10,10 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import smoothed_range
 from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.smoothing import smoothing_scales
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, weight_matrix
 from inc_autotune.ort_ext.target.forms import GraphForm
@@ -56,7 +57,7 @@ def make_plan(
         if config.approach == "static":
             each = statistics[operators.found[name].input]
             limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
-        calibrations[name] = OperatorCalibration(limits, scales.get(name))
+        calibrations[name] = OperatorCalibration(limits, scales.get(name), reduce_range=name in reduced)
     static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
     grid = find_grid(graph, static, form)
     ranges = {
@@ -64,7 +65,7 @@ def make_plan(
         for tensor, place in grid.items()
         if place.same_as is None
     }
-    return QuantizationPlan(configs, calibrations, ranges, reduced, folding)
+    return QuantizationPlan(configs, calibrations, ranges, folding)
 
 
 def group_weights(graph: Graph, operators: Sequence[Operator]) -> list[FloatArray]:

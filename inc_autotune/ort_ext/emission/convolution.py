@@ -30,7 +30,7 @@ def emit_convolution(
     x = emission.quantized(operator.input, config.activation, limits)
     bias = None if operator.bias is None or emission.form.float_bias else graph.constant(operator.bias)
 
-    reduce_range = name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(name).reduce_range
 
     def make() -> QuantizedWeight:
         weight = graph.constant(operator.weight)

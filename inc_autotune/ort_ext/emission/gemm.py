@@ -52,7 +52,7 @@ def _integer_operands(
     x = emission.quantized(tensor, config.activation, limits)
     bias = None if emission.form.float_bias else source.bias_value()
 
-    reduce_range = name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(name).reduce_range
 
     def make() -> QuantizedWeight:
         matrix = np.ascontiguousarray(source.matrix())

@@ -10,8 +10,9 @@ import onnx
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import integer_type
+from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, OperatorCalibration
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
@@ -71,7 +72,7 @@ def emit_linear(
 def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> QuantizedNames:
     """The weight in the layout of MatMul, [in_features, out_features]."""
 
-    reduce_range = source.operator.name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(source.operator.name).reduce_range
 
     def make() -> QuantizedWeight:
         matrix = source.matrix()

@@ -40,8 +40,7 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     """
     targets = FoldTargets(graph, operators, plan.output_ranges)
     placement = Placement()
-    scales = {name: each.smoothing for name, each in plan.calibrations.items()}
-    for scale, group in smoothed_alike(operators, scales):
+    for scale, group in smoothed_alike(operators, plan.scales):
         names = [each.name for each in group]
         target = targets.of(names) if plan.folding else None
         if isinstance(target, Operator):

@@ -10,8 +10,9 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import smoothed_range
 from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.graphs.digest import content
+from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.smoothing import smoothing_scales
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, GraphChoices, OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, GraphChoices, QuantizationPlan
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
 

@@ -42,8 +42,7 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     linear = {each.output: each for each in integer if each.is_linear}
     fused = {name for each in integer for name in each.nodes}
     placement = Placement()
-    scales = {name: each.smoothing for name, each in plan.calibrations.items()}
-    for scale, group in smoothed_alike(operators, scales):
+    for scale, group in smoothed_alike(operators, plan.scales):
         tensor = group[0].input
         whole = plan.choices.folding and _read_only_by(graph, tensor, {each.node.name for each in group})
         maker = linear.get(tensor) if whole else None
