@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.graphs.calibration import WatchedTensor
+from inc_autotune.graphs.smoothing import shared_weights
+from inc_autotune.tf_ext.calibration.ranges import weight_of
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names
@@ -79,6 +82,11 @@ class Analysis:
     def inputs(self, name: str) -> int:
         """How many values each feature of a linear operator is a sum of."""
         return int(kernel_weight(self.graph_of[name], self.operators[name]).shape[0])
+
+    @cached_property
+    def shared_weights(self) -> frozenset[str]:
+        """Names of the operators whose weight others with another input read too."""
+        return shared_weights(self.operators.values(), partial(weight_of, self.graph_of))
 
     @property
     def groups(self) -> list[list[str]]:

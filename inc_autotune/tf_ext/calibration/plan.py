@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from inc_autotune.core.adaptor import Half
-from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.op_config import FP32_TENSOR, OpConfig
+from inc_autotune.core.op_config import FP32_TENSOR
+from inc_autotune.graphs import plan
 
 FRAMEWORK = "tensorflow"
 """Whose scale formulas are used, and the name in recipes."""
-
-
-@dataclass(frozen=True, eq=False)
-class OperatorCalibration:
-    """What calibration found for one operator.
-
-    Attributes:
-        range: smallest and largest value of its input, after smoothing; None where it is not quantized.
-        smoothing: scale [inputs] its input is divided by; None where it is not smoothed.
-        output_range: smallest and largest value of its output; of depthwise convolutions only, whose kernel has no
-            other way to return a result.
-        reduce_range: whether its weight has 7 bits, written as an integer operator or simulated as one.
-    """
-
-    range: tuple[float, float] | None = None
-    smoothing: FloatArray | None = None
-    output_range: tuple[float, float] | None = None
-    reduce_range: bool = False
 
 
 KERNELS, QDQ = "kernels", "qdq"
@@ -56,24 +37,16 @@ class GraphChoices:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizationPlan:
-    """Everything that decides a quantized model, beside the fp32 model.
+class QuantizationPlan(plan.QuantizationPlan):
+    """A plan for TensorFlow. Only depthwise convolutions have an `output_range`: their kernel returns integers.
 
-    Attributes:
-        configs: by name of the operators that leave fp32.
-        calibrations: by operator name. An operator without a configuration may be smoothed too.
+    Args:
         simulated: names of the operators that are computed in fp32 with the values that integers would have.
         choices: how it is written.
     """
 
-    configs: Mapping[str, OpConfig]
-    calibrations: Mapping[str, OperatorCalibration]
     simulated: frozenset[str] = frozenset()
     choices: GraphChoices = field(default_factory=GraphChoices)
-
-    def calibration(self, name: str) -> OperatorCalibration:
-        """Of an operator; nothing where there is nothing."""
-        return self.calibrations.get(name, OperatorCalibration())
 
     def is_integer(self, name: str) -> bool:
         """Whether an operator is written as an integer operator."""
