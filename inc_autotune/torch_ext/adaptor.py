@@ -19,6 +19,7 @@ from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves
 from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.calibration import Calibration
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -28,7 +29,7 @@ from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, calibrate_by_function, input_of
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
-from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
+from inc_autotune.torch_ext.data.batches import Batch, batch_axis, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
@@ -82,6 +83,7 @@ class ModuleAdaptor(
         self._given_example = example_inputs
         self._example: Batch | None = None
         self._examined = Examination()
+        self._axis: BatchAxis[Batch] | None = None
         self._calibration: Calibration[Batch] | None = None
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
@@ -163,6 +165,8 @@ class ModuleAdaptor(
 
     def notes(self) -> Sequence[str]:
         notes = self._examined.notes()
+        if self._axis is not None:
+            notes += self._axis.notes
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
         if self._trace is not None:
@@ -197,9 +201,11 @@ class ModuleAdaptor(
             return self.make_collector(model, first, sampling_sizes, seed)
 
         if isinstance(dataloader, CalibrationFunction):
-            self._calibration = calibrate_by_function(watched, dataloader.function, start)
+            self._axis = batch_axis(base_model(model, {}))
+            self._calibration = calibrate_by_function(watched, dataloader.function, start, self._axis)
         else:
-            batches = calibration_batches(dataloader, watched, max(sampling_sizes))
+            self._axis = batch_axis(watched)
+            batches = calibration_batches(dataloader, watched, max(sampling_sizes), axis=self._axis)
             first = next(batches)  # an empty loader raises a DataError
             self._calibration = calibrate(watched, start(first), chain([first], batches))
         return self._calibration.samples

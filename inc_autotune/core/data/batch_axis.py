@@ -15,8 +15,8 @@ SAME_SAMPLE = 1e-6
 """Relative squared error up to which two outputs are the same: sums in another order make about 1e-12."""
 
 NOT_A_BATCH = (
-    "items are one sample each, since rows along their first dimension are not samples that the model computes one by "
-    "one: a row alone gives another output than among the others. So sampling sizes count items."
+    "an item counts as one sample, since the rows along its first dimension are no samples by themselves: the model "
+    "returns something else for a row alone, or does not take it"
 )
 
 Run = Callable[[AnyBatch], Sequence[AnyNamespaceArray] | None]
@@ -38,8 +38,8 @@ def is_batch(run: Run[AnyBatch], batch: AnyBatch) -> bool:
     """
     part = batch.slice(max(batch.size - HELD_OUT_SAMPLES, 0), batch.size)
     found = []
-    for piece in (part.slice(0, 1), part.slice(part.size - 1, part.size), part):
-        outputs = run(piece)
+    for start, stop in ((0, 1), (part.size - 1, part.size), (0, part.size)):
+        outputs = run(part.slice(start, stop))
         if outputs is None:
             return False
         found.append([_to_numpy(output) for output in outputs])

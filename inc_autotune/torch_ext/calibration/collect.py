@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.calibration import Calibration, CalibrationPass
 from inc_autotune.core.data.held_out import LEAST_BATCHES, cut
 from inc_autotune.core.data.loaders import describe, model_fails
@@ -193,7 +194,10 @@ class _Around(nn.Module):
 
 @torch.no_grad()
 def calibrate_by_function(
-    model: nn.Module, calib_func: Callable[[nn.Module], object], start: Callable[[Batch], Collector]
+    model: nn.Module,
+    calib_func: Callable[[nn.Module], object],
+    start: Callable[[Batch], Collector],
+    axis: BatchAxis[Batch],
 ) -> Calibration[Batch]:
     """Let the user's function run the fp32 model, and watch.
 
@@ -203,6 +207,7 @@ def calibrate_by_function(
         model: a copy of the user's model, which gets hooks for the duration of the call.
         calib_func: calls the model it is given, once a batch.
         start: called with the inputs of the first call, traces the model and makes the collector.
+        axis: what finds out whether batches can be cut; of another copy of the model.
 
     Raises:
         DataError: the function never called the model or showed no sample, or the model fails on what it passes.
@@ -220,7 +225,7 @@ def calibrate_by_function(
             nonlocal starting
             if starting:
                 return
-            running[:] = [Batch.of(args, kwargs)]
+            running[:] = [axis.checked(Batch.of(args, kwargs))]
             if not collectors:
                 starting = True
                 collectors.append(start(running[0]))
