@@ -26,7 +26,13 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, calibrate_by_function, input_of
+from inc_autotune.torch_ext.calibration.collect import (
+    Collector,
+    calibrate,
+    calibrate_again,
+    calibrate_by_function,
+    input_of,
+)
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
 from inc_autotune.torch_ext.data.batches import Batch, batch_axis, calibration_batches, example_batch, run
@@ -51,6 +57,14 @@ from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
+from inc_autotune.torch_ext.operators.merged_trace import (
+    ANOTHER_WAY,
+    given_up,
+    in_order_of,
+    is_served,
+    unserved,
+    without,
+)
 from inc_autotune.torch_ext.operators.trace import ModelTrace
 from inc_autotune.torch_ext.operators.types import LINEAR_TYPES
 from inc_autotune.torch_ext.target import kernels, saturation
@@ -84,6 +98,7 @@ class ModuleAdaptor(
         self._example: Batch | None = None
         self._examined = Examination()
         self._axis: BatchAxis[Batch] | None = None
+        self._batch_notes: Sequence[str] = ()
         self._calibration: Calibration[Batch] | None = None
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
@@ -167,6 +182,7 @@ class ModuleAdaptor(
         notes = self._examined.notes()
         if self._axis is not None:
             notes += self._axis.notes
+        notes += self._batch_notes
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
         if self._trace is not None:
@@ -195,10 +211,13 @@ class ModuleAdaptor(
         if self._given_example is not None:
             self._example = example_batch(self._given_example, watched)
 
+        collectors: list[Collector] = []
+
         def start(first: Batch) -> Collector:
             self._examined = examine(model, first)
             self._example = self._example or first.take(MEASURED_SAMPLES).copy()
-            return self.make_collector(model, first, sampling_sizes, seed)
+            collectors.append(self.make_collector(model, first, sampling_sizes, seed))
+            return collectors[0]
 
         if isinstance(dataloader, CalibrationFunction):
             self._axis = batch_axis(base_model(model, {}))
@@ -208,7 +227,22 @@ class ModuleAdaptor(
             batches = calibration_batches(dataloader, watched, max(sampling_sizes), axis=self._axis)
             first = next(batches)  # an empty loader raises a DataError
             self._calibration = calibrate(watched, start(first), chain([first], batches))
+        self._take_in(collectors[0], model, watched, seed)
         return self._calibration.samples
+
+    def _take_in(self, collector: Collector, model: nn.Module, watched: nn.Module, seed: int) -> None:
+        """Go by what all batches told of the model: another pass over them where the first one told something else."""
+        assert collector.seen is not None
+        first, every = self.trace, in_order_of(collector.seen, self.trace)
+        self._batch_notes = given_up(first, every)
+        batches, served = collector.kept, is_served(every, first)
+        if not served and batches is None:
+            every = without(every, unserved(every, first), ANOTHER_WAY)
+        assert self._example is not None
+        self._examined = self._examined.revised(model, every, self._example)
+        if not served and batches is not None:
+            again = self.make_collector(model, batches[0], collector.sizes, seed)
+            self._calibration = calibrate_again(watched, again, batches)
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""
