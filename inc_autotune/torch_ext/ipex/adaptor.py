@@ -266,6 +266,7 @@ class _WatchedCollector(Collector):
         self._batch = batch.copy()
 
     def end_batch(self, output: Any) -> None:
+        self.leave_model()
         try:
             run(self._observed, self._batch)
         except (AutotuneError, MemoryError, torch.OutOfMemoryError):
