@@ -139,7 +139,15 @@ def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
         used = {tensor: value for tensor, value in values.items() if tensor in read}
         made = tf.graph_util.import_graph_def(body, input_map=used, return_elements=computed, name="")
         values |= dict(zip(computed, made, strict=True))
-        return {each.name: tf.identity(values[each.tensor]) for each in graph.outputs}
+        return {each.name: _declared(tf.identity(values[each.tensor]), each) for each in graph.outputs}
 
     specs = [each.spec for each in graph.inputs]
     return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _declared(tensor: tf.Tensor, output: TensorDescription) -> tf.Tensor:
+    """The tensor with what the fp32 model knew of its shape: TensorFlow cannot infer it behind some operators."""
+    shape = tf.TensorShape(output.shape)
+    if tensor.shape.is_compatible_with(shape):
+        tensor.set_shape(shape)
+    return tensor
