@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +21,9 @@ from inc_autotune.core.errors import ModelError
 from inc_autotune.tf_ext.graph.functions import body_nodes, name_by_content
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
+from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
+from inc_autotune.tf_ext.model.folding import with_folded_weights
+from inc_autotune.tf_ext.model.inlining import inlined
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
 
 PASSES = ("pruning", "constfold", "dependency", "constfold", "dependency", "pruning")
@@ -59,10 +63,9 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
             "Tables, datasets and the like cannot be frozen: leave them out of the signature."
         )
     inputs = [described(key, tensor) for key, tensor in zip(names, constant.inputs, strict=True)]
-    outputs = [
-        described(key, tensor)
-        for key, tensor in zip(_output_names(function.structured_outputs), constant.outputs, strict=True)
-    ]
+    output_names = _output_names(function.structured_outputs)
+    outputs = [described(key, tensor) for key, tensor in zip(output_names, constant.outputs, strict=True)]
+    outputs = [_with_shape_of(each, known) for each, known in zip(outputs, function.outputs, strict=True)]
     graph_def = constant.graph.as_graph_def()
     del constant, unfrozen  # they hold copies of all weights
     return signature_graph(name, graph_def, inputs, outputs, ordered=ordered)
@@ -88,15 +91,18 @@ def signature_graph(
         ModelError: see `frozen`.
     """
     check_graph(name, graph_def, inputs)
+    graph_def = inlined(graph_def)
     ends = [each.tensor.split(":")[0] for each in (*inputs, *outputs)]
     simple = _simplified(_prepared(graph_def, ends), ends)
     check_placeholders(name, simple, inputs)
+    simple = with_waiting_copies(simple)
     name_by_content(simple)
     for node in simple.node:
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    return with_matrix_products(SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies))
+    signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies)
+    return with_matrix_products(with_folded_weights(signature))
 
 
 def _input_names(function: Any) -> list[str]:
@@ -126,6 +132,14 @@ def described(name: str, tensor: Any) -> TensorDescription:
     """A symbolic tensor as an input or output of this name."""
     shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
     return TensorDescription(name, tensor.dtype, shape, tensor.name)
+
+
+def _with_shape_of(output: TensorDescription, tensor: Any) -> TensorDescription:
+    """The output with what is known of a tensor's shape too: freezing loses some of what the function declares."""
+    shape = tf.TensorShape(output.shape)
+    if shape.is_compatible_with(tensor.shape):
+        shape = shape.merge_with(tensor.shape)
+    return replace(output, shape=None if shape.rank is None else tuple(shape.as_list()))
 
 
 def _output_names(structure: Any) -> list[str]:

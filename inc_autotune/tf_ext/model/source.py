@@ -24,8 +24,6 @@ from inc_autotune.tf_ext.model.signatures import SignatureModel
 
 DEFAULT_SIGNATURE = "serving_default"
 
-BODY_REASON = "it is inside a body of control flow or a compiled function, which stays as it is"
-
 ALLOWED_MODELS = (
     "the directory of a SavedModel or what tf.saved_model.load returned, a Keras 3 model or its .keras file, a "
     "tf.Module whose __call__ is a tf.function, a ConcreteFunction, or a frozen GraphDef or its .pb file"
