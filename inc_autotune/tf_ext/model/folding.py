@@ -19,8 +19,8 @@ from inc_autotune.tf_ext.graph.weights_behind import OLD_CONTROL_FLOW, PRODUCTS,
 def with_folded_weights(signature: SignatureGraph) -> SignatureGraph:
     """The signature with a constant for each weight of a product that is computed of constants.
 
-    TensorFlow folds no constant of more than 100 KB that grows by it: not the float32 of a weight that is stored in half
-    precision or in integers, nor the product of two small matrices.
+    TensorFlow folds no constant of more than 100 KB that grows by it: not the float32 of a weight that is stored in
+    half precision or in integers, nor the product of two small matrices.
     """
     graph = Graph(signature)
     computed = _computed_weights(graph)

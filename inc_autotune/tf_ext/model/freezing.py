@@ -19,12 +19,13 @@ from tensorflow.python.training import saver
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
 from inc_autotune.tf_ext.graph.functions import body_nodes, name_by_content
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, Table, TensorDescription, is_weight_size
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
 from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
 from inc_autotune.tf_ext.model.folding import with_folded_weights
 from inc_autotune.tf_ext.model.inlining import inlined
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
+from inc_autotune.tf_ext.model.tables import tables_of
 
 PASSES = ("pruning", "constfold", "dependency", "constfold", "dependency", "pruning")
 """Folds BatchNorm into convolutions among others. Passes that fuse (remapper) or change layouts stay off."""
@@ -33,16 +34,17 @@ LARGEST_GRAPH = 2**31 - 2**20
 """Bytes of variables that a graph can hold, which is a protocol buffer."""
 
 
-def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
+def frozen(name: str, function: Any, *, ordered: bool, owner: Any = None) -> SignatureGraph:
     """A signature without variables, simplified.
 
     Args:
         name: of the signature.
         function: a ConcreteFunction; the variables it reads must be alive.
         ordered: whether the order of its inputs means something.
+        owner: the user's model, which holds the tables that the function reads.
 
     Raises:
-        ModelError: it is in training mode, is quantized already, holds too much, or has inputs that are no dense
+        ModelError: it is in training mode, is quantized already, holds too much, reads resources of nobody, or has inputs that are no dense
             tensors of numbers.
     """
     names = _input_names(function)
@@ -55,20 +57,15 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
             "2. Split the model, or keep large embedding tables outside."
         )
     constant = with_constants(function)
-    unfrozen = constant.inputs[len(names) :]
-    if unfrozen:
-        readers = sorted({reader.type for tensor in unfrozen for reader in tensor.consumers()})
-        raise ModelError(
-            f"model: signature {name!r} uses resources that are no variables, in {', '.join(readers)}. "
-            "Tables, datasets and the like cannot be frozen: leave them out of the signature."
-        )
-    inputs = [described(key, tensor) for key, tensor in zip(names, constant.inputs, strict=True)]
+    unfrozen = {tensor.name.split(":")[0]: tensor for tensor in constant.inputs[len(names) :]}
+    tables = tables_of(name, function, unfrozen, owner)
+    inputs = [described(key, tensor) for key, tensor in zip(names, constant.inputs, strict=False)]
     output_names = _output_names(function.structured_outputs)
     outputs = [described(key, tensor) for key, tensor in zip(output_names, constant.outputs, strict=True)]
     outputs = [_with_shape_of(each, known) for each, known in zip(outputs, function.outputs, strict=True)]
     graph_def = constant.graph.as_graph_def()
     del constant, unfrozen  # they hold copies of all weights
-    return signature_graph(name, graph_def, inputs, outputs, ordered=ordered)
+    return signature_graph(name, graph_def, inputs, outputs, ordered=ordered, tables=tables)
 
 
 def with_constants(function: Any) -> Any:
@@ -84,24 +81,34 @@ def signature_graph(
     outputs: Sequence[TensorDescription],
     *,
     ordered: bool,
+    tables: Mapping[str, Table] | None = None,
 ) -> SignatureGraph:
     """A graph without variables as a signature: checked, simplified, with its weights apart.
+
+    Args:
+        name: of the signature.
+        graph_def: with weights as constants.
+        inputs: of the signature.
+        outputs: of the signature.
+        ordered: whether the order of the inputs means something.
+        tables: by name of the placeholders that stand for them.
 
     Raises:
         ModelError: see `frozen`.
     """
     check_graph(name, graph_def, inputs)
     graph_def = inlined(graph_def)
-    ends = [each.tensor.split(":")[0] for each in (*inputs, *outputs)]
+    tables = tables or {}
+    ends = [*(each.tensor.split(":")[0] for each in (*inputs, *outputs)), *tables]
     simple = _simplified(_prepared(graph_def, ends), ends)
-    check_placeholders(name, simple, inputs)
+    check_placeholders(name, simple, inputs, tables)
     simple = with_waiting_copies(simple)
     name_by_content(simple)
     for node in simple.node:
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies)
+    signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies, tables)
     return with_matrix_products(with_folded_weights(signature))
 
 

@@ -69,9 +69,10 @@ def _body(call: NodeDef, function: FunctionDef, made_by: dict[str, str]) -> Iter
         function: that it calls.
         made_by: gets the tensor behind each result of the call.
     """
+    flat: dict[str, str]
     graph_def, flat = function_def_to_graph_def(function)
     arguments = [each.name for each in function.signature.input_arg]
-    given = dict(zip(arguments, (each for each in call.input if not each.startswith("^")), strict=True))
+    given: dict[str, str] = dict(zip(arguments, (each for each in call.input if not each.startswith("^")), strict=True))
     waited_for = [each for each in call.input if each.startswith("^")]
 
     def outer(source: str) -> str:

@@ -90,7 +90,7 @@ def test_shares_are_those_of_the_whole_model() -> None:
 
 def test_they_are_named_where_there_is_nothing_else() -> None:
     function = tf.function(compiled, input_signature=[tf.TensorSpec([None, WIDTH], name="x")], autograph=False)
-    with pytest.raises(ModelError, match="nothing to quantize: .*XLA compiles.*without jit_compile=True.*100 %"):
+    with pytest.raises(ModelError, match=r"nothing to quantize: .*XLA compiles.*without jit_compile=True.*100 %"):
         tf_ext.autotune(function, DATA, progress=False)
     plain = tf.function(lambda x: x @ SQUARE, input_signature=function.input_signature, autograph=False)
     assert [each.dtype for each in tf_ext.autotune(plain, DATA, progress=False).tuning_result.operators] == ["int8"]
