@@ -40,4 +40,7 @@ def digested(feeds: Iterable[Feed], digest: Digest) -> Iterator[Feed]:
 
 def _add(digest: Digest, array: Array) -> None:
     digest.update(f"{array.dtype} {array.shape}".encode())
+    if array.dtype.kind in "OUS":  # text, of which an array may hold no more than addresses
+        digest.update(repr(array.tolist()).encode())
+        return
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -124,7 +124,8 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
             for name, each in analysis.operators.items()
             if not self.capability.options(each.type)
         }
-        return {**{name: reason for name, (_, reason) in analysis.skipped.items()}, **without}
+        reasons = {**{name: reason for name, (_, reason) in analysis.skipped.items()}, **without}
+        return {name: analysis.with_share(name, reason) for name, reason in reasons.items()}
 
     def operator_type(self, model: Candidate, name: str) -> str:
         analysis = self.analysis(model)
