@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class TunedModel:
     """A tuned model: what `autotune` and `apply_recipe` return.
 
-    Attributes:
+    Args:
         source: the fp32 model.
         recipe: what became of each operator.
         tuning_result: how it came about; None where it was built from a recipe.

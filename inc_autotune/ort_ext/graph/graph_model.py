@@ -22,7 +22,7 @@ _IN_MEMORY = "in_memory"
 class GraphModel:
     """A model whose weights lie outside its proto, so that models share them and copying a graph costs nothing.
 
-    Attributes:
+    Args:
         proto: the model; each initializer of more than 1 KiB is a header marked EXTERNAL without data.
         weights: values of initializers by name, at least of those that are only a header. It may hold more than the
             graph uses. Read-only; views of the file or of the original proto where possible.

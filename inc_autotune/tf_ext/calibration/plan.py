@@ -17,7 +17,7 @@ FRAMEWORK = "tensorflow"
 class OperatorCalibration:
     """What calibration found for one operator.
 
-    Attributes:
+    Args:
         range: smallest and largest value of its input, after smoothing; None where it is not quantized.
         smoothing: scale [inputs] its input is divided by; None where it is not smoothed.
         output_range: smallest and largest value of its output; of depthwise convolutions only, whose kernel has no
@@ -39,7 +39,7 @@ KERNELS, QDQ = "kernels", "qdq"
 class GraphChoices:
     """How quantized graphs are written, beside types and ranges.
 
-    Attributes:
+    Args:
         form: KERNELS, or QDQ for runtimes that make integer operators of such a graph by themselves.
         folding: whether smoothing scales are folded into the operators before, where that is exact.
         propagate_max_pooling: whether a max pooling between integer convolutions stays in integers.
@@ -59,7 +59,7 @@ class GraphChoices:
 class QuantizationPlan:
     """Everything that decides a quantized model, beside the fp32 model.
 
-    Attributes:
+    Args:
         configs: by name of the operators that leave fp32.
         calibrations: by operator name. An operator without a configuration may be smoothed too.
         simulated: names of the operators that are computed in fp32 with the values that integers would have.

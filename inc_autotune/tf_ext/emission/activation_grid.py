@@ -24,7 +24,7 @@ Range = tuple[float, float]
 class Grid:
     """The integers of a tensor and what they mean: all that `QuantizeV2` has to be told.
 
-    Attributes:
+    Args:
         dtype: quint8 or qint8.
         mode: MIN_FIRST or SCALED.
         minimum: real value of the smallest integer.

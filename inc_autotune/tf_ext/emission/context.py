@@ -24,7 +24,7 @@ from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_
 class QuantizedTensor:
     """An activation in integers.
 
-    Attributes:
+    Args:
         values: its tensor.
         minimum: the tensor with the real value of the smallest integer.
         maximum: the tensor with the real value of the largest integer.

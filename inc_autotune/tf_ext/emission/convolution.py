@@ -20,7 +20,7 @@ from inc_autotune.tf_ext.operators.residual import Residual
 class Total:
     """A sum that a convolution computes too.
 
-    Attributes:
+    Args:
         residual: the sum and its function.
         addend: what is added, unsigned.
     """

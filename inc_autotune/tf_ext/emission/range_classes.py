@@ -23,7 +23,7 @@ LARGEST_RELU6 = 6.0
 class Demand:
     """What the integer operators that read a tensor ask for.
 
-    Attributes:
+    Args:
         range: holds the values that each of them takes.
         step: of the integers that they would read if nobody else did.
         is_convolved: whether one of them is a convolution: others alone rather read real numbers.
@@ -46,7 +46,7 @@ class Demand:
 class _Class:
     """Tensors with one range.
 
-    Attributes:
+    Args:
         tensors: their names.
         demand: of all who read one of them; None where nobody does.
         ends_at_six: whether one of them is made by a Relu6, which the kernel computes by ending its integers there.

@@ -31,7 +31,7 @@ class Primitive(Enum):
 class Route:
     """Where the products of an operator are computed.
 
-    Attributes:
+    Args:
         primitive: kind of computation.
         signed: whether the integers of the activation have a sign.
     """

@@ -18,7 +18,7 @@ LARGEST_INLINE_BYTES = 1024
 class TensorDescription:
     """An input or output of a signature.
 
-    Attributes:
+    Args:
         name: what the signature calls it.
         dtype: of TensorFlow.
         shape: a number for a fixed dimension, None for a dynamic one; None for the whole where the rank is unknown.
@@ -46,7 +46,7 @@ class TensorDescription:
 class SignatureGraph:
     """One signature as a graph without variables.
 
-    Attributes:
+    Args:
         name: of the signature.
         graph_def: its operators. A weight of more than 1 KiB is a Placeholder with dtype and shape; a control flow body
             is a function of the library. Not to be changed: copies are cheap.
@@ -73,7 +73,7 @@ class SignatureGraph:
 class GraphModel:
     """All signatures of a model, in its order; equal weights of several signatures are the same array.
 
-    Attributes:
+    Args:
         signatures: by name, without aliases. The first one is the default: "serving_default" where there is one.
     """
 

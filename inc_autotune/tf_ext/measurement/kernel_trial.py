@@ -87,7 +87,7 @@ _SYMMETRIC = OpConfig(_WEIGHT, TensorConfig("int8", "sym", "per_tensor", "minmax
 class KernelSupport:
     """What works here.
 
-    Attributes:
+    Args:
         missing: integer operators that do not exist here, or do not return what they should.
         saturating: routes on which sums of two products with weights of 8 bits saturate in 16 bits.
         halving: routes on which the kernel itself halves weights of 8 bits, so that odd ones are rounded once more.
