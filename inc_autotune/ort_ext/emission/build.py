@@ -13,6 +13,7 @@ from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_
 from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.convolution import emit_convolution
+from inc_autotune.ort_ext.emission.covered_bounds import without_covered_bounds
 from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
@@ -21,8 +22,8 @@ from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.operators.availability import missing_kernel
+from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators
-from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation, without_covered_bounds
 from inc_autotune.ort_ext.target.forms import GraphForm
 
 
@@ -75,7 +76,7 @@ class _Build:
             for tensor in node.output:
                 if tensor in self.grid:
                     self._put_on_grid(tensor)
-        return without_covered_bounds(self.emission.builder.build(), self._reals.values())
+        return without_covered_bounds(Graph(self.emission.builder.build()), self._reals.values()).model
 
     def _emit(self, operator: Operator) -> None:
         config = self.plan.configs.get(operator.name)

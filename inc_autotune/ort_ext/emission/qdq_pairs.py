@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array, FloatArray
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.graph.nodes import attributes
 
