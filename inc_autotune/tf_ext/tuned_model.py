@@ -11,7 +11,7 @@ from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibrations_from_recipe
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
@@ -19,6 +19,7 @@ from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
 from inc_autotune.tf_ext.model.source import SourceModel
+from inc_autotune.tf_ext.target.choices import KERNEL_FORM
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def recipe_for_here(source: SourceModel, recipe: Recipe) -> Recipe:
     """
     analysis = Analysis(source, list(source.signatures))
     plan = plan_of_recipe(analysis, recipe)
-    if plan.choices.form != KERNELS:
+    if plan.choices.form != KERNEL_FORM:
         return recipe
     calibrations = with_reduced_weights(analysis, plan, kernel_support().reduced).calibrations
     changed = [name for name, each in calibrations.items() if each.reduce_range != plan.calibration(name).reduce_range]

@@ -8,9 +8,10 @@ from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
 from inc_autotune.core.quantization.split_statistics import Statistics
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, GraphChoices, OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 
 def make_plan(

@@ -11,7 +11,8 @@ import numpy as np
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.recipe import OperatorRecipe
-from inc_autotune.tf_ext.calibration.plan import GraphChoices, OperatorCalibration
+from inc_autotune.tf_ext.calibration.plan import OperatorCalibration
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 
 def calibration_entries(

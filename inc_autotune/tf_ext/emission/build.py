@@ -9,7 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import QDQ, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
@@ -21,6 +21,7 @@ from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.operators.discovery import Operator
+from inc_autotune.tf_ext.target.choices import QDQ_FORM
 
 
 def build_model(analysis: Analysis, plan: QuantizationPlan, weights: WeightCache) -> GraphModel:
@@ -94,7 +95,7 @@ class _Build:
             emit_simulated(self.emission, operator, source, config, calibration.range, calibration.smoothing)
         elif not config.is_quantized:
             emit_bfloat16(self.emission, operator)
-        elif self.plan.choices.form == QDQ:
+        elif self.plan.choices.form == QDQ_FORM:
             assert calibration.range is not None
             emit_qdq(self.emission, operator, source, config, calibration.range, calibration.smoothing)
         elif operator.is_linear:

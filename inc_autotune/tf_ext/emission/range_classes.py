@@ -8,10 +8,10 @@ from functools import reduce
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Grid, Range, grid_of
 from inc_autotune.tf_ext.emission.selection import keeps_largest, picked, picks
 from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 COARSEST = 10 ** (1 / 20)
 """Times the step that a reader would have by itself, which adds 1 dB to the noise of its rounding."""

@@ -20,7 +20,6 @@ from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.tf_ext.calibration.collect import run_inside
-from inc_autotune.tf_ext.calibration.plan import KERNELS as KERNEL_FORM
 from inc_autotune.tf_ext.calibration.plan import OperatorCalibration, QuantizationPlan
 from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.routes import (
@@ -36,6 +35,7 @@ from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
+from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphForm
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def kernel_support() -> KernelSupport:
     return KernelSupport(tuple(each for each in KERNELS if each in missing), frozenset(saturating), frozenset(halving))
 
 
-def is_simulated(op_type: str, config: OpConfig, form: str) -> bool:
+def is_simulated(op_type: str, config: OpConfig, form: GraphForm) -> bool:
     """Whether an operator of these types is computed in float32, with the values that integers would have.
 
     Args:
