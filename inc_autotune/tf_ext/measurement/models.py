@@ -106,11 +106,11 @@ def measure_units(
 
 
 def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
-    """Whether an operator quantizes its input and returns real numbers."""
+    """Whether an operator quantizes its input and returns float32."""
     if operator.is_linear:
         return True
-    handed_on = chains.wanted_range(operator.output) is not None or operator.name in chains.residuals
-    return operator.type != DEPTHWISE and not handed_on and not chains.makes_integers(operator.input)
+    returns_integers = chains.required_range(operator.output) is not None or operator.name in chains.residuals
+    return operator.type != DEPTHWISE and not returns_integers and not chains.makes_integers(operator.input)
 
 
 def _forms(part: Part, values: Mapping[str, Array], plan: QuantizationPlan, weights: WeightCache) -> tuple[Call, Call]:
