@@ -17,7 +17,7 @@ from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
 class GraphBuilder:
     """Collects the nodes and constants of a new model with the inputs and outputs of an old one.
 
-    Constants of the old model are taken over where a node reads them, without a copy.
+    Constants of the old model that a node of the new one reads are shared, without a copy.
     """
 
     def __init__(self, base: Graph) -> None:
@@ -32,11 +32,11 @@ class GraphBuilder:
         self._nodes.append(node)
 
     def new(self, name: str) -> str:
-        """A name for a new tensor: this one, or a longer one where a tensor of the old or the new model has it."""
+        """A name for a new tensor: `name`, with underscores appended if the old or new model has such a tensor."""
         return _reserved(name, self._tensor_names)
 
     def new_node(self, name: str) -> str:
-        """The same for a node."""
+        """A name for a new node: `name`, with underscores appended if the old or new model has such a node."""
         return _reserved(name, self._node_names)
 
     def compute(
@@ -44,7 +44,13 @@ class GraphBuilder:
     ) -> str:
         """Add a node that makes a new tensor, and return the tensor's name, which is `new(tensor)`.
 
-        `name` is that of the node of the old model whose place it takes, or empty.
+        Args:
+            op_type: of the node.
+            inputs: names of the tensors that the node reads.
+            tensor: the wanted name of the new tensor.
+            name: of the node of the old model that is replaced; empty: the node gets a new name.
+            domain: of the operator type.
+            attributes: of the node.
         """
         tensor = self.new(tensor)
         name = name or self.new_node(f"{tensor}.{op_type}")
@@ -60,9 +66,15 @@ class GraphBuilder:
         domain: str = "",
         **attributes: Any,
     ) -> None:
-        """Add a node that makes tensors of the old model.
+        """Add a node that makes tensors with given names: of the old model, or from `new`.
 
-        `name` is that of the node of the old model whose place it takes, or one from `new_node`.
+        Args:
+            op_type: of the node.
+            inputs: names of the tensors that the node reads.
+            outputs: names of the tensors that the node makes.
+            name: of the node of the old model that is replaced, or a name from `new_node`.
+            domain: of the operator type.
+            attributes: of the node.
         """
         made = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes)
         self._nodes.append(made)
@@ -77,7 +89,7 @@ class GraphBuilder:
     def build(self) -> GraphModel:
         """The new model.
 
-        Shapes of intermediate tensors are left out, since those of the old graph may no longer hold.
+        Shapes of intermediate tensors are left out, since the shapes of the old graph may no longer hold.
         """
         old = self.base.model.proto
         proto = onnx.ModelProto()

@@ -41,7 +41,7 @@ class Graph:
 
     @cached_property
     def consumers(self) -> Mapping[str, Sequence[onnx.NodeProto]]:
-        """The nodes that read each tensor; one that reads it twice stands twice."""
+        """The nodes that read each tensor; a node that reads a tensor twice is listed twice."""
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in read_by(node):
@@ -53,12 +53,12 @@ class Graph:
         return {node.name: node for node in self.nodes}
 
     def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
-        """The one node that reads a tensor; None where there are more, or it is an output of the model."""
+        """The node that alone reads a tensor; None if several nodes read it, or it is an output of the model."""
         readers = self.consumers.get(tensor, ())
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape of a constant; None where the tensor is not constant."""
+        """The shape of a constant; None if the tensor is no constant."""
         found = self._constants.get(name)
         return None if found is None else found.shape
 
@@ -67,9 +67,10 @@ class Graph:
         return found is not None and found.data_type == onnx.TensorProto.FLOAT
 
     def constant(self, name: str) -> Array:
-        """The value of a constant, without a copy where it is stored, or a view of what is.
+        """The value of a constant.
 
-        What nodes compute from constants is a constant too, see `derived_constants`, and is computed at each call.
+        An initializer, or a view of one, is returned without a copy. Tensors that nodes compute from constants are
+        constants too, see `graph.constants`; they are computed at each call.
         """
         node = self._constants[name].node
         if node is not None:
@@ -78,19 +79,19 @@ class Graph:
         return numpy_helper.to_array(self.initializers[name]) if value is None else value
 
     def origin(self, name: str) -> Hashable:
-        """What a constant is made of: equal for two that have the same value because they are the same thing."""
+        """How a constant is computed, from which initializers; equal for constants that must have the same value."""
         return self._constants[name].origin
 
     def computed_by(self, name: str) -> str | None:
-        """Type of the node that computes a tensor from constants, where its value is not known; else None."""
+        """Type of the node that computes a tensor from constants in a way not known here; None for other tensors."""
         return self._computed_otherwise.get(name)
 
     def computes_constant(self, node: onnx.NodeProto) -> bool:
-        """Whether the one output of a node is a constant."""
+        """Whether an output of a node is a constant."""
         return not self._computed.isdisjoint(node.output)
 
     def computing(self, names: Iterable[str]) -> list[onnx.NodeProto]:
-        """The nodes that constants among these tensors are computed by, in the order of the graph."""
+        """The nodes that compute the constants among these tensors, in the order of the graph."""
         wanted = set(names)
         found = []
         for node in reversed(self.nodes):
@@ -101,13 +102,13 @@ class Graph:
 
     @cached_property
     def _shapes(self) -> Mapping[str, onnx.TensorShapeProto]:
-        """Shapes of the tensors between nodes, as far as they can be inferred."""
+        """Shapes of tensors between nodes, as far as they can be inferred."""
         graph = onnx.shape_inference.infer_shapes(self.model.proto).graph
         known = [each for each in (*graph.input, *graph.value_info) if each.type.tensor_type.HasField("shape")]
         return {each.name: each.type.tensor_type.shape for each in known}
 
     def rank(self, tensor: str) -> int | None:
-        """Number of dimensions of a tensor between nodes; None where it is not known."""
+        """Number of dimensions of a tensor between nodes; None if it is not known."""
         shape = self._shapes.get(tensor)
         return None if shape is None else len(shape.dim)
 
@@ -120,7 +121,7 @@ class Graph:
 
 
 def read_by(node: onnx.NodeProto) -> Iterable[str]:
-    """What a node reads, in the bodies of an If, Loop or Scan too."""
+    """Names of the tensors that a node reads, also inside the bodies of an If, Loop or Scan."""
     yield from node.input
     for _, body in bodies(node):
         yield from names_read(body)
