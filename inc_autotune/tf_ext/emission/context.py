@@ -162,7 +162,7 @@ class Emission:
         )
 
     def shape_like(self, tensor: str, features: int, name: str) -> str:
-        """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
+        """The shape of a float tensor with another number of features, see `shapes.shape_like`."""
         return shape_like(self.graph, self.builder, tensor, [features], name)
 
     def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range | None, name: str) -> str:

@@ -165,8 +165,8 @@ class RangeClasses:
 
         None are refused if an operator requires a range for the tensor itself, or behind nodes that do not change the
         range. Else these are the nodes behind the tensor that change the range. Without such nodes, a tensor that a
-        convolution makes loses all its readers in the class; any other tensor is the output of a node that is refused if
-        there are nodes to refuse around one of its inputs.
+        convolution makes loses all its readers in the class; any other tensor is the output of a node, which is
+        refused if there are nodes to refuse around one of its inputs.
         """
         changing, is_constrained = self._nodes_behind(tensor)
         if is_constrained:

@@ -82,7 +82,7 @@ def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:
 
 
 def _convolution(shape: Sequence[int | None], *, is_depthwise: bool) -> Primitive:
-    """The primitive for a weight [height, width, channels, features], if depthwise [..., channels, features per channel].
+    """The primitive for a weight [height, width, channels, features]; features per channel in a depthwise one.
 
     A depthwise convolution of one channel is a convolution; one with several features per channel is a grouped one.
     """
