@@ -20,7 +20,7 @@ _WHOLE_KINDS = "iub"
 class InputDescription:
     """An input that the caller of a model has to give.
 
-    Attributes:
+    Args:
         name: of the input.
         dtype: NumPy dtype; object for strings.
         shape: a number for a fixed dimension, its name for a symbolic one, None for one without a name. None for the
@@ -42,7 +42,7 @@ class InputDescription:
 class Feed:
     """What a model is run with.
 
-    Attributes:
+    Args:
         inputs: arrays by name. They may share memory with what the user's loader yielded.
         size: number of samples: the first dimension of the first input that has one, else 1.
         batched: names of the inputs whose first dimension counts the samples; empty where the model fixes it.

@@ -13,7 +13,7 @@ from inc_autotune.core.data.reading import LABEL_NAMES, Reading
 from inc_autotune.core.errors import DataError
 from inc_autotune.graphs.feed import Feed, InputDescription, named_feed, positional_feed
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ALLOWED_ITEMS = (
     "a dict by input name, a tuple or list in the order of the model's inputs, an array or tensor where there is one "
@@ -102,7 +102,7 @@ def _read(
     for item in items:
         if reading is None:
             reading = _choose_reading(item, inputs, argument, ordered, need_label)
-            _LOGGER.debug("%s: items are read as %s", argument, reading)
+            logger.debug("%s: items are read as %s", argument, reading)
         try:
             args, kwargs, label = reading.parse(item)
         except (TypeError, ValueError, IndexError) as error:

@@ -18,8 +18,8 @@ from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.model.source import SourceModel
+from inc_autotune.ort_ext.operators.bounds import after_activation, bounds
 from inc_autotune.ort_ext.operators.discovery import Operator, find_operators
-from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation, bounds
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
 from inc_autotune.ort_ext.target.forms import QDQ
 

@@ -33,7 +33,7 @@ from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
 from inc_autotune.tf_ext.data.feeds import feeds
@@ -45,6 +45,7 @@ from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
 from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
 from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphChoices
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +86,11 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
     ) -> None:
         self.choices = GraphChoices() if choices is None else choices
         self.support: KernelSupport | None = None
-        if self.choices.form == KERNELS:
+        if self.choices.form == KERNEL_FORM:
             self.support = kernel_support()
             for note in self._missing_kernels():
                 logger.warning(note)
-        own = CAPABILITY_FOLDER / ("tensorflow.yaml" if self.choices.form == KERNELS else "itex.yaml")
+        own = CAPABILITY_FOLDER / ("tensorflow.yaml" if self.choices.form == KERNEL_FORM else "itex.yaml")
         self.capability: Capability = load_capability(own, tf.__version__, capability)
         self._signatures, self._skipped = signatures, skipped
         self._histogram = histogram or self.capability.default_needs_histogram
@@ -271,7 +272,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
         return outputs
 
     def measure(self, models: Sequence[Candidate]) -> Sequence[float] | None:
-        if self.choices.form != KERNELS:
+        if self.choices.form != KERNEL_FORM:
             return None
         name = next(iter(self._calibrations))
         inputs = {key: tf.constant(value) for key, value in self._measured_feed().inputs.items()}
@@ -281,7 +282,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
-        if self.choices.form != KERNELS:
+        if self.choices.form != KERNEL_FORM:
             return {}
         analysis = self._known
         graph = next(iter(analysis.graphs.values()))

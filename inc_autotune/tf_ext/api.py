@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation.function import check_evaluation_arguments
 from inc_autotune.core.result.build import warn_of_shortcomings
@@ -16,25 +16,13 @@ from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.calibration.plan import KERNELS, QDQ, GraphChoices
 from inc_autotune.tf_ext.data.metric import evaluation_function
 from inc_autotune.tf_ext.data.signature_data import data_by_signature
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.model.source import Signatures, load_source
+from inc_autotune.tf_ext.target.choices import FORMS, SWITCHES, GraphChoices, read_switches
 from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
-
-FORMS = {"default": KERNELS, "itex": QDQ}
-"""Form of the graph by backend."""
-
-SWITCHES = {
-    "first_conv_or_matmul_quantization": "first",
-    "last_conv_or_matmul_quantization": "last",
-    "scale_propagation_max_pooling": "propagate_max_pooling",
-    "scale_propagation_concat": "propagate_concat",
-    "residual_add_fusion": "fuse_residual",
-}
-"""Recipes that are True or False, True by default, and what they decide."""
 
 RECIPES = ("smooth_quant", "smooth_quant_args", *SWITCHES)
 
@@ -152,7 +140,7 @@ def autotune(
             "objective='footprint': memory at run time is not measured for TensorFlow. Allowed: 'performance', "
             "'modelsize'."
         )
-    switches = _switches(arguments)
+    switches = read_switches(arguments.recipes)
     if calib_dataset is None:
         raise ArgumentError("calib_dataset is None. Give calibration data: ranges of activations come from it.")
     source = load_source(model, signatures)
@@ -215,17 +203,6 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
     tuned = TunedModel(source, recipe_for_here(source, recipe))
     _ = tuned.model  # what does not fit is found now
     return tuned
-
-
-def _switches(arguments: AutotuneArguments) -> dict[str, bool]:
-    """Recipes that are True or False, by what they decide."""
-    given = {}
-    for name, decided in SWITCHES.items():
-        value = arguments.recipes.get(name, True)
-        if not isinstance(value, bool):
-            raise ArgumentError(f"recipes[{name!r}]={value!r}. Allowed: True or False.")
-        given[decided] = value
-    return given
 
 
 def _on_callable(evaluate: Callable[[SignatureModel], Any] | None) -> Callable[[Candidate], Any] | None:

@@ -11,13 +11,14 @@ from inc_autotune.core.result.recipe import Recipe, check_framework, check_opera
 from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.calibration.recipe_entries import plan_from_recipe
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
 from inc_autotune.tf_ext.model.source import SourceModel
+from inc_autotune.tf_ext.target.choices import KERNEL_FORM
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ UNNAMED_LAYERS = "Keras numbers layers without a name through the whole process:
 class TunedModel:
     """A tuned model: what `autotune` and `apply_recipe` return.
 
-    Attributes:
+    Args:
         source: the fp32 model.
         recipe: what became of each operator.
         tuning_result: how it came about; None where it was built from a recipe.
@@ -68,7 +69,7 @@ def recipe_for_here(source: SourceModel, recipe: Recipe) -> Recipe:
     """
     analysis = Analysis(source, list(source.signatures))
     plan = plan_of_recipe(analysis, recipe)
-    if plan.choices.form != KERNELS:
+    if plan.choices.form != KERNEL_FORM:
         return recipe
     calibrations = with_reduced_weights(analysis, plan, kernel_support().reduced).calibrations
     changed = [name for name, each in calibrations.items() if each.reduce_range != plan.calibration(name).reduce_range]

@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.emission.routes import Primitive, Route, route_of_node
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 WITHOUT_VNNI = KernelSupport(
     saturating=frozenset(

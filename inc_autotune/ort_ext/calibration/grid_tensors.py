@@ -14,8 +14,8 @@ import onnx
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.nodes import attributes
 from inc_autotune.ort_ext.operators.backbone import outside_backbone
+from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator
-from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation
 from inc_autotune.ort_ext.operators.rewriting.pooling import has_integer_average
 from inc_autotune.ort_ext.target.forms import GraphForm
 

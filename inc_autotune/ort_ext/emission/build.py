@@ -1,4 +1,4 @@
-"""A quantized model out of the fp32 model and a plan."""
+"""Builds the quantized model from the fp32 model and a plan."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_
 from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.convolution import emit_convolution
+from inc_autotune.ort_ext.emission.covered_bounds import without_covered_bounds
 from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.graph.nodes import with_inputs
 from inc_autotune.ort_ext.operators.availability import missing_kernel
+from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators
-from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation, without_covered_bounds
 from inc_autotune.ort_ext.target.forms import GraphForm
 
 
 def build_model(
     graph: Graph, operators: Operators, plan: QuantizationPlan, form: GraphForm, weights: WeightCache
 ) -> GraphModel:
-    """Write the graph again, operator by operator, as the plan says.
+    """Build the quantized form of a model, node by node.
 
     Args:
         graph: the fp32 model.
         operators: of that graph.
-        plan: what becomes of them.
-        form: how that is written.
-        weights: keeps quantized weights for the next call.
+        plan: configurations and calibrations of operators.
+        form: what may stand in the quantized graph.
+        weights: quantized weights, kept for the next call.
     """
     built = _Build(graph, operators, plan, form, weights).run()
     if form.weight_pairs:
@@ -58,24 +60,24 @@ class _Build:
 
     def run(self) -> GraphModel:
         rewritten = {
-            name: each
-            for name, each in self.operators.items()
+            name: operator
+            for name, operator in self.operators.items()
             if name in self.plan.configs
             or self.plan.calibration(name).smoothing is not None
             or name in self.placement.operator_divisors
         }
-        included = {each.bias_node for each in rewritten.values()}
+        bias_nodes = {operator.bias_node for operator in rewritten.values()}
         for node in self.graph.nodes:
             if node.name in rewritten:
                 self._emit(rewritten[node.name])
             elif node.name in self.placement.node_divisors:
                 self._emit_divided(node, self.placement.node_divisors[node.name])
-            elif node.name not in included:
+            elif node.name not in bias_nodes:
                 self._keep(node)
             for tensor in node.output:
                 if tensor in self.grid:
                     self._put_on_grid(tensor)
-        return without_covered_bounds(self.emission.builder.build(), self._reals.values())
+        return without_covered_bounds(Graph(self.emission.builder.build()), self._reals.values()).model
 
     def _emit(self, operator: Operator) -> None:
         config = self.plan.configs.get(operator.name)
@@ -96,7 +98,7 @@ class _Build:
         emit_convolution(self.emission, operator, config, calibration.range, self._real(operator.output))
 
     def _smoothed_input(self, operator: Operator) -> str:
-        """The operator's input, multiplied by the reciprocal scale where nothing before it is."""
+        """The operator's input, times the reciprocal smoothing scale unless that is folded into an earlier node."""
         scale = self.placement.multiplied.get(operator.name)
         if scale is None:
             return operator.input
@@ -109,31 +111,29 @@ class _Build:
         return self._multiplied[key]
 
     def _emit_divided(self, node: onnx.NodeProto, scale: FloatArray) -> None:
-        """A normalization or Mul with a scale folded into its constants."""
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
+        """Keep a normalization or Mul, with its constants divided by a smoothing scale."""
+        inputs = {}
         for index in divided_inputs(self.graph, node):
             value = np.asarray(self.graph.constant(node.input[index]) / scale, np.float32)
-            changed.input[index] = self.emission.builder.constant(f"{node.name}.input_{index}", value)
-        self.emission.builder.keep(changed)
+            inputs[index] = self.emission.builder.constant(f"{node.name}.input_{index}", value)
+        self.emission.builder.keep(with_inputs(node, inputs))
 
     def _keep(self, node: onnx.NodeProto) -> None:
         constants = constants_on_grid(self.graph, node, self.grid)
         if not constants and not any(tensor in self.grid for tensor in node.output):
             self.emission.builder.keep(node)
             return
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
-        for index, tensor in enumerate(node.output):
-            changed.output[index] = self._real(tensor)
+        inputs = {}
         for index in constants:
             owner = self.grid[after_activation(self.graph, node.output[0])].owner
             activation = self.plan.configs[owner].activation
-            changed.input[index] = self.emission.constant_on_grid(node.input[index], activation)
+            inputs[index] = self.emission.constant_on_grid(node.input[index], activation)
+        changed = with_inputs(node, inputs)
+        changed.output[:] = [self._real(tensor) for tensor in node.output]
         self.emission.builder.keep(changed)
 
     def _real(self, tensor: str) -> str:
-        """The name of a tensor before it is put on a grid."""
+        """The name that a tensor has before it is quantized: another one if the tensor is on a grid."""
         if tensor not in self.grid:
             return tensor
         if tensor not in self._reals:

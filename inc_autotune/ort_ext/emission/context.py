@@ -1,4 +1,4 @@
-"""What the emitters of all operator types share: one model under construction, and its quantized tensors."""
+"""The model under construction and its quantized tensors, which the emitters of all operator types share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.graphs.weights import QuantizedWeight, WeightCache
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.target.forms import GraphForm
 
 
@@ -47,9 +48,9 @@ class Emission:
     """A model under construction.
 
     Args:
-        graph: the model in fp32.
-        plan: what becomes of it.
-        form: how that is written.
+        graph: the fp32 model.
+        plan: configurations and calibrations of operators.
+        form: what may stand in the quantized graph.
         weights: quantized weights of earlier models.
     """
 
@@ -68,23 +69,23 @@ class Emission:
         self._float_weights: dict[Hashable, str] = {}
 
     def prefix(self, kind: str, base: str) -> str:
-        """What the names of one more version of a thing begin with; only from the second on there is a number.
+        """The prefix for the names of a new version of a tensor: `base`, then `base.2`, `base.3` and so on.
 
         Args:
-            kind: of the thing: what is quantized and what is smoothed are counted apart.
-            base: name of what the versions are made from.
+            kind: of the version, such as "weight" or "smoothed"; versions of different kinds are counted apart.
+            base: name of the tensor that the versions are made from.
         """
         self._versions[kind, base] += 1
         number = self._versions[kind, base]
         return base if number == 1 else f"{base}.{number}"
 
     def quantized(self, tensor: str, config: TensorConfig, limits: tuple[float, float]) -> QuantizedTensor:
-        """The tensor in integers, quantized once for all operators that want it alike.
+        """The tensor in integers, quantized once for all operators with the same type and range.
 
         Args:
             tensor: a float tensor of the new model.
             config: dtype and scheme.
-            limits: smallest and largest value it takes.
+            limits: smallest and largest value of the tensor.
         """
         if tensor in self._grid:
             return self._grid[tensor]
@@ -116,12 +117,16 @@ class Emission:
 
     def put_on_same_grid(self, tensor: str, real: str, like: str) -> None:
         """`put_on_grid` with the scale and zero point of the tensor `like`, which is on a grid."""
-        model = self._grid[like]
-        values = self.builder.compute("QuantizeLinear", [real, model.scale, model.zero_point], f"{tensor}.quantized")
-        self._put(tensor, QuantizedTensor(values, model.scale, model.zero_point, model.step))
+        grid = self._grid[like]
+        values = self.builder.compute("QuantizeLinear", [real, grid.scale, grid.zero_point], f"{tensor}.quantized")
+        self._put(tensor, QuantizedTensor(values, grid.scale, grid.zero_point, grid.step))
 
     def constant_on_grid(self, name: str, config: TensorConfig) -> str:
-        """A float constant of the old model as 8-bit integers, with a range of its own; the name of its float value."""
+        """Quantize a float constant of the fp32 model to 8 bits, with the range of its values.
+
+        Returns:
+            Name of the dequantized constant.
+        """
         value = self.graph.constant(name)
         parameters = quantization_parameters(
             np.float32(value.min()),
@@ -140,12 +145,12 @@ class Emission:
         return self._dequantize(names)
 
     def weight(self, name: str, version: Hashable, weight: QuantizedWeight) -> QuantizedNames:
-        """The constants of a quantized weight, written once for all who ask for the same version.
+        """The constants of a quantized weight, written once for all operators that share a version of it.
 
         Args:
             name: of the float weight.
-            version: says which weight this is, and all that its integers depend on.
-            weight: that version.
+            version: cache key: the weight, and everything that its integers depend on.
+            weight: that version of the weight.
         """
         if version not in self._stored:
             prefix = self.prefix("weight", name)
@@ -157,12 +162,12 @@ class Emission:
         return self._stored[version]
 
     def float_weight(self, name: str, version: Hashable, make: Callable[[], FloatArray]) -> str:
-        """A weight that stays in fp32 but changed, written once for all who ask for the same version.
+        """A changed weight in fp32, written once for all operators that share a version of it.
 
         Args:
-            name: of the weight in the old model.
-            version: says which weight this is, and all that its values depend on.
-            make: makes it.
+            name: of the weight in the fp32 model.
+            version: cache key: the weight, and everything that its values depend on.
+            make: computes the changed weight.
         """
         if version not in self._float_weights:
             self._float_weights[version] = self.builder.constant(f"{self.prefix('smoothed', name)}.smoothed", make())
@@ -197,7 +202,7 @@ class Emission:
         return QuantizedTensor(values, scale, zero_point, float(parameters.scale))
 
     def _clipped(self, real: str, name: str, parameters: QuantizationParameters) -> str:
-        """Narrow integers live in 8 bits, which QuantizeLinear would fill."""
+        """Clip a tensor to the range of a narrow type: its integers live in 8 bits, which QuantizeLinear would fill."""
         bounds = [
             self.builder.constant(
                 f"{name}.{side}", np.asarray((limit - parameters.zero_point) * parameters.scale, np.float32)

@@ -17,14 +17,14 @@ from inc_autotune.ort_ext.operators.discovery import Operator
 def emit_convolution(
     emission: Emission, operator: Operator, config: OpConfig, limits: tuple[float, float], output: str
 ) -> None:
-    """Write one convolution; its output is quantized by whoever puts it on a grid.
+    """Write one convolution with dequantized inputs and a float output; `put_on_grid` quantizes the output.
 
     Args:
         emission: the model under construction.
         operator: a Conv.
         config: static.
-        limits: smallest and largest value of its input.
-        output: name for its float output.
+        limits: smallest and largest value of the operator's input.
+        output: name for the float output.
     """
     graph, builder, name = emission.graph, emission.builder, operator.name
     x = emission.quantized(operator.input, config.activation, limits)

@@ -1,4 +1,4 @@
-"""Lookups in a quantized table."""
+"""Embedding lookups in a quantized table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inc_autotune.ort_ext.operators.discovery import Operator
 
 
 def emit_gather(emission: Emission, operator: Operator, config: OpConfig) -> None:
-    """Look up integers and the scales of their rows, and multiply: only the rows that are read become float.
+    """Write a lookup of integer rows and of their scales, and the product: only rows that are read become float.
 
     Args:
         emission: the model under construction.

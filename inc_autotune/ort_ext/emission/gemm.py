@@ -1,4 +1,4 @@
-"""A Gemm that stays one node, with its bias inside."""
+"""Writes a Gemm as one Gemm, with its bias."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def emit_gemm(
     Args:
         emission: the model under construction.
         operator: a Gemm.
-        tensor: its input, smoothed already.
-        source: its weight and bias.
-        config: static; None leaves it in fp32.
+        tensor: the operator's input, smoothed already.
+        source: the operator's weight and bias.
+        config: static; None: the operator stays in fp32.
         limits: smallest and largest value of `tensor`; None in fp32.
     """
     if config is None:
@@ -40,14 +40,14 @@ def emit_gemm(
     else:
         assert limits is not None
         operands = _integer_operands(emission, tensor, source, config, limits)
-    given = [each for each in operands if each is not None]
+    given = [operand for operand in operands if operand is not None]
     emission.builder.produce("Gemm", given, [operator.output], operator.name, transB=1)
 
 
 def _integer_operands(
     emission: Emission, tensor: str, source: SmoothedWeight, config: OpConfig, limits: tuple[float, float]
 ) -> list[str | None]:
-    """Names of the dequantized input and weight and of the bias; None where there is none."""
+    """Names of the dequantized input, of the dequantized weight, and of the bias (None without bias)."""
     name = source.operator.name
     x = emission.quantized(tensor, config.activation, limits)
     bias = None if emission.form.float_bias else source.bias_value()

@@ -1,4 +1,4 @@
-"""The 32-bit bias of an integer kernel: in steps of its input times its weight."""
+"""The 32-bit bias of an integer kernel, whose scale is the scale of the input times the scale of the weight."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from inc_autotune.graphs.weights import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission
 
 LARGEST_BIAS = float(2**31 - 1 - 2**24)
-"""In integers; it leaves room for the products that are added to it."""
+"""Largest integer of a bias; it leaves room for the products that the kernel adds."""
 
 
 def emit_bias(emission: Emission, name: str, bias: FloatArray, weight: QuantizedWeight, step: float) -> str:
-    """Write an integer bias and return the name of its float value.
+    """Write an integer bias and return the name of the dequantized bias.
 
     Args:
         emission: the model under construction.
@@ -37,11 +37,11 @@ def emit_bias(emission: Emission, name: str, bias: FloatArray, weight: Quantized
 def with_room_for_bias(
     quantized: QuantizedWeight, weight: Callable[[], Array], bias: FloatArray | None, step: float
 ) -> QuantizedWeight:
-    """The weight; another one in coarser steps where the bias would not fit into 32 bits.
+    """The quantized weight, with a larger scale in channels whose bias would not fit into 32 bits.
 
     Args:
-        quantized: of `weight`, per tensor or per channel of axis 0.
-        weight: makes its float32 [out, ...]; called only where steps become coarser.
+        quantized: quantized form of `weight`, per tensor or per channel of axis 0.
+        weight: returns the weight in float32 [out, ...]; called only if a scale becomes larger.
         bias: float32 [out].
         step: scale of the operator's input.
     """

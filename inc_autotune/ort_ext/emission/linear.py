@@ -21,11 +21,11 @@ from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
 BLOCK_SIZES = {4: 32, 8: 128}
-"""Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for their accuracy; 8 bits do
-not, and large ones are faster."""
+"""Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for accuracy; 8 bits do not,
+and large blocks are faster."""
 
 INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy level: it quantizes its activation by itself, row by row, and uses integer products."""
+"""Accuracy level of MatMulNBits at which it quantizes its activation by itself, row by row, and multiplies integers."""
 
 
 def emit_linear(
@@ -36,15 +36,15 @@ def emit_linear(
     calibration: OperatorCalibration,
     divisor: FloatArray | None,
 ) -> None:
-    """Write one operator with its bias.
+    """Write a linear operator with its bias.
 
     Args:
         emission: the model under construction.
         operator: a MatMul or Gemm.
-        tensor: its input, smoothed already.
-        config: None leaves it in fp32.
-        calibration: the range of `tensor`, and the smoothing scale that its weight is multiplied by.
-        divisor: scale [out_features] its output is divided by; None: 1.
+        tensor: the operator's input, smoothed already.
+        config: None: the operator stays in fp32.
+        calibration: the range of `tensor`, and the smoothing scale that the weight is multiplied by.
+        divisor: smoothing scale [out_features] of a later operator, by which the output is divided; None: 1.
     """
     source = SmoothedWeight(emission, operator, calibration.smoothing, divisor)
     if operator.type == "Gemm" and not emission.form.gemm_to_matmul and (config is None or config.approach == "static"):
@@ -121,10 +121,10 @@ def _emit_matmul(emission: Emission, operator: Operator, tensor: str, matrix: st
 
 
 def _emit_bias(emission: Emission, operator: Operator, product: str, bias: str) -> None:
-    """Add the bias; to a product of matrices as a Sum.
+    """Add the bias, to a product of two matrices as a Sum.
 
-    Before onnxruntime looks for integer kernels it joins MatMul and Add of matrices, and what follows, into a Gemm
-    that has none.
+    Before onnxruntime looks for integer kernels it fuses the MatMul and Add of matrices, and an activation behind them,
+    into a Gemm that has no integer kernel.
     """
     is_matrix = emission.form.cpu_fusions and (operator.type == "Gemm" or emission.graph.rank(operator.input) == 2)
     name = operator.bias_node or emission.builder.new_node(f"{operator.name}.bias")

@@ -1,4 +1,4 @@
-"""Pairs of QuantizeLinear and DequantizeLinear where some execution providers want more of them than others."""
+"""Additional pairs of QuantizeLinear and DequantizeLinear, which some execution providers need."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array, FloatArray
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph.nodes import attributes, with_inputs
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 def weight_pairs(model: GraphModel) -> GraphModel:
-    """Store every weight of 8 bits as the float32 numbers its integers stand for, with a QuantizeLinear behind it.
+    """Store every 8-bit weight in float32, with a QuantizeLinear behind it.
 
-    Quantized again they are the same integers. A bias of 32 bits stays.
+    The float32 values are those that the integers stand for, so the QuantizeLinear gives the same integers. A 32-bit
+    bias stays as it is.
     """
     graph = Graph(model)
     builder = GraphBuilder(graph)
@@ -42,7 +44,7 @@ def weight_pairs(model: GraphModel) -> GraphModel:
 def dedicated_pairs(model: GraphModel) -> GraphModel:
     """Give every node that reads a quantized activation a pair of its own.
 
-    The first reader, or the caller where the activation is an output of the model, keeps the pair there is.
+    The first reader keeps the old pair; of an activation that is an output of the model, the output keeps it.
     """
     graph = Graph(model)
     builder = GraphBuilder(graph)
@@ -66,11 +68,7 @@ def dedicated_pairs(model: GraphModel) -> GraphModel:
 def _reading(node: onnx.NodeProto, own: Mapping[tuple[str, str], str]) -> onnx.NodeProto:
     if not any((node.name, name) in own for name in node.input):
         return node
-    changed = onnx.NodeProto()
-    changed.CopyFrom(node)
-    for index, name in enumerate(node.input):
-        changed.input[index] = own.get((node.name, name), name)
-    return changed
+    return with_inputs(node, {index: own.get((node.name, name), name) for index, name in enumerate(node.input)})
 
 
 def _is_weight(graph: Graph, name: str) -> bool:

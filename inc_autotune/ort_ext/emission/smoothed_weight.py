@@ -13,13 +13,13 @@ from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
 
 class SmoothedWeight:
-    """The float weight and bias of an operator, times the scale of its input, over the scale of its output.
+    """The float weight and bias of an operator, times the smoothing scale of its input, over that of its output.
 
     Args:
         emission: the model under construction.
         operator: a MatMul or Gemm.
-        scale: smoothing scale [in_features] of its input; None: 1.
-        divisor: scale [out_features] its output is divided by; None: 1.
+        scale: smoothing scale [in_features] that the input is divided by, and the weight multiplied by; None: 1.
+        divisor: smoothing scale [out_features] of a later operator, by which the output is divided; None: 1.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SmoothedWeight:
         return matrix
 
     def float_matrix(self, *, transposed: bool) -> str:
-        """Name of the matrix in the new model, where it stays in fp32; transposed it is [in_features, out_features]."""
+        """Name of the fp32 matrix in the new model, [out_features, in_features], or transposed."""
 
         def make() -> FloatArray:
             matrix = self.matrix()
@@ -50,14 +50,14 @@ class SmoothedWeight:
         return self._emission.float_weight(self.operator.weight, (transposed, self.version), make)
 
     def bias_value(self) -> FloatArray | None:
-        """float32 [out_features]; None where there is no bias."""
+        """float32 [out_features]; None without bias."""
         if self.operator.bias is None:
             return None
         bias: FloatArray = self._emission.graph.constant(self.operator.bias)
         return bias if self._divisor is None else bias / self._divisor
 
     def bias(self) -> str | None:
-        """Name of the bias in the new model."""
+        """Name of the bias in the new model; None without bias."""
         value = self.bias_value()
         if value is None or self._divisor is None:
             return self.operator.bias

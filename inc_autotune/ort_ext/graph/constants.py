@@ -1,7 +1,7 @@
-"""Constants that a model computes from other constants: a transposed weight, say, or one that goes by two names.
+"""Constants that a model computes from other constants: a transposed weight, say, or a second name of a weight.
 
-The nodes stay in the graph for those who read their float values, so that a weight which is read twice, once
-transposed, is stored once. Who quantizes such a constant gets its value from here, as a view where NumPy has one.
+The nodes that compute them stay in the graph for readers of the float values, so that a weight that is read twice, once
+transposed, is stored once. To quantize such a constant its value is computed here, as a view if NumPy has one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Constant:
     Args:
         data_type: a value of `TensorProto.DataType`.
         shape: of the tensor.
-        origin: what it is made of; equal for constants that have the same value.
-        node: the node that computes it; None for an initializer.
+        origin: how the constant is computed, from which initializers; equal for constants that have the same value.
+        node: the node that computes the constant; None for an initializer.
     """
 
     data_type: int
@@ -44,11 +44,12 @@ def derive(
 
     Args:
         nodes: of a graph, in its order.
-        constants: the initializers by name; gets the others.
-        value: of one of these constants, by name; asked for small ones only, such as the shape of a Reshape.
+        constants: the initializers by name; the computed constants are added.
+        value: returns the value of a constant by name; called for small constants only, such as the shape of a Reshape.
 
     Returns:
-        Of the other tensors that have the same value in every run, the type of the node that computes them.
+        Tensors that have the same value in every run but cannot be computed here, with the type of the node that
+        computes them.
     """
     others: dict[str, str] = {}
     for node in nodes:
@@ -57,7 +58,7 @@ def derive(
             continue
         try:
             found = _derived(node, [constants.get(name) for name in given], value)
-        except (IndexError, KeyError, TypeError, ValueError):  # no valid node: onnxruntime says what is wrong with it
+        except (IndexError, KeyError, TypeError, ValueError):  # an invalid node; onnxruntime says what is wrong with it
             found = None
         if found is None:
             others |= dict.fromkeys(node.output, node.op_type)
@@ -67,30 +68,38 @@ def derive(
 
 
 def compute(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array:
-    """The value of a constant that `derive` found, from those its node reads."""
+    """The value of a constant that `derive` found.
+
+    Args:
+        node: computes the constant.
+        inputs: values of the constants that the node reads.
+    """
     if node.op_type in _ARITHMETIC:
-        with np.errstate(all="ignore"):  # as onnxruntime computes it: what is not finite is found where it matters
+        with np.errstate(
+            all="ignore"
+        ):  # as in onnxruntime; values that are not finite are found later, where they matter
             return np.asarray(_ARITHMETIC[node.op_type](*inputs))
     return _MOVES[node.op_type](attributes(node), *inputs)
 
 
 def _derived(node: onnx.NodeProto, inputs: Sequence[Constant | None], value: Callable[[str], Array]) -> Constant | None:
-    given = [each for each in inputs if each is not None and is_plain(each.data_type)]
+    given = [constant for constant in inputs if constant is not None and is_plain(constant.data_type)]
     if len(given) < len(inputs) or len(given) < len(node.input) or node.domain not in ("", "ai.onnx"):
         return None
     first = given[0]
-    settings = tuple(sorted(each.SerializeToString(deterministic=True) for each in node.attribute))
-    origin = (node.op_type, settings, *(each.origin for each in given))
+    settings = tuple(sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute))
+    origin = (node.op_type, settings, *(constant.origin for constant in given))
     if node.op_type in _ARITHMETIC:
-        if any(each.data_type != first.data_type for each in given) or first.data_type not in _REAL_TYPES:
+        if any(constant.data_type != first.data_type for constant in given) or first.data_type not in _REAL_TYPES:
             return None
-        return Constant(first.data_type, np.broadcast_shapes(*(each.shape for each in given)), origin, node)
+        shape = np.broadcast_shapes(*(constant.shape for constant in given))
+        return Constant(first.data_type, shape, origin, node)
     if node.op_type == "Cast":
         target = attributes(node)["to"]
         return Constant(target, first.shape, origin, node) if is_plain(target) else None
     if node.op_type not in _MOVES:
         return None
-    # Only what becomes of the shape is asked for: an array of that shape which takes no memory says so.
+    # Only the shape of the result is needed: it is computed on a broadcast zero, which takes no memory.
     stand_in = np.broadcast_to(np.zeros((), np.float32), first.shape)
     shape = compute(node, [stand_in, *(value(name) for name in node.input[1:])]).shape
     return Constant(first.data_type, shape, first.origin if node.op_type == "Identity" else origin, node)

@@ -13,7 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from inc_autotune.core.arrays import Array
 
 LARGEST_INLINE_BYTES = 1024
-"""Initializers up to this size keep their data in the proto; the others only have a header there."""
+"""Initializers up to this size keep their data in the proto; larger ones only have a header there."""
 
 _IN_MEMORY = "in_memory"
 
@@ -22,12 +22,12 @@ _IN_MEMORY = "in_memory"
 class GraphModel:
     """A model whose weights lie outside its proto, so that models share them and copying a graph costs nothing.
 
-    Attributes:
+    Args:
         proto: the model; each initializer of more than 1 KiB is a header marked EXTERNAL without data.
-        weights: values of initializers by name, at least of those that are only a header. It may hold more than the
-            graph uses. Read-only; views of the file or of the original proto where possible.
-        folder: where the files are that headers name, for sessions that read them there, in half the memory. None: all
-            values come from `weights`.
+        weights: values of initializers by name, at least of all headers. It may hold more than the graph uses.
+            Read-only; views of the file or of the original proto if possible.
+        folder: of the files that headers name: sessions read the files directly, in half the memory. None: all values
+            come from `weights`.
     """
 
     proto: ModelProto
@@ -36,11 +36,11 @@ class GraphModel:
 
 
 def initializer(name: str, value: Array) -> TensorProto:
-    """An initializer for the proto of a `GraphModel`; above 1 KiB only a header, whose value belongs into `weights`.
+    """An initializer for the proto of a `GraphModel`; above 1 KiB a header, and the value belongs into `weights`.
 
     Args:
         name: of the tensor.
-        value: an array of a dtype that NumPy has itself, of any shape.
+        value: an array of any shape, of a dtype that NumPy itself has.
     """
     if value.nbytes <= LARGEST_INLINE_BYTES:
         return numpy_helper.from_array(np.asarray(value), name)
@@ -61,7 +61,7 @@ def header(name: str, data_type: int, shape: Iterable[int]) -> TensorProto:
 
 
 def set_location(tensor: TensorProto, entries: Mapping[str, object]) -> None:
-    """Mark a tensor EXTERNAL and say where its data is: location, offset, length."""
+    """Mark a tensor EXTERNAL, with entries that tell where its data is: location, offset, length."""
     tensor.data_location = TensorProto.EXTERNAL
     del tensor.external_data[:]
     for key, value in entries.items():
@@ -69,12 +69,12 @@ def set_location(tensor: TensorProto, entries: Mapping[str, object]) -> None:
 
 
 def is_header(tensor: TensorProto) -> bool:
-    """Whether the tensor's data lies elsewhere."""
+    """Whether the tensor has no data of its own, only a place where the data is."""
     return tensor.data_location == TensorProto.EXTERNAL
 
 
 def headers(proto: ModelProto) -> list[TensorProto]:
-    """The initializers that are only a header, in the order of the graph."""
+    """The initializers that are headers, in the order of the graph."""
     return [tensor for tensor in proto.graph.initializer if is_header(tensor)]
 
 
@@ -100,8 +100,8 @@ def names_read(graph: GraphProto) -> set[str]:
 
 def names_taken(graph: GraphProto) -> tuple[set[str], set[str]]:
     """Names of all tensors and of all nodes, inside bodies too: no name may mean two things anywhere in a model."""
-    tensors = {each.name for group in (graph.input, graph.output, graph.initializer) for each in group}
-    tensors |= {each.values.name for each in graph.sparse_initializer}
+    tensors = {value.name for group in (graph.input, graph.output, graph.initializer) for value in group}
+    tensors |= {tensor.values.name for tensor in graph.sparse_initializer}
     nodes = set()
     for node in graph.node:
         nodes.add(node.name)
@@ -114,7 +114,7 @@ def names_taken(graph: GraphProto) -> tuple[set[str], set[str]]:
 
 
 def copy_fields(source: Message, target: Message, leave_out: Container[str]) -> None:
-    """Copy all fields but some into an empty message, without a copy of those in between."""
+    """Copy the fields of a message into an empty one, except `leave_out`, whose data is not copied in between."""
     for field, value in source.ListFields():
         if field.name in leave_out:
             continue
@@ -129,7 +129,7 @@ def copy_fields(source: Message, target: Message, leave_out: Container[str]) -> 
 def without_unused(proto: ModelProto) -> ModelProto:
     """A copy without initializers that nothing reads: onnxruntime drops them and then misses their names.
 
-    Defaults of inputs stay, or callers would have to give these.
+    Initializers that are defaults of inputs stay, or callers would have to pass these inputs.
     """
     result = ModelProto()
     result.CopyFrom(proto)
@@ -153,10 +153,10 @@ def embedded(model: GraphModel) -> ModelProto:
 
 
 def little_endian(value: Array) -> Array:
-    """The array contiguous and in the byte order of ONNX; itself where it is so already."""
+    """The array, contiguous and in the byte order of ONNX; the same object if it is so already."""
     return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
 
 
 def embedded_bytes(model: GraphModel) -> int:
-    """About how many bytes the model would have as one proto."""
+    """Approximate size of the model as one proto, in bytes."""
     return int(model.proto.ByteSize()) + sum(model.weights[tensor.name].nbytes + 64 for tensor in headers(model.proto))

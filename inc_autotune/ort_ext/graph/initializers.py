@@ -1,4 +1,4 @@
-"""Takes the weights out of a model, from inside its proto or from the files it refers to."""
+"""Splits a model into a proto and its weights, which are inside the proto or in external files."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, MappedWei
     Values of external data are read-only maps of the file.
 
     Args:
-        proto: the model, its external data not loaded; not changed.
-        folder: where its external data is; None for a model in memory, which cannot have any.
+        proto: the model, without external data loaded; not changed.
+        folder: of the external data; None for a model in memory, which cannot have any.
 
     Raises:
         ModelError: external data is missing, too short or outside the folder, or an initializer is damaged.
@@ -60,7 +60,7 @@ def split(proto: ModelProto, folder: Path | None) -> tuple[ModelProto, MappedWei
 
 
 def _tensors_in_nodes(graph: GraphProto) -> Iterator[TensorProto]:
-    """Tensors in attributes of nodes and in bodies whose data is in a file."""
+    """Tensors with external data in attributes of nodes and in bodies."""
     for node in graph.node:
         yield from (attribute.t for attribute in node.attribute if is_header(attribute.t))
         for _, body in bodies(node):
@@ -79,19 +79,19 @@ def _inline_value(tensor: TensorProto) -> Array:
 
 
 class _ExternalData:
-    """The files with a model's external data."""
+    """The files with the external data of a model."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def section(self, tensor: TensorProto) -> FileSection:
-        """Where the tensor's value is."""
+        """The section of a file that holds the value of a tensor."""
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
         data = self._bytes(tensor, math.prod(tensor.dims) * dtype.itemsize)
         return FileSection(data.path, data.offset, dtype, tuple(tensor.dims), data.state)
 
     def header(self, tensor: TensorProto) -> TensorProto:
-        """The tensor without data; it names its file where onnxruntime reads that, which it does not through links."""
+        """The tensor without data; it names its file unless that is a link, which onnxruntime does not follow."""
         result = header(tensor.name, tensor.data_type, tensor.dims)
         if is_header(tensor) and self._folder is not None:
             folder = self._folder.resolve()
@@ -101,7 +101,7 @@ class _ExternalData:
         return result
 
     def loaded(self, tensor: TensorProto) -> TensorProto:
-        """A tensor that holds its data."""
+        """A copy of a tensor that holds its data."""
         result = TensorProto()
         result.CopyFrom(tensor)
         if is_header(tensor):

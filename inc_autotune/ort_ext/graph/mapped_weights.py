@@ -1,4 +1,4 @@
-"""Weights by name, of which those in files take memory only while somebody uses them."""
+"""Weights by name; weights in files take memory only while they are in use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inc_autotune.core.errors import ModelError
 
 @dataclass(frozen=True)
 class FileState:
-    """By what a file is recognized: another one in its place, or a new content, has other values.
+    """Recognizes a file: another file in its place, or new content, has another state.
 
     Args:
         size: in bytes.
-        modified: when it was last written, in nanoseconds.
+        modified: time of the last write, in nanoseconds.
     """
 
     size: int
@@ -27,10 +27,10 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path) -> FileState:
-        """What a file is like now.
+        """The present state of a file.
 
         Raises:
-            OSError: there is no such file, or it cannot be looked at.
+            OSError: there is no such file, or it cannot be read.
         """
         found = path.stat()
         return cls(found.st_size, found.st_mtime_ns)
@@ -43,9 +43,9 @@ class FileSection:
     Args:
         path: of the file.
         offset: bytes before the tensor.
-        dtype: of its elements, with their byte order.
+        dtype: of the elements, with their byte order.
         shape: of the tensor.
-        state: what the file was like when its model was read; None where that does not matter.
+        state: of the file when its model was read; None: the file is not checked.
     """
 
     path: Path
@@ -55,10 +55,10 @@ class FileSection:
     state: FileState | None = None
 
     def check(self) -> None:
-        """Find out whether the file still is the one that the model was read with.
+        """Make sure that the file has not changed since the model was read.
 
         Raises:
-            ModelError: it is gone, or was written again.
+            ModelError: the file is gone, or was written again.
         """
         try:
             unchanged = self.state is None or FileState.of(self.path) == self.state
@@ -75,7 +75,7 @@ class FileSection:
             )
 
     def mapped(self) -> Array:
-        """A read-only view of the file; copied where the file does not align it for the processor.
+        """A read-only view of the file; a copy if the offset is not aligned for the processor.
 
         Raises:
             ModelError: see `check`.
@@ -88,13 +88,13 @@ class FileSection:
 
 
 class MappedWeights(MutableMapping[str, Array]):
-    """Arrays and sections of files, all of which read as arrays.
+    """Weights that are arrays or sections of files; access gives an array for both.
 
-    A section is mapped anew at each access: pages that were read count as memory of the process until nobody holds the
-    array any more. One map for the whole run would grow to all weights.
+    A section is mapped anew at each access: pages that were read count as memory of the process until the array is
+    released. One map for the whole run would grow to the size of all weights.
 
     Args:
-        base: what to begin with; sections stay sections.
+        base: initial weights; sections stay sections.
     """
 
     def __init__(self, base: Mapping[str, Array] | None = None) -> None:
@@ -120,11 +120,14 @@ class MappedWeights(MutableMapping[str, Array]):
         return len(self._values)
 
     def check(self, names: Iterable[str]) -> None:
-        """`FileSection.check` of those of these weights that are in files, for who reads the files by other means.
+        """Check the files of the named weights, for callers that read the files by other means.
+
+        Args:
+            names: of weights; weights that are arrays are not checked.
 
         Raises:
-            ModelError: see there.
+            ModelError: see `FileSection.check`.
         """
         sections = [value for name in names if isinstance(value := self._values[name], FileSection)]
-        for section in {each.path: each for each in sections}.values():
+        for section in {section.path: section for section in sections}.values():
             section.check()

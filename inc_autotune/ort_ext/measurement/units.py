@@ -1,4 +1,4 @@
-"""Speed of single units, in fp32 and as integers: each as a small model of its own."""
+"""Speed of single units in fp32 and in integers; a unit is timed as a small model of its own."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from inc_autotune.ort_ext.model.sessions import run_session
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators
 
 SHORTEST_SECONDS = 100e-6
-"""Units that are done sooner are not judged: the call of a session alone takes 10 microseconds, and there is little to
-win."""
+"""Units whose integer form takes less are not judged: calling a session takes 10 microseconds by itself, and there is
+little to win."""
 
 BUDGET_SECONDS = 1.0
 """For all units of a model together."""
 
 MakeSession: TypeAlias = Callable[[GraphModel, Sequence[str]], onnxruntime.InferenceSession]
-"""Takes a model and the names of additional outputs."""
+"""Makes a session for a model with additional outputs, given by name."""
 
 Quantize: TypeAlias = Callable[[Graph, Operators, Unit], GraphModel]
-"""Takes the part of the model that a unit is, and makes its integer form."""
+"""Makes the integer form of the subgraph of a unit."""
 
 
 def measure_units(
@@ -45,12 +45,12 @@ def measure_units(
     quantize: Quantize,
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
-    """Time each unit of linear operators by itself; those of equal shapes and configuration are timed once.
+    """Time every unit of linear operators by itself; units with equal shapes and configuration are timed once.
 
-    Convolutions are not judged: they hand integers on to each other, which a model of one of them does not show.
+    Convolutions are not judged: they pass integers to each other, which a model of one convolution does not show.
 
     Args:
-        units: whose first option is an integer configuration.
+        units: with an integer configuration as first option.
         graph: the fp32 model.
         operators: of that graph.
         feed: inputs of the model.
@@ -59,10 +59,10 @@ def measure_units(
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
 
     Returns:
-        By unit name, without units that are too short to be judged.
+        Speeds by unit name, without units that are too short to be judged.
     """
     members = {unit.name: [operators.found[name] for name in unit.operator_names] for unit in units}
-    judged = [unit for unit in units if all(each.is_linear for each in members[unit.name])]
+    judged = [unit for unit in units if all(operator.is_linear for operator in members[unit.name])]
     if not judged or expired():
         return {}
     sources = sorted({members[unit.name][0].input for unit in judged})
@@ -72,7 +72,7 @@ def measure_units(
     def timed(unit: Unit) -> TimedUnit:
         operators = members[unit.name]
         value = inputs[operators[0].input]
-        shapes = tuple(_geometry(graph, each) for each in operators)
+        shapes = tuple(_geometry(graph, operator) for operator in operators)
         text = f"{_text(graph, operators)} on {'x'.join(map(str, value.shape))}"
         forms = partial(_forms, graph, operators, unit, value, make_session, quantize)
         return TimedUnit(unit.name, [TimedOperator((shapes, value.shape, unit.options[0]), text, forms)])
@@ -91,8 +91,8 @@ def _forms(
     quantize: Quantize,
 ) -> tuple[Call, Call]:
     """Calls of a unit alone in fp32 and in integers."""
-    part = _part(graph, operators, value.ndim)
-    models = {"in fp32": part.model, "in integers": quantize(part, find_operators(part), unit)}
+    subgraph = _subgraph(graph, operators, value.ndim)
+    models = {"in fp32": subgraph.model, "in integers": quantize(subgraph, find_operators(subgraph), unit)}
     alone = {operators[0].input: value}
     fp32, integer = (
         partial(run_session, make_session(model, ()), alone, f"{unit.name} alone, {form},")
@@ -101,9 +101,15 @@ def _forms(
     return fp32, integer
 
 
-def _part(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
-    """A model of some operators that read the same tensor, with their biases."""
-    names = [name for each in operators for name in (each.name, each.bias_node) if name is not None]
+def _subgraph(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
+    """A model of operators that read the same tensor, with their biases.
+
+    Args:
+        graph: the whole model.
+        operators: of that graph.
+        rank: dimensions of the tensor that the operators read, which becomes the input.
+    """
+    names = [name for operator in operators for name in (operator.name, operator.bias_node) if name is not None]
     nodes = [graph.by_name[name] for name in names]
     nodes = [*graph.computing(name for node in nodes for name in node.input), *nodes]
     read = {name for node in nodes for name in node.input}
@@ -113,7 +119,7 @@ def _part(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
             nodes,
             "unit",
             [helper.make_tensor_value_info(operators[0].input, TensorProto.FLOAT, [None] * rank)],
-            [helper.make_empty_tensor_value_info(each.output) for each in operators],
+            [helper.make_empty_tensor_value_info(operator.output) for operator in operators],
             [value for name, value in graph.initializers.items() if name in read],
         )
     )

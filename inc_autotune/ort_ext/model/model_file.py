@@ -37,7 +37,7 @@ _OTHER_FORMATS = (
 class ModelFile:
     """A proto, and where it came from.
 
-    Attributes:
+    Args:
         proto: with its external data not loaded. It may be the user's object.
         path: its file; None for a model in memory.
     """

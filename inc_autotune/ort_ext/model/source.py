@@ -29,7 +29,7 @@ class SourceModel(GraphModel):
     Every node has a name of its own, Constant nodes are initializers, and functions are inlined. `weights` has the
     value of every initializer that NumPy can hold, small ones too.
 
-    Attributes:
+    Args:
         path: its file; None where it was given in memory.
         inputs: what a caller has to give, in the order of the graph; not those that have an initializer as default.
         body_operators: name -> type of each operator in a body of If, Loop or Scan. A name is the path to the operator:

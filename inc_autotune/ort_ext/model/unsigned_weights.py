@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise
+from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise, with_inputs
 from inc_autotune.ort_ext.target.saturation import KERNELS, Kernel, saturates
 
 LARGEST_EXACT = 64
@@ -43,14 +44,11 @@ def with_unsigned_weights(model: GraphModel) -> GraphModel:
     builder = GraphBuilder(graph)
     unsigned: dict[str, str] = {}
     for node in graph.nodes:
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
-        for place in places.get(node.name, ()):
-            name = node.input[place]
+        inputs = {place: node.input[place] for place in places.get(node.name, ())}
+        for name in inputs.values():
             if name not in unsigned and _is_signed(graph, [name]):
                 unsigned[name] = builder.constant(f"{name}.unsigned", _raised(graph.constant(name)))
-            changed.input[place] = unsigned.get(name, name)
-        builder.keep(changed)
+        builder.keep(with_inputs(node, {place: unsigned.get(name, name) for place, name in inputs.items()}))
     return builder.build()
 
 

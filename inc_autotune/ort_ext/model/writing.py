@@ -27,7 +27,7 @@ from inc_autotune.ort_ext.graph.graph_model import (
 )
 from inc_autotune.ort_ext.model.atomic import put, sync_folder, write_atomically, write_temporary
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LARGEST_EMBEDDED = 2**31 - 2**24
 """Bytes up to which the weights lie in the model's own file: protobuf's 2 GB less some room."""
@@ -123,4 +123,4 @@ def _remove_data(path: Path, but: str | None = None) -> None:
             try:
                 file.unlink()
             except OSError as error:  # on Windows while a source model is mapped from it; it does no harm
-                _LOGGER.warning("%s belongs to no model any more and cannot be removed: %s", file, error)
+                logger.warning("%s belongs to no model any more and cannot be removed: %s", file, error)

@@ -1,4 +1,4 @@
-"""What graphs are written for: versions, kernels, providers, and the switches that the user sets.
+"""What graphs are written for: execution providers, their forms of a graph, this processor, and the user's switches.
 
 Imports graph.
 """

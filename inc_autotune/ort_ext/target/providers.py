@@ -1,4 +1,4 @@
-"""The execution providers that graphs are written for, and what each of them asks of a graph."""
+"""The execution providers that graphs are written for, and the form of a graph that each of them requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 _STANDARD = replace(QDQ, cpu_fusions=False)
 
-# What Intel's quantizers write for TensorRT, which chooses by itself what becomes of a sum or an output.
+# The form that Intel's quantizers write for TensorRT, which chooses the types of sums and outputs by itself.
 _SIGNED = replace(
     _STANDARD,
     float_bias=True,
@@ -20,7 +20,7 @@ _SIGNED = replace(
     float_outputs=frozenset({"Conv", "Gemm", "Add", "MatMul"}),
 )
 
-# The accelerator computes a node in integers only where all it reads and writes is quantized.
+# The accelerator computes a node in integers only if all its inputs and outputs are quantized.
 _ALL_QUANTIZED = replace(_STANDARD, gemm_to_matmul=False, float_outputs=frozenset())
 
 
@@ -29,11 +29,11 @@ class Backend:
     """An execution provider as a target of quantization.
 
     Args:
-        name: as users call it, and of its capability file.
-        provider: as onnxruntime calls it.
-        form: its graphs in form "qdq".
-        contrib_form: whether there is a form "cpu" too.
-        on_cpu: whether it computes on this machine's processor.
+        name: the user's name for the backend, and the name of the capability file.
+        provider: onnxruntime's name for the execution provider.
+        form: of graphs that the user asks for as "qdq".
+        contrib_form: whether the form "cpu" is offered too.
+        on_cpu: whether the provider computes on this machine's processor.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Backend:
 
     @property
     def capability(self) -> Path:
-        """The YAML file that says what operators may become."""
+        """The YAML file with the configurations that operators may have."""
         return Path(__file__).parents[1] / "capability" / f"{self.name}.yaml"
 
     def evaluation_providers(self, available: Collection[str]) -> list[str]:
-        """Where candidates run: on the provider itself where this installation has it, else on the CPU."""
+        """Providers for the sessions of candidates: the provider itself if this installation has it, then the CPU."""
         return list(dict.fromkeys(name for name in (self.provider, CPU_PROVIDER) if name in available))
 
     def notes(self, first_provider: str) -> list[str]:
-        """What the user must know of a result.
+        """Notes for the user about a result.
 
         Args:
-            first_provider: the one that candidates ran on.
+            first_provider: the provider that candidates ran on.
         """
         if self == CPU_BACKEND:
             return []

@@ -21,26 +21,26 @@ KERNELS: tuple[Kernel, ...] = ("MatMul", "Conv", "depthwise Conv")
 _CHANNELS = 64
 _KERNEL_SIZE = 3
 _ROWS = (1, 4)
-"""Of the activation of a product of matrices: a single one has a kernel of its own."""
+"""Rows of the activation of a matrix product: onnxruntime has a separate kernel for a single row."""
 
 _STEPS = 100.0
-"""What the integer output of a convolution can be at most."""
+"""Largest integer that the output of a convolution is quantized to."""
 
 _TOLERANCE = 0.1
-"""Saturated sums are half of what they should be, and an output in `_STEPS` is off by half a step."""
+"""Relative. Saturated sums are half of the exact sum, and an output in `_STEPS` is off by half a step."""
 
 
 @cache
 def saturates(kernel: Kernel, activation: str, weight: str) -> bool:
     """Whether this processor gets sums of products of 8-bit integers wrong.
 
-    Without VNNI two products of uint8 and int8 are added in 16 bits, which 255 * 127 * 2 does not fit, and 255 * 64 * 2
-    does. Whether that happens depends on the kernel. So the operators that this library writes multiply the largest
-    and smallest integers, fused as onnxruntime does it: among QuantizeLinear and DequantizeLinear it turns signed
+    Without VNNI two products of uint8 and int8 are added in 16 bits, which hold 255 * 64 * 2 but not 255 * 127 * 2.
+    Whether that happens depends on the kernel. So the operators that this library writes are tried with the largest
+    and smallest integers, after onnxruntime's own fusions: among QuantizeLinear and DequantizeLinear these turn signed
     activations into unsigned ones.
 
     Args:
-        kernel: of which operator.
+        kernel: the operator type.
         activation: "uint8" or "int8".
         weight: "uint8" or "int8".
     """
@@ -65,7 +65,7 @@ _INTEGER_PRODUCT = [helper.make_node("MatMulInteger", ["x.integers", "w", "x.zer
 
 
 def _quantized(nodes: Sequence[NodeProto]) -> Sequence[NodeProto]:
-    """These nodes behind the DequantizeLinear of their activation and their weight."""
+    """Nodes preceded by the DequantizeLinear nodes of their activation and their weight."""
     return [
         helper.make_node("DequantizeLinear", ["x.integers", "one", "x.zero"], ["x.float"]),
         helper.make_node("DequantizeLinear", ["w", "one", "w.zero"], ["w.float"]),
@@ -81,7 +81,7 @@ def _is_wrong(
     weight: str,
     count: int,
 ) -> bool:
-    """Whether nodes that compute "y" from the integers "x.integers" and "w" come to another result than arithmetic.
+    """Whether nodes that compute "y" from the integers "x.integers" and "w" give another result than exact arithmetic.
 
     Args:
         nodes: of the graph.

@@ -1,4 +1,4 @@
-"""What is decided for a model as a whole: the execution provider it is for, and the recipes."""
+"""Settings of a model as a whole: the execution provider and the recipes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FORM_NAMES = (QDQ.name, CPU.name)
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How a tuned model is written, whatever became of its operators.
+    """How a tuned model is written, apart from the configurations of its operators.
 
     Args:
-        backend: the execution provider it is for.
-        recipes: what the user asked for.
+        backend: the execution provider that the model is for.
+        recipes: the switches that the user set.
     """
 
     backend: Backend = CPU_BACKEND
     recipes: GraphRecipes = NO_RECIPES
 
     def form(self, name: str) -> GraphForm:
-        """The form of this name, as this model has it.
+        """The form with a name, adapted to the backend and the recipes.
 
         Raises:
-            ArgumentError: there is no such form, or not for this backend.
+            ArgumentError: there is no form of this name, or the backend does not offer it.
         """
         check_form_name(name)
         if name == QDQ.name:
@@ -44,17 +44,17 @@ class ModelSettings:
         return self.recipes.applied(CPU)
 
     def usual_form(self, first_provider: str) -> GraphForm:
-        """The form for sessions on a provider, where the user names none."""
+        """The form for sessions on a provider, if the user names no form."""
         contrib = self.backend.contrib_form and first_provider == CPU_PROVIDER and not self.recipes.needs_pairs
         return self.form(CPU.name if contrib else QDQ.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a recipe."""
+        """The settings as plain values, for a recipe."""
         return {"backend": self.backend.name, "recipes": self.recipes.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSettings:
-        """Inverse of `to_dict`; a recipe without settings, such as one from PyTorch, has the defaults.
+        """Inverse of `to_dict`; a recipe without settings, such as a recipe from PyTorch, gets the defaults.
 
         Raises:
             RecipeError: a name or value is unknown.
@@ -72,7 +72,7 @@ CPU_SETTINGS = ModelSettings()
 
 
 def check_form_name(name: str) -> None:
-    """Raises an ArgumentError where there is no form of this name."""
+    """Raise an ArgumentError if there is no form of this name."""
     if name not in FORM_NAMES:
         raise ArgumentError(
             f"form={name!r}: unknown form.\nAllowed: {listing(list(FORM_NAMES))}.{did_you_mean(name, FORM_NAMES)}"

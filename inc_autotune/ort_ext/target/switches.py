@@ -1,4 +1,4 @@
-"""Recipes of Intel Neural Compressor: switches for the whole graph, beside what each operator becomes."""
+"""Recipes of Intel Neural Compressor: switches for the whole graph, beside the configurations of operators."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _operator_types(value: object) -> tuple[str, ...]:
         return ()
     types = check.one_or_many(check.text, OPERATOR_TYPES)(value)
     known = {schema.name for schema in onnx.defs.get_all_schemas()}
-    for each in types:
-        if each not in known:
-            raise CheckError(f"unknown operator type {each!r}", OPERATOR_TYPES, did_you_mean(each, known))
+    for op_type in types:
+        if op_type not in known:
+            raise CheckError(f"unknown operator type {op_type!r}", OPERATOR_TYPES, did_you_mean(op_type, known))
     return types
 
 
@@ -46,12 +46,12 @@ def _either(asked: bool | None, own: bool) -> bool:
 
 
 class GraphRecipes(ArgumentModel):
-    """What `recipes` says beside `smooth_quant`. None: as the backend needs it.
+    """The argument `recipes` without `smooth_quant`. None: the backend decides.
 
     Args:
         first_conv_or_matmul_quantization: whether the first Conv, MatMul or Gemm with a constant weight may leave fp32.
         last_conv_or_matmul_quantization: whether the last one may.
-        pre_post_process_quantization: whether what stands before all Conv, MatMul and Gemm, or behind all of them, may.
+        pre_post_process_quantization: whether nodes before all Conv, MatMul and Gemm, or behind all of them, may.
         gemm_to_matmul: whether a quantized Gemm becomes a MatMul and an addition; else it stays one Gemm.
         graph_optimization_level: of the sessions.
         add_qdq_pair_to_weight: whether weights are stored in float32, with a QuantizeLinear before the
@@ -80,11 +80,11 @@ class GraphRecipes(ArgumentModel):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether what is asked for can only be seen in pairs of QuantizeLinear and DequantizeLinear."""
+        """Whether a switch is set that only has an effect on pairs of QuantizeLinear and DequantizeLinear."""
         return bool(self.add_qdq_pair_to_weight or self.dedicated_qdq_pair)
 
     def applied(self, form: GraphForm) -> GraphForm:
-        """A form with what the user asked for."""
+        """A form with the switches that the user set."""
         return replace(
             form,
             float_outputs=form.float_outputs | set(self.optypes_to_exclude_output_quant),
@@ -95,7 +95,7 @@ class GraphRecipes(ArgumentModel):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, in plain values."""
+        """The switches that differ from the defaults, as plain values."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -104,10 +104,10 @@ RECIPE_NAMES = tuple(GraphRecipes.model_fields)
 
 
 def read_recipes(recipes: Mapping[str, Any]) -> GraphRecipes:
-    """The recipes for the graph out of the argument `recipes`.
+    """The switches for the graph in the argument `recipes`.
 
     Raises:
-        ArgumentError: a name is unknown, or a value is not one of those allowed.
+        ArgumentError: a name is unknown, or a value is not allowed.
     """
     given = {name: value for name, value in recipes.items() if name not in SMOOTH_QUANT_RECIPES}
     try:

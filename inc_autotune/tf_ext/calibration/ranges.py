@@ -12,9 +12,10 @@ from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.graphs.digest import content
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.smoothing import smoothing_scales
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, GraphChoices, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 
 def make_plan(

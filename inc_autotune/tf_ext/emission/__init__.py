@@ -1,4 +1,5 @@
-"""Writing the quantized graph that a plan describes; one operator type a file.
+"""Emission: a plan is lowered to a graph. The nodes of the quantized graph are written in the order of the fp32 graph.
 
-Imports calibration and everything below it.
+`build` walks over the fp32 graph; `context` holds the graph under construction; the functions `emit_...` write one kind
+of operator each. Imports calibration and everything below it.
 """

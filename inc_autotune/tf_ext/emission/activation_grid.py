@@ -1,4 +1,4 @@
-"""The integers of an activation and what they mean."""
+"""Quantization grids of activations: integer type, and the real values that its integers stand for."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
 """TensorFlow's names for asymmetric and symmetric quantization."""
 
 CONVOLVED = TensorConfig("int8", "sym", "per_tensor", "minmax")
-"""What convolutions read and make, see `activation_parameters` for its sign."""
+"""Type of what convolutions read and return; `activation_parameters` decides whether it has a sign."""
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The integers of a tensor and what they mean: all that `QuantizeV2` has to be told.
+    """The parameters of a `QuantizeV2`: integer type, and the real values that its integers stand for.
 
-    Attributes:
+    Args:
         dtype: quint8 or qint8.
         mode: MIN_FIRST or SCALED.
         minimum: real value of the smallest integer.
@@ -44,7 +44,7 @@ class Grid:
         return bool(self.dtype == tf.qint8)
 
     def covers(self, limits: Range) -> bool:
-        """Whether it ends no more than a step before `limits`."""
+        """Whether the grid reaches `limits` to within one step."""
         return self.minimum - self.scale <= limits[0] and limits[1] <= self.maximum + self.scale
 
 
@@ -52,8 +52,9 @@ def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationPa
     """Scale and integers for values within `limits`.
 
     The limits are moved so that zero lies on the grid: then TensorFlow's two implementations of `QuantizeV2` agree, and
-    zeros, such as those of padding, stay zeros. A symmetric type becomes the unsigned one for a tensor without negative
-    values, which halves the step, and the signed one for others, since an unsigned one without zero point has none.
+    zeros, such as the zeros of padding, stay zeros. A symmetric type becomes unsigned for a tensor without negative
+    values, which halves the step, and signed for every other tensor, since unsigned integers without a zero point
+    cannot stand for negative values.
     """
     dtype = config.dtype
     if config.scheme == "sym":
@@ -68,7 +69,7 @@ def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationPa
 
 
 def grid_of(config: TensorConfig, limits: Range) -> Grid:
-    """The grid of 8 bits for values within `limits`, see `activation_parameters`."""
+    """The 8-bit grid for values within `limits`, see `activation_parameters`."""
     parameters = activation_parameters(config, limits)
     scale, zero_point = float(parameters.scale), int(parameters.zero_point)
     return Grid(

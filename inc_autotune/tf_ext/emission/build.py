@@ -1,4 +1,4 @@
-"""A quantized model out of the fp32 model and a plan."""
+"""Builds the quantized model from the fp32 model and a plan."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs.digest import content
 from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import QDQ, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
-from inc_autotune.tf_ext.emission.linear import emit_matmul
+from inc_autotune.tf_ext.emission.linear import emit_linear
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.operators.discovery import Operator
+from inc_autotune.tf_ext.target.choices import QDQ_FORM
 
 
 def build_model(analysis: Analysis, plan: QuantizationPlan, weights: WeightCache) -> GraphModel:
-    """The model with its signatures written again as the plan says; those it says nothing about stay as they are.
+    """The model with its signatures quantized as the plan says; signatures without planned operators stay as they are.
 
     Args:
         analysis: of the fp32 model.
-        plan: what becomes of its operators.
-        weights: keeps quantized weights for the next call.
+        plan: configurations and calibrations of operators.
+        weights: quantized weights, kept for the next call.
     """
     signatures = dict(analysis.model.signatures)
     for name, graph in analysis.graphs.items():
-        own = analysis.operators_of(graph)
-        if any(each in plan.configs or each in plan.calibrations for each in own):
-            signatures[name] = build_signature(graph, own, plan, weights)
+        operators = analysis.operators_of(graph)
+        if any(operator in plan.configs or operator in plan.calibrations for operator in operators):
+            signatures[name] = build_signature(graph, operators, plan, weights)
     return GraphModel(signatures)
 
 
 def build_signature(
     graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan, weights: WeightCache
 ) -> SignatureGraph:
-    """Write a signature again, operator by operator, as the plan says.
+    """Build the quantized form of one signature, node by node.
 
     Args:
         graph: the fp32 signature.
         operators: of that graph, by name.
-        plan: what becomes of them.
-        weights: keeps quantized weights for the next call.
+        plan: configurations and calibrations of operators.
+        weights: quantized weights, kept for the next call.
     """
     return _Build(graph, operators, plan, weights).run()
 
@@ -65,7 +66,8 @@ class _Build:
         self._multiplied: dict[tuple[str, str], str] = {}
 
     def run(self) -> SignatureGraph:
-        last, inside = {}, set()
+        last_nodes: dict[str, Operator] = {}
+        replaced: set[str] = set()
         for operator in self.operators.values():
             name = operator.name
             if self.plan.is_integer(name):
@@ -73,14 +75,14 @@ class _Build:
                 nodes, output = operator.nodes, operator.output
                 if residual is not None:
                     nodes, output = (*nodes, *residual.nodes), residual.output
-                last[output] = operator
-                inside |= set(nodes) - {output}
+                last_nodes[output] = operator
+                replaced |= set(nodes) - {output}
             elif name in self.plan.configs or self.plan.calibration(name).smoothing is not None:
-                last[operator.node.name] = operator
+                last_nodes[operator.node.name] = operator
         for node in self.graph.nodes:
-            if node.name in last:
-                self._emit(last[node.name])
-            elif node.name not in inside:
+            if node.name in last_nodes:
+                self._emit(last_nodes[node.name])
+            elif node.name not in replaced:
                 self._keep(node)
         return self.emission.builder.build()
 
@@ -95,30 +97,30 @@ class _Build:
             emit_simulated(self.emission, operator, source, config, calibration.range, calibration.smoothing)
         elif not config.is_quantized:
             emit_bfloat16(self.emission, operator)
-        elif self.plan.choices.form == QDQ:
+        elif self.plan.choices.form == QDQ_FORM:
             assert calibration.range is not None
             emit_qdq(self.emission, operator, source, config, calibration.range, calibration.smoothing)
         elif operator.is_linear:
             assert calibration.range is not None
             divisor = self.placement.operators.get(name)
-            emit_matmul(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
+            emit_linear(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
         else:
             assert calibration.range is not None
             total = self._total(name, config)
-            wanted = self.chains.handed_on(operator)
-            emit_convolution(self.emission, operator, config, calibration.range, wanted, total)
+            output_range = self.chains.output_range(operator)
+            emit_convolution(self.emission, operator, config, calibration.range, output_range, total)
 
     def _total(self, name: str, config: OpConfig) -> Total | None:
-        """The sum that a convolution computes too."""
+        """The residual sum that is fused with a convolution; None if there is none."""
         residual = self.chains.residuals.get(name)
         if residual is None:
             return None
-        limits = self.chains.wanted_range(residual.addend)
+        limits = self.chains.required_range(residual.addend)
         assert limits is not None
         return Total(residual, self.emission.quantized(residual.addend, config.activation, limits))
 
     def _smoothed_input(self, operator: Operator) -> str:
-        """The operator's input, multiplied by the reciprocal scale where nothing before it is."""
+        """The operator's input, times the reciprocal smoothing scale unless that is folded into an earlier node."""
         scale = self.placement.multiplied.get(operator.name)
         if scale is None:
             return operator.input

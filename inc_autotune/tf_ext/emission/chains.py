@@ -1,4 +1,4 @@
-"""Which tensors stay integers between convolutions."""
+"""Which tensors stay integers between convolutions: max poolings, paddings, concatenations and residual sums."""
 
 from __future__ import annotations
 
@@ -8,52 +8,60 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
-from inc_autotune.tf_ext.emission.range_classes import Demand, RangeClasses
+from inc_autotune.tf_ext.emission.range_classes import RangeClasses, RangeConstraint
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, Operator
 from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
 
 
 class IntegerChains:
-    """Between integer convolutions, max poolings, paddings and concatenations work on integers too.
+    """The tensors of a signature that are integers without a float form in between.
 
-    They do where all their readers want about the same range, see `RangeClasses`. The sum that ends a residual block is
-    computed with its convolution where convolutions read both the addend and the result as unsigned integers: kernels
-    are far less exact with signed ones.
+    Max poolings, paddings and concatenations between integer convolutions work on integers if all operators that read
+    their output require about the same range, see `RangeClasses`. The sum at the end of a residual block is fused with
+    a convolution if convolutions read both the addend and the result as unsigned integers: kernels are far less exact
+    with signed ones.
 
     Args:
         graph: the fp32 signature.
         operators: of that graph, by name.
-        plan: which of them are integer.
+        plan: says which operators are integer.
 
     Attributes:
-        residuals: sums that are computed with a convolution, by its name.
+        residuals: the fused sums, by the name of the convolution that computes the sum.
     """
 
     def __init__(self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan) -> None:
         self.graph, self.plan = graph, plan
-        self._integer = [each for each in operators.values() if plan.is_integer(each.name)]
-        self._depthwise = {each.output: each.name for each in self._integer if each.type == DEPTHWISE}
-        self.residuals, self._classes = self._settled(operators)
+        self._integer = [operator for operator in operators.values() if plan.is_integer(operator.name)]
+        self._depthwise = {operator.output: operator.name for operator in self._integer if operator.type == DEPTHWISE}
+        self.residuals, self._classes = self._fused(operators)
 
-    def wanted_range(self, tensor: str) -> Range | None:
-        """The range that readers want the integers of a tensor to have; None where they take real numbers: no integer
-        convolution reads it, or they do not agree."""
+    def required_range(self, tensor: str) -> Range | None:
+        """The range that the integers of a tensor must have for the operators that read the tensor.
+
+        Returns:
+            None if the tensor is read as float: no integer convolution reads it, or its readers require ranges that
+            differ too much.
+        """
         return self._classes.range(tensor)
 
-    def handed_on(self, operator: Operator) -> Range | None:
-        """The range of the integers that an integer convolution hands on, of the sum where it computes that too; None
-        where it returns real numbers."""
+    def output_range(self, operator: Operator) -> Range | None:
+        """The range of the integers that an integer convolution returns, or of the sum that is fused with it.
+
+        Returns:
+            None if the convolution returns float32.
+        """
         residual = self.residuals.get(operator.name)
-        return self._made_range(operator.output if residual is None else residual.output)
+        return self._integer_range(operator.output if residual is None else residual.output)
 
     def reads_signed(self, operator: Operator) -> bool:
         """Whether the integers that an integer operator reads have a sign."""
         config, calibration = self.plan.configs[operator.name], self.plan.calibration(operator.name)
-        # What is smoothed is quantized by itself.
-        made = None if calibration.smoothing is not None else self._made_range(operator.input)
-        if made is not None:
-            return not _is_unsigned(made)
+        # A smoothed operator quantizes its smoothed input by itself, whatever integers there are of the input.
+        limits = None if calibration.smoothing is not None else self._integer_range(operator.input)
+        if limits is not None:
+            return not _is_unsigned(limits)
         assert calibration.range is not None
         return grid_of(config.activation, calibration.range).is_signed
 
@@ -62,58 +70,67 @@ class IntegerChains:
         return self.makes_integers(node.name)
 
     def makes_integers(self, tensor: str) -> bool:
-        """Whether integers of a tensor come out of integer operators, without having been real numbers."""
-        return tensor in self._classes and self.wanted_range(tensor) is not None
+        """Whether a tensor is the integer output of an integer operator, without a float form in between."""
+        return tensor in self._classes and self.required_range(tensor) is not None
 
-    def _made_range(self, tensor: str) -> Range | None:
-        """The range of the integers that come out of an integer operator; None where it returns real numbers."""
-        found = self.wanted_range(tensor) if tensor in self._classes else None
+    def _integer_range(self, tensor: str) -> Range | None:
+        """The range of a tensor that an integer operator returns as integers; None for a float tensor."""
+        found = self.required_range(tensor) if tensor in self._classes else None
         if found is None and tensor in self._depthwise:
             return self.plan.calibration(self._depthwise[tensor]).output_range
         return found
 
-    def _settled(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
-        """All sums that may be, without those whose addend or result turns out not to be read as unsigned integers;
-        and the ranges that follow, which hold what others read as real numbers."""
-        integer = {each.name for each in self._integer if each.type == CONVOLUTION}
-        left: dict[str, Residual] = {}
-        for each in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
-            if each.operator in integer:
-                left.setdefault(each.output, each)
-        readers, demands = _read(self._integer, self.plan)
-        convolutions = [each for each in self._integer if not each.is_linear]
-        lasting = {each.output for each in convolutions if each.type == DEPTHWISE}
+    def _fused(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
+        """The residual sums that are fused, by convolution, and the range classes of the signature with these sums.
+
+        It begins with all sums, and takes away those whose addend or result is not read as unsigned integers, until
+        nothing changes: ranges depend on the fused sums. Nodes whose range class would clip what other nodes read as
+        float are refused on the way.
+        """
+        convolutions = [operator for operator in self._integer if not operator.is_linear]
+        fusable = {operator.name for operator in convolutions if operator.type == CONVOLUTION}
+        sums: dict[str, Residual] = {}
+        for residual in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
+            if residual.operator in fusable:
+                sums.setdefault(residual.output, residual)
+        readers, constraints = _constraints(self._integer, self.plan)
+        always_integer = {operator.output for operator in convolutions if operator.type == DEPTHWISE}
         refused: set[str] = set()
         while True:
-            functions = {each.output: each.function for each in convolutions}
-            functions |= {output: each.function for output, each in left.items()}
-            classes = RangeClasses(self.graph, self.plan.choices, functions, demands, refused, lasting)
-            fit = {
-                output: each
-                for output, each in left.items()
-                if _is_unsigned(classes.range(each.addend)) and _is_unsigned(classes.range(output))
+            functions = {operator.output: operator.function for operator in convolutions}
+            functions |= {output: residual.function for output, residual in sums.items()}
+            classes = RangeClasses(self.graph, self.plan.choices, functions, constraints, refused, always_integer)
+            unsigned = {
+                output: residual
+                for output, residual in sums.items()
+                if _is_unsigned(classes.range(residual.addend)) and _is_unsigned(classes.range(output))
             }
             unsafe = classes.unsafe(readers)
-            if len(fit) == len(left) and not unsafe:
-                return {each.operator: each for each in fit.values()}, classes
-            left = fit
+            if len(unsigned) == len(sums) and not unsafe:
+                return {residual.operator: residual for residual in unsigned.values()}, classes
+            sums = unsigned
             refused |= unsafe
 
 
-def _read(operators: Iterable[Operator], plan: QuantizationPlan) -> tuple[dict[str, set[str]], dict[str, Demand]]:
-    """Nodes of the integer operators that read each tensor, and what they ask for; who is smoothed reads another."""
+def _constraints(
+    operators: Iterable[Operator], plan: QuantizationPlan
+) -> tuple[dict[str, set[str]], dict[str, RangeConstraint]]:
+    """By tensor: the nodes of integer operators that read it, and the range that these operators require.
+
+    Smoothed operators read a divided copy of the tensor and are left out.
+    """
     readers: dict[str, set[str]] = {}
-    demands: dict[str, Demand] = {}
+    constraints: dict[str, RangeConstraint] = {}
     for operator in operators:
         calibration = plan.calibration(operator.name)
         if calibration.range is None or calibration.smoothing is not None:
             continue
         readers.setdefault(operator.input, set()).add(operator.node.name)
         step = grid_of(plan.configs[operator.name].activation, calibration.range).scale
-        demand = Demand(calibration.range, step, not operator.is_linear)
-        known = demands.get(operator.input)
-        demands[operator.input] = demand if known is None else known.with_other(demand)
-    return readers, demands
+        constraint = RangeConstraint(calibration.range, step, not operator.is_linear)
+        known = constraints.get(operator.input)
+        constraints[operator.input] = constraint if known is None else known.with_other(constraint)
+    return readers, constraints
 
 
 def _is_unsigned(limits: Range | None) -> bool:

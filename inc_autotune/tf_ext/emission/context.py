@@ -1,4 +1,4 @@
-"""What the emitters of all operator types share: one graph under construction, and its quantized tensors."""
+"""The graph under construction and its quantized tensors, which the emitters of all operator types share."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LARGEST_INT8 = 127.0
 class QuantizedTensor:
     """An activation in integers.
 
-    Attributes:
-        values: its tensor.
+    Args:
+        values: the tensor with the integers.
         minimum: the tensor with the real value of the smallest integer.
         maximum: the tensor with the real value of the largest integer.
         grid: what the integers mean.
@@ -49,8 +49,8 @@ class Emission:
     """A graph under construction.
 
     Args:
-        graph: the signature in fp32.
-        plan: what becomes of it.
+        graph: the fp32 signature.
+        plan: configurations and calibrations of operators.
         weights: quantized weights of earlier models.
     """
 
@@ -66,15 +66,15 @@ class Emission:
         self._kernels: dict[int, tuple[QuantizedWeight, str]] = {}
 
     def quantized(self, tensor: str, config: TensorConfig, limits: Range) -> QuantizedTensor:
-        """The tensor in integers, quantized once for all operators that want it alike.
+        """The tensor in integers, quantized once for all operators with the same grid.
 
         Args:
             tensor: a float tensor of the new graph.
             config: dtype and scheme.
-            limits: smallest and largest value it takes.
+            limits: smallest and largest value of the tensor.
 
         Raises:
-            QuantizationError: an operator made integers of it that end before these limits.
+            QuantizationError: an operator returns the tensor as integers that end before these limits.
         """
         made = self._integers.get(tensor)
         if made is not None:
@@ -90,11 +90,11 @@ class Emission:
         return self._quantized[tensor, grid]
 
     def integers(self, tensor: str) -> QuantizedTensor | None:
-        """The integers that an operator made the tensor of; None where it is a float tensor."""
+        """The integers that an operator returns as this tensor; None for a float tensor."""
         return self._integers.get(tensor)
 
     def make_integers(self, tensor: str, quantized: QuantizedTensor) -> None:
-        """Let integer operators that read `tensor` read these integers, and others what they stand for."""
+        """Let integer operators that read `tensor` read these integers, and other operators their float values."""
         self._integers[tensor] = quantized
         self._dequantize(quantized, tensor)
 
@@ -211,7 +211,7 @@ class Emission:
         )
 
     def shape_like(self, tensor: str, features: int, name: str) -> str:
-        """The shape of a float tensor with another number of features, see `reshaping.shape_like`."""
+        """The shape of a float tensor with another number of features, see `shapes.shape_like`."""
         return shape_like(self.graph, self.builder, tensor, [features], name)
 
     def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range | None, name: str) -> str:

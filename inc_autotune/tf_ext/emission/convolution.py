@@ -1,4 +1,4 @@
-"""Writes convolutions with int8 filters, and what follows them, as one operator."""
+"""Writes convolutions with int8 filters, with their bias, activation function and residual sum, as one operator."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from inc_autotune.tf_ext.operators.residual import Residual
 
 @dataclass(frozen=True)
 class Total:
-    """A sum that a convolution computes too.
+    """A residual sum that is fused with a convolution.
 
-    Attributes:
-        residual: the sum and its function.
-        addend: what is added, unsigned.
+    Args:
+        residual: the sum and its activation function.
+        addend: the tensor that is added to the result of the convolution; unsigned integers.
     """
 
     residual: Residual
@@ -34,7 +34,7 @@ def emit_convolution(
     operator: Operator,
     config: OpConfig,
     limits: Range,
-    wanted: Range | None,
+    output_range: Range | None,
     total: Total | None = None,
 ) -> None:
     """Write a convolution with an integer kernel.
@@ -43,19 +43,19 @@ def emit_convolution(
         emission: the graph under construction.
         operator: Conv2D or DepthwiseConv2dNative.
         config: int8, static, symmetric.
-        limits: smallest and largest value of its input.
-        wanted: range of the integers that its readers take; None: they take float32, which a depthwise convolution
-            cannot return.
-        total: a sum that is computed too; only with `wanted`.
+        limits: smallest and largest value of the operator's input.
+        output_range: range of the integers that are returned; None: float32 is returned, which a depthwise convolution
+            cannot do.
+        total: a sum to be fused; only with `output_range`.
     """
     source = emission.quantized(operator.input, config.activation, limits)
-    if wanted is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+    if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
         _emit_as_matmul(emission, operator, source, emission.weight(operator, config, as_matrix=True))
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
     weight = emission.weight(operator, config, even=source.grid.is_signed)
-    if wanted is not None:
-        _emit_integers(emission, operator, config, source, weight, wanted, total)
+    if output_range is not None:
+        _emit_integers(emission, operator, config, source, weight, output_range, total)
     else:
         _emit_float(emission, operator, source, weight)
 
@@ -73,11 +73,11 @@ def _emit_integers(
     config: OpConfig,
     source: QuantizedTensor,
     weight: QuantizedWeight,
-    wanted: Range,
+    output_range: Range,
     total: Total | None,
 ) -> None:
-    # The kernel knows no Relu6, but integers end where their range does, which for one is never above 6.
-    grid = grid_of(config.activation, wanted)
+    # The kernel knows no Relu6, but integers end where their range does, and behind a Relu6 that is at 6 or below.
+    grid = grid_of(config.activation, output_range)
     name = operator.name
     bounds = [
         emission.builder.scalar(f"{name}/minimum", grid.minimum),
@@ -91,7 +91,10 @@ def _emit_integers(
 
 
 def _emit_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
-    """32-bit sums, which have one scale for all features: that of the feature with the largest."""
+    """Write a convolution that returns 32-bit sums, and their product with one scale for all features.
+
+    The kernel uses the scale of the feature with the largest one.
+    """
     name, builder = operator.name, emission.builder
     sums = _convolution(emission, operator, source, weight, tf.qint32, [])
     values = builder.compute("Cast", [sums], f"{name}/sums", SrcT=tf.qint32, DstT=tf.float32, Truncate=False)
@@ -112,7 +115,7 @@ def _convolution(
     bounds: list[str],
     total: Total | None = None,
 ) -> str:
-    """Add the operator itself, which returns `dtype`; with `bounds`, rounded to that range."""
+    """Add the integer operator, which returns `dtype`; with `bounds`, rounded to integers of that range."""
     name, given = operator.name, operator.node.attr
     values, minimum, maximum = emission.weight_parts(name, weight, None)
     inputs = [source.values, values, emission.bias(name, operator, None)]
@@ -153,17 +156,17 @@ def _convolution(
 
 
 def _function(operator: Operator, total: Total | None) -> str | None:
-    """What is computed last: "Relu", "Relu6" or nothing."""
+    """The activation function that is computed last: "Relu", "Relu6" or None."""
     if total is not None:
         return total.residual.function
     return operator.function
 
 
 def _owned(emission: Emission, values: str, name: str) -> str:
-    """The same unsigned integers in memory that nobody else reads.
+    """The same unsigned integers in memory that no other operator reads.
 
-    The kernel writes its sums over the addend, and kills the process where somebody else still holds that. A Snapshot
-    copies the integers where that is so, and else hands on what it was given.
+    The kernel writes its sums over the addend, and kills the process if another operator still holds the addend's
+    memory. A Snapshot copies the integers in that case, and else returns its input.
     """
     compute = emission.builder.compute
     raw = compute("Bitcast", [values], f"{name}/bytes", T=tf.quint8, type=tf.uint8)

@@ -1,4 +1,4 @@
-"""Writes matrix products with int8 weights, and what follows them, as one operator."""
+"""Writes matrix products with int8 weights, with their bias and activation function, as one operator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.operators.discovery import Operator
 
 
-def emit_matmul(
+def emit_linear(
     emission: Emission,
     operator: Operator,
     source: str,
@@ -26,11 +26,11 @@ def emit_matmul(
     Args:
         emission: the graph under construction.
         operator: MatMul or BatchMatMul.
-        source: the float tensor it reads: its input, perhaps smoothed.
+        source: the float tensor to be multiplied: the operator's input, or its smoothed form.
         config: int8, static.
         limits: smallest and largest value of `source`.
-        factor: smoothing scale that the weight's inputs are multiplied by.
-        divisor: smoothing scale of a later operator that the result is divided by.
+        factor: smoothing scale [inputs] that the weight is multiplied by; None: 1.
+        divisor: smoothing scale [features] of a later operator, by which the result is divided; None: 1.
     """
     name = operator.name
     weight = emission.weight(operator, config, factor)
@@ -55,15 +55,15 @@ def emit_product(
     shape: str | None,
     divisor: FloatArray | None = None,
 ) -> None:
-    """Write a product of a matrix in integers with bias and activation function.
+    """Write the product of an integer matrix and a weight, with bias and activation function.
 
     Args:
         emission: the graph under construction.
-        operator: whose output is written.
+        operator: its output, bias and activation function are used.
         matrix: [rows, inputs].
         weight: int8 [inputs, features].
         shape: tensor with the shape of the output; None: [rows, features].
-        divisor: what the result is divided by, one number a feature.
+        divisor: what the result is divided by, [features]; None: 1.
     """
     name, function = operator.name, operator.epilogue.function
     values, minimum, maximum = emission.weight_parts(name, weight, divisor)

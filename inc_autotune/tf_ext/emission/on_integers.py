@@ -1,4 +1,4 @@
-"""Writes operators that pick among integers, and so need no real numbers: max pooling, padding, concatenation."""
+"""Writes max poolings, paddings and concatenations of integers, see `range_preserving`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from inc_autotune.tf_ext.graph.graph import data_inputs
 
 
 def emit_on_integers(emission: Emission, node: NodeDef) -> None:
-    """Write a MaxPool, Pad or ConcatV2 on the integers its inputs are made of.
+    """Write a MaxPool, Pad or ConcatV2 that reads the integers of its inputs and returns integers.
+
+    Args:
+        emission: the graph under construction.
+        node: of the fp32 graph; its inputs are integers there.
 
     Raises:
-        QuantizationError: its inputs have integers of several scales.
+        QuantizationError: the inputs have different scales.
     """
     *tensors, last = data_inputs(node)
     name = f"{node.name}/integers"
@@ -35,13 +39,13 @@ def emit_on_integers(emission: Emission, node: NodeDef) -> None:
         index = tf.as_dtype(node.attr["Tpaddings"].type)
         values = compute("Pad", [source.values, last], name, T=source.grid.dtype, Tpaddings=index)
     else:
-        sources = [_integers(emission, each) for each in tensors]
+        sources = [_integers(emission, tensor) for tensor in tensors]
         source, index = sources[0], tf.as_dtype(node.attr["Tidx"].type)
-        if any(each.grid != source.grid for each in sources):
+        if any(other.grid != source.grid for other in sources):
             raise QuantizationError(f"{node.name}: integers of several scales cannot be concatenated.")
         values = compute(
             "ConcatV2",
-            [*(each.values for each in sources), last],
+            [*(other.values for other in sources), last],
             name,
             N=len(sources),
             T=source.grid.dtype,

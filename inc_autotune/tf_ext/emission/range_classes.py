@@ -1,4 +1,4 @@
-"""Tensors between convolutions that are integers of one and the same range."""
+"""Equivalence classes of tensors between convolutions that are integers of one and the same range."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from functools import reduce
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Grid, Range, grid_of
-from inc_autotune.tf_ext.emission.selection import keeps_largest, picked, picks
+from inc_autotune.tf_ext.emission.range_preserving import keeps_maximum, preserves_range, value_inputs
 from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 COARSEST = 10 ** (1 / 20)
-"""Times the step that a reader would have by itself, which adds 1 dB to the noise of its rounding."""
+"""A shared step may be this many times the step that a reader would have by itself: 1 dB more rounding noise."""
 
 LARGEST_RELU6 = 6.0
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What the integer operators that read a tensor ask for.
+class RangeConstraint:
+    """What the integer operators that read a tensor require of its integers.
 
-    Attributes:
-        range: holds the values that each of them takes.
-        step: of the integers that they would read if nobody else did.
-        is_convolved: whether one of them is a convolution: others alone rather read real numbers.
+    Args:
+        range: from the smallest to the largest value that one of the operators takes.
+        step: the smallest step that one of the operators would have if it quantized the tensor for itself.
+        is_convolved: whether one of the operators is a convolution. A tensor that only linear operators read stays
+            float, since each of these quantizes it for itself.
     """
 
     range: Range
     step: float
     is_convolved: bool
 
-    def with_other(self, other: Demand) -> Demand:
-        """What both ask for."""
-        return Demand(
+    def with_other(self, other: RangeConstraint) -> RangeConstraint:
+        """The constraint that satisfies both."""
+        return RangeConstraint(
             (min(self.range[0], other.range[0]), max(self.range[1], other.range[1])),
             min(self.step, other.step),
             self.is_convolved or other.is_convolved,
@@ -46,45 +47,48 @@ class Demand:
 class _Class:
     """Tensors with one range.
 
-    Attributes:
-        tensors: their names.
-        demand: of all who read one of them; None where nobody does.
-        ends_at_six: whether one of them is made by a Relu6, which the kernel computes by ending its integers there.
+    Args:
+        tensors: names of the tensors.
+        constraint: of all integer operators that read one of the tensors; None if there are none.
+        ends_at_six: whether a Relu6 makes one of the tensors. The kernel computes a Relu6 by a grid that ends at 6.
     """
 
     tensors: frozenset[str]
-    demand: Demand | None
+    constraint: RangeConstraint | None
     ends_at_six: bool
 
     @property
     def is_sound(self) -> bool:
-        """Whether the integers are fine enough for every reader, and end where they have to."""
-        if self.demand is None:
+        """Whether the step is fine enough for every reader, and the grid ends at 6 if it has to."""
+        if self.constraint is None:
             return True
-        grid = grid_of(CONVOLVED, self.demand.range)
-        fine = grid.scale <= COARSEST * self.demand.step
+        grid = grid_of(CONVOLVED, self.constraint.range)
+        fine = grid.scale <= COARSEST * self.constraint.step
         return fine and (not self.ends_at_six or _ends_at_six(grid))
 
     def with_other(self, other: _Class) -> _Class:
-        demands = [each for each in (self.demand, other.demand) if each is not None]
-        demand = reduce(Demand.with_other, demands) if demands else None
-        return _Class(self.tensors | other.tensors, demand, self.ends_at_six or other.ends_at_six)
+        constraints = [constraint for constraint in (self.constraint, other.constraint) if constraint is not None]
+        constraint = reduce(RangeConstraint.with_other, constraints) if constraints else None
+        return _Class(self.tensors | other.tensors, constraint, self.ends_at_six or other.ends_at_six)
 
 
 class RangeClasses:
-    """Max poolings, paddings and concatenations hand on the range of what they read: all of it is one class.
+    """The outputs of integer convolutions, in classes of tensors with one range.
 
-    A class has the range that holds what all its readers take. An operator joins classes only where that range is
-    about as fine as the one each reader would have by itself, and where no Relu6 has to end in the middle of it. All
-    others work on real numbers: each of their readers quantizes for itself.
+    A max pooling, padding or concatenation that works on integers returns the range of its inputs, so its inputs and
+    its output are one class. The range of a class covers the ranges that all its readers require. A node joins classes
+    only if the joint range is about as fine as the range that each reader would have by itself, and if no Relu6 would
+    have to end inside it. All other nodes work on float32, and every operator that reads their output quantizes it for
+    itself.
 
     Args:
         graph: the fp32 signature.
-        choices: which operators may hand on integers.
-        functions: activation function by each tensor that an integer convolution makes.
-        demands: of integer operators, by the tensor they read.
-        refused: nodes that work on real numbers whatever they read.
-        lasting: tensors that are integers whatever their readers want: a depthwise convolution has no other result.
+        choices: which operators may work on integers.
+        functions: activation function by tensor, for the output of every integer convolution.
+        constraints: what integer operators require, by the tensor they read.
+        refused: names of nodes that must work on float32.
+        always_integer: tensors that are integers whatever their readers require: the outputs of depthwise convolutions,
+            whose kernel has no float output.
     """
 
     def __init__(
@@ -92,42 +96,43 @@ class RangeClasses:
         graph: Graph,
         choices: GraphChoices,
         functions: Mapping[str, str | None],
-        demands: Mapping[str, Demand],
+        constraints: Mapping[str, RangeConstraint],
         refused: Collection[str] = (),
-        lasting: Collection[str] = (),
+        always_integer: Collection[str] = (),
     ) -> None:
         self.graph = graph
-        self._functions, self._demands = functions, demands
+        self._functions, self._constraints = functions, constraints
         self._classes: dict[str, _Class] = {}
         self._nonnegative: set[str] = {tensor for tensor, function in functions.items() if function is not None}
         for tensor, function in functions.items():
-            one = _Class(frozenset([tensor]), demands.get(tensor), function == "Relu6")
-            if one.is_sound or tensor in lasting:
-                self._classes[tensor] = one
+            single = _Class(frozenset([tensor]), constraints.get(tensor), function == "Relu6")
+            if single.is_sound or tensor in always_integer:
+                self._classes[tensor] = single
         for node in graph.nodes:
-            if node.name not in refused and picks(graph, node, choices):
+            if node.name not in refused and preserves_range(graph, node, choices):
                 self._join(node)
 
     def __contains__(self, tensor: str) -> bool:
-        """Whether a tensor is in a class: if its range is wanted, it is made of integers."""
+        """Whether a tensor is in a class. It is integers then if `range` gives a range for it."""
         return tensor in self._classes
 
     def range(self, tensor: str) -> Range | None:
-        """The range of the integers of a tensor; None where it is, or should be, real numbers for every reader."""
-        one = self._classes.get(tensor)
-        if one is None and tensor in self._functions:
-            return None  # its readers do not agree
-        demand = self._demands.get(tensor) if one is None else one.demand
-        return demand.range if demand is not None and demand.is_convolved else None
+        """The range that the integers of a tensor have; None if the tensor is, or should be, float for every reader."""
+        own_class = self._classes.get(tensor)
+        if own_class is None and tensor in self._functions:
+            return None  # the readers of the tensor require ranges that differ too much
+        constraint = self._constraints.get(tensor) if own_class is None else own_class.constraint
+        return constraint.range if constraint is not None and constraint.is_convolved else None
 
     def unsafe(self, readers: Mapping[str, Collection[str]]) -> set[str]:
-        """Nodes that must work on real numbers, since their class may not suit what somebody reads as real numbers.
+        """Nodes that must work on float32, since the range of their class may not suit a reader of the float form.
 
-        The range of a class may come from behind a max pooling, where only the largest values are left, or from tensors
-        that are concatenated with this one and are much larger.
+        The range of a class may be required behind a max pooling, where only the largest values are left, or for a
+        concatenation with tensors of much larger values. A node that reads one tensor of the class as float then gets
+        values that are clipped, or rounded too coarsely.
 
         Args:
-            readers: by tensor, names of integer operators' nodes that read it.
+            readers: by tensor, names of the nodes of integer operators that read the tensor.
         """
         found: set[str] = set()
         for tensor in self._classes:
@@ -136,10 +141,10 @@ class RangeClasses:
         return found
 
     def _join(self, node: NodeDef) -> None:
-        sources = picked(node)
+        sources = value_inputs(node)
         if not all(tensor in self._classes for tensor in sources):
             return
-        own = _Class(frozenset([node.name]), self._demands.get(node.name), False)
+        own = _Class(frozenset([node.name]), self._constraints.get(node.name), False)
         joined = reduce(_Class.with_other, _distinct(self._classes[tensor] for tensor in sources), own)
         if joined.is_sound:
             self._classes |= dict.fromkeys(joined.tensors, joined)
@@ -147,34 +152,40 @@ class RangeClasses:
                 self._nonnegative.add(node.name)
 
     def _is_read_elsewhere(self, tensor: str, readers: Collection[str]) -> bool:
-        """Whether somebody reads real numbers of a tensor."""
+        """Whether a tensor is an output, or a node that is no integer operator reads it as float."""
         if tensor in self.graph.outputs:
             return True
         consumers = self.graph.consumers.get(tensor, ())
         return any(
-            each.name not in self._classes and each.name not in readers and each.op != "Shape" for each in consumers
+            node.name not in self._classes and node.name not in readers and node.op != "Shape" for node in consumers
         )
 
     def _unsafe_around(self, tensor: str) -> set[str]:
-        """The nodes to blame where no demand is known to be about the range of a tensor; none where one is."""
-        nodes, is_known = self._searched(tensor)
-        if is_known:
-            return set()
-        if nodes:
-            return nodes
-        if tensor in self._functions:
-            return {each.name for each in self.graph.consumers.get(tensor, ()) if each.name in self._classes}
-        return {tensor} if any(map(self._unsafe_around, picked(self.graph.by_name[tensor]))) else set()
+        """The nodes to refuse so that a tensor is not in a class whose range says nothing about the tensor.
 
-    def _searched(self, tensor: str) -> tuple[set[str], bool]:
-        """Nodes behind a tensor whose output has another range, and whether there is a demand before these."""
+        None are refused if an operator requires a range for the tensor itself, or behind nodes that do not change the
+        range. Else these are the nodes behind the tensor that change the range. Without such nodes, a tensor that a
+        convolution makes loses all its readers in the class; any other tensor is the output of a node, which is
+        refused if there are nodes to refuse around one of its inputs.
+        """
+        changing, is_constrained = self._nodes_behind(tensor)
+        if is_constrained:
+            return set()
+        if changing:
+            return changing
+        if tensor in self._functions:
+            return {node.name for node in self.graph.consumers.get(tensor, ()) if node.name in self._classes}
+        return {tensor} if any(map(self._unsafe_around, value_inputs(self.graph.by_name[tensor]))) else set()
+
+    def _nodes_behind(self, tensor: str) -> tuple[set[str], bool]:
+        """Nodes behind a tensor that change the range, and whether an operator requires a range before such a node."""
         found: set[str] = set()
         left, seen = [tensor], {tensor}
         while left:
-            each = left.pop()
-            if each in self._demands:
+            current = left.pop()
+            if current in self._constraints:
                 return found, True
-            for node in self.graph.consumers.get(each, ()):
+            for node in self.graph.consumers.get(current, ()):
                 if node.name not in self._classes or node.name in seen:
                     continue
                 seen.add(node.name)
@@ -186,14 +197,14 @@ class RangeClasses:
 
     def _changes_range(self, node: NodeDef, *, nonnegative: bool) -> bool:
         if node.op == "MaxPool":
-            return not (nonnegative and keeps_largest(self.graph, node))
-        return len(set(picked(node))) > 1
+            return not (nonnegative and keeps_maximum(self.graph, node))
+        return len(set(value_inputs(node))) > 1
 
 
 def _distinct(classes: Iterable[_Class]) -> list[_Class]:
-    return list({each.tensors: each for each in classes}.values())
+    return list({one.tensors: one for one in classes}.values())
 
 
 def _ends_at_six(grid: Grid) -> bool:
-    """Whether no integer stands for more than six, but for rounding."""
+    """Whether no integer stands for a value above 6, up to rounding."""
     return grid.maximum <= LARGEST_RELU6 + grid.scale / 2

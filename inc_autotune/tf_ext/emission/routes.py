@@ -1,4 +1,4 @@
-"""What oneDNN computes an integer operator as, which decides how many bits its weight may have."""
+"""The kind of oneDNN primitive that computes an integer operator, which decides how many bits its weight may have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEPTHWISE_KERNEL = "_FusedQuantizedDepthwiseConv2D"
 
 
 class Primitive(Enum):
-    """Kinds of computation that differ in how they add up products."""
+    """Kinds of computation that add up products in different ways."""
 
     MATMUL = "matrix product"
     CONVOLUTION = "convolution"
@@ -29,9 +29,9 @@ class Primitive(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """Where the products of an operator are computed.
+    """What computes the products of an operator.
 
-    Attributes:
+    Args:
         primitive: kind of computation.
         signed: whether the integers of the activation have a sign.
     """
@@ -48,20 +48,20 @@ ROUTES = tuple(Route(primitive, signed) for primitive in Primitive for signed in
 
 def listed(routes: Collection[Route]) -> str:
     """Routes as text, in a fixed order."""
-    return " and ".join(str(each) for each in ROUTES if each in routes)
+    return " and ".join(str(route) for route in ROUTES if route in routes)
 
 
 def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
-    """The route of an operator that is written as an integer one.
+    """The route of an operator that is emitted as an integer operator.
 
     Args:
         graph: the fp32 signature.
         operator: of that graph.
-        chains: of that graph, under the plan by which the operator is written.
+        chains: of that graph and the plan that is emitted.
     """
     shape = graph.shape(operator.weight)
     assert shape is not None
-    if operator.is_linear or (is_pointwise(operator, shape) and chains.handed_on(operator) is None):
+    if operator.is_linear or (is_pointwise(operator, shape) and chains.output_range(operator) is None):
         primitive = Primitive.MATMUL
     else:
         primitive = _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
@@ -72,8 +72,8 @@ def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:
     """The route of a node that is an integer operator.
 
     Args:
-        node: one of the kernels.
-        shape: of its weight.
+        node: of one of the three kernels.
+        shape: of the node's weight.
     """
     if node.op == MATMUL_KERNEL:
         return Route(Primitive.MATMUL, node.attr["T1"].type == tf.qint8.as_datatype_enum)
@@ -82,8 +82,10 @@ def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:
 
 
 def _convolution(shape: Sequence[int | None], *, is_depthwise: bool) -> Primitive:
-    """A depthwise convolution of one channel is a convolution, and one that makes several features of each channel has
-    groups."""
+    """The primitive for a weight [height, width, channels, features]; features per channel in a depthwise one.
+
+    A depthwise convolution of one channel is a convolution; one with several features per channel is a grouped one.
+    """
     if not is_depthwise or shape[2] == 1:
         return Primitive.CONVOLUTION
     return Primitive.DEPTHWISE if shape[3] == 1 else Primitive.GROUPED

@@ -1,4 +1,4 @@
-"""Which weights have 7 bits in place of 8."""
+"""Which weights have 7 bits instead of 8."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from inc_autotune.tf_ext.emission.routes import Route, route_of
 
 
 def with_reduced_weights(analysis: Analysis, plan: QuantizationPlan, reduced: Collection[Route]) -> QuantizationPlan:
-    """The plan with 7 bits for each integer operator that is computed on one of the routes, and where it has 7 already.
+    """The plan with 7-bit weights for all integer operators on the given routes; weights that have 7 bits keep them.
 
     Args:
         analysis: of the fp32 model.
-        plan: what becomes of its operators.
-        reduced: the routes on which weights have 7 bits.
+        plan: configurations and calibrations of operators.
+        reduced: the routes on which weights must have 7 bits.
     """
     calibrations = dict(plan.calibrations)
     for graph in analysis.graphs.values() if reduced else ():

@@ -1,4 +1,4 @@
-"""Writing a new graph with the inputs and outputs of an old one."""
+"""Construction of a graph from the nodes of another one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescript
 
 
 class GraphBuilder:
-    """Collects the nodes and weights of a new signature.
+    """Collects the nodes and weights of a new signature with the inputs and outputs of an old one.
 
-    A node that takes the name of an old one takes its readers too. What no output needs is left out in the end.
+    A node with the name of an old node is read by the readers of the old node. Nodes and weights that no output needs
+    are left out by `build`.
     """
 
     def __init__(self, base: Graph) -> None:
@@ -30,7 +31,7 @@ class GraphBuilder:
         self._taken = set(base.by_name)
 
     def new(self, name: str) -> str:
-        """A name for a new node: this one, or a longer one where it is taken."""
+        """A name for a new node: `name`, with underscores appended if the old or new graph has such a node."""
         while name in self._taken:
             name += "_"
         self._taken.add(name)
@@ -41,7 +42,7 @@ class GraphBuilder:
         self._made.node.add().CopyFrom(node)
 
     def make(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Add a node under exactly this name, and return it: the tensor that is its first output."""
+        """Add a node with exactly this name, and return the name, which is that of its first output tensor."""
         node = self._made.node.add(op=op, name=name)
         node.input.extend(inputs)
         for key, value in attributes.items():
@@ -49,11 +50,11 @@ class GraphBuilder:
         return name
 
     def compute(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Add a node under a new name like this one, and return the tensor that is its first output."""
+        """Add a node with the name `new(name)`, and return that name, which is that of its first output tensor."""
         return self.make(op, inputs, self.new(name), **attributes)
 
     def constant(self, name: str, value: Array) -> str:
-        """Add a constant, beside the graph where it is large, under a new name, which is returned."""
+        """Add a constant, which lies beside the graph if it is large, and return its name, which is `new(name)`."""
         name = self.new(name)
         if is_weight_size(value):
             placeholder(self._made, name, tf.as_dtype(value.dtype), value.shape)
@@ -66,7 +67,7 @@ class GraphBuilder:
         return name
 
     def scalar(self, name: str, value: float) -> str:
-        """Add a float32 number."""
+        """Add a float32 constant without dimensions, and return its name, which is `new(name)`."""
         return self.constant(name, np.array(value, np.float32))
 
     def build(
@@ -77,8 +78,8 @@ class GraphBuilder:
         """The new signature.
 
         Args:
-            inputs: what it takes; None: what the old one takes.
-            outputs: what it returns; None: what the old one returns.
+            inputs: of the new signature; None: those of the old one.
+            outputs: of the new signature; None: those of the old one.
         """
         old = self.base.signature
         old = replace(
@@ -86,7 +87,7 @@ class GraphBuilder:
             inputs=old.inputs if inputs is None else inputs,
             outputs=old.outputs if outputs is None else outputs,
         )
-        ends = [node_name(each.tensor) for each in (*old.inputs, *old.outputs)]
+        ends = [node_name(description.tensor) for description in (*old.inputs, *old.outputs)]
         needed = reachable(self._made, ends)
         graph_def = GraphDef(versions=self._made.versions, library=self._made.library)
         graph_def.node.extend(node for node in self._made.node if node.name in needed)
@@ -109,11 +110,11 @@ def _attribute(value: Any) -> AttrValue:
     if isinstance(value, tf.TensorShape):
         return AttrValue(shape=value.as_proto())
     result = AttrValue(list=AttrValue.ListValue())
-    for each in value:
-        if isinstance(each, tf.DType):
-            result.list.type.append(each.as_datatype_enum)
-        elif isinstance(each, str):
-            result.list.s.append(each.encode())
+    for item in value:
+        if isinstance(item, tf.DType):
+            result.list.type.append(item.as_datatype_enum)
+        elif isinstance(item, str):
+            result.list.s.append(item.encode())
         else:
-            result.list.i.append(each)
+            result.list.i.append(item)
     return result

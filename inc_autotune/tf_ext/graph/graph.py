@@ -1,4 +1,4 @@
-"""The operators of a signature and who reads what: a read-only view of its graph."""
+"""The nodes of a signature, its constants, and which node reads which tensor."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from inc_autotune.graphs.digest import content
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 
 COPIES = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
-"""Operators whose result is their input."""
+"""Operators that return their input unchanged."""
 
 
 class Graph:
-    """A view of a signature: its nodes in an order in which they can run, and the tensors between them.
+    """A read-only view of a signature: its nodes in an order in which they can run, and the tensors between them.
 
     A tensor is named as in a GraphDef: `node` for the first output of a node, `node:1` for the second.
     """
@@ -34,7 +34,7 @@ class Graph:
 
     @cached_property
     def consumers(self) -> Mapping[str, Sequence[NodeDef]]:
-        """The nodes that read each tensor; one that reads it twice stands twice."""
+        """The nodes that read each tensor; a node that reads a tensor twice is listed twice."""
         found: dict[str, list[NodeDef]] = {}
         for node in self.nodes:
             for tensor in data_inputs(node):
@@ -43,28 +43,28 @@ class Graph:
 
     @cached_property
     def _waited_for(self) -> frozenset[str]:
-        """Nodes that another one only has to run after."""
-        return frozenset(each[1:] for node in self.nodes for each in node.input if each.startswith("^"))
+        """Nodes that are a control input of another node, which runs after them."""
+        return frozenset(name[1:] for node in self.nodes for name in node.input if name.startswith("^"))
 
     def producer(self, tensor: str) -> NodeDef:
         """The node that makes a tensor."""
         return self.by_name[node_name(tensor)]
 
     def only_consumer(self, tensor: str) -> NodeDef | None:
-        """The one node that reads a tensor; None where there are more, or it is an output of the signature."""
+        """The node that alone reads a tensor; None if several nodes read it or wait for it, or it is an output."""
         readers = self.consumers.get(tensor, ())
         free = tensor not in self.outputs and node_name(tensor) not in self._waited_for
         return readers[0] if len(readers) == 1 and free else None
 
     def constant_node(self, tensor: str) -> str | None:
-        """Name of the constant behind a tensor; None where the tensor is computed."""
+        """Name of the node with the constant that a tensor is a copy of; None if the tensor is computed."""
         node = self.producer(tensor)
         while node.op in COPIES:
             node = self.producer(tensor_name(node.input[0]))
         return node.name if node.op == "Const" or node.name in self.signature.weights else None
 
     def constant(self, tensor: str) -> Array | None:
-        """The value of a constant tensor, read-only where it is a weight; None where the tensor is computed."""
+        """The value of a constant tensor, read-only if it is a weight; None if the tensor is computed."""
         name = self.constant_node(tensor)
         if name is None:
             return None
@@ -80,12 +80,12 @@ class Graph:
         return self._origins[name]
 
     def scalar(self, tensor: str) -> float | None:
-        """The value of a constant number; None for every other tensor."""
+        """The value of a float constant with one element; None for every other tensor."""
         value = self.constant(tensor)
         return float(value.reshape(())) if value is not None and value.size == 1 and value.dtype.kind == "f" else None
 
     def shape(self, tensor: str) -> tuple[int | None, ...] | None:
-        """What is known of a tensor's shape before it runs; None where not even its rank is."""
+        """The shape of a tensor as far as it can be inferred, None for unknown sizes; None if the rank is not known."""
         shape = self._imported.get_tensor_by_name(tensor if ":" in tensor else f"{tensor}:0").shape
         return None if shape.rank is None else tuple(shape.as_list())
 
@@ -108,12 +108,12 @@ def node_name(tensor: str) -> str:
 
 
 def data_inputs(node: NodeDef) -> Iterator[str]:
-    """The tensors a node reads."""
+    """Names of the tensors that a node reads, without control inputs."""
     return (tensor_name(each) for each in node.input if not each.startswith("^"))
 
 
 def reachable(graph_def: GraphDef, ends: Sequence[str]) -> set[str]:
-    """Names of the nodes that `ends`, which are node names, need."""
+    """Names of the nodes that `ends` depend on, which are node names, and of `ends`."""
     by_name = {node.name: node for node in graph_def.node}
     found: set[str] = set()
     left = list(ends)
@@ -126,11 +126,11 @@ def reachable(graph_def: GraphDef, ends: Sequence[str]) -> set[str]:
 
 
 def _order(nodes: Mapping[str, NodeDef]) -> Iterator[str]:
-    """Names with every node after its inputs; the back edge of an old-style loop does not count."""
+    """Node names, sorted so that every node follows its inputs; back edges of TensorFlow 1 loops are left out."""
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for node in nodes.values():
         sources = [node_name(each.lstrip("^")) for each in node.input]
         sorter.add(
-            node.name, *(each for each in sources if nodes[each].op not in ("NextIteration", "RefNextIteration"))
+            node.name, *(name for name in sources if nodes[name].op not in ("NextIteration", "RefNextIteration"))
         )
     return iter(tuple(sorter.static_order()))

@@ -1,4 +1,4 @@
-"""A TensorFlow model in two parts: one small graph a signature, and the weights as arrays."""
+"""A TensorFlow model in two parts: a small graph per signature, and the weights as arrays."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LARGEST_INLINE_BYTES = 1024
 class TensorDescription:
     """An input or output of a signature.
 
-    Attributes:
-        name: what the signature calls it.
-        dtype: of TensorFlow.
-        shape: a number for a fixed dimension, None for a dynamic one; None for the whole where the rank is unknown.
-        tensor: its name in the graph, such as `x:0`.
+    Args:
+        name: in the signature.
+        dtype: of the tensor.
+        shape: a number for a fixed dimension, None for a dynamic one; None as a whole if the rank is unknown.
+        tensor: the name in the graph, such as `x:0`.
     """
 
     name: str
@@ -33,7 +33,7 @@ class TensorDescription:
 
     @property
     def spec(self) -> tf.TensorSpec:
-        """The same as TensorFlow writes it."""
+        """The description as a `tf.TensorSpec`."""
         return tf.TensorSpec(self.shape, self.dtype, name=self.name)
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class Table:
 class SignatureGraph:
     """One signature as a graph without variables.
 
-    Attributes:
+    Args:
         name: of the signature.
-        graph_def: its operators. A weight of more than 1 KiB is a Placeholder with dtype and shape; a control flow body
-            is a function of the library. Not to be changed: copies are cheap.
+        graph_def: the nodes. A weight of more than 1 KiB is a Placeholder with dtype and shape; a control flow body is
+            a function of the library. It must not be changed: copies are cheap.
         weights: values of these placeholders by node name; read-only.
         inputs: in the order of the signature.
         outputs: in the order of the signature.
@@ -87,9 +87,9 @@ class SignatureGraph:
 
 @dataclass(frozen=True)
 class GraphModel:
-    """All signatures of a model, in its order; equal weights of several signatures are the same array.
+    """All signatures of a model, in the order of the model; equal weights of several signatures are the same array.
 
-    Attributes:
+    Args:
         signatures: by name, without aliases. The first one is the default: "serving_default" where there is one.
     """
 
@@ -97,12 +97,12 @@ class GraphModel:
 
 
 def is_weight_size(value: Array) -> bool:
-    """Whether an array lies outside the graph."""
+    """Whether a constant of this size lies beside the graph, as a weight."""
     return value.nbytes > LARGEST_INLINE_BYTES
 
 
 def placeholder(graph_def: GraphDef, name: str, dtype: tf.DType, shape: tuple[int, ...]) -> None:
-    """Append a node whose value is given later: that of a weight."""
+    """Append the node of a weight, whose value lies beside the graph."""
     node = graph_def.node.add(op="Placeholder", name=name)
     node.attr["dtype"].type = dtype.as_datatype_enum
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())

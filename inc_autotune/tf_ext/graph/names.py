@@ -11,10 +11,10 @@ from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescript
 
 
 def with_unique_names(signatures: Mapping[str, SignatureGraph]) -> Mapping[str, SignatureGraph]:
-    """The signatures with their name before that of every node, where there are several."""
+    """The signatures with their name as a prefix of every node name; a single signature stays as it is."""
     if len(signatures) == 1:
         return signatures
-    return {name: _prefixed(each, name) for name, each in signatures.items()}
+    return {name: _prefixed(signature, name) for name, signature in signatures.items()}
 
 
 def _prefixed(signature: SignatureGraph, prefix: str) -> SignatureGraph:
@@ -24,12 +24,12 @@ def _prefixed(signature: SignatureGraph, prefix: str) -> SignatureGraph:
         new = graph_def.node.add()
         new.CopyFrom(node)
         new.name = f"{prefix}/{node.name}"
-        new.input[:] = [f"^{prefix}/{each[1:]}" if each.startswith("^") else f"{prefix}/{each}" for each in node.input]
-        # Nodes that must stay on one device name each other here.
+        new.input[:] = [f"^{prefix}/{name[1:]}" if name.startswith("^") else f"{prefix}/{name}" for name in node.input]
+        # The old names of nodes that must be on the same device.
         new.attr.pop("_class", None)
 
-    def renamed(each: TensorDescription) -> TensorDescription:
-        return replace(each, tensor=f"{prefix}/{each.tensor}")
+    def renamed(description: TensorDescription) -> TensorDescription:
+        return replace(description, tensor=f"{prefix}/{description.tensor}")
 
     return replace(
         signature,

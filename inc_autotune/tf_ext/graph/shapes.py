@@ -1,4 +1,4 @@
-"""Shapes that tensors are reshaped to."""
+"""Shapes as tensors, and reshaping to them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def shape_like(
     dropped: int = 1,
     dtype: tf.DType = tf.float32,
 ) -> str:
-    """A tensor with the shape of another one, but for its last dimensions: a constant where at most one size is not
-    known.
+    """Add the shape of a tensor with other sizes in the last dimensions; a constant if at most one size is unknown.
 
     Args:
-        graph: says what is known of shapes.
-        builder: of the new graph, where the shape is added.
-        tensor: of the new graph, or of the old one under the same name.
+        graph: the old graph, with the shapes that are known.
+        builder: of the new graph.
+        tensor: a tensor of the new graph, or of the old graph under the same name.
         ends: sizes of the last dimensions.
         name: prefix of new names.
-        dropped: how many dimensions of `tensor` they stand for.
+        dropped: number of last dimensions of `tensor` that are replaced by `ends`.
         dtype: of `tensor`.
+
+    Returns:
+        Name of an int32 tensor with the shape.
     """
     known = graph.shape(tensor) if tensor in graph.by_name else None
     if known is not None and known[:-dropped].count(None) <= 1:
@@ -60,5 +62,5 @@ def shape_like(
 
 
 def reshape(builder: GraphBuilder, tensor: str, shape: str, name: str, dtype: tf.DType = tf.float32) -> str:
-    """Add a Reshape under a new name, which is returned."""
+    """Add a Reshape, and return its name, which is `builder.new(name)`."""
     return builder.compute("Reshape", [tensor, shape], name, T=dtype, Tshape=tf.int32)

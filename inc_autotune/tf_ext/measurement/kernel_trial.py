@@ -1,6 +1,6 @@
-"""Which integer kernels this TensorFlow has, and whether they compute what they should on this processor.
+"""Which integer kernels this TensorFlow has, and whether they compute correctly on this processor.
 
-The operators are internal to TensorFlow and promised to nobody, so each is looked up and tried out before it is used.
+The operators are internal to TensorFlow and no part of its API, so each is looked up and tried out before it is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.collect import run_inside
-from inc_autotune.tf_ext.calibration.plan import KERNELS as KERNEL_FORM
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.routes import (
@@ -37,6 +36,7 @@ from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
+from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphForm
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,11 @@ KERNELS = {
     CONVOLUTION_KERNEL: (CONVOLUTION,),
     DEPTHWISE_KERNEL: (DEPTHWISE,),
 }
-"""Integer operators and the types they stand for."""
+"""Operator types that an integer operator replaces, by integer operator."""
 
 LEAST_DB = 30.0
-"""Rounding leaves 40 dB and more on these data; saturation 15 at most, and halved weights that are odd next to none."""
+"""Least signal-to-noise ratio of a correct kernel. Rounding leaves 40 dB and more on the trial data, saturation at most
+15 dB, and halving of odd weights about 0 dB."""
 
 _TYPES = {
     Primitive.MATMUL: ("MatMul", (64, 16)),
@@ -56,7 +57,7 @@ _TYPES = {
     Primitive.GROUPED: (DEPTHWISE, (3, 3, 16, 2)),
     Primitive.DEPTHWISE: (DEPTHWISE, (3, 3, 16, 1)),
 }
-"""Type of operator, and shape of its weight."""
+"""Operator type and weight shape of the trial, by primitive."""
 
 _ONE = (("", "y", "x"),)
 
@@ -73,11 +74,12 @@ _NODES = {
     ),
     Route(Primitive.CONVOLUTION, signed=True): (("", "first", "x"), ("", "y", "first")),
 }
-"""Type, name and inputs; no type is that of the route, which reads the weight too. Convolutions are tried out in every
-form that is written: between integers, with a sum, and to float32. Of others one operator is enough."""
+"""Nodes of the trial model by route: type, name and inputs. An empty type stands for the operator of the route, which
+also reads the weight. Convolutions are tried in every form that is emitted: between integers, with a sum, and to
+float32. For other routes one operator is enough."""
 
-_HALVED = tuple(each for each in ROUTES if each.signed and each.primitive is not Primitive.MATMUL)
-"""Routes on which oneDNN may halve weights; 7 bits are doubled there."""
+_HALVED = tuple(route for route in ROUTES if route.signed and route.primitive is not Primitive.MATMUL)
+"""Routes on which oneDNN may halve weights; weights of 7 bits are doubled there."""
 
 _WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")
 _ASYMMETRIC = OpConfig(_WEIGHT, TensorConfig("uint8", "asym", "per_tensor", "minmax"), "static")
@@ -86,10 +88,10 @@ _SYMMETRIC = OpConfig(_WEIGHT, TensorConfig("int8", "sym", "per_tensor", "minmax
 
 @dataclass(frozen=True)
 class KernelSupport:
-    """What works here.
+    """Which integer kernels work on this machine, and with how many bits of the weight.
 
-    Attributes:
-        missing: integer operators that do not exist here, or do not return what they should.
+    Args:
+        missing: integer operators that do not exist here, or return wrong results.
         saturating: routes on which sums of two products with weights of 8 bits saturate in 16 bits.
         halving: routes on which the kernel itself halves weights of 8 bits, so that odd ones are rounded once more.
     """
@@ -100,7 +102,7 @@ class KernelSupport:
 
     @property
     def reduced(self) -> frozenset[Route]:
-        """Routes on which weights have 7 bits: as they are where 8 saturate, doubled where the kernel halves them."""
+        """Routes on which weights have 7 bits; if the kernel halves weights they are stored doubled."""
         return self.saturating | self.halving
 
     def runs(self, op_type: str) -> bool:
@@ -110,7 +112,7 @@ class KernelSupport:
 
 @cache
 def kernel_support() -> KernelSupport:
-    """Look up every kernel and try it out on one operator a route, once a process."""
+    """Look up every kernel and try it out on every route, once per process."""
     missing: set[str] = set()
     saturating: set[Route] = set()
     halving: set[Route] = set()
@@ -125,22 +127,23 @@ def kernel_support() -> KernelSupport:
                 missing.add(kernel)
         elif route in _HALVED and not _is_right(route, _odd_weights, reduce_range=False):
             halving.add(route)
-    return KernelSupport(tuple(each for each in KERNELS if each in missing), frozenset(saturating), frozenset(halving))
+    found = tuple(kernel for kernel in KERNELS if kernel in missing)
+    return KernelSupport(found, frozenset(saturating), frozenset(halving))
 
 
-def is_simulated(op_type: str, config: OpConfig, form: str) -> bool:
-    """Whether an operator of these types is computed in float32, with the values that integers would have.
+def is_simulated(op_type: str, config: OpConfig, form: GraphForm) -> bool:
+    """Whether an operator is computed in float32, with the values that integers would have.
 
     Args:
         op_type: of the operator.
-        config: how it is quantized.
-        form: of the graph; where it is not that of stock TensorFlow, what works here does not matter.
+        config: how the operator is quantized.
+        form: of the graph; the kernels of this machine matter for `KERNEL_FORM` only.
     """
     return not has_kernel(op_type, config) or (form == KERNEL_FORM and not kernel_support().runs(op_type))
 
 
 def has_kernel(op_type: str, config: OpConfig) -> bool:
-    """Whether an integer kernel takes these types: int8 weights, and activations of 8 bits with known ranges."""
+    """Whether there is an integer kernel for a configuration: int8 weights, static 8-bit activations."""
     weight, activation = config.weight, config.activation
     if config.approach != "static" or (weight.dtype, weight.scheme) != ("int8", "sym"):
         return False
@@ -152,15 +155,15 @@ def has_kernel(op_type: str, config: OpConfig) -> bool:
 
 def _is_registered(op: str) -> bool:
     found = registry.get_registered_kernels_for_op(op).kernel
-    return any(each.device_type == "CPU" and not each.label for each in found)
+    return any(kernel.device_type == "CPU" and not kernel.label for kernel in found)
 
 
 def _kernel(route: Route) -> str:
-    return next(each for each, types in KERNELS.items() if _TYPES[route.primitive][0] in types)
+    return next(kernel for kernel, types in KERNELS.items() if _TYPES[route.primitive][0] in types)
 
 
 def _is_right(route: Route, make: Callable[[Route], tuple[FloatArray, FloatArray]], *, reduce_range: bool) -> bool:
-    """Whether operators of a route return what float32 returns, but for rounding, on the data that `make` gives."""
+    """Whether the integer operators of a route return the float32 results up to rounding, on data that `make` makes."""
     x, weight = make(route)
     nodes = _NODES.get(route, _ONE) if make is _large_values else _ONE
     try:
@@ -171,9 +174,9 @@ def _is_right(route: Route, make: Callable[[Route], tuple[FloatArray, FloatArray
 
 
 def _large_values(route: Route) -> tuple[FloatArray, FloatArray]:
-    """Inputs and weights that are all large, so that sums of two products exceed 16 bits where weights have 8.
+    """Large inputs and weights, so that sums of two products exceed 16 bits with 8-bit weights.
 
-    Those of one channel are negative where the route is signed.
+    If the route is signed, one channel is negative.
     """
     generator = np.random.default_rng(0)
     _, weight_shape = _TYPES[route.primitive]
@@ -186,8 +189,11 @@ def _large_values(route: Route) -> tuple[FloatArray, FloatArray]:
 
 
 def _odd_weights(route: Route) -> tuple[FloatArray, FloatArray]:
-    """Filters that are 1 as integers of 8 bits, but for the last value, which is 127, and images that are zero but for
-    a corner, which that value never meets."""
+    """Images and filters whose products only contain odd weights, which a kernel that halves weights rounds.
+
+    As 8-bit integers all filter values are 1, but for the value at the last position, which is 127 and sets the scale.
+    The images are zero but for one corner, which the last filter position never meets.
+    """
     _, weight_shape = _TYPES[route.primitive]
     shape = _input_shape(weight_shape)
     weight, x = np.ones(weight_shape, np.float32), np.zeros(shape, np.float32)
@@ -203,7 +209,7 @@ def _input_shape(weight_shape: Sequence[int]) -> tuple[int, ...]:
 def _signal_to_noise(
     route: Route, nodes: Iterable[tuple[str, ...]], x: FloatArray, weight: FloatArray, *, reduce_range: bool
 ) -> float:
-    """How close, in decibels, the integer form of a small model is to float32."""
+    """Signal-to-noise ratio, in decibels, of the integer form of a small model against float32."""
     signature = _small_model(route, nodes, x, weight)
     return signal_to_noise_db(
         _output(signature, x), _output(_in_integers(signature, x, route, reduce_range=reduce_range), x)
@@ -213,7 +219,7 @@ def _signal_to_noise(
 def _in_integers(signature: SignatureGraph, x: FloatArray, route: Route, *, reduce_range: bool) -> SignatureGraph:
     graph = Graph(signature)
     operators = find_operators(graph).found
-    read = sorted({tensor for each in operators.values() for tensor in (each.input, each.output)})
+    read = sorted({tensor for operator in operators.values() for tensor in (operator.input, operator.output)})
     values = run_inside(signature, read, Feed({"x": x}, len(x), frozenset()))
     limits = {tensor: (float(value.min()), float(value.max())) for tensor, value in values.items()}
     asymmetric = route.primitive is Primitive.MATMUL and not route.signed
@@ -221,9 +227,12 @@ def _in_integers(signature: SignatureGraph, x: FloatArray, route: Route, *, redu
         dict.fromkeys(operators, _ASYMMETRIC if asymmetric else _SYMMETRIC),
         {
             name: OperatorCalibration(
-                limits[each.input], None, limits[each.output] if each.type == DEPTHWISE else None, reduce_range
+                limits[operator.input],
+                None,
+                limits[operator.output] if operator.type == DEPTHWISE else None,
+                reduce_range,
             )
-            for name, each in operators.items()
+            for name, operator in operators.items()
         },
     )
     return build_signature(graph, operators, plan, WeightCache())
@@ -235,7 +244,7 @@ def _output(signature: SignatureGraph, x: FloatArray) -> Array:
 
 
 def _small_model(route: Route, nodes: Iterable[tuple[str, ...]], x: FloatArray, weight: FloatArray) -> SignatureGraph:
-    """A signature of operators of one route, which share a float32 weight."""
+    """A signature with the operators of one route, which share a float32 weight."""
     graph_def = GraphDef()
     placeholder(graph_def, "x", tf.float32, x.shape)
     placeholder(graph_def, "weight", tf.float32, weight.shape)

@@ -1,4 +1,4 @@
-"""Size of models, the clock of a run, and the speed of single units: each as a small model of its own."""
+"""Size of models, the clock of a run, and the speed of single units; a unit is timed as a small model of its own."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
-from inc_autotune.tf_ext.measurement.part import Part
+from inc_autotune.tf_ext.measurement.subgraph import Subgraph
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators
 
 SHORTEST_CALLS = 3.0
-"""Units that are done sooner than so many calls of a model that computes nothing are not judged: there is little to
-win, and calls take 100 microseconds, or many times that on a busy machine."""
+"""Units whose integer form takes less than this many calls of a model that computes nothing are not judged: there is
+little to win, and a call takes 100 microseconds, or many times that on a busy machine."""
 
 BUDGET_SECONDS = 2.0
 """For all units of a model together."""
@@ -38,9 +38,8 @@ BUDGET_SECONDS = 2.0
 def clock() -> Clock:
     """The clock for runs of a model.
 
-    A run never computes in the thread that asks for it. Where TensorFlow has one thread, the time of the whole process
-    is that of the run, without the times at which the machine did something else. Several threads wait for each other,
-    so there the clock on the wall decides.
+    TensorFlow never computes in the calling thread. If it has one thread, the CPU time of the process is the time of
+    the run, unaffected by other processes. With several threads, which wait for each other, wall time.
     """
     threading = tf.config.threading
     counts = {threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()}
@@ -48,7 +47,7 @@ def clock() -> Clock:
 
 
 def weight_bytes(model: GraphModel) -> int:
-    """Bytes of all weights, those of several signatures once, and of the graphs."""
+    """Bytes of all weights and of the graphs; weights that signatures share count once."""
     arrays = {id(array): array.nbytes for graph in model.signatures.values() for array in graph.weights.values()}
     return sum(arrays.values()) + sum(int(graph.graph_def.ByteSize()) for graph in model.signatures.values())
 
@@ -61,13 +60,13 @@ def measure_units(
     feed: Feed,
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
-    """Time units by themselves; those of equal shapes and configuration are timed once.
+    """Time every unit by itself; units with equal shapes and configuration are timed once.
 
-    Convolutions that take integers from others or hand them on are not judged: a model of one of them does not show
-    what that saves.
+    Convolutions that read integers from other nodes, or return integers to them, are not judged: a model of one
+    convolution does not show what that saves.
 
     Args:
-        units: whose first option is an integer configuration.
+        units: with an integer configuration as first option.
         graph: of the fp32 model; units of other graphs are not judged.
         operators: of that graph, by name.
         plan: with every unit at its first option.
@@ -75,7 +74,7 @@ def measure_units(
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
 
     Returns:
-        By unit name, without units that are too short to be judged.
+        Speeds by unit name, without units that are too short to be judged.
     """
     chains = IntegerChains(graph, operators, plan)
     judged = {
@@ -85,40 +84,47 @@ def measure_units(
     }
     if not judged or expired():
         return {}
-    parts = {unit: Part(graph, members) for unit, members in judged.items()}
-    values = run_inside(graph.signature, sorted({each for part in parts.values() for each in part.read}), feed)
+    subgraphs = {unit: Subgraph(graph, members) for unit, members in judged.items()}
+    read = sorted({tensor for subgraph in subgraphs.values() for tensor in subgraph.read})
+    values = run_inside(graph.signature, read, feed)
     weights = WeightCache()
     timed = (
         TimedUnit(
             unit.name,
             [
                 TimedOperator(
-                    (*(_geometry(graph, each) for each in judged[unit]), values[part.source].shape, unit.options[0]),
-                    f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[part.source].shape))}",
-                    partial(_forms, part, values, plan, weights),
+                    (
+                        *(_geometry(graph, operator) for operator in judged[unit]),
+                        values[subgraph.source].shape,
+                        unit.options[0],
+                    ),
+                    f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[subgraph.source].shape))}",
+                    partial(_forms, subgraph, values, plan, weights),
                 )
             ],
         )
-        for unit, part in parts.items()
+        for unit, subgraph in subgraphs.items()
     )
     shortest = SHORTEST_CALLS * _seconds_of_a_call()
     return time_units(timed, clock(), shortest=shortest, budget=BUDGET_SECONDS, expired=expired)
 
 
 def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
-    """Whether an operator quantizes its input and returns real numbers."""
+    """Whether an operator quantizes its input and returns float32."""
     if operator.is_linear:
         return True
-    handed_on = chains.wanted_range(operator.output) is not None or operator.name in chains.residuals
-    return operator.type != DEPTHWISE and not handed_on and not chains.makes_integers(operator.input)
+    returns_integers = chains.required_range(operator.output) is not None or operator.name in chains.residuals
+    return operator.type != DEPTHWISE and not returns_integers and not chains.makes_integers(operator.input)
 
 
-def _forms(part: Part, values: Mapping[str, Array], plan: QuantizationPlan, weights: WeightCache) -> tuple[Call, Call]:
-    """Calls of a part in fp32 and in integers."""
-    fp32 = part.signature(values)
+def _forms(
+    subgraph: Subgraph, values: Mapping[str, Array], plan: QuantizationPlan, weights: WeightCache
+) -> tuple[Call, Call]:
+    """Calls of a subgraph in fp32 and in integers."""
+    fp32 = subgraph.signature(values)
     graph = Graph(fp32)
     integer = build_signature(graph, find_operators(graph).found, plan, weights)
-    source = tf.constant(values[part.source])
+    source = tf.constant(values[subgraph.source])
     return _call(fp32, source), _call(integer, source)
 
 
@@ -127,7 +133,7 @@ def _call(signature: SignatureGraph, source: tf.Tensor) -> Call:
 
 
 def _seconds_of_a_call() -> float:
-    """How long a model takes that computes nothing."""
+    """Seconds of a call of a model that computes nothing."""
     graph_def = GraphDef()
     placeholder(graph_def, "x", tf.float32, ())
     graph_def.node.add(op="Identity", name="y", input=["x"]).attr["T"].type = tf.float32.as_datatype_enum

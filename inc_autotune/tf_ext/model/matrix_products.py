@@ -23,7 +23,7 @@ from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
 class _Product:
     """An Einsum as a matrix product.
 
-    Attributes:
+    Args:
         activation: the tensor whose last dimensions are contracted.
         weight: [inputs, features].
         contracted: how many dimensions of the activation make the inputs.

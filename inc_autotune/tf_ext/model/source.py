@@ -36,7 +36,7 @@ Signatures = str | Sequence[str] | Mapping[str, Mapping[str, Any]]
 class SourceModel(GraphModel):
     """The user's fp32 model.
 
-    Attributes:
+    Args:
         path: its folder or file; None where it was given in memory.
     """
 

@@ -14,7 +14,7 @@ from inc_autotune.core.arrays import Array
 class Weight:
     """An array and the variable that was made of it.
 
-    Attributes:
+    Args:
         array: kept, so that no other array gets its address.
         variable: of the same value; nobody writes it.
     """

@@ -31,7 +31,7 @@ FOLDED_WEIGHT = "/merged_input"
 class Operator:
     """An operator with a constant weight, and what is computed together with it.
 
-    Attributes:
+    Args:
         name: of the product's node; of a convolution with a BatchNorm in it, the name it had before.
         node: the product's node.
         type: of that node.
@@ -81,7 +81,7 @@ class Operator:
 class Operators:
     """What was found in a graph.
 
-    Attributes:
+    Args:
         found: by name, in the order of the graph.
         skipped: (type, reason) by name, of products that must stay as they are.
     """

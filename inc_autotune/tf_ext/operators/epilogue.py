@@ -21,7 +21,7 @@ _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 class Epilogue:
     """What an operator computes of its product: `function(product * multiplier + bias)`, in another shape perhaps.
 
-    Attributes:
+    Args:
         affine_output: the tensor after multiplier and bias.
         nodes: names of all nodes but the product's own.
         multiplier: float32 [features]; None: 1.

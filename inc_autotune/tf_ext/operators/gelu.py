@@ -44,7 +44,7 @@ _FORMS = {
 class ActivationFunction:
     """An activation function that is part of an operator.
 
-    Attributes:
+    Args:
         kind: as integer kernels call it: "Relu", "GeluExact" and so on.
         output: the tensor it makes.
         nodes: names of its nodes.

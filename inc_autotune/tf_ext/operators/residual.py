@@ -16,7 +16,7 @@ _KEEPS_BATCH = ("MaxPool", "AvgPool", "Relu", "Relu6", *COPIES)
 class Residual:
     """What follows a convolution and may be computed together with it: `function(convolution + addend)`.
 
-    Attributes:
+    Args:
         operator: name of the convolution.
         addend: the tensor that is added.
         nodes: names of the sum and of the function.

@@ -89,7 +89,7 @@ class Shares:
         weight = self._graph.signature.weights.get(name)
         if weight is None:
             return _constant_bytes(self._graph.by_name[name])
-        return weight.nbytes if tf.as_dtype(weight.dtype).is_floating else 0
+        return int(weight.nbytes) if tf.as_dtype(weight.dtype).is_floating else 0
 
 
 def _constant_bytes(node: NodeDef) -> int:

@@ -1,4 +1,4 @@
-"""What graphs are written for: versions, kernels, providers, and the switches that the user sets.
+"""What graphs are written for: the version of TensorFlow, the form of a graph, and the switches that the user sets.
 
 Imports graph.
 """

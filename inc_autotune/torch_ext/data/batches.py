@@ -18,7 +18,7 @@ from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterabl
 from inc_autotune.torch_ext.data.readings import possible_readings, signature_text, unknown_keys
 from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled, tensors_in, untouched
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -238,7 +238,7 @@ def _choose_reading(item: Any, model: nn.Module, argument: str, need_label: bool
             batch = Batch.of(args, kwargs)
             error = _failure(model, batch if whole else batch.take(1))
             if error is None:
-                _LOGGER.debug("%s: items are read as %s", argument, reading)
+                logger.debug("%s: items are read as %s", argument, reading)
                 return reading
             failures[reading] = error
     raise _mismatch(item, model, argument, failures, need_label) from next(iter(failures.values()), None)

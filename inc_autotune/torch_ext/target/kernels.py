@@ -15,7 +15,7 @@ from torch import Tensor, nn
 PackedWeight: TypeAlias = Any
 """A weight in the layout of a kernel: a TorchScript object."""
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -56,7 +56,7 @@ def has_fused_linear() -> bool:
         packed = pack_linear(weight, torch.ones(2), None)
         results = fused_linear(x, 1.0, 8, packed), fused_dynamic_linear(x, packed)
     except (AttributeError, NotImplementedError, RuntimeError) as error:
-        _logger.info("FBGEMM's fused Linear is not used, since trying it failed: %s", error)
+        logger.info("FBGEMM's fused Linear is not used, since trying it failed: %s", error)
         return False
     expected = torch.tensor([[6.0, -4.0]])
     return all(torch.allclose(result, expected, atol=0.2) for result in results)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from inc_autotune.torch_ext.target import kernels
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SAFE_WEIGHT_MAGNITUDE = 64
 """|weight| up to which two products with a uint8 fit into int16, so that no kernel can saturate."""
@@ -137,7 +137,7 @@ def _is_wrong_where_it_exists(trials: Iterator[tuple[Tensor, float]]) -> bool:
     try:
         return not all(map(_is_right, trials))
     except (AttributeError, NotImplementedError, RuntimeError) as error:
-        _logger.info("an int8 kernel is taken for missing, since trying it failed: %s", error)
+        logger.info("an int8 kernel is taken for missing, since trying it failed: %s", error)
         return False
 
 

@@ -50,7 +50,7 @@ def single(bias: bool = True, gemm: bool = False) -> onnx.ModelProto:
 
 
 def build(model: onnx.ModelProto, configs, form=CPU, limits=RANGE, reduce_range=False, outputs=None) -> GraphModel:
-    graph = Graph(rewrite_gelu(Graph(load_source(model)), form))
+    graph = rewrite_gelu(Graph(load_source(model)), form)
     calibrations = {
         name: OperatorCalibration(limits if config.approach == "static" else None, reduce_range=reduce_range)
         for name, config in configs.items()

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.source import load_source
 from inc_autotune.ort_ext.operators.discovery import find_operators
@@ -99,7 +100,7 @@ def test_gelu_is_rewritten_whatever_its_order(order):
     source = load_source(gelu_model(order))
     x = np.linspace(-4, 4, 4 * WIDTH, dtype=np.float32).reshape(4, WIDTH)
     expected = Candidate(source).session.run(None, {"x": x})[0]
-    fused, ordered = (rewrite_gelu(Graph(source), form) for form in (CPU, QDQ))
+    fused, ordered = (rewrite_gelu(Graph(source), form).model for form in (CPU, QDQ))
     assert [node.op_type for node in fused.proto.graph.node if node.op_type != "Div"] == ["Gelu"]
     for rewritten in (fused, ordered):
         np.testing.assert_allclose(Candidate(rewritten).session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-6)
@@ -107,7 +108,7 @@ def test_gelu_is_rewritten_whatever_its_order(order):
 
 
 def test_gelu_in_standard_operators_is_fused_by_onnxruntime(tmp_path):
-    assert optimized_types(rewrite_gelu(graph_of(gelu_model("half with erf")), QDQ), tmp_path) == {"Gelu": 1}
+    assert optimized_types(rewrite_gelu(graph_of(gelu_model("half with erf")), QDQ).model, tmp_path) == {"Gelu": 1}
 
 
 def test_what_only_looks_like_gelu_is_left_alone():
@@ -117,7 +118,7 @@ def test_what_only_looks_like_gelu_is_left_alone():
         "Mul", "x", writer.add("Mul", writer.constant("half", 0.5), writer.add("Add", erf, writer.constant("one", 1)))
     )
     model = writer.model({"x": (TensorProto.FLOAT, ["n", WIDTH])}, 2)
-    rewritten = rewrite_gelu(graph_of(model), CPU)
+    rewritten = rewrite_gelu(graph_of(model), CPU).model
     assert list(rewritten.proto.graph.node) == list(model.graph.node)
 
 
@@ -140,7 +141,7 @@ def optimized_types(model, folder) -> Counter[str]:
 def test_residuals_are_not_fused_into_slow_norms(pre_norm, tmp_path):
     model = onnx.shape_inference.infer_shapes(transformer_block(pre_norm=pre_norm, layers=2))
     source = load_source(model)
-    separated = separate_residuals(Graph(source))
+    separated = separate_residuals(Graph(source)).model
     assert not separated.proto.graph.value_info
     fused = optimized_types(separated, tmp_path)
     assert fused["LayerNormalization"] == (5 if not pre_norm else 4)

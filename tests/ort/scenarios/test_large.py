@@ -13,7 +13,8 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.mapped_weights import FileSection, MappedWeights
 from inc_autotune.ort_ext.model.sessions import make_session
 from inc_autotune.ort_ext.model.source import load_source

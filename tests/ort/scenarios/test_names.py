@@ -10,7 +10,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from inc_autotune import ort_ext
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.model.sessions import make_session
 from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import VOCABULARY, WIDTH, GraphWriter, linear_chain, vectors

@@ -1,4 +1,4 @@
-"""Passes over the fp32 graph, before anything is quantized: one a file, each from a graph to a graph.
+"""Passes over the fp32 graph, before anything is quantized: one a file, each a function from `Graph` to `Graph`.
 
-Imports what stands below operators.
+`passes` has their order. Imports what stands below operators.
 """

@@ -1,11 +1,12 @@
-"""onnxruntime's fused Attention, whose projection of query, key and value is one product with constant weights."""
+"""onnxruntime's fused Attention, written with its projection of query, key and value as an operator of its own."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
 from inc_autotune.ort_ext.graph.nodes import attributes
 
 _BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
@@ -13,10 +14,10 @@ _ROTARY = ("do_rotary", "past_present_share_buffer")
 
 
 def separate_projections(graph: Graph) -> Graph:
-    """Write every Attention as a MatMul, an Add and a MultiHeadAttention, so that its projection is quantized.
+    """Write every Attention as a MatMul, an Add and a MultiHeadAttention, so that the projection can be quantized.
 
-    The MatMul has the name of the Attention. What keeps the past of a text, turns positions, or is masked by something
-    else than ones and zeros, or lengths, stays as it is.
+    The MatMul has the name of the Attention. An Attention stays as it is if it keeps past keys and values, has rotary
+    position embeddings, or a mask of other values than ones and zeros, or lengths.
     """
     return with_rewritten(graph, {node.name for node in graph.nodes if _is_separable(graph, node)}, _write)
 
@@ -36,7 +37,8 @@ def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
 def _has_plain_mask(graph: Graph, mask: str) -> bool:
     """Whether there is no mask, or one that MultiHeadAttention takes: ones and zeros, or one length a sample.
 
-    A mask of one dimension may hold other things too, so it has to come from onnxruntime's fused embedding.
+    A mask of one dimension may hold start and end positions too, so it must come from onnxruntime's fused embedding,
+    which makes lengths.
     """
     if not mask or graph.rank(mask) in (2, 3):
         return True
@@ -62,5 +64,5 @@ def _write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
 
 
 def _given(node: onnx.NodeProto, index: int) -> str:
-    """The name of an input; empty where it is left out."""
+    """The name of an input; empty if it is left out."""
     return str(node.input[index]) if len(node.input) > index else ""

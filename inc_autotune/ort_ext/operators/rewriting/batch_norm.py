@@ -6,27 +6,24 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph.nodes import attributes, with_inputs
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
-    """Multiply every BatchNormalization that alone reads a Conv into that Conv's weight and bias.
+    """Multiply a BatchNormalization that is the only reader of a Conv into the weight and bias of that Conv.
 
-    onnxruntime does so too when it loads a float model, but not with quantized weights, and the weights that come out
-    are the ones to be quantized. The Conv keeps its name; what other nodes read of its weight stays as it is.
+    onnxruntime does so too when it loads a float model, but not with quantized weights, and the folded weights are the
+    ones to be quantized. The Conv keeps its name; other nodes that read its weight read the old one.
     """
     folded = {conv.name: norm for norm in graph.nodes if (conv := _conv_before(graph, norm)) is not None}
-    if not folded:
-        return graph
-    dropped = {norm.name for norm in folded.values()}
-    builder = GraphBuilder(graph)
-    for node in graph.nodes:
+
+    def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         if node.name in folded:
-            _write(builder, node, folded[node.name])
-        elif node.name not in dropped:
-            builder.keep(node)
-    return Graph(builder.build())
+            _write_folded(builder, node, folded[node.name])
+
+    return with_rewritten(graph, {*folded, *(norm.name for norm in folded.values())}, write)
 
 
 def _conv_before(graph: Graph, norm: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -42,22 +39,21 @@ def _conv_before(graph: Graph, norm: onnx.NodeProto) -> onnx.NodeProto | None:
     return conv if all(map(graph.is_float_constant, constants)) else None
 
 
-def _write(builder: GraphBuilder, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
+def _write_folded(builder: GraphBuilder, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
     graph = builder.base
     gain, shift, mean, variance = (_double(graph, name) for name in norm.input[1:5])
     epsilon = attributes(norm).get("epsilon", 1e-5)
     factor = gain / np.sqrt(variance + epsilon)
     weight = _double(graph, conv.input[1])
     bias = _double(graph, conv.input[2]) if len(conv.input) > 2 and conv.input[2] else 0.0
-    changed = onnx.NodeProto()
-    changed.CopyFrom(conv)
+    folded_weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    folded_bias = (bias - mean) * factor + shift
+    inputs = {
+        1: builder.constant(f"{conv.name}.folded.weight", folded_weight.astype(np.float32)),
+        2: builder.constant(f"{conv.name}.folded.bias", folded_bias.astype(np.float32)),
+    }
+    changed = with_inputs(conv, inputs)
     changed.output[0] = norm.output[0]
-    del changed.input[1:]
-    for part, value in (
-        ("weight", weight * factor.reshape(-1, *[1] * (weight.ndim - 1))),
-        ("bias", (bias - mean) * factor + shift),
-    ):
-        changed.input.append(builder.constant(f"{conv.name}.folded.{part}", value.astype(np.float32)))
     builder.keep(changed)
 
 

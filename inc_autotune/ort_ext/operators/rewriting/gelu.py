@@ -1,4 +1,4 @@
-"""Finds GELU where an exporter spelled it out, and writes it in a form that onnxruntime computes in one operator."""
+"""GELU that an exporter spelled out, written in a form that onnxruntime computes as one operator."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, GraphBuilder
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
 from inc_autotune.ort_ext.target.forms import GraphForm
 
 
 @dataclass(frozen=True)
 class _Gelu:
-    """One GELU: its input, the tensor `1 + erf(x / sqrt(2))`, its last node, and the nodes in between."""
+    """The nodes of one GELU.
+
+    Args:
+        x: the input of the GELU.
+        one_plus_erf: the tensor `1 + erf(x / sqrt(2))`.
+        last: the Mul that makes the output of the GELU.
+        halving: the other Mul.
+        others: the nodes that make `one_plus_erf`.
+    """
 
     x: str
     one_plus_erf: str
@@ -24,7 +32,7 @@ class _Gelu:
     others: tuple[onnx.NodeProto, ...]
 
 
-def rewrite_gelu(graph: Graph, form: GraphForm) -> GraphModel:
+def rewrite_gelu(graph: Graph, form: GraphForm) -> Graph:
     """Replace every `0.5 x (1 + erf(x / sqrt(2)))`, in whatever order it is multiplied.
 
     `torch.onnx.export` writes `x (0.5 (1 + erf))`, which onnxruntime does not recognize; it does recognize
@@ -32,26 +40,26 @@ def rewrite_gelu(graph: Graph, form: GraphForm) -> GraphModel:
 
     Args:
         graph: the model.
-        form: with contrib operators, GELU becomes the one operator; without, it is put in the order above.
+        form: with contrib operators a GELU becomes one Gelu; without, it is multiplied in the order above.
     """
     found = [gelu for gelu in (_match(graph, node) for node in graph.nodes if node.op_type == "Erf") if gelu]
     by_last = {gelu.last.name: gelu for gelu in found}
     dropped = {gelu.halving.name for gelu in found}
     if form.contrib_operators:
         dropped |= {node.name for gelu in found for node in gelu.others}
-    builder = GraphBuilder(graph)
-    for node in graph.nodes:
+
+    def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         gelu = by_last.get(node.name)
         if gelu is None:
-            if node.name not in dropped:
-                builder.keep(node)
-        elif form.contrib_operators:
+            return
+        if form.contrib_operators:
             builder.produce("Gelu", [gelu.x], node.output, node.name, CONTRIB_DOMAIN)
         else:
             half = builder.constant(f"{node.name}.half", np.asarray(0.5, np.float32))
             halved = builder.compute("Mul", [gelu.x, half], f"{node.output[0]}.halved")
             builder.produce("Mul", [halved, gelu.one_plus_erf], node.output, node.name)
-    return builder.build()
+
+    return with_rewritten(graph, dropped | set(by_last), write)
 
 
 def _match(graph: Graph, erf: onnx.NodeProto) -> _Gelu | None:

@@ -1,4 +1,4 @@
-"""Pad with the axes it pads spelled out as numbers for all axes."""
+"""Pads that list some axes, written as pads of all axes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph.nodes import with_inputs
 
 _PADS, _AXES = 1, 3
 
@@ -15,24 +17,24 @@ def with_full_pads(graph: Graph) -> Graph:
     """Write every Pad whose constant `axes` choose some dimensions with pads for all of them, which means the same.
 
     Beside an integer convolution onnxruntime (1.31) moves a transposition across the Pad, and reads `axes` as if they
-    were all dimensions: the model then fails when it runs. All of them stay listed as axes, since a Pad with zeros that
-    has none becomes part of a MaxPool behind it, which pads with the smallest value there is instead.
+    were all dimensions: the model then fails when it runs. The new `axes` list all dimensions instead of being left
+    out, since onnxruntime makes a Pad with zeros and without `axes` part of the MaxPool behind it, which pads with the
+    smallest value there is.
     """
     found = {node.name: pads for node in graph.nodes if (pads := _full_pads(graph, node)) is not None}
 
     def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
         full = found[node.name]
-        changed.input[_PADS] = builder.constant(f"{node.name}.pads", full)
-        changed.input[_AXES] = builder.constant(f"{node.name}.axes", np.arange(len(full) // 2, dtype=np.int64))
-        builder.keep(changed)
+        pads = builder.constant(f"{node.name}.pads", full)
+        axes = builder.constant(f"{node.name}.axes", np.arange(len(full) // 2, dtype=np.int64))
+        builder.keep(with_inputs(node, {_PADS: pads, _AXES: axes}))
 
     return with_rewritten(graph, found, write)
 
 
 def _full_pads(graph: Graph, node: onnx.NodeProto) -> Array | None:
-    """Numbers before and behind each dimension; None where nothing is to be done, or it cannot be."""
+    """Pads before all dimensions, then after them, int64 [2 * rank]; None if the node is no Pad with constant `axes`,
+    or the rank is not known."""
     if node.op_type != "Pad" or node.domain not in ("", "ai.onnx") or len(node.input) <= _AXES or not node.input[_AXES]:
         return None
     rank = graph.rank(node.input[0])

@@ -1,7 +1,12 @@
-"""The fp32 graph as all quantized models are built from it."""
+"""The fp32 graph that all quantized models are built from: a model after a sequence of passes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import TypeAlias
+
+from inc_autotune.ort_ext.graph.builder import GraphBuilder
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.model.source import SourceModel
 from inc_autotune.ort_ext.operators.rewriting.attention import separate_projections
@@ -13,9 +18,37 @@ from inc_autotune.ort_ext.operators.rewriting.pooling import separate_averages
 from inc_autotune.ort_ext.operators.rewriting.separate_sums import separate_residuals
 from inc_autotune.ort_ext.target.forms import GraphForm
 
+Pass: TypeAlias = Callable[[Graph], Graph]
+"""Returns a graph that computes the same function; the graph itself if there is nothing to change."""
+
 
 def rewritten(source: SourceModel, form: GraphForm) -> Graph:
-    """The same function in operators that onnxruntime computes faster, and right."""
-    graph = plain_gemms(fold_batch_norms(separate_projections(Graph(source))))
-    graph = Graph(rewrite_gelu(separate_averages(with_full_pads(graph)), form))
-    return Graph(separate_residuals(graph)) if form.cpu_fusions else graph
+    """The same function in operators that onnxruntime computes faster, and without errors.
+
+    Args:
+        source: the fp32 model.
+        form: of the models that will be built from the graph.
+    """
+    return reduce(lambda graph, rewrite: rewrite(graph), passes(form), Graph(source))
+
+
+def passes(form: GraphForm) -> tuple[Pass, ...]:
+    """The passes for a form, in their order."""
+    return (
+        separate_projections,
+        fold_batch_norms,
+        plain_gemms,
+        with_full_pads,
+        separate_averages,
+        partial(rewrite_gelu, form=form),
+        *((separate_residuals,) if form.cpu_fusions else ()),
+        without_unread,
+    )
+
+
+def without_unread(graph: Graph) -> Graph:
+    """Leave out constants that no node reads, and stored shapes of intermediate tensors, which may no longer hold."""
+    builder = GraphBuilder(graph)
+    for node in graph.nodes:
+        builder.keep(node)
+    return Graph(builder.build())

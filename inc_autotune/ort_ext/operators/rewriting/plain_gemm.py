@@ -1,4 +1,4 @@
-"""Gemms that scale their product or their bias, or broadcast it, written as plain ones, for integer kernels."""
+"""Gemms without scale factors, and with a bias of one value per feature, as integer kernels need them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph.nodes import attributes, with_inputs
 
 
 def plain_gemms(graph: Graph) -> Graph:
-    """Multiply `alpha` into the weights of Gemms and `beta` into their biases, and give every bias one value a feature.
+    """Multiply `alpha` into the weights of Gemms and `beta` into their biases, and broadcast biases to one value per
+    feature.
 
-    The weight becomes a product of constants, which is computed where it is quantized, see `derived_constants`. Gemms
-    whose weight or bias is no constant stay as they are, and so do those that transpose their activation.
+    The weight becomes a product of constants, which is computed where it is quantized, see `graph.constants`. Gemms
+    whose weight or bias is no constant stay as they are, and so do Gemms that transpose their activation.
     """
     found = {node.name for node in graph.nodes if _can_be_plain(graph, node)}
     scaled: dict[tuple[str, float], str] = {}
@@ -27,22 +29,18 @@ def plain_gemms(graph: Graph) -> Graph:
                 factor = builder.constant(f"{node.name}.alpha", np.asarray(alpha, np.float32))
                 scaled[weight, alpha] = builder.compute("Mul", [weight, factor], f"{weight}.scaled")
             weight = scaled[weight, alpha]
-        inputs = [node.input[0], weight]
-        if bias is not None:
-            inputs.append(builder.constant(f"{node.name}.bias", bias))
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
-        kept = [each for each in node.attribute if each.name not in ("alpha", "beta")]
-        del changed.input[:], changed.attribute[:]
-        changed.input.extend(inputs)
-        changed.attribute.extend(kept)
-        builder.keep(changed)
+        written_bias = "" if bias is None else builder.constant(f"{node.name}.bias", bias)
+        plain = with_inputs(node, {1: weight, 2: written_bias})
+        kept = [attribute for attribute in node.attribute if attribute.name not in ("alpha", "beta")]
+        del plain.attribute[:]
+        plain.attribute.extend(kept)
+        builder.keep(plain)
 
     return with_rewritten(graph, found, write)
 
 
 def _can_be_plain(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether a Gemm is not plain, and can be."""
+    """Whether a node is a Gemm with a scale factor or a broadcast bias, and can be written without."""
     if node.op_type != "Gemm" or node.domain not in ("", "ai.onnx") or not graph.is_float_constant(node.input[1]):
         return False
     given, bias, features = attributes(node), _bias_name(node), _features(graph, node)
@@ -61,7 +59,7 @@ def _bias_name(node: onnx.NodeProto) -> str | None:
 
 
 def _bias(graph: Graph, node: onnx.NodeProto) -> FloatArray | None:
-    """What is added to the product, one value a feature; None where that is nothing."""
+    """`beta` times the bias, float32 [features]; None if there is no bias, or `beta` is 0."""
     name, beta = _bias_name(node), attributes(node).get("beta", 1.0)
     if name is None or beta == 0.0:
         return None
@@ -70,7 +68,7 @@ def _bias(graph: Graph, node: onnx.NodeProto) -> FloatArray | None:
 
 
 def _features(graph: Graph, node: onnx.NodeProto) -> int | None:
-    """How many values a row of the product has."""
+    """Length of a row of the product; None if the weight is no constant matrix."""
     shape = graph.shape(node.input[1])
     if shape is None or len(shape) != 2:
         return None

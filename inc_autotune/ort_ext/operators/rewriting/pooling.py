@@ -1,18 +1,19 @@
-"""Keeps onnxruntime from computing an average in integers where its integer kernel is wrong."""
+"""Average poolings that onnxruntime must not compute in integers, since its integer kernel is wrong for them."""
 
 from __future__ import annotations
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import Graph, GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.nodes import attributes
 
 
 def has_integer_average(node: onnx.NodeProto) -> bool:
-    """Whether onnxruntime averages integers as it does floats.
+    """Whether onnxruntime's integer kernel of an AveragePool computes the same as its float kernel.
 
-    QLinearAveragePool (1.31) has no dilations. Where windows reach beyond the padding, and the padding counts, it
-    divides by the size of the whole window, AveragePool by that of the part inside.
+    QLinearAveragePool (1.31) has no dilations. If windows reach beyond the padding, and the padding counts,
+    QLinearAveragePool divides by the size of the whole window, AveragePool by the size of the part inside.
     """
     given = attributes(node)
     reaches_beyond = given.get("ceil_mode") and given.get("count_include_pad")
@@ -22,8 +23,8 @@ def has_integer_average(node: onnx.NodeProto) -> bool:
 def separate_averages(graph: Graph) -> Graph:
     """Put a Sum of one tensor, which changes nothing, behind every AveragePool without a right integer kernel.
 
-    onnxruntime would replace an AveragePool between a DequantizeLinear and a QuantizeLinear, whoever put them there.
-    It looks for neighbours, and does not remove a Sum.
+    onnxruntime replaces an AveragePool between a DequantizeLinear and a QuantizeLinear, also where the user's model has
+    them. It looks at direct neighbours only, and does not remove a Sum.
     """
     found = {node.name for node in graph.nodes if node.op_type == "AveragePool" and not has_integer_average(node)}
 

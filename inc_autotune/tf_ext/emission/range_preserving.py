@@ -1,20 +1,20 @@
-"""Operators whose output consists of values of their inputs, so that they work on integers too."""
+"""Operators whose output has the range of their inputs, so that they work on integers too: MaxPool, ConcatV2, Pad."""
 
 from __future__ import annotations
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, tensor_name
+from inc_autotune.tf_ext.target.choices import GraphChoices
 
 
-def picks(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
-    """Whether a node's output consists of values of its inputs, and of zeros, which are integers of every range.
+def preserves_range(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
+    """Whether a node's output consists of values of its inputs, and of zeros, which every range has.
 
     Args:
         graph: of the node.
         node: of any type.
-        choices: which types are wanted.
+        choices: which operator types may work on integers.
     """
     if node.op == "MaxPool":
         known = node.attr["data_format"].s in (b"", b"NHWC") and node.attr["padding"].s in (b"SAME", b"VALID")
@@ -24,14 +24,14 @@ def picks(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
     return str(node.op) == "Pad"
 
 
-def picked(node: NodeDef) -> list[str]:
-    """What such a node picks its values of."""
+def value_inputs(node: NodeDef) -> list[str]:
+    """The inputs of a range-preserving node that hold values; others are paddings or an axis."""
     tensors = list(data_inputs(node))
     return tensors if node.op == "MaxPool" else tensors[:-1]
 
 
-def keeps_largest(graph: Graph, pooling: NodeDef) -> bool:
-    """Whether every value is in a window of a max pooling, so that the largest one is in its output."""
+def keeps_maximum(graph: Graph, pooling: NodeDef) -> bool:
+    """Whether the windows of a max pooling cover every value, so that its output has the largest value of its input."""
     sizes, strides = pooling.attr["ksize"].list.i, pooling.attr["strides"].list.i
     if any(size < stride for size, stride in zip(sizes, strides, strict=True)):
         return False

@@ -1,4 +1,4 @@
-"""Some operators of a graph as a small model of their own."""
+"""Some operators of a graph as a model of their own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescript
 from inc_autotune.tf_ext.operators.discovery import Operator
 
 
-class Part:
+class Subgraph:
     """Operators that read the same tensor, with their epilogues.
 
     Args:
-        graph: of the model.
+        graph: the whole signature.
         operators: of that graph.
 
     Attributes:
-        operators: see above.
-        source: the tensor they read.
-        read: this and all other tensors that are computed outside, such as the shape of a result.
+        operators: the argument.
+        source: name of the tensor that the operators read.
+        read: names of all tensors that the operators read and other nodes compute: the source, and tensors such as the
+            shape of a result.
     """
 
     def __init__(self, graph: Graph, operators: Sequence[Operator]) -> None:
         self.operators = operators
         self.source = operators[0].input
         self._graph = graph
-        self._inside = {name for each in operators for name in (*each.nodes, *_reshapes(graph, each))}
+        self._inside = {name for operator in operators for name in (*operator.nodes, *_reshapes(graph, operator))}
         self.read = {self.source} | {
             tensor
             for name in self._inside
@@ -40,13 +41,15 @@ class Part:
         }
 
     def signature(self, values: Mapping[str, Array]) -> SignatureGraph:
-        """A signature that takes the source and returns what each operator makes.
+        """A signature with the source as input and the results of the operators as outputs.
 
         Args:
-            values: of the tensors in `read`; all but the source become constants.
+            values: of the tensors in `read`. The source becomes an input of that shape, other tensors constants.
         """
         shape = values[self.source].shape
-        outputs = tuple(TensorDescription(each.name, tf.float32, None, f"{each.output}:0") for each in self.operators)
+        outputs = tuple(
+            TensorDescription(operator.name, tf.float32, None, f"{operator.output}:0") for operator in self.operators
+        )
         builder = GraphBuilder(self._graph)
         given = builder.compute("Placeholder", [], "given", dtype=tf.float32, shape=tf.TensorShape(shape))
         names = {tensor: builder.constant("given", values[tensor]) for tensor in sorted(self.read - {self.source})}
@@ -66,7 +69,7 @@ def _reshapes(graph: Graph, operator: Operator) -> Iterator[str]:
 
 
 def _reading(node: NodeDef, names: Mapping[str, str]) -> NodeDef:
-    """The node with some of its inputs under other names, and without those that it only waits for."""
+    """A copy of a node that reads other tensors, by name of the old ones, and has no control inputs."""
     copy = NodeDef()
     copy.CopyFrom(node)
     copy.input[:] = [names.get(tensor, tensor) for tensor in data_inputs(node)]
