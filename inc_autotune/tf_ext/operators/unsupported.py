@@ -98,7 +98,7 @@ def _constant_bytes(node: NodeDef) -> int:
         return 0
     tensor = node.attr["value"].tensor
     shape = tf.TensorShape(tensor.tensor_shape)
-    return (shape.num_elements() or 0) * tf.as_dtype(tensor.dtype).size
+    return int((shape.num_elements() or 0) * tf.as_dtype(tensor.dtype).size)
 
 
 def _is_summed(graph: Graph, node: NodeDef) -> bool:

@@ -17,8 +17,8 @@ def merged(one: ModelTrace, other: ModelTrace) -> ModelTrace:
     """What holds in the batches of both traces.
 
     An operator that ran in one of them is known, and skipped if its calls in one of them forbid to replace it.
-    Operators stay in one group if they read the same tensors in both, or did not run. A BatchNorm is folded, an output starts at
-    zero or has the range of the group that reads it, if that is so wherever the operator ran.
+    Operators stay in one group if they read the same tensors in both, or did not run. A BatchNorm is folded, an output
+    starts at zero or has the range of the group that reads it, if that is so wherever the operator ran.
     """
     reasons = {**other.skipped, **one.skipped}
     found = {name: _reason(name, one, other) for name in reasons}
