@@ -9,24 +9,24 @@ from inc_autotune.core.adaptor import Adaptor, UnitSpeed
 from inc_autotune.core.space.units import Unit
 
 LEAST_SPEEDUP = 1.02
-"""A unit that gains less than this stays in fp32: it would cost accuracy for a speed that nobody can measure."""
+"""A unit with a smaller speed-up stays in fp32: it would cost accuracy for a gain that cannot be measured."""
 
 
 @runtime_checkable
 class SupportsUnitSpeeds(Protocol):
-    """An adaptor that measures units alone."""
+    """An adaptor that measures the speed of single units."""
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
-        """Speed of each unit's default configuration alone, on inputs of the shape `measure` uses, by unit name.
+        """Speed of every unit by itself in its default configuration, on inputs of the shape that `measure` uses.
 
         Args:
             units: to be measured.
             expired: asked between measurements; once true, the rest is left out.
 
         Returns:
-            Without units that cannot be measured, or that are too small for a difference to be seen.
+            Speeds by unit name, without units that cannot be measured, or are too small to show a difference.
         """
 
 
@@ -35,17 +35,17 @@ def slow_units(
 ) -> dict[str, str]:
     """Operators that should stay in fp32, since their integer form is not measurably faster on this machine.
 
-    Measured before the first trial, so it costs no evaluation. Judged are units whose default is an integer
-    kernel: one that is simulated or weight-only is not there for its speed. Where every unit is slow none is named:
-    a model without any integer operator is no result, and its measured speed-up tells the user.
+    This is measured before the first trial and costs no evaluation. Only units with an integer kernel as default are
+    judged: simulated and weight-only units are not chosen for their speed. If all units are slow none is named, since a
+    model without any integer operator is no result; its measured speed-up tells the user.
 
     Args:
-        adaptor: measures, where it can; calibrated.
+        adaptor: calibrated; if it does not support unit speeds, no unit is judged.
         units: all units of the space.
-        expired: asked between measurements; once true, the units not measured yet are not judged.
+        expired: asked between measurements; once true, units that are not measured yet are not judged.
 
     Returns:
-        The reason by operator name.
+        Reasons by operator name.
     """
     if not isinstance(adaptor, SupportsUnitSpeeds):
         return {}
