@@ -63,7 +63,7 @@ class MinimalNumpyAdaptor(Adaptor):
 
 
 class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, SupportsSize, SupportsFootprint):
-    """An adaptor with one calibration pass, smoothing, output errors, sizes and resuming."""
+    """Most optional methods too: one calibration pass, smoothing, output errors, sizes, resuming."""
 
     def __init__(self, capability: Mapping[str, Any] | None = None) -> None:
         super().__init__(capability)

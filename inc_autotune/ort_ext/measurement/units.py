@@ -75,14 +75,14 @@ def measure_units(
     speeds: dict[str, UnitSpeed] = {}
     for unit in judged:
         value = inputs[members[unit.name][0].input]
-        shapes = tuple(_geometry(graph, operator) for operator in members[unit.name])
+        shapes = tuple(_geometry(graph, each) for each in members[unit.name])
         key = (shapes, value.shape, unit.options[0])
         if key not in known:
             if ended():
                 break
-            subgraph = _subgraph(graph, members[unit.name], value.ndim)
-            fp32 = make_session(subgraph.model, ())
-            integer = make_session(quantize(subgraph, find_operators(subgraph), unit), ())
+            part = _part(graph, members[unit.name], value.ndim)
+            fp32 = make_session(part.model, ())
+            integer = make_session(quantize(part, find_operators(part), unit), ())
             alone = {members[unit.name][0].input: value}
             known[key] = pair_seconds(
                 partial(run_session, fp32, alone, f"{unit.name} alone, in fp32,"),
@@ -99,12 +99,12 @@ def measure_units(
 
 
 def _values(graph: Graph, tensors: Sequence[str], feed: Feed, make_session: MakeSession) -> dict[str, Array]:
-    """The values of tensors inside the model for one feed."""
+    """What tensors inside the model are for these inputs."""
     session = make_session(graph.model, tensors)
     return dict(zip(tensors, session.run(list(tensors), feed.inputs), strict=True))
 
 
-def _subgraph(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
+def _part(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
     """A model of operators that read the same tensor, with their biases.
 
     Args:

@@ -53,9 +53,9 @@ class SignatureGraph:
         weights: values of these placeholders by node name; read-only.
         inputs: in the order of the signature.
         outputs: in the order of the signature.
-        ordered: whether the order of the inputs is known; a signature of a SavedModel may only have names.
-        body_operators: name -> type of the operators inside control flow bodies, which stay as they are. The name is a
-            path: `while/body/MatMul`.
+        ordered: whether the order of the inputs is known; a signature of a SavedModel may only know names.
+        body_operators: name -> type of each operator inside control flow bodies, which stay as they are. A name is the
+            path to it: `while/body/MatMul`.
         aliases: other names of the same signature, such as the "serve" beside "serving_default" that Keras exports.
     """
 
@@ -74,7 +74,7 @@ class GraphModel:
     """All signatures of a model, in the order of the model; equal weights of several signatures are the same array.
 
     Args:
-        signatures: by name, without aliases. The first one is the default: "serving_default" where there is one.
+        signatures: by name, without aliases. The first one is the default: "serving_default" if there is one.
     """
 
     signatures: Mapping[str, SignatureGraph]
