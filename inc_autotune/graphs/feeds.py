@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inc_autotune.core.data.loaders import check_loader, describe, is_array
+from inc_autotune.core.data.loaders import check_loader, describe, is_array, no_item
 from inc_autotune.core.data.reading import LABEL_NAMES, Reading
 from inc_autotune.core.errors import DataError
 from inc_autotune.graphs.feed import Feed, InputDescription, named_feed, positional_feed
@@ -115,10 +115,7 @@ def _read(
         named = reading.form == "keywords"
         yield named_feed(kwargs, inputs, argument) if named else positional_feed(args, inputs, argument), label
     if reading is None:
-        raise DataError(
-            f"{argument} is empty: it yielded no item. Give at least one batch; a generator that was read before "
-            "cannot be read again."
-        )
+        raise no_item(argument)
 
 
 def _choose_reading(

@@ -27,15 +27,16 @@ from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrat
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
+from inc_autotune.graphs.smoothing import shared_weights
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.collect import run_fp32, runs, watching
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, shared_weights
+from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, weight_of
 from inc_autotune.ort_ext.calibration.recipe_entries import calibration_entries
 from inc_autotune.ort_ext.data.feeds import feeds
 from inc_autotune.ort_ext.emission.build import build_model
 from inc_autotune.ort_ext.emission.smoothing import FoldTargets
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock, weight_bytes
@@ -383,7 +384,7 @@ class _Analysis:
     @cached_property
     def shared_weights(self) -> frozenset[str]:
         """Names of the operators whose weight others with another input read too."""
-        return shared_weights(self.graph, self.operators)
+        return shared_weights(self.operators.found.values(), partial(weight_of, self.graph))
 
     def least_gain(self, unit: Unit, *, folding: bool) -> float:
         """How many times smaller smoothing with an alpha of its own must make a unit's error to be worth its cost."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inc_autotune.core.errors import ArgumentError, RecipeError
-from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
 from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.calibration.recipe_entries import plan_from_recipe
 from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.source import SourceModel
 from inc_autotune.ort_ext.operators.discovery import find_operators
@@ -84,27 +84,15 @@ def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> Gra
     Raises:
         RecipeError: the recipe is for another framework, or names operators that the model does not have.
     """
-    if recipe.framework != FRAMEWORK:
-        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {FRAMEWORK!r}.")
+    check_framework(recipe, FRAMEWORK)
     graph = rewritten(source, form)
     operators = find_operators(graph, joins_bias=form.joins_bias)
     quantized = {name: each for name, each in recipe.operators.items() if each.config.is_quantized}
-    types = {name: each.type for name, each in operators.found.items()}
-    unmatched = [name for name, each in quantized.items() if types.get(name) != each.type]
-    if unmatched:
-        raise RecipeError(
-            f"recipe: {len(unmatched)} of its {len(quantized)} quantized operators are not in the model or of another "
-            f"type there, the first is {unmatched[0]!r} ({quantized[unmatched[0]].type}). Is it the same model?"
-        )
+    check_operators(quantized, {name: each.type for name, each in operators.found.items()})
     plan = plan_from_recipe(quantized, recipe.arrays)
-    for name, calibration in plan.calibrations.items():
+    for name, scale in plan.scales.items():
         shape = graph.shape(operators.found[name].weight) or ()
-        features = shape[-1 if operators.found[name].transposed else 0]
-        if calibration.smoothing is not None and calibration.smoothing.shape != (features,):
-            raise RecipeError(
-                f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.size} in the recipe. "
-                "Is it the same model?"
-            )
+        check_smoothing(name, scale.shape, shape[-1 if operators.found[name].transposed else 0])
     built = build_model(graph, operators, plan, form, WeightCache())
     entries = {FORM_KEY: form.name, RECIPE_KEY: recipe.to_yaml()}
     bits = widest_product(graph, operators.found, plan.configs, plan.reduced)

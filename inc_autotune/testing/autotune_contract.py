@@ -92,6 +92,9 @@ class AutotuneContract(ABC):
         assert result.met is True
         assert closeness.calls == result.evaluations == 2
         assert {operator.dtype for operator in result.operators if not operator.reason} == {"int8"}
+        assert not any("rank" in operator.reason for operator in result.operators), "nothing fell back for accuracy"
+        assert result.size_ratio is None or result.size_ratio > 1
+        assert result.speedup is None or result.speedup > 0
         assert str(result).startswith("Goal met")
         assert result.score is not None
         assert abs(closeness(self.deployed(tuned)) - result.score) < 1e-6, "the score is that of the model handed out"
@@ -125,6 +128,7 @@ class AutotuneContract(ABC):
     def test_without_an_evaluation_nothing_is_claimed(self) -> None:
         result = self.result(self.tuned())
         assert (result.met, result.score, result.baseline, result.evaluations) == (None, None, None, 0)
+        assert result.trials == ()
         assert "no claim" in str(result)
 
     def test_a_metric_and_labelled_data_evaluate(self) -> None:
@@ -161,12 +165,11 @@ class AutotuneContract(ABC):
         for algorithm in self.algorithms:
             rule = {"activation": {"algorithm": [algorithm]}}
             types = {operator.type for operator in self.result(self.tuned()).operators if operator.dtype == "int8"}
-            arguments = {**WITHOUT_SMOOTHING, "accuracy_criterion": {"absolute": 1.0}}
+            arguments = {**WITHOUT_SMOOTHING, "accuracy_criterion": {"absolute": 0.4}}
             result = self.result(self.tuned(self.closeness(), op_type_dict=dict.fromkeys(types, rule), **arguments))
             configs = [operator.config for operator in _recipe(result).operators.values()]
             assert {config.activation.algorithm for config in configs if config.is_quantized} == {algorithm}
-            assert result.score is not None
-            assert result.score > 0.5
+            assert result.met is True
 
     def test_the_same_call_gives_the_same_model(self) -> None:
         first, second = (self.tuned(self.closeness(), accuracy_criterion={"absolute": 1.0}) for _ in range(2))
@@ -175,9 +178,10 @@ class AutotuneContract(ABC):
 
     def test_max_trials_bounds_the_evaluations(self) -> None:
         scores = Scores(1.0, 0.5)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             result = self.result(self.tuned(scores, max_trials=2))
+        assert any("goal was not met in 2 trials" in str(warning.message) for warning in caught)
         assert scores.calls == result.evaluations == 3
         assert len(result.trials) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from inc_autotune.graphs.calibration import Calibration, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
@@ -40,7 +42,6 @@ from inc_autotune.tf_ext.emission.activation_grid import grid_of
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.routes import Primitive, Route, listed
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
 from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
 from inc_autotune.tf_ext.model.candidate import Candidate
@@ -124,7 +125,8 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
             for name, each in analysis.operators.items()
             if not self.capability.options(each.type)
         }
-        return {**{name: reason for name, (_, reason) in analysis.skipped.items()}, **without}
+        reasons = {**{name: reason for name, (_, reason) in analysis.skipped.items()}, **without}
+        return {name: analysis.with_share(name, reason) for name, reason in reasons.items()}
 
     def operator_type(self, model: Candidate, name: str) -> str:
         analysis = self.analysis(model)
@@ -199,6 +201,8 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
                 ),
                 configs=(unit.options[0],) * len(unit.operators),
                 reduce_range=self._reduces(unit, statistics[analysis.operators[unit.name].input]),
+                # Every alpha would need a copy of the weight; one for the whole model does not.
+                least_gain=1.0 if analysis.shared_weights.isdisjoint(unit.operator_names) else math.inf,
             )
             for unit in units
             if unit.options[0].approach == "static"
@@ -225,8 +229,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
         return model.changed(build_model(self.analysis(model), self.plan(tune_cfg).only_half(half), self._weights))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
-        plan = self.plan(tune_cfg)
-        entries, arrays = calibration_entries(plan.configs, plan.calibrations, plan.choices)
+        entries, arrays = calibration_entries(self.plan(tune_cfg))
         return dict(entries), dict(arrays)
 
     def plan(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:

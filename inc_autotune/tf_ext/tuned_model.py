@@ -7,21 +7,22 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
 from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
-from inc_autotune.tf_ext.calibration.recipe_entries import calibrations_from_recipe
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.calibration.recipe_entries import plan_from_recipe
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
 from inc_autotune.tf_ext.model.source import SourceModel
 from inc_autotune.tf_ext.target.choices import KERNEL_FORM
 
 logger = logging.getLogger(__name__)
+
+UNNAMED_LAYERS = "Keras numbers layers without a name through the whole process: name them, or give a saved model."
 
 
 @dataclass(eq=False, repr=False)
@@ -92,31 +93,12 @@ def plan_of_recipe(analysis: Analysis, recipe: Recipe) -> QuantizationPlan:
     Raises:
         RecipeError: see `model_of_recipe`.
     """
-    if recipe.framework != FRAMEWORK:
-        raise RecipeError(f"recipe: is for {recipe.framework!r}, not {FRAMEWORK!r}.")
+    check_framework(recipe, FRAMEWORK)
     changed = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
     types = {name: each.type for name, each in analysis.operators.items()}
-    unmatched = [name for name, each in changed.items() if types.get(name) != each.type]
-    if unmatched:
-        raise RecipeError(
-            f"recipe: {len(unmatched)} of its {len(changed)} quantized operators are not in the model or of another "
-            f"type there, the first is {unmatched[0]!r} ({changed[unmatched[0]].type}). Is it the same model? "
-            "Keras numbers layers without a name through the whole process: name them, or give a saved model."
-        )
-    calibrations, choices = calibrations_from_recipe(changed, recipe.arrays)
-    for name, calibration in calibrations.items():
-        _check_smoothing(analysis, name, calibration)
-    configs = {name: each.config for name, each in changed.items()}
-    simulated = frozenset(name for name, config in configs.items() if is_simulated(types[name], config, choices.form))
-    return QuantizationPlan(configs, calibrations, simulated, choices)
-
-
-def _check_smoothing(analysis: Analysis, name: str, calibration: OperatorCalibration) -> None:
-    if calibration.smoothing is None:
-        return
-    features = analysis.inputs(name)
-    if calibration.smoothing.shape != (features,):
-        raise RecipeError(
-            f"recipe: {name!r} reads {features} features in the model, {calibration.smoothing.size} in the recipe. "
-            "Is it the same model?"
-        )
+    check_operators(changed, types, UNNAMED_LAYERS)
+    plan = plan_from_recipe(changed, recipe.arrays)
+    for name, scale in plan.scales.items():
+        check_smoothing(name, scale.shape, analysis.inputs(name))
+    simulated = (name for name, each in plan.configs.items() if is_simulated(types[name], each, plan.choices.form))
+    return replace(plan, simulated=frozenset(simulated))

@@ -19,16 +19,24 @@ from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves
 from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.calibration import Calibration
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, calibrate_by_function, input_of
+from inc_autotune.torch_ext.calibration.collect import (
+    Collector,
+    calibrate,
+    calibrate_again,
+    calibrate_by_function,
+    input_of,
+)
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
-from inc_autotune.torch_ext.data.batches import Batch, calibration_batches, example_batch, run
+from inc_autotune.torch_ext.data.batches import Batch, batch_axis, calibration_batches, example_batch, run
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
@@ -38,11 +46,9 @@ from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weigh
 from inc_autotune.torch_ext.measurement.units import measure_units
 from inc_autotune.torch_ext.model.copies import base_model, replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import (
-    OperatorCalibration,
     convert_module,
     is_quantized,
     multiplies_integers,
-    operator_type,
     prepare_module,
     simulation_reason,
 )
@@ -50,8 +56,16 @@ from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
+from inc_autotune.torch_ext.operators.merged_trace import (
+    ANOTHER_WAY,
+    given_up,
+    in_order_of,
+    is_served,
+    unserved,
+    without,
+)
 from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.operators.types import LINEAR_TYPES
+from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
 from inc_autotune.torch_ext.target import kernels, saturation
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
@@ -82,6 +96,8 @@ class ModuleAdaptor(
         self._given_example = example_inputs
         self._example: Batch | None = None
         self._examined = Examination()
+        self._axis: BatchAxis[Batch] | None = None
+        self._batch_notes: Sequence[str] = ()
         self._calibration: Calibration[Batch] | None = None
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
@@ -163,6 +179,9 @@ class ModuleAdaptor(
 
     def notes(self) -> Sequence[str]:
         notes = self._examined.notes()
+        if self._axis is not None:
+            notes += self._axis.notes
+        notes += self._batch_notes
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
         if self._trace is not None:
@@ -191,18 +210,38 @@ class ModuleAdaptor(
         if self._given_example is not None:
             self._example = example_batch(self._given_example, watched)
 
+        collectors: list[Collector] = []
+
         def start(first: Batch) -> Collector:
             self._examined = examine(model, first)
             self._example = self._example or first.take(MEASURED_SAMPLES).copy()
-            return self.make_collector(model, first, sampling_sizes, seed)
+            collectors.append(self.make_collector(model, first, sampling_sizes, seed))
+            return collectors[0]
 
         if isinstance(dataloader, CalibrationFunction):
-            self._calibration = calibrate_by_function(watched, dataloader.function, start)
+            self._axis = batch_axis(base_model(model, {}))
+            self._calibration = calibrate_by_function(watched, dataloader.function, start, self._axis)
         else:
-            batches = calibration_batches(dataloader, watched, max(sampling_sizes))
+            self._axis = batch_axis(watched)
+            batches = calibration_batches(dataloader, watched, max(sampling_sizes), axis=self._axis)
             first = next(batches)  # an empty loader raises a DataError
             self._calibration = calibrate(watched, start(first), chain([first], batches))
+        self._take_in(collectors[0], model, watched, seed)
         return self._calibration.samples
+
+    def _take_in(self, collector: Collector, model: nn.Module, watched: nn.Module, seed: int) -> None:
+        """Go by what all batches told of the model: another pass over them where the first one told something else."""
+        assert collector.seen is not None
+        first, every = self.trace, in_order_of(collector.seen, self.trace)
+        self._batch_notes = given_up(first, every)
+        batches, served = collector.kept, is_served(every, first)
+        if not served and batches is None:
+            every = without(every, unserved(every, first), ANOTHER_WAY)
+        assert self._example is not None
+        self._examined = self._examined.revised(model, every, self._example)
+        if not served and batches is not None:
+            again = self.make_collector(model, batches[0], collector.sizes, seed)
+            self._calibration = calibrate_again(watched, again, batches)
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
-from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, prepare_module
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules import convert_module, prepare_module
 
 BF16 = OpConfig(TensorConfig("bf16"), TensorConfig("bf16"))
 

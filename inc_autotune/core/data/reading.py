@@ -26,15 +26,12 @@ class Reading:
         labelled: the item's last element is the label.
         wrapped: the inputs are the only element of a tuple or list.
         dropped: keyword inputs that are not passed to the model.
-        whole: the inputs cannot be cut along their first dimension: they are one sample, or the model takes only this
-            number of samples.
     """
 
     form: Form
     labelled: bool = False
     wrapped: bool = False
     dropped: frozenset[str] = frozenset()
-    whole: bool = False
 
     def __str__(self) -> str:
         text = _FORM_NAMES[self.form]

@@ -109,9 +109,14 @@ class Snapshots:
             self._by_size |= dict.fromkeys((*reached, self.samples), statistics.snapshot())
 
     def finish(self, statistics: SplitStatistics) -> None:
-        """Keep a snapshot of all samples, to be called after the last batch."""
+        """Keep a snapshot of all samples, to be called after the last batch.
+
+        An activation that the samples of a smaller size never reached has there the statistics of all samples.
+        """
         if self.samples not in self._by_size:
             self._by_size[self.samples] = statistics.snapshot()
+        last = self._by_size[self.samples]
+        self._by_size = {size: _completed(each, last) for size, each in self._by_size.items()}
 
     def at(self, size: int) -> Snapshot:
         """The snapshot of `size` samples, else the smallest of more, else that of all samples.
@@ -123,6 +128,15 @@ class Snapshots:
 
 _HELD_OUT = 2
 """Where the held-out samples stand among the parts, behind the two folds."""
+
+
+def _completed(snapshot: Snapshot, last: Snapshot) -> Snapshot:
+    missing = [name for name, each in snapshot.every.items() if each.count == 0]
+    if not missing:
+        return snapshot
+    every = {**snapshot.every, **{name: last.every[name] for name in missing}}
+    fitted = {**snapshot.fitted, **{name: last.fitted[name] for name in missing}}
+    return Snapshot(every, fitted, snapshot.folds)
 
 
 def _copied(statistics: Statistics) -> dict[str, ActivationStatistics]:

@@ -9,8 +9,9 @@ import onnx
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import QuantizationError
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_on_grid, find_grid
-from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.convolution import emit_convolution
 from inc_autotune.ort_ext.emission.covered_bounds import without_covered_bounds
@@ -18,7 +19,6 @@ from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.graph.nodes import with_inputs
@@ -63,7 +63,7 @@ class _Build:
             name: operator
             for name, operator in self.operators.items()
             if name in self.plan.configs
-            or self.plan.calibrations.get(name, OperatorCalibration()).smoothing is not None
+            or self.plan.calibration(name).smoothing is not None
             or name in self.placement.operator_divisors
         }
         bias_nodes = {operator.bias_node for operator in rewritten.values()}
@@ -84,7 +84,7 @@ class _Build:
         missing = None if config is None else missing_kernel(operator.type, config)
         if missing is not None:
             raise QuantizationError(f"{operator.name}: {missing}. Change its rule or its entry in the capability.")
-        calibration = self.plan.calibrations.get(operator.name, OperatorCalibration())
+        calibration = self.plan.calibration(operator.name)
         if operator.is_linear:
             divisor = self.placement.operator_divisors.get(operator.name)
             written = replace(operator, output=self._real(operator.output))

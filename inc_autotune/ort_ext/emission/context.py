@@ -16,8 +16,8 @@ from inc_autotune.core.quantization.affine import (
     quantization_parameters,
     quantize,
 )
+from inc_autotune.graphs.weights import QuantizedWeight, WeightCache
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, WeightCache
 from inc_autotune.ort_ext.graph.builder import GraphBuilder
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.target.forms import GraphForm

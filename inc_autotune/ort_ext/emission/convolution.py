@@ -6,9 +6,10 @@ from collections.abc import Hashable
 from typing import Any
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_weight
 from inc_autotune.ort_ext.graph.nodes import attributes
 from inc_autotune.ort_ext.operators.discovery import Operator
 
@@ -29,10 +30,11 @@ def emit_convolution(
     x = emission.quantized(operator.input, config.activation, limits)
     bias = None if operator.bias is None or emission.form.float_bias else graph.constant(operator.bias)
 
-    reduce_range = name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(name).reduce_range
 
     def make() -> QuantizedWeight:
-        return quantize_weight(graph.constant(operator.weight), config.weight, axis=0, reduce_range=reduce_range)
+        weight = graph.constant(operator.weight)
+        return quantize_weight(weight, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
 
     version: tuple[Hashable, ...] = ("kernel", config.weight, reduce_range, graph.origin(operator.weight))
     quantized = emission.weights.get(name, version, make)

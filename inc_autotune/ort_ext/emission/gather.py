@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_weight
 from inc_autotune.ort_ext.operators.discovery import Operator
 
 
@@ -22,7 +23,7 @@ def emit_gather(emission: Emission, operator: Operator, config: OpConfig) -> Non
     graph, builder, name = emission.graph, emission.builder, operator.name
 
     def make() -> QuantizedWeight:
-        weight = quantize_weight(graph.constant(operator.weight), config.weight, axis=0, reduce_range=False)
+        weight = quantize_weight(graph.constant(operator.weight), config.weight, axis=0, framework=FRAMEWORK)
         rows = weight.values.shape[0]
         scale = np.broadcast_to(weight.scale.reshape(-1, 1), (rows, 1))
         return QuantizedWeight(weight.values, np.ascontiguousarray(scale), weight.zero_point)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_weight
 from inc_autotune.ort_ext.operators.discovery import Operator
 
 
@@ -51,11 +52,11 @@ def _integer_operands(
     x = emission.quantized(tensor, config.activation, limits)
     bias = None if emission.form.float_bias else source.bias_value()
 
-    reduce_range = name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(name).reduce_range
 
     def make() -> QuantizedWeight:
         matrix = np.ascontiguousarray(source.matrix())
-        return quantize_weight(matrix, config.weight, axis=0, reduce_range=reduce_range)
+        return quantize_weight(matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
 
     version: tuple[Hashable, ...] = ("rows", config.weight, reduce_range, source.version)
     quantized = emission.weights.get(name, version, make)

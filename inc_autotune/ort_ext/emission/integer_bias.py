@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import Array, FloatArray
+from inc_autotune.graphs.weights import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight
 
 LARGEST_BIAS = float(2**31 - 1 - 2**24)
 """Largest integer of a bias; it leaves room for the products that the kernel adds."""

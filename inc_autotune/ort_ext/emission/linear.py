@@ -10,11 +10,13 @@ import onnx
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import integer_type
-from inc_autotune.ort_ext.calibration.plan import OperatorCalibration
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, quantize_blocks, quantize_weight
+from inc_autotune.ort_ext.emission.weights import quantize_blocks
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
@@ -70,10 +72,11 @@ def emit_linear(
 def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> QuantizedNames:
     """The weight in the layout of MatMul, [in_features, out_features]."""
 
-    reduce_range = source.operator.name in emission.plan.reduced
+    reduce_range = emission.plan.calibration(source.operator.name).reduce_range
 
     def make() -> QuantizedWeight:
-        weight = quantize_weight(source.matrix(), config.weight, axis=0, reduce_range=reduce_range)
+        matrix = source.matrix()
+        weight = quantize_weight(matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
     operator = source.operator

@@ -7,8 +7,8 @@ from collections.abc import Hashable
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
+from inc_autotune.graphs.digest import content
 from inc_autotune.ort_ext.emission.context import Emission
-from inc_autotune.ort_ext.emission.smoothing import digest
 from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
 
 
@@ -28,7 +28,7 @@ class SmoothedWeight:
         self.operator = operator
         self._emission, self._scale, self._divisor = emission, scale, divisor
         self.version: Hashable = (
-            *(emission.graph.origin(operator.weight), operator.transposed, digest(scale), digest(divisor)),
+            *(emission.graph.origin(operator.weight), operator.transposed, content(scale), content(divisor)),
         )
 
     def matrix(self) -> FloatArray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
 from inc_autotune.core.arrays import FloatArray
+from inc_autotune.graphs.smoothing import smoothed_alike
 from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.operators.bounds import after_activation
@@ -38,15 +38,10 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     Else, as where a LayerNorm's output goes to the residual too, the smoothed operators read a product of the tensor
     and the reciprocal scale, computed once for all of them.
     """
-    members: dict[tuple[str, str], list[str]] = {}
-    for name, calibration in plan.calibrations.items():
-        if calibration.smoothing is not None:
-            members.setdefault((operators[name].input, digest(calibration.smoothing)), []).append(name)
     targets = FoldTargets(graph, operators, plan.output_ranges)
     placement = Placement()
-    for names in members.values():
-        scale = plan.calibrations[names[0]].smoothing
-        assert scale is not None
+    for scale, group in smoothed_alike(operators, plan.scales):
+        names = [each.name for each in group]
         target = targets.of(names) if plan.folding else None
         if isinstance(target, Operator):
             placement.operator_divisors[target.name] = scale
@@ -100,11 +95,6 @@ def divided_inputs(graph: Graph, node: onnx.NodeProto) -> list[int]:
     if node.op_type == "Mul":
         return [0 if graph.is_float_constant(node.input[0]) else 1]
     return [index for index in (1, 2) if index < len(node.input) and node.input[index]]
-
-
-def digest(scale: FloatArray | None) -> str:
-    """A short content hash; empty for None."""
-    return "" if scale is None else hashlib.sha256(scale.tobytes()).hexdigest()[:12]
 
 
 def _fold_target(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.graphs.calibration import WatchedTensor
+from inc_autotune.graphs.smoothing import shared_weights
+from inc_autotune.tf_ext.calibration.ranges import weight_of
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names
 from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
+from inc_autotune.tf_ext.operators.unsupported import Shares
 
 
 class Analysis:
@@ -50,6 +54,7 @@ class Analysis:
         self.skipped: dict[str, tuple[str, str]] = {}
         self.graph_of: dict[str, Graph] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
+        self._shares: dict[str, Shares] = {}
         for graph in self.graphs.values():
             self._add(graph, skipped or {})
 
@@ -64,6 +69,7 @@ class Analysis:
                 name not in neighbours or any(other in reasons for other in neighbours[name])
             ):
                 reasons.setdefault(name, DEPTHWISE_REASON)
+        self._shares |= dict.fromkeys((*operators.found, *operators.skipped), Shares(graph))
         self.skipped |= operators.skipped
         self.skipped |= {name: (operators.found[name].type, reason) for name, reason in reasons.items()}
         for name, each in operators.found.items():
@@ -76,9 +82,18 @@ class Analysis:
         """The operators of one of the graphs, by name."""
         return {name: each for name, each in self.operators.items() if self.graph_of[name] is graph}
 
+    def with_share(self, name: str, reason: str) -> str:
+        """A reason with the share that an operator has in the weights of its signature, where it is worth a number."""
+        return self._shares[name].with_share(name, reason)
+
     def inputs(self, name: str) -> int:
         """How many values each feature of a linear operator is a sum of."""
         return int(kernel_weight(self.graph_of[name], self.operators[name]).shape[0])
+
+    @cached_property
+    def shared_weights(self) -> frozenset[str]:
+        """Names of the operators whose weight others with another input read too."""
+        return shared_weights(self.operators.values(), partial(weight_of, self.graph_of))
 
     @property
     def groups(self) -> list[list[str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
+from inc_autotune.core.quantization.smoothquant import smoothed_range
 from inc_autotune.core.quantization.split_statistics import Statistics
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, OperatorCalibration, QuantizationPlan
+from inc_autotune.graphs.digest import content
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.smoothing import smoothing_scales
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
 from inc_autotune.tf_ext.target.choices import GraphChoices
@@ -32,7 +36,9 @@ def make_plan(
         choices: how the model is written.
         is_simulated: whether an operator has no kernel for a configuration.
     """
-    scales = _smoothing_scales(graph_of, operators, configs, statistics)
+    scales = smoothing_scales(
+        operators, configs, statistics, partial(weight_of, graph_of), partial(group_weights, graph_of)
+    )
     calibrations = {}
     for name, config in configs.items():
         if not config.is_quantized:
@@ -55,23 +61,7 @@ def group_weights(graph_of: Mapping[str, Graph], operators: Sequence[Operator]) 
     return [kernel_weight(graph_of[each.name], each).T for each in operators]
 
 
-def _smoothing_scales(
-    graph_of: Mapping[str, Graph],
-    operators: Mapping[str, Operator],
-    configs: Mapping[str, OpConfig],
-    statistics: Statistics,
-) -> dict[str, FloatArray]:
-    """One scale for all operators that read the same tensor and are configured alike."""
-    scales: dict[str, FloatArray] = {}
-    alike: dict[tuple[str, OpConfig], list[str]] = {}
-    for name, config in configs.items():
-        if config.alpha is not None and config.is_quantized and operators[name].is_linear:
-            alike.setdefault((operators[name].input, config), []).append(name)
-    for (tensor, config), names in alike.items():
-        assert config.alpha is not None
-        weights = group_weights(graph_of, [operators[name] for name in names])
-        scale: FloatArray = smoothing_scale(
-            statistics[tensor].channel_absmax, group_weight_absmax(weights), config.alpha
-        )
-        scales |= dict.fromkeys(names, scale)
-    return scales
+def weight_of(graph_of: Mapping[str, Graph], operator: Operator) -> Hashable:
+    """The same for operators that multiply by the same matrix."""
+    origin = graph_of[operator.name].origin(operator.weight)
+    return origin, operator.transposed, content(operator.epilogue.multiplier)

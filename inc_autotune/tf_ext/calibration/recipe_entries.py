@@ -6,64 +6,29 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.recipe import OperatorRecipe
-from inc_autotune.tf_ext.calibration.plan import OperatorCalibration
+from inc_autotune.graphs import recipe_entries
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.target.choices import GraphChoices
 
 
-def calibration_entries(
-    configs: Mapping[str, OpConfig], calibrations: Mapping[str, OperatorCalibration], choices: GraphChoices
-) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:
-    """A plan's numbers as they stand in a recipe.
+def calibration_entries(plan: QuantizationPlan) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:
+    """A plan's numbers as they stand in a recipe, with the choices that are not the usual ones.
 
     Returns:
         Plain values by operator name, and smoothing scales by the names they have there, once for each scale.
     """
-    arrays: dict[str, FloatArray] = {}
-    names: dict[bytes, str] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    for name in configs:
-        calibration = calibrations.get(name, OperatorCalibration())
-        entry: dict[str, Any] = {}
-        for key, limits in (("input", calibration.range), ("output", calibration.output_range)):
-            if limits is not None:
-                entry[f"{key}_minimum"], entry[f"{key}_maximum"] = map(float, limits)
-        if calibration.smoothing is not None:
-            key = names.setdefault(calibration.smoothing.tobytes(), f"{name}.smoothing")
-            arrays[key] = calibration.smoothing
-            entry["smoothing"] = key
-        if calibration.reduce_range:
-            entry["reduce_range"] = True
-        default = asdict(GraphChoices())
-        entry |= {key: value for key, value in asdict(choices).items() if value != default[key]}
-        entries[name] = entry
-    return entries, arrays
+    usual = asdict(GraphChoices())
+    choices = {key: value for key, value in asdict(plan.choices).items() if value != usual[key]}
+    return recipe_entries.calibration_entries(plan, choices)
 
 
-def calibrations_from_recipe(
-    operators: Mapping[str, OperatorRecipe], arrays: Mapping[str, Any]
-) -> tuple[dict[str, OperatorCalibration], GraphChoices]:
-    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32."""
+def plan_from_recipe(operators: Mapping[str, OperatorRecipe], arrays: Mapping[str, Any]) -> QuantizationPlan:
+    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32; none is simulated yet."""
+    calibrations = recipe_entries.calibrations_from_recipe(operators, arrays)
     choices = asdict(GraphChoices())
-    calibrations: dict[str, OperatorCalibration] = {}
-    for name, operator in operators.items():
-        entry = operator.calibration
-        smoothing = entry.get("smoothing")
-        calibrations[name] = OperatorCalibration(
-            _limits(entry, "input"),
-            None if smoothing is None else np.asarray(arrays[smoothing], np.float32),
-            _limits(entry, "output"),
-            bool(entry.get("reduce_range")),
-        )
-        choices |= {key: entry[key] for key in choices if key in entry}
-    return calibrations, GraphChoices(**choices)
-
-
-def _limits(entry: Mapping[str, Any], key: str) -> tuple[float, float] | None:
-    if f"{key}_minimum" not in entry:
-        return None
-    return float(entry[f"{key}_minimum"]), float(entry[f"{key}_maximum"])
+    for operator in operators.values():
+        choices |= {key: operator.calibration[key] for key in choices if key in operator.calibration}
+    configs = {name: operator.config for name, operator in operators.items()}
+    return QuantizationPlan(configs, calibrations, choices=GraphChoices(**choices))

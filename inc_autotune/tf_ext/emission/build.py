@@ -8,6 +8,8 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.digest import content
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
@@ -16,8 +18,7 @@ from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
 from inc_autotune.tf_ext.emission.linear import emit_linear
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
-from inc_autotune.tf_ext.emission.smoothing import digest, place_smoothing
-from inc_autotune.tf_ext.emission.weights import WeightCache
+from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.operators.discovery import Operator
@@ -123,7 +124,7 @@ class _Build:
         scale = self.placement.multiplied.get(operator.name)
         if scale is None:
             return operator.input
-        key = (operator.input, digest(scale))
+        key = (operator.input, content(scale))
         if key not in self._multiplied:
             builder = self.emission.builder
             factor = builder.constant(f"{operator.name}/smoothing", 1 / scale)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from inc_autotune.core.arrays import FloatArray
+from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.graphs.digest import content
+from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
-from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, WeightCache, quantize_weight
 from inc_autotune.tf_ext.graph.builder import GraphBuilder
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
+
+LARGEST_INT8 = 127.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Emission:
         self._quantized: dict[tuple[str, Grid], QuantizedTensor] = {}
         self._integers: dict[str, QuantizedTensor] = {}
         self._floats: dict[str, str] = {}
+        self._constants: dict[str, str] = {}
+        self._kernels: dict[int, tuple[QuantizedWeight, str]] = {}
 
     def quantized(self, tensor: str, config: TensorConfig, limits: Range) -> QuantizedTensor:
         """The tensor in integers, quantized once for all operators with the same grid.
@@ -101,7 +107,13 @@ class Emission:
         return self._floats[quantized.values]
 
     def weight(
-        self, operator: Operator, config: OpConfig, factor: FloatArray | None = None, *, even: bool = False
+        self,
+        operator: Operator,
+        config: OpConfig,
+        factor: FloatArray | None = None,
+        *,
+        even: bool = False,
+        as_matrix: bool = False,
     ) -> QuantizedWeight:
         """An operator's weight for its integer kernel, int8.
 
@@ -110,6 +122,7 @@ class Emission:
             config: how it is quantized.
             factor: what the inputs of a linear operator are multiplied by; None: 1.
             even: write 7 bits as even integers of 8, for a kernel that halves them.
+            as_matrix: in the shape [inputs, features], of a pointwise convolution.
         """
         reduce_range = self.plan.calibration(operator.name).reduce_range
 
@@ -117,16 +130,29 @@ class Emission:
             value = kernel_weight(self.graph, operator)
             if factor is not None:
                 value = value * factor[:, None]
-            shape = value.shape
+            shape = value.shape[-2:] if as_matrix else value.shape
             if operator.type == DEPTHWISE:
                 value = value.reshape(*shape[:2], operator.features)
-            made = quantize_weight(value, config.weight, axis=value.ndim - 1, reduce_range=reduce_range)
+            made = quantize_weight(
+                value, config.weight, axis=value.ndim - 1, framework=FRAMEWORK, reduce_range=reduce_range
+            )
             if reduce_range and even:
                 made = made.doubled()
             return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
 
-        version = (config.weight, None if factor is None else factor.tobytes(), reduce_range, even)
-        return self._weights.get(operator.name, version, make)
+        changes = (content(operator.epilogue.multiplier), content(factor))
+        return self.kept(operator, ("kernel", config.weight, *changes, reduce_range, even, as_matrix), make)
+
+    def kept(self, operator: Operator, changes: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What becomes of an operator's weight: the same object wherever the same is made of an equal weight.
+
+        Args:
+            operator: of any type.
+            changes: says all that is done to the weight.
+            make: does it.
+        """
+        layout = (operator.type == DEPTHWISE, operator.transposed)
+        return self._weights.get(operator.name, (self.graph.origin(operator.weight), layout, changes), make)
 
     def weight_parts(self, name: str, weight: QuantizedWeight, divisor: FloatArray | None) -> tuple[str, str, str]:
         """The weight as the tensors that integer kernels take: qint8 values, and the range of each feature.
@@ -136,27 +162,50 @@ class Emission:
             weight: int8.
             divisor: what each feature is divided by; None: 1.
         """
-        raw = self.builder.constant(f"{name}/weight", weight.values)
-        values = self.builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+        values = self.quantized_constant(name, weight)
         step = np.broadcast_to(weight.scale, weight.values.shape[-1:] if weight.scale.ndim == 0 else weight.scale.shape)
         largest = np.asarray(step * np.float32(LARGEST_INT8) / (1 if divisor is None else divisor), np.float32)
         return (
             values,
-            self.builder.constant(f"{name}/weight/minimum", -largest),
-            self.builder.constant(f"{name}/weight/maximum", largest),
+            self.constant(f"{name}/weight/minimum", -largest),
+            self.constant(f"{name}/weight/maximum", largest),
         )
+
+    def quantized_constant(self, name: str, weight: QuantizedWeight) -> str:
+        """The integers of a weight as a qint8 tensor, written once for all operators that share them.
+
+        Args:
+            name: prefix of its name, where it is not written yet.
+            weight: int8.
+        """
+        key = id(weight)
+        if key not in self._kernels:
+            raw = self.builder.constant(f"{name}/weight", weight.values)
+            values = self.builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+            self._kernels[key] = (weight, values)  # held, so that no other weight gets its address
+        return self._kernels[key][1]
+
+    def constant(self, name: str, value: Array) -> str:
+        """A small constant, written once for all that are equal.
+
+        Args:
+            name: for it, where it is not written yet.
+            value: of any type.
+        """
+        key = content(value)
+        if key not in self._constants:
+            self._constants[key] = self.builder.constant(name, value)
+        return self._constants[key]
 
     def bias(self, name: str, operator: Operator, divisor: FloatArray | None) -> str:
         """The bias of an operator, which kernels always want."""
         bias = operator.epilogue.bias
         value = np.zeros(operator.features, np.float32) if bias is None else bias
-        return self.builder.constant(
-            f"{name}/bias", np.asarray(value if divisor is None else value / divisor, np.float32)
-        )
+        return self.constant(f"{name}/bias", np.asarray(value if divisor is None else value / divisor, np.float32))
 
     def integer_matrix(self, quantized: QuantizedTensor, columns: int, name: str) -> QuantizedTensor:
         """The same integers as [rows, columns]."""
-        shape = self.builder.constant(f"{name}/rows", np.array([-1, columns], np.int32))
+        shape = self.constant(f"{name}/rows", np.array([-1, columns], np.int32))
         return quantized.reshaped(
             reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.grid.dtype)
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.weights import QuantizedWeight
 from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
-from inc_autotune.tf_ext.emission.weights import QuantizedWeight
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, is_pointwise
 from inc_autotune.tf_ext.operators.residual import Residual
 
@@ -50,7 +50,7 @@ def emit_convolution(
     """
     source = emission.quantized(operator.input, config.activation, limits)
     if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
-        _emit_as_matmul(emission, operator, source, emission.weight(operator, config))
+        _emit_as_matmul(emission, operator, source, emission.weight(operator, config, as_matrix=True))
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
     weight = emission.weight(operator, config, even=source.grid.is_signed)
@@ -62,11 +62,9 @@ def emit_convolution(
 
 def _emit_as_matmul(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
     """A matrix product can return float32, which no integer convolution can."""
-    channels = weight.values.shape[2]
-    matrix = emission.integer_matrix(source, channels, operator.name)
+    matrix = emission.integer_matrix(source, weight.values.shape[0], operator.name)
     shape = emission.shape_like(operator.input, operator.features, operator.name)
-    flat = replace(weight, values=weight.values.reshape(channels, operator.features))
-    emit_product(emission, operator, matrix, flat, shape)
+    emit_product(emission, operator, matrix, weight, shape)
 
 
 def _emit_integers(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.graphs.digest import content
+from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import Range
-from inc_autotune.tf_ext.emission.context import Emission
-from inc_autotune.tf_ext.emission.weights import LARGEST_INT8, QuantizedWeight, quantize_weight
+from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
 from inc_autotune.tf_ext.graph.shapes import reshape
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
 
@@ -36,17 +40,12 @@ def emit_simulated(
     name = operator.name
     activation = config.activation
     rounded = source if activation.is_float else emission.fake_quantized(source, activation, limits, name)
-    weight = _raw_weight(emission, operator, factor)
     if config.weight.is_float:
-        _product(emission, operator, rounded, emission.builder.constant(f"{name}/weight", weight))
+        _product(emission, operator, rounded, _float_weight(emission, operator, factor))
         return
-    shape = weight.shape
-    if operator.type == DEPTHWISE:
-        weight = weight.reshape(*shape[:2], operator.features)
-    axis = 0 if operator.transposed else weight.ndim - 1
     reduce_range = emission.plan.calibration(name).reduce_range
-    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=reduce_range)
-    _product(emission, operator, rounded, _dequantized(emission, name, made, axis, shape))
+    made = _rounded_weight(emission, operator, config, factor, reduce_range=reduce_range)
+    _product(emission, operator, rounded, _dequantized(emission, operator, made))
 
 
 def emit_qdq(
@@ -69,17 +68,11 @@ def emit_qdq(
     """
     name, builder = operator.name, emission.builder
     rounded = emission.dequantized(emission.quantized(source, config.activation, limits))
-    weight = _raw_weight(emission, operator, factor)
-    shape = weight.shape
-    if operator.type == DEPTHWISE:
-        weight = weight.reshape(*shape[:2], operator.features)
-    axis = 0 if operator.transposed else weight.ndim - 1
-    made = quantize_weight(weight, config.weight, axis=axis, reduce_range=False)
-    raw = builder.constant(f"{name}/weight", made.values)
-    integers = builder.compute("Bitcast", [raw], f"{name}/weight/quantized", T=tf.int8, type=tf.qint8)
+    made = _rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True)
+    integers = emission.quantized_constant(name, made)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)
     bounds = [
-        builder.constant(f"{name}/weight/{end}", value) for end, value in (("minimum", -largest), ("maximum", largest))
+        emission.constant(f"{name}/weight/{end}", value) for end, value in (("minimum", -largest), ("maximum", largest))
     ]
     floats = builder.compute(
         "Dequantize",
@@ -89,24 +82,25 @@ def emit_qdq(
         dtype=tf.float32,
         mode="SCALED",
         narrow_range=True,
-        axis=axis if largest.ndim else -1,
+        axis=_axis(operator, made.values.ndim) if largest.ndim else -1,
     )
     if operator.type == DEPTHWISE:
-        whole = builder.constant(f"{name}/shape", np.array(shape, np.int32))
+        whole = emission.constant(f"{name}/shape", np.array(_shape(emission, operator), np.int32))
         floats = reshape(builder, floats, whole, f"{name}/shaped")
     _product(emission, operator, rounded, floats)
 
 
 def emit_smoothed(emission: Emission, operator: Operator, source: str, factor: FloatArray) -> None:
     """Write a linear operator in float32 with a smoothed input and a weight multiplied by the smoothing scale."""
-    weight = _raw_weight(emission, operator, factor)
-    _product(emission, operator, source, emission.builder.constant(f"{operator.name}/weight", weight))
+    _product(emission, operator, source, _float_weight(emission, operator, factor))
 
 
 def emit_bfloat16(emission: Emission, operator: Operator) -> None:
     """Write the product alone, computed in bfloat16."""
     name, builder = operator.name, emission.builder
-    weight = np.asarray(_raw_weight(emission, operator, None), tf.bfloat16.as_numpy_dtype)
+    weight = emission.kept(
+        operator, "bfloat16", lambda: np.asarray(_raw_weight(emission, operator, None), tf.bfloat16.as_numpy_dtype)
+    )
     halves = builder.compute(
         "Cast", [operator.input_of_product], f"{name}/half", SrcT=tf.float32, DstT=tf.bfloat16, Truncate=False
     )
@@ -128,10 +122,53 @@ def _raw_weight(emission: Emission, operator: Operator, factor: FloatArray | Non
     return np.asarray(weight * (factor if operator.transposed else factor[:, None]), np.float32)
 
 
-def _dequantized(emission: Emission, name: str, weight: QuantizedWeight, axis: int, shape: tuple[int, ...]) -> str:
+def _float_weight(emission: Emission, operator: Operator, factor: FloatArray | None) -> str:
+    """The tensor with the float weight."""
+    weight = emission.kept(operator, ("float", content(factor)), lambda: _raw_weight(emission, operator, factor))
+    return emission.builder.constant(f"{operator.name}/weight", weight)
+
+
+def _rounded_weight(
+    emission: Emission,
+    operator: Operator,
+    config: OpConfig,
+    factor: FloatArray | None,
+    *,
+    reduce_range: bool,
+    features_last: bool = False,
+) -> QuantizedWeight:
+    """The weight in integers, in the layout of the operator's own kernel.
+
+    With `features_last` the last axis of a depthwise weight is that of its features: [height, width, features].
+    """
+
+    def make() -> QuantizedWeight:
+        weight = _raw_weight(emission, operator, factor)
+        shape = weight.shape
+        if operator.type == DEPTHWISE:
+            weight = weight.reshape(*shape[:2], operator.features)
+        axis = _axis(operator, weight.ndim)
+        made = quantize_weight(weight, config.weight, axis=axis, framework=FRAMEWORK, reduce_range=reduce_range)
+        return made if features_last else replace(made, values=made.values.reshape(shape))
+
+    return emission.kept(operator, ("rounded", config.weight, content(factor), reduce_range, features_last), make)
+
+
+def _axis(operator: Operator, rank: int) -> int:
+    """Of the features in a weight of `rank` dimensions."""
+    return 0 if operator.transposed else rank - 1
+
+
+def _shape(emission: Emission, operator: Operator) -> tuple[int, ...]:
+    """Of the weight in the layout of the operator's own kernel."""
+    return _raw_weight(emission, operator, None).shape
+
+
+def _dequantized(emission: Emission, operator: Operator, weight: QuantizedWeight) -> str:
     """A float32 tensor made of int8 values when the model runs, so that the model is as small as with a kernel."""
-    builder = emission.builder
-    raw = builder.constant(f"{name}/weight", weight.values.reshape(shape))
+    name, builder, shape = operator.name, emission.builder, weight.values.shape
+    axis = 2 if operator.type == DEPTHWISE else _axis(operator, len(shape))
+    raw = builder.constant(f"{name}/weight", weight.values)
     tensor = builder.compute(
         "Cast", [raw], f"{name}/weight/float", SrcT=tf.as_dtype(weight.values.dtype), DstT=tf.float32, Truncate=False
     )
@@ -139,11 +176,11 @@ def _dequantized(emission: Emission, name: str, weight: QuantizedWeight, axis: i
         zeros = _along(weight.zero_point.astype(np.float32), axis, shape)
         tensor = builder.compute(
             "Sub",
-            [tensor, builder.constant(f"{name}/weight/zero_point", zeros)],
+            [tensor, emission.constant(f"{name}/weight/zero_point", zeros)],
             f"{name}/weight/shifted",
             T=tf.float32,
         )
-    scale = builder.constant(f"{name}/weight/scale", _along(weight.scale, axis, shape))
+    scale = emission.constant(f"{name}/weight/scale", _along(weight.scale, axis, shape))
     return builder.compute("Mul", [tensor, scale], f"{name}/weight/dequantized", T=tf.float32)
 
 

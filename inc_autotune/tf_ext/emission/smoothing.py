@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import FloatArray
+from inc_autotune.graphs.smoothing import smoothed_alike
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.discovery import Operator
@@ -38,18 +38,12 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
     Else, as where a LayerNormalization's output goes to the residual too, the smoothed operators read a product of the
     tensor and the reciprocal scale, computed once for all of them.
     """
-    members: dict[tuple[str, str], list[Operator]] = {}
-    for name, calibration in plan.calibrations.items():
-        if name in operators and calibration.smoothing is not None:
-            operator = operators[name]
-            members.setdefault((operator.input, digest(calibration.smoothing)), []).append(operator)
     integer = [each for each in operators.values() if plan.is_integer(each.name)]
     linear = {each.output: each for each in integer if each.is_linear}
     fused = {name for each in integer for name in each.nodes}
     placement = Placement()
-    for (tensor, _), group in members.items():
-        scale = plan.calibration(group[0].name).smoothing
-        assert scale is not None
+    for scale, group in smoothed_alike(operators, plan.scales):
+        tensor = group[0].input
         whole = plan.choices.folding and _read_only_by(graph, tensor, {each.node.name for each in group})
         maker = linear.get(tensor) if whole else None
         constants = _divisible_constants(graph, tensor, len(scale)) if whole else None
@@ -61,11 +55,6 @@ def place_smoothing(graph: Graph, operators: Mapping[str, Operator], plan: Quant
         else:
             placement.multiplied |= {each.name: scale for each in group}
     return placement
-
-
-def digest(scale: FloatArray | None) -> str:
-    """A short content hash; empty for None."""
-    return "" if scale is None else hashlib.sha256(scale.tobytes()).hexdigest()[:12]
 
 
 def _read_only_by(graph: Graph, tensor: str, readers: set[str]) -> bool:

@@ -18,6 +18,11 @@ def calls(node: NodeDef) -> Iterator[tuple[str, NameAttrList]]:
         yield from ((key, each) for each in ([value.func] if value.HasField("func") else value.list.func))
 
 
+def is_compiled(caller: NodeDef, function: FunctionDef | None = None) -> bool:
+    """Whether XLA compiles what a node calls."""
+    return any(each.attr["_XlaMustCompile"].b for each in (caller, function) if each and "_XlaMustCompile" in each.attr)
+
+
 def body_nodes(graph_def: GraphDef) -> Iterator[tuple[str, NodeDef]]:
     """The operators of all functions that the graph calls, directly or not, each with the path to it.
 
@@ -77,6 +82,8 @@ def _number_arguments(function: FunctionDef) -> None:
         argument.name = names[argument.name]
     for node in function.node_def:
         for position, source in enumerate(node.input):
-            node.input[position] = names.get(source, source)
+            control = "^" if source.startswith("^") else ""
+            name = source.removeprefix("^")
+            node.input[position] = control + names.get(name, name)
     for key, source in list(function.ret.items()):  # a map must not change while it is read
         function.ret[key] = names.get(source, source)

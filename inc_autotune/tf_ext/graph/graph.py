@@ -12,6 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.graphs.digest import content
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 
 COPIES = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
@@ -28,6 +29,7 @@ class Graph:
         self.signature = signature
         self.by_name: Mapping[str, NodeDef] = {node.name: node for node in signature.graph_def.node}
         self.nodes: Sequence[NodeDef] = [self.by_name[name] for name in _order(self.by_name)]
+        self._origins: dict[str, str] = {}
         self.outputs = frozenset(tensor_name(each.tensor) for each in signature.outputs)
 
     @cached_property
@@ -68,6 +70,14 @@ class Graph:
             return None
         weight = self.signature.weights.get(name)
         return tf.make_ndarray(self.by_name[name].attr["value"].tensor) if weight is None else weight
+
+    def origin(self, tensor: str) -> str:
+        """A hash of what a constant tensor holds, worked out once; equal constants have the same."""
+        name = self.constant_node(tensor)
+        assert name is not None
+        if name not in self._origins:
+            self._origins[name] = content(self.constant(tensor))
+        return self._origins[name]
 
     def scalar(self, tensor: str) -> float | None:
         """The value of a float constant with one element; None for every other tensor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -42,6 +43,19 @@ class TensorDescription:
         return f"{self.name}: {self.dtype.name} [{sizes}]"
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A lookup table, which stays as it is.
+
+    Attributes:
+        handle: the resource that operators read.
+        holder: what makes and fills it when a SavedModel is loaded; kept, so that the table lives.
+    """
+
+    handle: Any
+    holder: Any
+
+
 @dataclass(frozen=True)
 class SignatureGraph:
     """One signature as a graph without variables.
@@ -56,6 +70,7 @@ class SignatureGraph:
         ordered: whether the order of the inputs is known; a signature of a SavedModel may only know names.
         body_operators: name -> type of each operator inside control flow bodies, which stay as they are. A name is the
             path to it: `while/body/MatMul`.
+        tables: what placeholders of resources stand for, by node name.
         aliases: other names of the same signature, such as the "serve" beside "serving_default" that Keras exports.
     """
 
@@ -66,6 +81,7 @@ class SignatureGraph:
     outputs: tuple[TensorDescription, ...]
     ordered: bool
     body_operators: Mapping[str, str]
+    tables: Mapping[str, Table] = field(default_factory=dict, repr=False)
     aliases: tuple[str, ...] = ()
 
 
@@ -74,7 +90,7 @@ class GraphModel:
     """All signatures of a model, in the order of the model; equal weights of several signatures are the same array.
 
     Args:
-        signatures: by name, without aliases. The first one is the default: "serving_default" if there is one.
+        signatures: by name, without aliases. The first one is the default: "serving_default" where there is one.
     """
 
     signatures: Mapping[str, SignatureGraph]

@@ -37,5 +37,6 @@ def _prefixed(signature: SignatureGraph, prefix: str) -> SignatureGraph:
         weights={f"{prefix}/{name}": value for name, value in signature.weights.items()},
         inputs=tuple(map(renamed, signature.inputs)),
         outputs=tuple(map(renamed, signature.outputs)),
+        tables={f"{prefix}/{name}": table for name, table in signature.tables.items()},
         body_operators={f"{prefix}/{name}": op_type for name, op_type in signature.body_operators.items()},
     )

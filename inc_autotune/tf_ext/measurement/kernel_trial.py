@@ -19,8 +19,10 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.collect import run_inside
-from inc_autotune.tf_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.routes import (
     CONVOLUTION_KERNEL,
@@ -30,7 +32,6 @@ from inc_autotune.tf_ext.emission.routes import (
     Primitive,
     Route,
 )
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model.signatures import SignatureModel

@@ -16,11 +16,11 @@ from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, tim
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.collect import run_inside
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.build import build_signature
 from inc_autotune.tf_ext.emission.chains import IntegerChains
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.graph.graph import Graph
 from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.measurement.subgraph import Subgraph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from keyword import iskeyword
 from typing import Any
 
@@ -53,14 +53,14 @@ def check_function(name: str, function: Any) -> None:
 
 
 def check_inputs(name: str, inputs: Sequence[TensorDescription]) -> None:
-    """Refuse inputs that are no numbers, switch training on, or have a name that no SavedModel can have.
+    """Refuse inputs that are resources, switch training on, or have a name that no SavedModel can have.
 
     Args:
         name: of the signature.
         inputs: of the signature.
 
     Raises:
-        ModelError: one is text, a resource, such a switch, or has such a name.
+        ModelError: one is a resource, such a switch, or has such a name.
     """
     for each in inputs:
         if iskeyword(each.name) or each.name == "self":
@@ -68,10 +68,9 @@ def check_inputs(name: str, inputs: Sequence[TensorDescription]) -> None:
                 f"model: input {each.name!r} of signature {name!r} is called like a Python word, and TensorFlow "
                 "saves no such signature. Give it another name."
             )
-        if each.dtype in (tf.resource, tf.variant, tf.string):
-            kind = {tf.string: "text"}.get(each.dtype, "a resource")
+        if each.dtype in (tf.resource, tf.variant):
             raise ModelError(
-                f"model: input {each.name!r} of signature {name!r} is {kind}. Allowed: tensors of numbers. "
+                f"model: input {each.name!r} of signature {name!r} is a resource. Allowed: tensors of numbers or text. "
                 "Choose another signature with signatures=[...], or export one that starts behind the preprocessing."
             )
         if each.dtype == tf.bool and each.shape == () and any(word in each.name for word in _TRAINING_SWITCHES):
@@ -87,7 +86,7 @@ def check_graph(name: str, graph_def: GraphDef, inputs: Sequence[TensorDescripti
         inputs: of the signature.
 
     Raises:
-        ModelError: it takes text, resources or parts of ragged tensors, is in training mode, or is quantized already.
+        ModelError: it takes resources or parts of ragged tensors, is in training mode, or is quantized already.
     """
     check_inputs(name, inputs)
     _check_dense(name, graph_def, inputs)
@@ -101,18 +100,21 @@ def check_graph(name: str, graph_def: GraphDef, inputs: Sequence[TensorDescripti
         raise ModelError(f"model: signature {name!r} is quantized already ({_listed(quantized)}). Give the fp32 model.")
 
 
-def check_placeholders(name: str, graph_def: GraphDef, inputs: Sequence[TensorDescription]) -> None:
+def check_placeholders(
+    name: str, graph_def: GraphDef, inputs: Sequence[TensorDescription], tables: Iterable[str] = ()
+) -> None:
     """Refuse a graph that needs a value which is no input.
 
     Args:
         name: of its signature.
         graph_def: with only the nodes that its outputs need.
         inputs: of the signature.
+        tables: placeholders that stand for tables.
 
     Raises:
         ModelError: a placeholder is no input.
     """
-    known = {each.tensor.split(":")[0] for each in inputs}
+    known = {*(each.tensor.split(":")[0] for each in inputs), *tables}
     missing = [node.name for node in graph_def.node if node.op == "Placeholder" and node.name not in known]
     if missing:
         raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -18,9 +19,13 @@ from tensorflow.python.training import saver
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
 from inc_autotune.tf_ext.graph.functions import body_nodes, name_by_content
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size
+from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, Table, TensorDescription, is_weight_size
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
+from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
+from inc_autotune.tf_ext.model.folding import with_folded_weights
+from inc_autotune.tf_ext.model.inlining import inlined
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
+from inc_autotune.tf_ext.model.tables import tables_of
 
 PASSES = ("pruning", "constfold", "dependency", "constfold", "dependency", "pruning")
 """Folds BatchNorm into convolutions among others. Passes that fuse (remapper) or change layouts stay off."""
@@ -29,17 +34,18 @@ LARGEST_GRAPH = 2**31 - 2**20
 """Bytes of variables that a graph can hold, which is a protocol buffer."""
 
 
-def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
+def frozen(name: str, function: Any, *, ordered: bool, owner: Any = None) -> SignatureGraph:
     """A signature without variables, simplified.
 
     Args:
         name: of the signature.
         function: a ConcreteFunction; the variables it reads must be alive.
         ordered: whether the order of its inputs means something.
+        owner: the user's model, which holds the tables that the function reads.
 
     Raises:
-        ModelError: it is in training mode, is quantized already, holds too much, or has inputs that are no dense
-            tensors of numbers.
+        ModelError: it is in training mode, is quantized already, holds too much, reads resources of nobody, or has
+            inputs that are no dense tensors of numbers.
     """
     names = _input_names(function)
     check_inputs(name, [described(key, tensor) for key, tensor in zip(names, function.inputs, strict=False)])
@@ -51,21 +57,15 @@ def frozen(name: str, function: Any, *, ordered: bool) -> SignatureGraph:
             "2. Split the model, or keep large embedding tables outside."
         )
     constant = with_constants(function)
-    unfrozen = constant.inputs[len(names) :]
-    if unfrozen:
-        readers = sorted({reader.type for tensor in unfrozen for reader in tensor.consumers()})
-        raise ModelError(
-            f"model: signature {name!r} uses resources that are no variables, in {', '.join(readers)}. "
-            "Tables, datasets and the like cannot be frozen: leave them out of the signature."
-        )
-    inputs = [described(key, tensor) for key, tensor in zip(names, constant.inputs, strict=True)]
-    outputs = [
-        described(key, tensor)
-        for key, tensor in zip(_output_names(function.structured_outputs), constant.outputs, strict=True)
-    ]
+    unfrozen = {tensor.name.split(":")[0]: tensor for tensor in constant.inputs[len(names) :]}
+    tables = tables_of(name, function, unfrozen, owner)
+    inputs = [described(key, tensor) for key, tensor in zip(names, constant.inputs, strict=False)]
+    output_names = _output_names(function.structured_outputs)
+    outputs = [described(key, tensor) for key, tensor in zip(output_names, constant.outputs, strict=True)]
+    outputs = [_with_shape_of(each, known) for each, known in zip(outputs, function.outputs, strict=True)]
     graph_def = constant.graph.as_graph_def()
     del constant, unfrozen  # they hold copies of all weights
-    return signature_graph(name, graph_def, inputs, outputs, ordered=ordered)
+    return signature_graph(name, graph_def, inputs, outputs, ordered=ordered, tables=tables)
 
 
 def with_constants(function: Any) -> Any:
@@ -81,22 +81,35 @@ def signature_graph(
     outputs: Sequence[TensorDescription],
     *,
     ordered: bool,
+    tables: Mapping[str, Table] | None = None,
 ) -> SignatureGraph:
     """A graph without variables as a signature: checked, simplified, with its weights apart.
+
+    Args:
+        name: of the signature.
+        graph_def: with weights as constants.
+        inputs: of the signature.
+        outputs: of the signature.
+        ordered: whether the order of the inputs means something.
+        tables: by name of the placeholders that stand for them.
 
     Raises:
         ModelError: see `frozen`.
     """
     check_graph(name, graph_def, inputs)
-    ends = [each.tensor.split(":")[0] for each in (*inputs, *outputs)]
+    graph_def = inlined(graph_def)
+    tables = tables or {}
+    ends = [*(each.tensor.split(":")[0] for each in (*inputs, *outputs)), *tables]
     simple = _simplified(_prepared(graph_def, ends), ends)
-    check_placeholders(name, simple, inputs)
+    check_placeholders(name, simple, inputs, tables)
+    simple = with_waiting_copies(simple)
     name_by_content(simple)
     for node in simple.node:
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    return with_matrix_products(SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies))
+    signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies, tables)
+    return with_matrix_products(with_folded_weights(signature))
 
 
 def _input_names(function: Any) -> list[str]:
@@ -126,6 +139,14 @@ def described(name: str, tensor: Any) -> TensorDescription:
     """A symbolic tensor as an input or output of this name."""
     shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
     return TensorDescription(name, tensor.dtype, shape, tensor.name)
+
+
+def _with_shape_of(output: TensorDescription, tensor: Any) -> TensorDescription:
+    """The output with what is known of a tensor's shape too: freezing loses some of what the function declares."""
+    shape = tf.TensorShape(output.shape)
+    if shape.is_compatible_with(tensor.shape):
+        shape = shape.merge_with(tensor.shape)
+    return replace(output, shape=None if shape.rank is None else tuple(shape.as_list()))
 
 
 def _output_names(structure: Any) -> list[str]:

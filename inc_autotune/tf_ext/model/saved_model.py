@@ -72,6 +72,7 @@ def _module(model: SignatureModel) -> tf.Module:
     """What TensorFlow saves: it follows attributes."""
     module = tf.Module()
     module.weights = list(model.weights)
+    module.tables = [table for each in model.signatures.values() for table in each.tables]
     module.serve = _serve(model.default)
     return module
 

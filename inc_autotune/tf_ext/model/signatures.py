@@ -24,6 +24,7 @@ class SignatureCallable:
         inputs: what it takes, in its order.
         outputs: what it returns, in its order.
         ordered: whether the order of several inputs means something.
+        tables: objects that hold the lookup tables it reads.
         function: the same as a ConcreteFunction, which takes tensors in the order of `inputs`.
     """
 
@@ -34,6 +35,7 @@ class SignatureCallable:
         self.ordered = graph.ordered or len(graph.inputs) == 1
         self.function = _traced(graph, variables)
         self._variables = variables  # a function of TensorFlow does not keep those it reads
+        self.tables = tuple(table.holder for table in graph.tables.values())
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
         """Run it.
@@ -121,7 +123,7 @@ class SignatureModel:
 
 
 def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
-    given = {each.tensor for each in graph.inputs} | {f"{name}:0" for name in graph.weights}
+    given = {each.tensor for each in graph.inputs} | {f"{name}:0" for name in (*graph.weights, *graph.tables)}
     body = GraphDef(versions=graph.graph_def.versions, library=graph.graph_def.library)
     body.node.extend(node for node in graph.graph_def.node if f"{node.name}:0" not in given)
     for node in body.node:
@@ -136,10 +138,20 @@ def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
     def serve(*arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         values = {each.tensor: value for each, value in zip(graph.inputs, arguments, strict=True)}
         values |= {f"{name}:0": variables[name].read_value() for name in graph.weights}
+        capture = tf.compat.v1.get_default_graph().capture
+        values |= {f"{name}:0": capture(table.handle) for name, table in graph.tables.items()}
         used = {tensor: value for tensor, value in values.items() if tensor in read}
         made = tf.graph_util.import_graph_def(body, input_map=used, return_elements=computed, name="")
         values |= dict(zip(computed, made, strict=True))
-        return {each.name: tf.identity(values[each.tensor]) for each in graph.outputs}
+        return {each.name: _declared(tf.identity(values[each.tensor]), each) for each in graph.outputs}
 
     specs = [each.spec for each in graph.inputs]
     return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _declared(tensor: tf.Tensor, output: TensorDescription) -> tf.Tensor:
+    """The tensor with what the fp32 model knew of its shape: TensorFlow cannot infer it behind some operators."""
+    shape = tf.TensorShape(output.shape)
+    if tensor.shape.is_compatible_with(shape):
+        tensor.set_shape(shape)
+    return tensor

@@ -24,8 +24,6 @@ from inc_autotune.tf_ext.model.signatures import SignatureModel
 
 DEFAULT_SIGNATURE = "serving_default"
 
-BODY_REASON = "it is inside a body of control flow or a compiled function, which stays as it is"
-
 ALLOWED_MODELS = (
     "the directory of a SavedModel or what tf.saved_model.load returned, a Keras 3 model or its .keras file, a "
     "tf.Module whose __call__ is a tf.function, a ConcreteFunction, or a frozen GraphDef or its .pb file"
@@ -131,10 +129,11 @@ def _graph_def_signatures(graph_def: GraphDef, signatures: Signatures | None) ->
 
 
 def _function_signatures(model: Any, signatures: str | Sequence[str] | None) -> dict[str, SignatureGraph]:
-    owner = model
+    owner = holder = model
     if is_keras_model(model):
         function = traced(model)
         owner = exported(model) if function is None else function
+        holder = owner if function is None else model
     found, ordered = _functions(owner)
     wanted = list(found) if signatures is None else [signatures] if isinstance(signatures, str) else list(signatures)
     if not wanted:
@@ -146,7 +145,7 @@ def _function_signatures(model: Any, signatures: str | Sequence[str] | None) -> 
                 f"{did_you_mean(name, found)}"
             )
     wanted.sort(key=lambda name: name != DEFAULT_SIGNATURE)
-    graphs = {name: frozen(name, found[name], ordered=ordered) for name in wanted}
+    graphs = {name: frozen(name, found[name], ordered=ordered, owner=holder) for name in wanted}
     return {name: _in_known_order(graph, owner) for name, graph in graphs.items()}
 
 
@@ -230,4 +229,10 @@ def _without_aliases(graphs: Mapping[str, SignatureGraph]) -> dict[str, Signatur
 def _is_same(one: SignatureGraph, other: SignatureGraph) -> bool:
     weights = [{name: id(array) for name, array in each.weights.items()} for each in (one, other)]
     ends = [(each.inputs, each.outputs) for each in (one, other)]
-    return weights[0] == weights[1] and ends[0] == ends[1] and bool(one.graph_def == other.graph_def)
+    tables = [{name: id(table.holder) for name, table in each.tables.items()} for each in (one, other)]
+    return (
+        tables[0] == tables[1]
+        and weights[0] == weights[1]
+        and ends[0] == ends[1]
+        and bool(one.graph_def == other.graph_def)
+    )

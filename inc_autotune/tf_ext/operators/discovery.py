@@ -11,15 +11,16 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.epilogue import Epilogue, find_epilogue
+from inc_autotune.tf_ext.operators.unsupported import (
+    TWO_ACTIVATIONS,
+    body_reasons,
+    computed_weight_reason,
+    unsupported_reason,
+)
 
 LINEAR_TYPES = ("MatMul", "BatchMatMulV2", "BatchMatMulV3")
 CONVOLUTION = "Conv2D"
 DEPTHWISE = "DepthwiseConv2dNative"
-UNKNOWN_TYPES = ("Einsum", "Conv3D", "Conv2DBackpropInput", "FusedMatMul", "_FusedMatMul", "_FusedConv2D")
-"""Products that have no integer kernel; they are listed with that reason."""
-
-TWO_ACTIVATIONS = "multiplies two activations, for which TensorFlow has no integer kernel"
-
 NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
 
 FOLDED_WEIGHT = "/merged_input"
@@ -101,12 +102,7 @@ def find_operators(graph: Graph) -> Operators:
             made.add(result.output)
         elif result is not None:
             skipped[node.name] = (node.op, result)
-    bodies = {
-        name: (op_type, "it is inside a control flow body, which stays as it is")
-        for name, op_type in graph.signature.body_operators.items()
-        if op_type in (*LINEAR_TYPES, CONVOLUTION, DEPTHWISE, *UNKNOWN_TYPES)
-    }
-    return Operators(found, {**skipped, **bodies})
+    return Operators(found, {**skipped, **body_reasons(graph)})
 
 
 def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
@@ -140,14 +136,11 @@ def is_pointwise(operator: Operator, shape: Sequence[int | None]) -> bool:
 
 
 def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
-    if node.op in UNKNOWN_TYPES:
-        weights = [each for each in node.input[:2] if graph.constant_node(tensor_name(each)) is not None]
-        return f"TensorFlow has no integer kernel for {node.op}" if weights else TWO_ACTIVATIONS
     if node.op in LINEAR_TYPES:
         return _linear(graph, node, made)
     if node.op in (CONVOLUTION, DEPTHWISE):
         return _convolution(graph, node)
-    return None
+    return unsupported_reason(graph, node)
 
 
 def _linear(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
@@ -158,7 +151,7 @@ def _linear(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | st
     if weight is None:
         if graph.constant_node(left) is not None:
             return "its weight is the first operand; integer kernels take it as the second"
-        return TWO_ACTIVATIONS
+        return computed_weight_reason(graph, right) or computed_weight_reason(graph, left) or TWO_ACTIVATIONS
     if graph.constant_node(left) is not None:
         return "both of its operands are constant"
     if weight.dtype != np.float32:
@@ -181,7 +174,7 @@ def _before_reshape(graph: Graph, tensor: str, channels: int, made: Collection[s
     What an operator made (`made`) may end with a Reshape, before which there is nothing to be read.
     """
     node = graph.producer(tensor)
-    while node.op in ("Reshape", *COPIES) and node.input and tensor not in made:
+    while node.op in ("Reshape", *COPIES) and node.input and tensor not in made and node.input[-1][0] != "^":
         source = tensor_name(node.input[0])
         shape = graph.shape(source)
         if not shape or shape[-1] != channels:
@@ -194,7 +187,7 @@ def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
     source, filters = (tensor_name(each) for each in node.input)
     weight = graph.constant(filters)
     if weight is None:
-        return "its filter is not constant"
+        return computed_weight_reason(graph, filters) or "its filter is not constant"
     if weight.dtype != np.float32:
         return f"its filter is {weight.dtype}{NOT_FLOAT32}"
     if node.attr["data_format"].s not in (b"", b"NHWC"):

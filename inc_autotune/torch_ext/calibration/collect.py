@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.calibration import Calibration, CalibrationPass
-from inc_autotune.core.data.held_out import LEAST_BATCHES, cut
+from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, cut
 from inc_autotune.core.data.loaders import describe, model_fails
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS, Statistics
@@ -20,8 +21,10 @@ from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.torch_ext.data.batches import Batch, output_tensors, run
 from inc_autotune.torch_ext.data.digest import add_batch
 from inc_autotune.torch_ext.data.padding import comparable_outputs
-from inc_autotune.torch_ext.model.untouched import untouched
-from inc_autotune.torch_ext.operators.trace import ModelTrace
+from inc_autotune.torch_ext.model.untouched import tensors_in, untouched
+from inc_autotune.torch_ext.operators.merged_trace import merged
+from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
+from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
 
 
@@ -36,7 +39,12 @@ def output_of(convolution: str) -> str:
 
 
 class Collector:
-    """Collects statistics of a traced model while hooks are installed on it.
+    """Collects statistics of a traced model while hooks are installed on it, and traces it on every batch.
+
+    Attributes:
+        seen: what all batches together told of the model; None before the first.
+        kept: the batches, for a second pass where `trace` turns out to hold for some of them only; None once they take
+            more than `HELD_OUT_BYTES`.
 
     Args:
         model: its signature says which input is a padding mask.
@@ -59,6 +67,10 @@ class Collector:
             self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed
         )
         self._digest = hashlib.sha256()
+        self._watcher: CallWatcher | None = None
+        self.seen: ModelTrace | None = None
+        self.kept: list[Batch] | None = []
+        self._kept_bytes = 0
 
     @property
     def samples(self) -> int:
@@ -86,10 +98,30 @@ class Collector:
         """To be called before a forward pass, with the inputs."""
         self._pass.begin(batch)
         add_batch(self._digest, batch)
+        self._keep(batch)
+        if self._watcher is not None:
+            self._watcher.begin()
+
+    def leave_model(self) -> None:
+        """To be called when a forward pass is over, whatever happened, with what the model returned still held."""
+        if self._watcher is not None:
+            self._watcher.end()
 
     def end_batch(self, output: Any) -> None:
         """To be called after a forward pass, with what the model returned."""
+        if self._watcher is not None:
+            trace = analyse(self._watcher.end(), self._watcher.modules)
+            self.seen = trace if self.seen is None else merged(self.seen, trace)
         self._pass.end(output_tensors(output))
+
+    def _keep(self, batch: Batch) -> None:
+        if self.kept is None:
+            return
+        self._kept_bytes += sum(tensor.nbytes for tensor in tensors_in((batch.args, batch.kwargs)))
+        if self._kept_bytes > HELD_OUT_BYTES:
+            self.kept = None
+        else:
+            self.kept.append(batch.copy())
 
     def finish(self, argument: str) -> Calibration[Batch]:
         """What was found, to be called after the last batch.
@@ -106,34 +138,38 @@ class Collector:
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
         groups = {members[0]: members for members in self.trace.groups}
-        with ExitStack() as stack:
+        watcher = CallWatcher(model)
+        with watcher.installed(), ExitStack() as stack:
+            self._watcher = watcher
             for leader in self._leaders:
                 # Members read one tensor, but the inputs may differ if a module runs several times.
                 several = any(self.trace.operators[name].calls > 1 for name in groups[leader])
                 for name in groups[leader] if several else (leader,):
-                    hook = self._input_hook(leader, self.trace.operators[name].type)
+                    hook = self._input_hook(watcher, leader, self.trace.operators[name].type)
                     handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
                     stack.callback(handle.remove)
             for name in self._convolutions:
                 source = model.get_submodule(self.trace.batch_norms.get(name, name))
-                stack.callback(source.register_forward_hook(self._output_hook(name)).remove)
+                stack.callback(source.register_forward_hook(self._output_hook(watcher, name)).remove)
             yield
 
-    def _input_hook(self, leader: str, op_type: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _input_hook(self, watcher: CallWatcher, leader: str, op_type: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             value = args[0] if args else next(iter(kwargs.values()))
             axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
             keep_rows = not self._pass.is_held_out
-            self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
+            with watcher.paused():
+                self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
 
         return hook
 
-    def _output_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _output_hook(self, watcher: CallWatcher, name: str) -> Callable[[nn.Module, Any, Any], None]:
         op_type = self.trace.operators[name].type
 
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             axis = _channel_axis(output, op_type)
-            self._pass.statistics[output_of(name)].update(output.detach(), channel_axis=axis, keep_rows=False)
+            with watcher.paused():
+                self._pass.statistics[output_of(name)].update(output.detach(), channel_axis=axis, keep_rows=False)
 
         return hook
 
@@ -160,6 +196,20 @@ def calibrate(model: nn.Module, collector: Collector, batches: Iterable[Batch]) 
         for batch in cut(batches, collector.sizes, collector.least_batches):
             collector.begin_batch(batch)
             collector.end_batch(_checked_run(model, batch, collector.samples))
+    return collector.finish("calib_dataloader")
+
+
+@torch.no_grad()
+def calibrate_again(model: nn.Module, collector: Collector, batches: Sequence[Batch]) -> Calibration[Batch]:
+    """Run the fp32 model over batches that it has run on before, as they are.
+
+    Raises:
+        CalibrationError: an activation is not finite.
+    """
+    with untouched(model), collector.installed(model):
+        for batch in batches:
+            collector.begin_batch(batch)
+            collector.end_batch(run(model, batch))
     return collector.finish("calib_dataloader")
 
 
@@ -193,7 +243,10 @@ class _Around(nn.Module):
 
 @torch.no_grad()
 def calibrate_by_function(
-    model: nn.Module, calib_func: Callable[[nn.Module], object], start: Callable[[Batch], Collector]
+    model: nn.Module,
+    calib_func: Callable[[nn.Module], object],
+    start: Callable[[Batch], Collector],
+    axis: BatchAxis[Batch],
 ) -> Calibration[Batch]:
     """Let the user's function run the fp32 model, and watch.
 
@@ -203,6 +256,7 @@ def calibrate_by_function(
         model: a copy of the user's model, which gets hooks for the duration of the call.
         calib_func: calls the model it is given, once a batch.
         start: called with the inputs of the first call, traces the model and makes the collector.
+        axis: what finds out whether batches can be cut; of another copy of the model.
 
     Raises:
         DataError: the function never called the model or showed no sample, or the model fails on what it passes.
@@ -220,13 +274,17 @@ def calibrate_by_function(
             nonlocal starting
             if starting:
                 return
-            running[:] = [Batch.of(args, kwargs)]
+            running[:] = [axis.checked(Batch.of(args, kwargs))]
             if not collectors:
                 starting = True
                 collectors.append(start(running[0]))
                 starting = False
                 stack.enter_context(collectors[0].installed(model))
             collectors[0].begin_batch(running[0])
+
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if collectors and not starting:
+                collectors[0].leave_model()
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if not starting:
@@ -235,6 +293,7 @@ def calibrate_by_function(
 
         stack.enter_context(untouched(model))
         stack.callback(watched.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(watched.register_forward_hook(leave, with_kwargs=True, always_call=True).remove)
         stack.callback(watched.register_forward_hook(after, with_kwargs=True).remove)
         try:
             calib_func(watched)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.loaders import describe, no_item
 from inc_autotune.core.data.reading import Reading
 from inc_autotune.core.errors import AutotuneError, DataError
@@ -28,7 +29,7 @@ class Batch:
         args: positional inputs.
         kwargs: keyword inputs.
         size: number of samples: the first dimension of the first tensor that has one, else 1; 1 also where the inputs
-            cannot be cut.
+            cannot be cut (see `batch_axis`).
     """
 
     args: tuple[Any, ...]
@@ -58,6 +59,16 @@ class Batch:
             return self
         return Batch(map_tensors(self.args, cut), map_tensors(self.kwargs, cut), stop - start)
 
+    def whole(self) -> Batch:
+        """The same inputs as one sample, never to be cut."""
+        return replace(self, size=1)
+
+    @property
+    def form(self) -> Hashable:
+        """Which inputs there are, of which rank, and which of them are cut; equal for batches that differ in length."""
+        tensors = [(each.ndim, each.shape[:1] == (self.size,)) for each in tensors_in((self.args, self.kwargs))]
+        return len(self.args), tuple(self.kwargs), tuple(tensors)
+
     def take(self, count: int) -> Batch:
         """The first `count` samples, all of them when there are fewer."""
         return self.slice(0, count)
@@ -82,8 +93,34 @@ def run(model: nn.Module, batch: Batch) -> Any:
 
 
 def output_tensors(output: Any) -> list[Tensor]:
-    """The floating-point tensors of a model's output, in the order of its tuples, dicts, dataclasses or fields."""
-    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+    """The real tensors of a model's output, in the order of its tuples, dicts, dataclasses or fields.
+
+    Complex tensors are taken as pairs of real and imaginary parts. Where there are no others, integers count, as
+    float32; beside others they follow from these, as labels do from scores.
+    """
+    tensors = list(tensors_in(output))
+    real = [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in tensors]
+    floating = [tensor for tensor in real if tensor.is_floating_point()]
+    return floating or [tensor.float() for tensor in real]
+
+
+def batch_axis(model: nn.Module) -> BatchAxis[Batch]:
+    """Finds out which batches can be cut into samples.
+
+    Args:
+        model: in evaluation mode; stays as it is.
+    """
+
+    def run_untouched(batch: Batch) -> list[Tensor] | None:
+        try:
+            with untouched(model):
+                return output_tensors(run(model, batch))
+        except (AutotuneError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # whatever a model raises on a part of a batch that has no parts
+            return None
+
+    return BatchAxis(run_untouched, Batch.whole, lambda batch: batch.form)
 
 
 def model_device(model: nn.Module) -> torch.device:
@@ -94,12 +131,17 @@ def model_device(model: nn.Module) -> torch.device:
 
 
 def calibration_batches(
-    dataloader: Any, model: nn.Module, limit: int | None = None, *, argument: str = "calib_dataloader"
+    dataloader: Any,
+    model: nn.Module,
+    limit: int | None = None,
+    *,
+    argument: str = "calib_dataloader",
+    axis: BatchAxis[Batch] | None = None,
 ) -> Iterator[Batch]:
     """The loader's items as batches on the model's device; the loader is read once, and no further than needed.
 
     Which part of an item is input is decided on the first item (see `possible_readings`): the model runs on the first
-    sample, and if that fails the next possible reading is tried.
+    sample, and if that fails the next possible reading is tried. What cannot be cut into samples is one.
 
     Args:
         dataloader: a DataLoader, a torch or Hugging Face dataset (single samples), a list, a generator or any other
@@ -107,6 +149,7 @@ def calibration_batches(
         model: in evaluation mode; stays as it is.
         limit: most samples in all; the last batch is cut. None: all samples.
         argument: name of the loader's argument, for messages.
+        axis: what finds out whether batches can be cut; None: `batch_axis` of the model.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.
@@ -114,7 +157,8 @@ def calibration_batches(
             through.
     """
     loader = iterable_loader(dataloader, argument)
-    return _limited((batch for batch, _ in _batches(loader, model, argument)), limit)
+    axis = axis or batch_axis(model)
+    return _limited((axis.checked(batch) for batch, _ in _batches(loader, model, argument)), limit)
 
 
 def labelled_batches(
@@ -170,8 +214,7 @@ def _batches(
                 f"{argument} yields items of different forms: the first ones were {reading}, then came "
                 f"{describe(item)}. Give all items the same form."
             ) from error
-        batch = Batch.of(args, kwargs)
-        yield (replace(batch, size=1) if reading.whole else batch), (label, reading)
+        yield Batch.of(args, kwargs), (label, reading)
     if empty:
         raise no_item(argument)
 
@@ -196,7 +239,7 @@ def _choose_reading(item: Any, model: nn.Module, argument: str, need_label: bool
             error = _failure(model, batch if whole else batch.take(1))
             if error is None:
                 logger.debug("%s: items are read as %s", argument, reading)
-                return replace(reading, whole=whole)
+                return reading
             failures[reading] = error
     raise _mismatch(item, model, argument, failures, need_label) from next(iter(failures.values()), None)
 

@@ -19,6 +19,7 @@ from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.units import Unit
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.calibration.collect import Collector, describe_batch
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.data.batches import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
 from inc_autotune.torch_ext.ipex.library import check_device, quantization
@@ -32,8 +33,9 @@ from inc_autotune.torch_ext.ipex.models import (
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
 from inc_autotune.torch_ext.measurement.models import interleaved_seconds
-from inc_autotune.torch_ext.modules import OperatorCalibration, operator_type, prepare_module
+from inc_autotune.torch_ext.modules import prepare_module
 from inc_autotune.torch_ext.operators.trace import ModelTrace
+from inc_autotune.torch_ext.operators.types import operator_type
 
 logger = logging.getLogger(__name__)
 
@@ -265,6 +267,7 @@ class _WatchedCollector(Collector):
         self._batch = batch.copy()
 
     def end_batch(self, output: Any) -> None:
+        self.leave_model()
         try:
             run(self._observed, self._batch)
         except (AutotuneError, MemoryError, torch.OutOfMemoryError):

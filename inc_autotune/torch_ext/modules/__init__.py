@@ -3,18 +3,14 @@
 `prepare_module` makes the second from the first, `convert_module` the third from the second.
 """
 
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, is_quantized, prepare_module
-from inc_autotune.torch_ext.operators.types import operator_type
 
 __all__ = [
-    "OperatorCalibration",
     "convert_module",
     "is_prepared",
     "is_quantized",
     "multiplies_integers",
-    "operator_type",
     "prepare_module",
     "simulation_reason",
     "writes_integers",

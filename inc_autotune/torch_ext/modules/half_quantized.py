@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from inc_autotune.core.adaptor import Half
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules import OperatorCalibration, prepare_module
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules import prepare_module
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,16 +68,17 @@ class DataFlow(EagerDispatchMode):
     taken for the same tensor. An in-place write starts a new `Value`, also for other views of the same storage.
 
     Args:
-        weights: (tensor, owner's name) pairs; noted are reads of the tensor's memory while another module runs.
+        weights: tensors by their owner's name; noted are reads of a tensor's memory while another module runs.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, weights: Iterable[tuple[Tensor, str]] = ()) -> None:
+    def __init__(self, weights: AddressMap[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.scopes: list[str] = []
+        self.paused = False
         self.foreign_reads: dict[str, str] = {}
-        self._weights = AddressMap(weights)
+        self._weights = weights
         self._bound: MutableMapping[Tensor, tuple[Value, int]] = WeakTensorKeyDictionary()
         self._last_write: dict[int, tuple[int, Value]] = {}
 
@@ -85,6 +86,8 @@ class DataFlow(EagerDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
         read = [*tensors_in(args), *tensors_in(kwargs)]
         written = written_tensors(func, args, kwargs)
         operation = Operation(_operator_name(func), self.scope, tuple(self.value(tensor) for tensor in read))

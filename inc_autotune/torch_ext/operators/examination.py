@@ -61,6 +61,21 @@ class Examination:
             )
         return notes
 
+    def revised(self, model: nn.Module, trace: ModelTrace, batch: Batch) -> Examination:
+        """What is known once more batches have told how the model runs.
+
+        Args:
+            model: the user's; stays as it is.
+            trace: of all batches.
+            batch: inputs.
+        """
+        skipped = {name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()}
+        trace = replace(trace, skipped=skipped)
+        if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
+            return replace(self, trace=trace)
+        base = base_model(model, trace.batch_norms)
+        return Examination(trace, base, self.captured, form_error(model, base, batch))
+
 
 def examine(model: nn.Module, first: Batch) -> Examination:
     """Run copies of a model on a batch, as candidates are copies too, and make the form that candidates are made of.

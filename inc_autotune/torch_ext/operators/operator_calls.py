@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.copies import is_replaceable
-from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.model.untouched import AddressMap, untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
 from inc_autotune.torch_ext.operators.types import operator_type
+
+NOT_RUN = "not run with the example inputs"
+"""Why an operator without a call cannot be quantized."""
 
 
 @dataclass
@@ -52,31 +55,112 @@ class CallRecord:
         return calls[0].output_value if len(calls) == 1 else None
 
 
+class CallWatcher:
+    """Notes every call of an operator or leaf module in forward passes of a model, one pass after the other.
+
+    Args:
+        model: without hooks of ours.
+
+    Raises:
+        ModelError: a parameter is not initialized yet (lazy modules).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._types, self._skipped = _candidates(model)
+        self.modules = dict(model.named_modules())
+        operators = [*self._types, *self._skipped]
+        leaves = (name for name, module in self.modules.items() if _is_leaf(module))
+        self._names = tuple(dict.fromkeys([*operators, *leaves]))
+        weights = ((self.modules[name]._parameters.get("weight"), name) for name in operators)
+        self._weights = AddressMap((weight, name) for weight, name in weights if weight is not None)
+        self._flow: DataFlow | None = None
+        self._record = CallRecord({}, {})
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Hooks that note calls, for the duration of the context."""
+        with ExitStack() as stack:
+            for name in self._names:
+                module = self.modules[name]
+                before, after = self._hooks(name)
+                stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(after, with_kwargs=True, always_call=True).remove)
+            stack.callback(self.end)
+            yield
+
+    def begin(self) -> None:
+        """To be called before a forward pass."""
+        self.end()
+        self._record = CallRecord(dict(self._types), dict(self._skipped))
+        self._flow = DataFlow(self._weights)
+        self._flow.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> CallRecord:
+        """To be called after the forward pass, whatever happened, with the output still held."""
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            flow.mark_kept()
+            _skip_unusable(self._record, flow)
+        return self._record
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs inside is no part of the model."""
+        flow = self._flow
+        if flow is None:
+            yield
+            return
+        before, flow.paused = flow.paused, True
+        try:
+            yield
+        finally:
+            flow.paused = before
+
+    def _hooks(self, name: str) -> tuple[Any, Any]:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            flow, record = self._flow, self._record
+            if flow is None:
+                return
+            call = Call()
+            record.calls.setdefault(name, []).append(call)
+            given = [*args, *kwargs.values()]
+            if given and isinstance(given[0], Tensor):
+                call.input_value = flow.value(given[0])
+                call.problem = _unusual_call(record.types.get(name), given[0], args, kwargs)
+            else:
+                call.problem = "called without a tensor"
+            flow.scopes.append(name)
+
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            flow = self._flow
+            if flow is None:
+                return
+            while flow.scopes and flow.scopes.pop() != name:
+                continue
+            if isinstance(output, Tensor):
+                self._record.calls[name][-1].output_value = flow.value(output)
+
+        return before, after
+
+
 def record_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallRecord:
     """Run the model once, leaving it as it was, and note every call of an operator or leaf module.
 
     Raises:
         ModelError: a parameter is not initialized yet (lazy modules).
     """
-    record = _candidates(model)
-    modules = dict(model.named_modules())
-    operators = [*record.types, *record.skipped]
-    names = dict.fromkeys([*operators, *(name for name, module in modules.items() if _is_leaf(module))])
-    flow = DataFlow([(modules[name]._parameters["weight"], name) for name in operators if _has_weight(modules[name])])
-    with untouched(model, args, kwargs), _watching(modules, names, flow, record):
-        with flow:
-            output = model(*args, **kwargs)
-        flow.mark_kept()
+    watcher = CallWatcher(model)
+    with untouched(model, args, kwargs), watcher.installed():
+        watcher.begin()
+        output = model(*args, **kwargs)
+        record = watcher.end()
         del output
-    _skip_unusable(record, flow)
     return record
 
 
-def _has_weight(module: nn.Module) -> bool:
-    return module._parameters.get("weight") is not None
-
-
-def _candidates(model: nn.Module) -> CallRecord:
+def _candidates(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Operator types by name, and the reasons of operators that cannot be quantized whatever their calls."""
     types, skipped = {}, {}
     for name, module in model.named_modules():
         if any(isinstance(parameter, nn.UninitializedParameter) for parameter in module._parameters.values()):
@@ -91,7 +175,7 @@ def _candidates(model: nn.Module) -> CallRecord:
             skipped[name] = reason
         elif kind is not None:
             types[name] = kind
-    return CallRecord(types, skipped)
+    return types, skipped
 
 
 def _quantizable_base(module: nn.Module) -> str | None:
@@ -123,41 +207,6 @@ def _is_leaf(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule) and not module._modules
 
 
-@contextmanager
-def _watching(
-    modules: Mapping[str, nn.Module], names: Iterable[str], flow: DataFlow, record: CallRecord
-) -> Iterator[None]:
-    """Hooks that note calls and keep `flow.scopes` up to date; removed on leaving, whatever happens."""
-    with ExitStack() as hooks:
-        for name in names:
-            module = modules[name]
-            before, after = _hooks(name, flow, record)
-            hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(after, with_kwargs=True, always_call=True).remove)
-        yield
-
-
-def _hooks(name: str, flow: DataFlow, record: CallRecord) -> tuple[Any, Any]:
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call()
-        record.calls.setdefault(name, []).append(call)
-        given = [*args, *kwargs.values()]
-        if given and isinstance(given[0], Tensor):
-            call.input_value = flow.value(given[0])
-            call.problem = _unusual_call(record.types.get(name), given[0], args, kwargs)
-        else:
-            call.problem = "called without a tensor"
-        flow.scopes.append(name)
-
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        while flow.scopes and flow.scopes.pop() != name:
-            continue
-        if isinstance(output, Tensor):
-            record.calls[name][-1].output_value = flow.value(output)
-
-    return before, after
-
-
 def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     if not args:
         return "its input is passed by keyword"
@@ -175,7 +224,7 @@ def _skip_unusable(record: CallRecord, flow: DataFlow) -> None:
         calls = record.calls.get(name, [])
         problem = next((call.problem for call in calls if call.problem), None)
         if not calls:
-            problem = "not run with the example inputs"
+            problem = NOT_RUN
         if problem is not None:
             record.skipped[name] = problem
     for name, reader in flow.foreign_reads.items():

@@ -51,6 +51,7 @@ class ModelTrace:
         consumers: group leader -> what else reads the group's input: module names, `aten.add` ..., `output`
             if the model returns or stores the tensor.
         skipped: operator -> why it cannot be quantized.
+        ran: names of all operators and leaf modules that ran.
     """
 
     operators: dict[str, OperatorTrace]
@@ -60,6 +61,7 @@ class ModelTrace:
     output_groups: dict[str, str]
     consumers: dict[str, tuple[str, ...]]
     skipped: dict[str, str]
+    ran: frozenset[str] = frozenset()
 
 
 def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
@@ -78,10 +80,11 @@ def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[st
         Exception: whatever the model raises on these inputs.
     """
     record = record_calls(model, tuple(args), dict(kwargs or {}))
-    return _analyse(record, dict(model.named_modules()))
+    return analyse(record, dict(model.named_modules()))
 
 
-def _analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace:
+def analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace:
+    """What the calls of one forward pass tell; the modules by name."""
     order = [name for name in record.calls if name in record.types]
     opaque = {*record.types, *record.skipped}
     groups, roots = _input_groups(record, order, opaque)
@@ -112,6 +115,7 @@ def _analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace
         output_groups=output_groups,
         consumers={group[0]: _other_readers(group, roots[group[0]], opaque) for group in groups},
         skipped=record.skipped,
+        ran=frozenset(record.calls),
     )
 
 

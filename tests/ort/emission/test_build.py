@@ -11,9 +11,10 @@ from onnx import TensorProto
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
-from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.weights import WeightCache
+from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
 from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, embedded
 from inc_autotune.ort_ext.model.candidate import Candidate
@@ -51,10 +52,10 @@ def single(bias: bool = True, gemm: bool = False) -> onnx.ModelProto:
 def build(model: onnx.ModelProto, configs, form=CPU, limits=RANGE, reduce_range=False, outputs=None) -> GraphModel:
     graph = rewrite_gelu(Graph(load_source(model)), form)
     calibrations = {
-        name: OperatorCalibration(limits if config.approach == "static" else None) for name, config in configs.items()
+        name: OperatorCalibration(limits if config.approach == "static" else None, reduce_range=reduce_range)
+        for name, config in configs.items()
     }
-    reduced = frozenset(configs) if reduce_range else frozenset()
-    plan = QuantizationPlan(configs, calibrations, outputs or {}, reduced)
+    plan = QuantizationPlan(configs, calibrations, outputs or {})
     built = build_model(graph, find_operators(graph), plan, form, WeightCache())
     onnx.checker.check_model(embedded(built))
     return built

@@ -9,11 +9,12 @@ from onnx import TensorProto
 
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space.units import build_space
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.calibration.plan import OperatorCalibration, QuantizationPlan
+from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
 from inc_autotune.ort_ext.emission import smoothing
 from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.weights import WeightCache
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.source import load_source

@@ -13,8 +13,6 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.emission import weights as weight_cache
-from inc_autotune.ort_ext.emission.weights import QuantizedWeight, WeightCache
 from inc_autotune.ort_ext.graph.builder import GraphBuilder
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.graph.mapped_weights import FileSection, MappedWeights
@@ -83,25 +81,6 @@ def test_sections_read_as_arrays_and_stay_sections_in_a_copy(tmp_path: Path) -> 
     assert copy["file"] is not copy["file"]
     assert copy["empty"].shape == (0, 3)
     assert (len(weights), sorted(copy)) == (3, ["empty", "file", "memory", "new"])
-
-
-def test_large_quantized_weights_are_kept_in_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(version: int, cache: WeightCache) -> bool:
-        """Whether asking for a version makes it."""
-        calls: list[int] = []
-
-        def make() -> QuantizedWeight:
-            calls.append(version)
-            return QuantizedWeight(np.zeros(100, np.int8), np.ones((), np.float32), np.zeros((), np.int8))
-
-        cache.get("fc", version, make)
-        return bool(calls)
-
-    small = WeightCache()
-    assert [made(version, small) for version in (1, 2, 1, 2, 3, 1)] == [True, True, False, False, True, True]
-    monkeypatch.setattr(weight_cache, "LARGE_BYTES", 99)
-    large = WeightCache()
-    assert [made(version, large) for version in (1, 1, 2, 1)] == [True, False, True, True]
 
 
 def written_again(file: Path) -> None:

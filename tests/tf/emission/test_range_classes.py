@@ -9,11 +9,11 @@ from keras import layers
 
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.quantizing import graph_of, operators_in, quantized, random, source_of

@@ -11,10 +11,10 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import SourceModel, load_source
 from inc_autotune.tf_ext.target.choices import GraphChoices

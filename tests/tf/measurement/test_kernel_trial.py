@@ -18,9 +18,9 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space.units import build_space
+from inc_autotune.graphs.weights import quantize_weight
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.emission.routes import ROUTES, Primitive, Route
-from inc_autotune.tf_ext.emission.weights import quantize_weight
 from inc_autotune.tf_ext.graph import builder
 from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.measurement import kernel_trial as kernels
@@ -193,7 +193,7 @@ def test_seven_bits_are_the_same_numbers_doubled_or_not():
     """So that a model is the same wherever its recipe is applied."""
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 16)).astype(np.float32)
     weight = np.random.default_rng(1).normal(size=(3, 3, 16, 16)).astype(np.float32)
-    made = quantize_weight(weight, config().weight, axis=3, reduce_range=True)
+    made = quantize_weight(weight, config().weight, axis=3, framework="tensorflow", reduce_range=True)
     assert made.doubled().values.dtype == np.int8
     assert np.abs(made.doubled().values).max() == 126
     np.testing.assert_array_equal(made.doubled().values * made.doubled().scale, made.values * made.scale)

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.emission.build import build_model
 from inc_autotune.tf_ext.emission.routes import ROUTES
-from inc_autotune.tf_ext.emission.weights import WeightCache
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
 from inc_autotune.tf_ext.model.candidate import Candidate
 from tests.tf.quantizing import WITHOUT_VNNI, expected_form, forms_in, random, source_of

@@ -12,7 +12,7 @@ from inc_autotune.torch_ext.calibration.collect import (
     input_of,
     output_of,
 )
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.batches import Batch, batch_axis
 from inc_autotune.torch_ext.operators.trace import trace_model
 from tests.torch.small_models import FEATURES, CalledTwice, Text, image_batches, outlier_mlp, small_cnn, vectors
 
@@ -80,7 +80,9 @@ def test_hooks_are_removed_whatever_happens():
 
     model = outlier_mlp()
     with pytest.raises(BrokenError):
-        calibrate_by_function(model, calib_func, lambda first: collector(model, first, (100,)))
+        calibrate_by_function(
+            model, calib_func, lambda first: collector(model, first, (100,)), batch_axis(outlier_mlp())
+        )
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -93,6 +95,7 @@ def test_a_function_gives_what_the_same_batches_give(sizes):
         model,
         lambda watched: [watched(batch) for batch in data],
         lambda first: collector(model, first, sizes),
+        batch_axis(outlier_mlp()),
     )
     assert found.digest == expected.digest
     for size in (*sizes, 64):

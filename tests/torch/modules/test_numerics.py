@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.torch_ext.modules import OperatorCalibration, convert_module, prepare_module, simulation_reason
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules import convert_module, prepare_module, simulation_reason
 from inc_autotune.torch_ext.target.kernels import has_fused_linear
 from tests.torch.module_examples import EXAMPLES, Example, calibrated, convolution, integer_config, linear
 

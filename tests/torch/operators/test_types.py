@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from inc_autotune.torch_ext.modules import OperatorCalibration, operator_type, prepare_module
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules import prepare_module
+from inc_autotune.torch_ext.operators.types import operator_type
 from tests.torch.module_examples import EXAMPLES, integer_config, linear
 
 

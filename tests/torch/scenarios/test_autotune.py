@@ -97,14 +97,6 @@ def test_given_alphas_are_used(alpha):
     assert set(tuned.tuning_result.alphas.values()) == {0.7 if alpha != 1 else 1.0}
 
 
-def test_one_evaluation_is_enough_where_int8_is_accurate():
-    model, data = outlier_mlp(), vectors()
-    evaluate = Agreement(model, data)
-    tuned = tune(model, data, evaluate, accuracy_criterion={"relative": 0.2})
-    assert evaluate.calls == tuned.tuning_result.evaluations == 2
-    assert tuned.tuning_result.fallbacks == {}
-
-
 def test_fallbacks_have_reasons_and_leave_the_original_operator():
     model, data = outlier_mlp(), vectors()
     tuned = tune(model, data, Scores(1.0, 0.5, 1.0), approach="static")
@@ -159,22 +151,6 @@ def test_without_evaluation_nothing_is_claimed():
     assert (result.met, result.score, result.baseline, result.evaluations, result.trials) == (None, None, None, 0, ())
     assert "no claim" in str(result)
     assert result.alphas
-
-
-def test_metric_and_labelled_data_instead_of_an_evaluation_function():
-    model, data = outlier_mlp(), vectors()
-    with torch.no_grad():
-        labelled = [(batch, model(batch).argmax(-1)) for batch in data]
-    tuned = tune(model, labelled, eval_dataloader=labelled, eval_metric="accuracy")
-    assert tuned.tuning_result.baseline == 1.0
-    assert tuned.tuning_result.score > 0.9
-
-
-def test_max_trials_bounds_the_evaluations():
-    scores = Scores(1.0, 0.5)
-    with pytest.warns(UserWarning, match="goal was not met in 2 trials"):
-        tuned = tune(outlier_mlp(), vectors(), scores, max_trials=2)
-    assert len(scores.models) == tuned.tuning_result.evaluations == 3
 
 
 def test_with_time_left_the_search_goes_on_after_a_success():

@@ -1,0 +1,66 @@
+"""The numbers of operators as they stand in a recipe, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inc_autotune.core.arrays import FloatArray
+from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
+
+
+def calibration_entries(
+    plan: QuantizationPlan, settings: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:
+    """A plan's numbers as they stand in a recipe.
+
+    Args:
+        plan: whose operators that leave fp32 are written.
+        settings: plain values that stand with each of them.
+
+    Returns:
+        Plain values by operator name, and smoothing scales by the names they have there, once for each scale.
+    """
+    arrays: dict[str, FloatArray] = {}
+    names: dict[bytes, str] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    for name in plan.configs:
+        calibration = plan.calibration(name)
+        entry: dict[str, Any] = {}
+        for key, limits in (("input", calibration.range), ("output", calibration.output_range)):
+            if limits is not None:
+                entry[f"{key}_minimum"], entry[f"{key}_maximum"] = map(float, limits)
+        if calibration.smoothing is not None:
+            key = names.setdefault(calibration.smoothing.tobytes(), f"{name}.smoothing")
+            arrays[key] = calibration.smoothing
+            entry["smoothing"] = key
+        if calibration.reduce_range:
+            entry["reduce_range"] = True
+        entries[name] = {**entry, **settings}
+    return entries, arrays
+
+
+def calibrations_from_recipe(
+    operators: Mapping[str, OperatorRecipe], arrays: Mapping[str, Any]
+) -> dict[str, OperatorCalibration]:
+    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32."""
+    calibrations: dict[str, OperatorCalibration] = {}
+    for name, operator in operators.items():
+        entry = operator.calibration
+        smoothing = entry.get("smoothing")
+        calibrations[name] = OperatorCalibration(
+            _limits(entry, "input"),
+            None if smoothing is None else np.asarray(arrays[smoothing], np.float32),
+            _limits(entry, "output"),
+            bool(entry.get("reduce_range")),
+        )
+    return calibrations
+
+
+def _limits(entry: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    if f"{key}_minimum" not in entry:
+        return None
+    return float(entry[f"{key}_minimum"]), float(entry[f"{key}_maximum"])
