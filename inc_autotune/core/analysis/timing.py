@@ -78,11 +78,11 @@ def pair_seconds(
         fp32: computes the operator in fp32.
         integer: computes the operator in integers.
         clock: see `clock_of`.
-        shortest: seconds; if the integer form takes less, the difference does not matter.
-        ended: asked after `FEWEST_PAIRS` pairs; once true, no further pairs are timed.
+        shortest: where the integer form takes less than this, the difference does not matter.
+        ended: asked after a few pairs; once true, no further ones are made.
 
     Returns:
-        None if the fastest call of the integer form takes less than `shortest`: other processes only make calls longer.
+        None where the integer form is too short. Its fastest call tells: a busy machine only makes calls longer.
     """
 
     def pair() -> tuple[float, float]:

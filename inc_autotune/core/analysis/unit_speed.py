@@ -26,7 +26,7 @@ class SupportsUnitSpeeds(Protocol):
             expired: asked between measurements; once true, the rest is left out.
 
         Returns:
-            Speeds by unit name, without units that cannot be measured, or are too small to show a difference.
+            Without units that cannot be measured, or that are too small for a difference to be seen.
         """
 
 
@@ -35,17 +35,17 @@ def slow_units(
 ) -> dict[str, str]:
     """Operators that should stay in fp32, since their integer form is not measurably faster on this machine.
 
-    This is measured before the first trial and costs no evaluation. Only units with an integer kernel as default are
-    judged: simulated and weight-only units are not chosen for their speed. If all units are slow none is named, since a
-    model without any integer operator is no result; its measured speed-up tells the user.
+    Measured before the first trial, so it costs no evaluation. Judged are units whose default is an integer
+    kernel: one that is simulated or weight-only is not there for its speed. Where every unit is slow none is named:
+    a model without any integer operator is no result, and its measured speed-up tells the user.
 
     Args:
-        adaptor: calibrated; if it does not support unit speeds, no unit is judged.
+        adaptor: measures, where it can; calibrated.
         units: all units of the space.
-        expired: asked between measurements; once true, units that are not measured yet are not judged.
+        expired: asked between measurements; once true, the units not measured yet are not judged.
 
     Returns:
-        Reasons by operator name.
+        The reason by operator name.
     """
     if not isinstance(adaptor, SupportsUnitSpeeds):
         return {}

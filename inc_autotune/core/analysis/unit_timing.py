@@ -45,13 +45,13 @@ def time_units(
 
     Args:
         units: to be measured.
-        clock: see `timing.clock_of`.
+        clock: see `core.timing.clock_of`.
         shortest: seconds; operators whose integer form takes less are not judged.
-        budget: seconds of wall time for all units together.
+        budget: seconds on the wall for all units together.
         expired: asked between measurements; once true, or once the budget is spent, the rest is left out.
 
     Returns:
-        Speeds by unit name, without units whose operators are all too short, and units that were not fully timed.
+        By unit name, without units whose operators are all too short or that were not timed to their end.
     """
     deadline = time.perf_counter() + budget
 
