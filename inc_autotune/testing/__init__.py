@@ -1,5 +1,5 @@
-"""For those who write an adaptor: a tiny framework with two adaptors, and the contracts that every adaptor and every
-`autotune` keep.
+"""For authors of adaptors: a tiny framework with two adaptors, and the contracts of every adaptor and every `autotune`,
+as test classes.
 
 Imports core only.
 """

@@ -1,4 +1,4 @@
-"""The contract every adaptor keeps, as a test class to subclass."""
+"""The contract of every adaptor, as a test class to subclass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USELESS_WITHOUT = {
     "half_quantized": ("reference_outputs", "run"),
     "blocks": ("block_reference", "run_block"),
 }
-"""Methods an adaptor must have too, by the optional method that is never called without them."""
+"""Methods that an adaptor must also have, by the optional method that is never called without them."""
 
 
 class AdaptorContract(ABC):
@@ -42,14 +42,14 @@ class AdaptorContract(ABC):
 
     @abstractmethod
     def outputs(self, model: Any) -> np.ndarray[Any, Any]:
-        """What a deployable model returns on fixed inputs."""
+        """The outputs of a deployable model on fixed inputs."""
 
     def _calibrated(self) -> tuple[Adaptor, Any, int]:
         adaptor, model = self.make_adaptor(), self.make_model()
         return adaptor, model, adaptor.calibrate(model, self.make_data(), (8,)) or 8
 
     def _tune_cfg(self, adaptor: Adaptor, model: Any, size: int, choice: int = 0) -> dict[str, Any]:
-        """The option of index `choice` for every operator."""
+        """A configuration with the option of index `choice` for every operator."""
         opwise = adaptor.query_fw_capability(model)["opwise"]
         return {
             "op": {operator: options[choice] for operator, options in opwise.items()},

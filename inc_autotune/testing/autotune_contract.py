@@ -1,4 +1,4 @@
-"""What every `autotune` keeps to, whatever the framework, as a test class to subclass."""
+"""The contract of `autotune` in every framework, as a test class to subclass."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class AutotuneContract(ABC):
     """Subclass it in a test file, implement the methods, and pytest runs the contract on your framework.
 
     The model should have at least three quantizable operators, which are decided apart, and run in milliseconds. Its
-    speed must decide nothing: what a toy model gains by integers is noise, so give an adaptor that times no units, or
+    speed must decide nothing, since the speed-up of a toy model is noise: give an adaptor that times no units, or
     replace its timer.
     """
 
     reachable: float = 0.2
-    """A relative error of the outputs that the model stays below with every operator in int8."""
+    """An upper bound of the relative error of the outputs with every operator in int8."""
 
     algorithms: tuple[str, ...] = ("kl", "percentile", "mse")
-    """Calibration algorithms beside minmax that the capability offers."""
+    """Calibration algorithms that the capability offers, without minmax."""
 
     @abstractmethod
     def make_model(self) -> Any:
@@ -42,38 +42,38 @@ class AutotuneContract(ABC):
 
     @abstractmethod
     def tune(self, model: Any, data: Any, evaluate: Any = None, **arguments: Any) -> Any:
-        """The framework's `autotune` with the arguments that all frameworks share, see `core.arguments`.
+        """Call the framework's `autotune` with arguments that all frameworks share, see `core.arguments`.
 
-        `labelled` among them is the labelled data that `eval_metric` is computed over, whatever the framework calls it.
+        The argument `labelled` is the labelled data for `eval_metric`, whose name differs among frameworks.
         """
 
     @abstractmethod
     def deployed(self, tuned: Any) -> Any:
-        """What an evaluation was given of a tuned model: the one that is deployed."""
+        """The deployed form of a tuned model, as an evaluation gets it."""
 
     @abstractmethod
     def in_fp32(self, model: Any) -> Any:
-        """The fp32 model in the form that an evaluation is given."""
+        """The fp32 model, as an evaluation gets it."""
 
     @abstractmethod
     def outputs(self, model: Any) -> np.ndarray[Any, Any]:
-        """What a model in the form that evaluations are given returns on fixed inputs that are no calibration data."""
+        """The outputs of a model, as an evaluation gets it, on fixed inputs that are no calibration data."""
 
     def result(self, tuned: Any) -> TuningResult:
-        """The result that a tuned model carries."""
+        """The tuning result of a tuned model."""
         found: TuningResult = tuned.tuning_result
         return found
 
     def labelled(self, model: Any) -> Any:
-        """Batches of (inputs, labels), whose labels are the classes that the fp32 model finds; None without metrics."""
+        """Batches of (inputs, labels); labels are the classes that the fp32 model finds. None: no test of metrics."""
         return None
 
     def closeness(self) -> Closeness:
-        """An evaluation of how near to the fp32 model a candidate is."""
+        """An evaluation: 1 minus the relative error against the fp32 model."""
         return Closeness(self.outputs, self.outputs(self.in_fp32(self.make_model())))
 
     def tuned(self, evaluate: Any = None, **arguments: Any) -> Any:
-        """The contract's model, tuned without a word about speed."""
+        """The model of the contract, tuned without warnings about speed."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the tuned model is not faster")
             return self.tune(self.make_model(), self.make_data(), evaluate, **{**QUIET, **arguments})

@@ -11,13 +11,13 @@ from inc_autotune.core.arrays import Array
 
 
 class Scores:
-    """An evaluation that returns what it was told to, without running the model; the last value is repeated.
+    """An evaluation that returns given scores without running the model; the last one is repeated.
 
     Args:
-        scores: one for each call. An exception among them is raised.
+        scores: one per call. An exception among them is raised.
 
     Attributes:
-        models: what it was called with.
+        models: the models that the evaluation was called with.
     """
 
     def __init__(self, *scores: Any) -> None:
@@ -33,19 +33,19 @@ class Scores:
 
     @property
     def calls(self) -> int:
-        """How often it was called."""
+        """Number of calls so far."""
         return len(self.models)
 
 
 class Closeness:
-    """An evaluation: 1 minus the relative error of a model's outputs to those of the fp32 model.
+    """An evaluation: 1 minus the relative error of a model's outputs against the outputs of the fp32 model.
 
     Args:
-        outputs: what a model returns on inputs of the test's own.
-        reference: what the fp32 model returns on them.
+        outputs: returns the outputs of a model on inputs that the test chooses.
+        reference: outputs of the fp32 model on the same inputs.
 
     Attributes:
-        calls: how often it was called.
+        calls: number of calls so far.
     """
 
     def __init__(self, outputs: Callable[[Any], Array], reference: Array) -> None:

@@ -1,4 +1,4 @@
-"""Two adaptors for the tiny framework: the least that works, and one that offers everything."""
+"""Two adaptors for the tiny framework: a minimal one, and one with most optional methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CAPABILITY = Path(__file__).parent / "numpy.yaml"
 
 
 class MinimalNumpyAdaptor(Adaptor):
-    """The two methods every adaptor must have, and no more."""
+    """Only the two methods that every adaptor must have."""
 
     framework = "pytorch"
 
@@ -82,7 +82,7 @@ class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, S
         for start, stop in pairwise(bounds):
             for name, values in model.inputs_of_layers(samples[start:stop]).items():
                 statistics[name].update(values, keep_rows=start >= held_out)
-            self._snapshots[stop] = {name: each.copy() for name, each in statistics.items()}
+            self._snapshots[stop] = {name: layer.copy() for name, layer in statistics.items()}
         return len(samples)
 
     def quantize(
@@ -138,10 +138,10 @@ class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, S
 def quantized_model(
     tune_cfg: Mapping[str, Any], model: NumpyModel, statistics: Mapping[str, ActivationStatistics]
 ) -> NumpyModel:
-    """The model with rounded weights and activations where the configuration says so.
+    """The model with weights and activations rounded as the configuration says.
 
     Raises:
-        ArgumentError: the configuration names an operator the model does not have.
+        ArgumentError: the configuration names an operator that the model does not have.
     """
     layers = {layer.name: layer for layer in model.layers}
     unknown = [name for name, _ in tune_cfg["op"] if name not in layers]

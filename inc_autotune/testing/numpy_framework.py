@@ -11,7 +11,7 @@ from inc_autotune.core.arrays import FloatArray
 
 
 def identity(values: FloatArray) -> FloatArray:
-    """The transform of a layer in fp32."""
+    """The input as it is: the transform of an fp32 layer."""
     return values
 
 
@@ -48,7 +48,7 @@ class NumpyModel:
         return inputs
 
     def inputs_of_layers(self, inputs: FloatArray) -> dict[str, FloatArray]:
-        """What each layer reads, by its name."""
+        """The inputs of all layers, by layer name."""
         found = {}
         for layer in self.layers:
             found[layer.name] = inputs
@@ -56,19 +56,19 @@ class NumpyModel:
         return found
 
     def with_layers(self, layers: Sequence[Dense]) -> NumpyModel:
-        """The same model with the layers of these names replaced."""
+        """The same model with layers replaced by the given ones of the same name."""
         by_name = {layer.name: layer for layer in layers}
         return replace(self, layers=tuple(by_name.get(layer.name, layer) for layer in self.layers))
 
 
 def random_model(layers: int = 4, features: int = 16, *, outlier: float = 1.0, seed: int = 0) -> NumpyModel:
-    """A model of random weights whose activations keep their size from layer to layer.
+    """A model with random weights whose activations keep their magnitude from layer to layer.
 
     Args:
         layers: number of layers, named `dense0`, `dense1`, ...
         features: width of every layer.
-        outlier: each layer multiplies one output channel by this and the next divides by it, which leaves the
-            fp32 function as it is and makes the activations hard to quantize.
+        outlier: every layer multiplies one output channel by this factor and the next layer divides by it. That does
+            not change the fp32 function, but makes the activations hard to quantize.
         seed: of the weights.
     """
     generator = np.random.default_rng(seed)

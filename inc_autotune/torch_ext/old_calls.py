@@ -1,7 +1,8 @@
-"""Calls of `ipex.quantization.autotune`, as Intel Extension for PyTorch 1.13 to 2.8 had it, understood as ours.
+"""Positional arguments as `ipex.quantization.autotune` of Intel Extension for PyTorch 1.13 to 2.8 took them.
 
-What came after the calibration data changed twice. The RFC of 2023 and releases 1.13 to 2.1 went on with `eval_func`,
-2.2 to 2.6 with `calib_func`, `eval_func`, `op_type_dict` and `smoothquant_args`, 2.7 and 2.8 without the last.
+The order after the calibration data changed twice. In the RFC of 2023 and releases 1.13 to 2.1 `eval_func` follows; in
+2.2 to 2.6 `calib_func`, `eval_func`, `op_type_dict` and `smoothquant_args`; in 2.7 and 2.8 the same without
+`smoothquant_args`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ ORDERS = {
     "2.7 and 2.8": ("calib_func", "eval_func", "op_type_dict", *_LIMITS),
     "2.2 to 2.6": ("calib_func", "eval_func", "op_type_dict", "smoothquant_args", *_LIMITS),
 }
-"""Positional arguments after the first two, the order that wins where several fit first."""
+"""Orders of the positional arguments after the first two. The first order that fits is used."""
 
 _CRITERION = frozenset({"relative", "absolute", "higher_is_better"})
 _SMOOTHING = frozenset({"alpha", "auto_alpha_args", "folding"})
 
 
 def accepts_old_calls(autotune: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let `autotune`, whose further arguments have to be named, take more than three arguments by position.
+    """Let `autotune`, which takes three positional arguments, take more of them in the orders of the extension.
 
-    The first model may be called `prepared_model`, its name up to 2.1.
+    The model may also be passed as `prepared_model`, its name up to 2.1.
     """
 
     call: Callable[..., Result] = autotune
@@ -51,10 +52,10 @@ def accepts_old_calls(autotune: Callable[Parameters, Result]) -> Callable[Parame
 
 
 def named_arguments(args: tuple[Any, ...]) -> dict[str, Any]:
-    """Names of the positional arguments, in the first of `ORDERS` that their types fit; None fits everywhere.
+    """The positional arguments by name, in the first of `ORDERS` that their types fit; None fits every name.
 
     Raises:
-        ArgumentError: they fit none.
+        ArgumentError: the arguments fit no order.
     """
     rest = args[len(COMMON) :]
     if len(rest) == 1:  # whatever it is: eval_func

@@ -1,4 +1,4 @@
-"""What is found out about a model without an evaluation: output errors, sensitivity, alphas, speed.
+"""Measurements on models without the user's evaluation: output errors, sensitivity, alphas, speed.
 
 Imports the adaptor's interface and everything below it.
 """

@@ -38,15 +38,15 @@ def search_blocks(
 ) -> dict[str, float | None]:
     """Choose one alpha for all smoothable units of each block.
 
-    For every block and every alpha, and for no smoothing, the block is run with its units quantized on the fp32
-    inputs it saw in calibration, and its output is compared with the fp32 one: the error that counts is that of the
-    attention or the residual sum, not that of single operators.
+    For every block, the block is run with its units quantized, once per alpha and once without smoothing, on the fp32
+    inputs of the calibration. Its output is compared with the fp32 output of the block, so that the error of the
+    attention or of the residual sum decides, not the errors of single operators.
 
     Args:
-        names: the units that may be smoothed.
+        names: of the units that may be smoothed.
         alphas: candidates.
-        sampling_size: whose statistics are used.
-        init_alpha: of equally good alphas the nearest to this one wins.
+        sampling_size: selects the statistics.
+        init_alpha: among equally good alphas the one nearest to this wins.
         expired: once true, the remaining blocks are left out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a candidate gains over fp32 in what the user asked for."""
+"""The gain of a candidate over fp32 in the user's objective: speed, size or memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SupportsSize(Protocol):
     """An adaptor that knows how large weights are."""
 
     def model_size(self, model: Any) -> int | None:
-        """Bytes of the model's weights; None where they are not known."""
+        """Bytes of the model's weights; None if they are not known."""
 
 
 @runtime_checkable
@@ -30,9 +30,9 @@ class SupportsFootprint(Protocol):
     """An adaptor that knows how much memory a model takes while it runs."""
 
     def footprint(self, models: Sequence[Any]) -> Sequence[int] | None:
-        """Most bytes in use at once during a forward pass of each model, weights included; None: not known.
+        """Peak of the bytes in use during a forward pass of each model, weights included; None: not known.
 
-        Counted, not read off the process: the same model gives the same number.
+        The bytes are counted, not read off the process, so that the same model always gives the same number.
         """
 
 
@@ -40,14 +40,14 @@ def gain(adaptor: Adaptor, objective: Objective, model: Any, candidate: Any) -> 
     """fp32 cost over candidate cost, both measured: 2.0 is twice as fast, or half as large.
 
     Args:
-        adaptor: measures the two, after calibration.
-        objective: the cost: `performance` is seconds of a forward pass, `modelsize` bytes of weights, `footprint`
-            the largest number of bytes in use during a forward pass, weights included.
+        adaptor: measures both models; calibrated.
+        objective: selects the cost: `performance` is seconds of a forward pass, `modelsize` bytes of weights,
+            `footprint` the peak of the bytes in use during a forward pass, weights included.
         model: the fp32 model.
         candidate: the deployable model.
 
     Returns:
-        None where the adaptor does not measure this cost.
+        None if the adaptor does not measure this cost.
     """
     costs = _costs(adaptor, objective, (model, candidate))
     if costs is None or not all(costs):

@@ -17,7 +17,7 @@ from inc_autotune.core.errors import QuantizationError
 logger = logging.getLogger(__name__)
 
 LARGEST_OUTPUT = 1e15
-"""What is larger stands for "masked out" (minus infinity, the smallest float): its error says nothing."""
+"""Larger values mean "masked out" (minus infinity, the smallest float), and their errors mean nothing."""
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ class SupportsComparison(Protocol):
     """An adaptor that runs models on calibration samples it holds out."""
 
     def reference_outputs(self) -> Sequence[Any] | None:
-        """The fp32 model's outputs on held-out calibration samples, as arrays; None where this model has none."""
+        """The fp32 model's outputs on held-out calibration samples, as arrays; None if there are none."""
 
     def run(self, candidate: Any) -> Sequence[Any]:
         """A candidate's outputs on the same held-out samples."""
@@ -36,11 +36,11 @@ def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
 
     Args:
         reference: the fp32 model's outputs, float arrays; elements beyond `LARGEST_OUTPUT` are not compared.
-        outputs: the candidate's, in the same order. One of another shape (found objects, say, of which there can be
-            more or fewer) counts as unrelated.
+        outputs: the candidate's outputs, in the same order. An output of another shape (a list of found objects, say)
+            counts as unrelated.
 
     Returns:
-        0 for equal outputs, about 1 for unrelated ones; infinity where the candidate is not finite.
+        0 for equal outputs, about 1 for unrelated ones; infinity if the candidate's outputs are not finite.
     """
     errors = []
     for expected, actual in zip_longest(reference, outputs):
@@ -61,10 +61,10 @@ def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
 
 
 def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> float | None:
-    """Build the candidate of `tune_cfg` and compare it with the fp32 model; None where outputs are not offered.
+    """Build the candidate of `tune_cfg` and compare it with the fp32 model; None if the adaptor offers no outputs.
 
-    It is calibrated without the samples it is compared on, so that values beyond the calibrated ranges do their harm
-    here as they will do in use. Smoothing with large alphas, above all, looks several times too good otherwise.
+    The candidate is calibrated without the samples it is compared on, so that values beyond the calibrated ranges are
+    clipped here as they will be in use. Otherwise smoothing with large alphas looks several times too good.
 
     Raises:
         QuantizationError: the candidate cannot be built, or not be run.
@@ -80,7 +80,7 @@ def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> f
 
 
 def error_or_infinity(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> float | None:
-    """The same; infinity for a candidate that cannot be built or run, which is logged."""
+    """The `output_error`; infinity, with a warning in the log, for a candidate that cannot be built or run."""
     try:
         return output_error(adaptor, tune_cfg, model)
     except QuantizationError as error:
@@ -88,7 +88,7 @@ def error_or_infinity(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any)
 
 
 def infinity(error: QuantizationError) -> float:
-    """How far a candidate that failed is from fp32; it is logged."""
+    """The output error of a candidate that failed; the failure is logged."""
     logger.warning("%s; it counts as infinitely far from fp32", error)
     return math.inf
 

@@ -1,4 +1,7 @@
-"""Which unit hurts most, and what it falls back to, found at the model's output without any evaluation."""
+"""Sensitivity of units, measured as error at the model's output without any evaluation, and the fallbacks chosen by it.
+
+Reasons and reports call the sensitivity of a unit its harm.
+"""
 
 from __future__ import annotations
 
@@ -23,30 +26,37 @@ from inc_autotune.core.space.units import Assignment, TuningSpace, Unit
 logger = logging.getLogger(__name__)
 
 ErrorOf = Callable[[Assignment], float | None]
-"""The output error of an assignment on held-out samples; None where the framework offers no outputs."""
+"""The output error of an assignment on held-out samples; None if the framework offers no outputs."""
 
 REMAINING_HARM = 0.1
-"""A faster fallback than fp32 is taken where no more than this part of a unit's harm is left. Harm above 1, the error
-of an unrelated output, counts as 1: a tenth of an infinite harm would be anything."""
+"""A faster fallback than fp32 is taken if at most this share of a unit's harm remains. Harm is capped at 1, the error
+of an unrelated output; else 10 % of an infinite harm would accept every fallback."""
 
 MEASURED_UNITS = 8
-"""Units whose harm is measured where gradients estimate that of all: the most harmful ones by estimate. On four models
-of 20 to 32 units the first 1 to 16 of this order leave as much error as those of the measured one, to 3 % of the whole.
-An estimate of all costs as much as measuring 3 to 4 units, so up to twice this number are measured without one."""
+"""If gradients estimate the harm of all units, that of the most harmful ones, this many, is measured. On four models
+of 20 to 32 units, fallback of the first 1 to 16 units in this order leaves as much error as in the fully measured
+order, to 3 % of the whole. Estimating costs as much as measuring 3 to 4 units, so up to twice this number of units are
+measured without estimates."""
 
 MISSED_HARM = 3.0
-"""Estimates are trusted where the units that were not measured do no more than this many times their estimated harm
-together. It is 0.9 to 1.4 on models that int8 suits, 4 on a model with outliers that is not smoothed."""
+"""Estimates are trusted if the joint harm of the units that were not measured is at most this many times the sum of
+their estimates. The ratio is 0.9 to 1.4 on models that int8 suits, 4 on a model with outliers without smoothing."""
 
 
 @runtime_checkable
 class SupportsHalves(SupportsComparison, Protocol):
-    """An adaptor that compares candidates, and rounds only the weights or only the activations of one."""
+    """An adaptor that compares candidates and builds some with only the weights or only the activations rounded."""
 
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: Any, half: Half) -> Any:
-        """A candidate whose operators round only their weights, or only their activations, for `run`.
+        """A candidate with only the weights or only the activations rounded, for `run`; it need not be fast.
 
-        None where this cannot be made. It need not be fast; `tune_cfg` is that of `quantize`.
+        Args:
+            tune_cfg: as in `quantize`.
+            model: the fp32 model.
+            half: what is rounded.
+
+        Returns:
+            None if such a candidate cannot be built.
         """
 
 
@@ -57,29 +67,28 @@ class SupportsGradients(Protocol):
     def gradient_harms(
         self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, float] | None:
-        """What `run` would show with each unit quantized alone, estimated from gradients for all units together.
+        """Estimate from gradients, for all units at once, the output error with one unit quantized alone.
 
         Args:
-            units: to be judged.
-            tune_cfg: how they are quantized; other operators in it do not matter.
-            expired: asked between samples; once true, those seen so far have to do.
+            units: to be estimated.
+            tune_cfg: how the units are quantized; other operators in it do not matter.
+            expired: asked between samples; once true, the samples seen so far are used.
 
         Returns:
-            About the relative squared error at the model's output, by unit name; None where this model has no
-            gradients.
+            Estimated relative squared error at the model's output, by unit name; None if this model has no gradients.
         """
 
 
 @dataclass(frozen=True)
 class UnitHarm:
-    """The output error of the model with this one unit quantized.
+    """The output error of the model with one unit quantized.
 
     Args:
-        unit: its name.
-        error: relative squared error at the model's output; None where it is not known.
-        estimated: from gradients, not measured.
-        weight_error: the same with only the unit's weights rounded; None where not measured.
-        activation_error: the same with only its activations rounded; None where not measured.
+        unit: name of the unit.
+        error: relative squared error at the model's output; None if it is not known.
+        estimated: whether `error` is an estimate from gradients; else it is measured.
+        weight_error: the error with only the unit's weights rounded; None if it is not measured.
+        activation_error: the error with only the unit's activations rounded; None if it is not measured.
     """
 
     unit: str
@@ -90,7 +99,7 @@ class UnitHarm:
 
     @property
     def activation_share(self) -> float | None:
-        """The part of the harm, from 0 to 1, that comes from rounding activations; None where not measured."""
+        """The share of the harm, from 0 to 1, that comes from rounding activations; None if it is not measured."""
         if self.weight_error is None or self.activation_error is None:
             return None
         both = self.weight_error + self.activation_error
@@ -111,17 +120,17 @@ def rank_units(
     """Rank the quantized units of `assignment`, the most harmful first.
 
     A unit is measured by quantizing it alone, as `assignment` has it, and running the model on the held-out
-    calibration samples: a short forward pass, no evaluation. Where there are more than 16 units and the framework gives
-    gradients, these estimate the harm of all, and only the 8 most harmful ones are measured. One more forward pass,
-    with all others quantized, checks the other estimates: if it shows that they missed something, the next 8 are
-    measured too, and so on.
+    calibration samples: a short forward pass, no evaluation. If there are more than 16 units and the framework has
+    gradients, the harm of all units is estimated from gradients, and only the 8 units with the largest estimates are
+    measured. One more forward pass, with all other units quantized, checks the other estimates: if these are too small,
+    the next 8 units are measured too, and so on.
 
     Args:
         expired: asked before each measurement; once true, units keep their estimate, or are ranked last in the model's
             order.
         advance: called after each measurement, for a progress bar.
-        error_of: measures the output error of an assignment; by default it is done here.
-        backwards: measure in the opposite order: two processes that share what they measure meet in the middle.
+        error_of: measures the output error of an assignment; None: `error_or_infinity`.
+        backwards: measure in the opposite order, so that two processes that share measurements meet in the middle.
     """
     error_of = error_of or _measured(adaptor, model, space)
     names = [unit.name for unit in space.units if assignment.by_unit[unit.name].is_quantized]
@@ -152,10 +161,10 @@ def rank_units(
 def estimate_harms(
     adaptor: Adaptor, space: TuningSpace, assignment: Assignment, *, expired: Callable[[], bool] = lambda: False
 ) -> tuple[UnitHarm, ...] | None:
-    """Rank the quantized units of `assignment` by gradients alone; None where the framework gives none.
+    """Rank the quantized units of `assignment` by gradients alone; None if the framework has none.
 
     Args:
-        expired: once true, the samples seen so far have to do.
+        expired: once true, the samples seen so far are used.
     """
     if not isinstance(adaptor, SupportsGradients):
         return None
@@ -167,11 +176,11 @@ def estimate_harms(
 
 
 def probe_halves(adaptor: Adaptor, model: Any, space: TuningSpace, assignment: Assignment, harm: UnitHarm) -> UnitHarm:
-    """Find out which half hurts: two forward passes with only the weights, then only the activations, rounded.
+    """Measure the harm of rounding only a unit's weights, and of rounding only its activations: two forward passes.
 
     Returns:
-        `harm` with both errors; as it was where the unit rounds only one of them, or such candidates are not offered
-        or fail.
+        `harm` with both errors; `harm` itself if the unit does not round both, or the adaptor does not build such
+        candidates, or they fail.
     """
     if not isinstance(adaptor, SupportsHalves):
         return harm
@@ -201,25 +210,25 @@ def choose_fallback(
     harm: UnitHarm,
     error_of: ErrorOf | None = None,
 ) -> OpConfig:
-    """What a harmful unit becomes instead: the first of dynamic and bf16 that takes most of the harm away, else fp32.
+    """The fallback of a harmful unit: the first of dynamic and bf16 that removes most of the harm, else fp32.
 
-    Dynamic quantization rounds the weight as before, so it is not tried where that alone does too much harm.
+    Dynamic quantization rounds the weight as before, so it is not tried if that alone does too much harm.
 
     Args:
-        assignment: the decision in which the unit does harm.
-        harm: from `rank_units`, perhaps through `probe_halves`; without an error it goes straight to fp32.
+        assignment: with the unit quantized.
+        harm: from `rank_units` or `probe_halves`; if its error is not known, the fallback is fp32.
         error_of: as in `rank_units`.
     """
     if harm.error is None:
         return FP32
     error_of = error_of or _measured(adaptor, model, space)
-    left_over = REMAINING_HARM * min(harm.error, 1.0)
-    for rung in _rungs(space.by_name[harm.unit].options, assignment.by_unit[harm.unit]):
-        if rung.approach == "dynamic" and harm.weight_error is not None and harm.weight_error > left_over:
+    allowed = REMAINING_HARM * min(harm.error, 1.0)
+    for option in _fallback_options(space.by_name[harm.unit].options, assignment.by_unit[harm.unit]):
+        if option.approach == "dynamic" and harm.weight_error is not None and harm.weight_error > allowed:
             continue
-        left = _error_alone(error_of, space, assignment.replace({harm.unit: rung}), [harm.unit])
-        if left is not None and left <= left_over:
-            return rung
+        remaining = _error_alone(error_of, space, assignment.replace({harm.unit: option}), [harm.unit])
+        if remaining is not None and remaining <= allowed:
+            return option
     return FP32
 
 
@@ -228,12 +237,12 @@ def _measured(adaptor: Adaptor, model: Any, space: TuningSpace) -> ErrorOf:
 
 
 def _error_alone(error_of: ErrorOf, space: TuningSpace, assignment: Assignment, units: Sequence[str]) -> float | None:
-    """The output error with these units as `assignment` has them, and the others in fp32."""
+    """The output error with some units as `assignment` has them, and all others in fp32."""
     return error_of(space.only(assignment, units))
 
 
 def _are_right(error_of: ErrorOf, space: TuningSpace, assignment: Assignment, harms: Sequence[UnitHarm]) -> bool:
-    """Whether these units do together about the harm that was estimated for them."""
+    """Whether the joint harm of units is about the sum of their estimates."""
     expected = sum(harm.error or 0.0 for harm in harms)
     found = _error_alone(error_of, space, assignment, [harm.unit for harm in harms])
     if found is None or found <= MISSED_HARM * expected:
@@ -247,12 +256,12 @@ def _compared(space: TuningSpace, assignment: Assignment) -> dict[str, Any]:
 
 
 def _by_error(harms: Iterable[UnitHarm]) -> tuple[UnitHarm, ...]:
-    """The most harmful first; those of unknown harm last, in the order given."""
+    """The most harmful first; units of unknown harm last, in the given order."""
     return tuple(sorted(harms, key=lambda harm: -1.0 if harm.error is None else harm.error, reverse=True))
 
 
-def _rungs(options: Sequence[OpConfig], current: OpConfig) -> list[OpConfig]:
-    """The first dynamic and the first bf16 option, in this order; the smoothing stays as it is."""
+def _fallback_options(options: Sequence[OpConfig], current: OpConfig) -> list[OpConfig]:
+    """The first dynamic and the first bf16 option, in this order; the dynamic one keeps the current smoothing."""
     dynamic = [option for option in options if option.approach == "dynamic" and current.approach == "static"]
     bf16 = [option for option in options if option.dtype == "bf16"]
     return [option.with_alpha(current.alpha) for option in dynamic[:1]] + bf16[:1]

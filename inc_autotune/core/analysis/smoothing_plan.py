@@ -1,4 +1,4 @@
-"""Which SmoothQuant alphas the whole model gets: off, one for all, or one a layer."""
+"""SmoothQuant alphas for the whole model: none, one for all layers, or one per layer."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from inc_autotune.core.space.units import TuningSpace, Unit
 logger = logging.getLogger(__name__)
 
 SCORED_OUTPUT_CHANNELS = 1024
-"""Output channels of each operator that score an alpha. On MiniLM and a small GPT these choose as all of them do (49 of
-50 alphas), 256 do not (42); it is large models that this makes several times faster."""
+"""Output channels of each operator by which an alpha is scored. On MiniLM and a small GPT this many channels choose the
+same alpha as all channels in 49 of 50 cases, 256 channels in 42. Large models become several times faster."""
 
 MISSTEPS = 2
-"""Alphas in a row that are no better, on the held-out samples, end the walk for the best one. After the first it may go
-on downhill: of models that pool their outputs the errors have small local minima."""
+"""This many alphas in a row without an improvement on the held-out samples end the walk for the best alpha. A single
+one does not: the errors of models that pool their outputs have small local minima."""
 
 STEEP = 1.25
-"""Times the best error so far: an alpha that is worse than this is no small bump, and ends the walk at once."""
+"""An alpha with more than this many times the best error so far ends the walk at once: that is no small bump."""
 
 LEAST_ADVANTAGE = 1.03
-"""A plan with an alpha for each layer has to be so many times better than one with one for all. It was chosen among
-more candidates, so less is more easily chance: a TensorFlow model where it won by 1 % lost 8 % on new samples."""
+"""The error of a plan with one alpha per layer must be this many times smaller than that of a plan with one alpha for
+all layers. It is chosen among more candidates, so a smaller advantage is more easily chance: with a TensorFlow model
+the layer-wise plan won by 1 % here and lost by 8 % on new samples."""
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ class SupportsSmoothing(Protocol):
     """An adaptor with operators that SmoothQuant can smooth."""
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
-        """The units SmoothQuant may smooth, under their names, with statistics, weights and default configs."""
+        """The units that SmoothQuant may smooth, by unit name, with statistics, weights and default configurations."""
 
 
 @runtime_checkable
@@ -47,7 +48,7 @@ class SupportsIntegerProduct(Protocol):
     """An adaptor whose framework multiplies integers faster than NumPy or torch multiply float32."""
 
     def integer_product(self) -> Callable[[Any, Any], Any] | None:
-        """A fast product of integer-valued arrays [rows, in] and [out, in]; None where this machine has none."""
+        """A fast product of integer-valued arrays [rows, in] and [out, in]; None if this machine has none."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class SmoothingPlan:
     Args:
         name: `off`, `alpha 0.7`, `layer-wise` or `block-wise`.
         alphas: alpha by unit name; a unit that is not named is not smoothed.
-        required: whether it must be tried before units fall back to fp32.
-        output_error: relative squared error at the model's output on held-out samples, where measured.
-        note: what the user should know about it.
+        required: whether the plan must be tried before units fall back to fp32.
+        output_error: relative squared error at the model's output on held-out samples; None if it is not measured.
+        note: for the user, about the plan.
     """
 
     name: str
@@ -84,19 +85,19 @@ def plan_smoothing(
 ) -> tuple[SmoothingPlan, ...]:
     """The plans to try, best first.
 
-    A number or a list of alphas is taken as it stands. "auto" searches one alpha a layer by local error (one a block
-    by the block's error, with `enable_blockwise_loss`), then compares that, the best global alpha and no smoothing
-    at the model's output, since the sum of local errors does not decide the end metric: the best of them is required,
-    the others stay in reserve.
+    A number or a list of alphas is used as given. "auto" searches one alpha per layer by local error (with
+    `enable_blockwise_loss` one per block by the error of the block). Then it compares these alphas, the best global
+    alpha and no smoothing at the model's output, since the sum of local errors does not decide the end metric. The best
+    of these plans is required, the others stay in reserve.
 
-    The best global alpha is found at the output too, by walking down the grid, or up, from the one with the smallest
-    sum of local losses. Those losses are those of samples that made the ranges, so they favour large alphas, which fit
-    each channel to the samples seen.
+    The best global alpha is found at the output too, by walking down and up the grid from the alpha with the smallest
+    sum of local losses. Local losses are measured on samples that also made the ranges, so they favour large alphas,
+    which fit each channel to these samples.
 
     Args:
-        arguments: what the user asked for; None forbids smoothing.
-        expired: once true, the search stops: groups it has not come to get `init_alpha`, and plans it has not compared
-            follow in reserve.
+        arguments: the user's; None forbids smoothing.
+        expired: once true, the search stops: groups that are not searched yet get `init_alpha`, and plans that are not
+            compared yet follow in reserve.
         advance: called after each searched group and each compared plan.
 
     Raises:
@@ -120,7 +121,7 @@ def plan_smoothing(
         alphas = search_blocks(
             adaptor, model, space, names, grid, sampling_size, init_alpha=options.init_alpha, expired=expired
         )
-        # Where time has run out, blocks may have been left out.
+        # If time has run out, blocks may have been left out.
         if not alphas and not expired():
             logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
         searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
@@ -128,7 +129,7 @@ def plan_smoothing(
     failures: list[QuantizationError] = []
 
     def measured(plan: SmoothingPlan) -> SmoothingPlan:
-        """With its error at the output, unless there is no time left, or no output."""
+        """The plan with its error at the output; with None if no time is left, or there is no output."""
         error: float | None = None
         if not expired():
             try:
@@ -147,7 +148,7 @@ def plan_smoothing(
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:
-    """How often `plan_smoothing` will advance at most, for a progress bar."""
+    """Upper bound for the number of calls of `advance` by `plan_smoothing`, for a progress bar; None: not known."""
     if arguments is None or arguments.alpha != "auto":
         return None
     options = arguments.auto_alpha_args
@@ -187,7 +188,7 @@ def _search_groups(
 def _layer_wise(
     groups: Sequence[InputGroup], searches: Mapping[str, AlphaSearchResult], init_alpha: float
 ) -> SmoothingPlan:
-    """Each group at its own best alpha, or unsmoothed where no alpha beats that by the group's least gain.
+    """A plan with the best alpha of each group, and no smoothing of groups that no alpha improves by `least_gain`.
 
     Groups that were not searched get `init_alpha`.
     """
@@ -207,7 +208,7 @@ def _best_uniform(
     searches: Mapping[str, AlphaSearchResult],
     measured: Callable[[SmoothingPlan], SmoothingPlan],
 ) -> SmoothingPlan:
-    """The best global alpha: from that of the smallest local loss, downhill by the error at the output, both ways."""
+    """The best global alpha, by a walk in both directions that starts at the alpha with the smallest local loss."""
     totals = [math.fsum(search.losses[alpha] for search in searches.values()) for alpha in grid]
     start = totals.index(min(totals))
 
@@ -220,7 +221,7 @@ def _best_uniform(
             plan = plan_of(index)
             if plan.output_error is None:
                 break
-            if STEEP * best.output_error < plan.output_error < math.inf:  # one that fails says nothing of the others
+            if STEEP * best.output_error < plan.output_error < math.inf:  # a failure says nothing about the next one
                 break
             missteps = 0 if plan.output_error < best.output_error else missteps + 1
             best, index = best if missteps else plan, index + step
@@ -230,7 +231,7 @@ def _best_uniform(
 
 
 def _unheeded(arguments: SmoothQuantArgs | None) -> str | None:
-    """That nothing can be smoothed, where the user said how."""
+    """A note that nothing can be smoothed, if the user set `smoothquant_args`."""
     if arguments is None or not arguments.model_fields_set:
         return None
     note = "smoothquant_args has no effect: the model has no operator that can be smoothed"
@@ -239,7 +240,7 @@ def _unheeded(arguments: SmoothQuantArgs | None) -> str | None:
 
 
 def _best_first(plans: Sequence[SmoothingPlan]) -> tuple[SmoothingPlan, ...]:
-    """By their error at the output, the first one required; those without keep their order behind."""
+    """Plans by error at the output, the first one required; plans without an error follow in their order."""
 
     def error(plan: SmoothingPlan) -> float:
         several = len(set(plan.alphas.values())) > 1

@@ -1,4 +1,4 @@
-"""Seconds of functions that are compared with each other, on a machine that may have other work to do."""
+"""Seconds of functions that are compared with each other, on a machine that may run other processes too."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FEWEST_ROUNDS = 3
 MOST_ROUNDS = 9
 BUDGET_SECONDS = 3.0
 REPRODUCED = 1.02
-"""A time counts as known once the second fastest round is within this factor of the fastest."""
+"""The time of a function is known once its second fastest round is within this factor of the fastest."""
 
 FEWEST_PAIRS = 3
 MOST_PAIRS = 25
 CLEAR = 1.1
-"""Pairs whose ratios all lie beyond `LEAST_SPEEDUP` by this factor need no further ones."""
+"""No further pairs are timed once all ratios lie on one side of `LEAST_SPEEDUP`, by this factor or more."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,27 @@ class PairSeconds:
 
 
 def clock_of(threads: int) -> Clock:
-    """The clock for work of so many threads.
+    """The clock for functions that compute in a number of threads.
 
-    One thread has a time of its own: the same as on a clock, but without the times at which the machine did something
-    else. Several threads wait for each other, so there the clock on the wall decides.
+    For one thread its CPU time, unaffected by other processes. For several threads, which wait for each other, wall
+    time.
     """
     return time.thread_time if threads == 1 else time.perf_counter
 
 
 def seconds(call: Call, clock: Clock) -> float:
-    """How long a call takes."""
+    """Seconds of one call."""
     started = clock()
     call()
     return clock() - started
 
 
 def interleaved_seconds(calls: Sequence[Call], clock: Clock) -> list[float]:
-    """Seconds of one call of each function, taken in turn so that a drifting machine hits all alike.
+    """Seconds of one call of each function, called in turn so that drift of the machine affects all alike.
 
-    Each runs once to warm up, then until its time is known, from `FEWEST_ROUNDS` to `MOST_ROUNDS` times; no round is
-    begun after `BUDGET_SECONDS`, but two are always made. The fastest one counts: other jobs on the machine can only
-    make a call slower.
+    All functions are called once to warm up, then in rounds until all times are known, `FEWEST_ROUNDS` to `MOST_ROUNDS`
+    of them. No round begins after `BUDGET_SECONDS`, but there are always two. The fastest round counts, since other
+    processes can only make a call slower.
     """
     started = time.perf_counter()
     for call in calls:
@@ -75,8 +75,8 @@ def pair_seconds(
     """Median seconds of both forms of an operator, called in turn until it is clear which is faster.
 
     Args:
-        fp32: computes it in fp32.
-        integer: computes it in integers.
+        fp32: computes the operator in fp32.
+        integer: computes the operator in integers.
         clock: see `clock_of`.
         shortest: where the integer form takes less than this, the difference does not matter.
         ended: asked after a few pairs; once true, no further ones are made.

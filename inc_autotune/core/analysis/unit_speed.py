@@ -9,17 +9,17 @@ from inc_autotune.core.adaptor import Adaptor, UnitSpeed
 from inc_autotune.core.space.units import Unit
 
 LEAST_SPEEDUP = 1.02
-"""A unit that gains less than this stays in fp32: it would cost accuracy for a speed that nobody can measure."""
+"""A unit with a smaller speed-up stays in fp32: it would cost accuracy for a gain that cannot be measured."""
 
 
 @runtime_checkable
 class SupportsUnitSpeeds(Protocol):
-    """An adaptor that measures units alone."""
+    """An adaptor that measures the speed of single units."""
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
-        """Speed of each unit's default configuration alone, on inputs of the shape `measure` uses, by unit name.
+        """Speed of every unit by itself in its default configuration, on inputs of the shape that `measure` uses.
 
         Args:
             units: to be measured.

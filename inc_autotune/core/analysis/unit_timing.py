@@ -1,4 +1,4 @@
-"""Speed of units, in fp32 and as integers, by their operators, which are timed alone; equal ones are timed once."""
+"""Speed of units in fp32 and in integers. Operators are timed alone, and equal operators once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from inc_autotune.core.analysis.timing import Call, Clock, PairSeconds, pair_sec
 
 @dataclass(frozen=True)
 class TimedOperator:
-    """One call of an operator, or of several as a small model.
+    """One call of an operator, or of several operators as a small model.
 
     Args:
         cache_key: equal for calls that take equally long: types, shapes and configuration.
-        measured: what is measured, for people: `Linear 1024x768 on 8x128x768`.
-        forms: makes the functions that compute it in fp32 and in integers.
+        measured: description of the call for the user: `Linear 1024x768 on 8x128x768`.
+        forms: makes two functions, which compute the call in fp32 and in integers.
     """
 
     cache_key: Hashable
@@ -27,11 +27,11 @@ class TimedOperator:
 
 @dataclass(frozen=True)
 class TimedUnit:
-    """What one forward pass calls of a unit.
+    """The calls of a unit in one forward pass.
 
     Args:
         name: of the unit.
-        operators: whose seconds are added; one that is called several times stands there as often.
+        operators: the calls, whose seconds are added; an operator that is called several times is listed as often.
     """
 
     name: str

@@ -3,14 +3,14 @@
 Differences come in two kinds, and each needs its own treatment:
 
 - Dense: most samples differ a little (similarities, losses). Student's t interval.
-- Bounded: scores with two values (right or wrong), or of which most stay exactly the same. A few samples carry all
-  information, so the normal approximation fails: it calls ten equal answers a proof of equality. At a fixed size the
-  score interval for matched pairs (Tango 1998).
+- Bounded: scores with two values (right or wrong), or scores most of which stay exactly the same. A few samples carry
+  all information, so the normal approximation fails: it calls ten equal answers a proof of equality. At a fixed size
+  the score interval for matched pairs (Tango 1998).
 
 While samples arrive there is a third concern: differences that are dense and small so far may be followed by a few
-samples on which the model fails, and no statistic of the first ones can know that. So the largest loss that the
-samples seen do not exclude always comes from an interval by betting (Waudby-Smith and Ramdas 2024), which is valid at
-every size, for every distribution between two bounds. The t interval may only bring forward that a model is rejected.
+samples on which the model fails, and no statistic of the first samples can know that. So the upper end of the interval
+always comes from betting (Waudby-Smith and Ramdas 2024), which is valid at every size, for every distribution between
+two bounds. The t interval may only raise the lower end, by which a model is rejected earlier.
 
 Sources:
     Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample design,
@@ -36,17 +36,17 @@ Interval = tuple[float, float]
 
 FIRST_LOOK = 32
 LOOK_GROWTH = 1.5
-# The part of alpha that stopping early may use up; what is kept for the end costs 5 % of the interval's width.
+# The share of alpha for early stops. The final interval, which gets the rest, becomes 5 % wider.
 EARLY_SHARE = 0.2
 _SKEWNESS_FACTOR = 100
-# Bets as a share of the largest one that cannot lose everything but the last cent.
+# Bets as shares of the largest bet, at which the capital could become 0.
 _BETS = np.append(np.geomspace(0.01, 0.9, 15), 0.99)
-# Half of the capital on the largest bet, which wins where hardly anything differs: 25 % fewer samples to a pass there.
+# Half of the capital is on the largest bet, which wins if hardly anything differs: 25 % fewer samples to a pass then.
 _CAPITAL = np.append(np.full(15, 0.5 / 15), 0.5)
 
 
 def look_sizes(total: int) -> tuple[int, ...]:
-    """The sizes at which an evaluation of `total` samples may stop early: from 32 on, each 1.5 times the last."""
+    """The sizes at which an evaluation of `total` samples may stop early: 32, and 1.5 times the size before."""
     sizes, size = [], float(FIRST_LOOK)
     while size < total:
         sizes.append(int(size))
@@ -55,7 +55,7 @@ def look_sizes(total: int) -> tuple[int, ...]:
 
 
 def score_range(reference: Samples, candidate: Samples) -> float | None:
-    """The largest possible difference where differences are bounded in the sense above; None where they are dense.
+    """The largest possible difference if differences are bounded in the sense above; None if they are dense.
 
     Args:
         reference: fp32 scores, shape [n]
@@ -69,9 +69,9 @@ def score_range(reference: Samples, candidate: Samples) -> float | None:
 
 
 def largest_difference(reference: Samples, candidate: Samples) -> float:
-    """The largest difference to be reckoned with in samples that are still to come.
+    """The largest difference that is possible in samples that are still to come.
 
-    It is the range of all scores known, zero included: what fp32 never scored badly may still fail altogether.
+    This is the range of all known scores and zero: a sample may fail altogether, even if fp32 scores none badly.
 
     Args:
         reference: fp32 scores of all samples, shape [n]
@@ -99,9 +99,9 @@ def final_interval(differences: Samples, bound: float | None, alpha: float) -> I
 def look_interval(differences: Samples, bound: float, alpha: float, looks: int, *, dense: bool) -> Interval:
     """Interval of the mean difference that may be computed at each of `looks` sizes.
 
-    All of them together miss the true mean with probability `alpha` at most. The upper end comes from betting (Ville's
-    inequality) and so does the lower one, with half of its error rate where differences are dense. There the other
-    half buys the t interval's lower end, an equal part at every look, and the higher of the two counts.
+    With probability `alpha` at most, any of these intervals misses the true mean. Both ends come from betting (Ville's
+    inequality). If differences are dense, betting uses half of the error rate of the lower end; the other half goes to
+    the lower end of the t interval, an equal part at every look, and the higher of the two lower ends counts.
 
     Args:
         differences: shape [n], n >= 2, positive is worse
@@ -166,8 +166,8 @@ def _tango_upper(losses: float, gains: float, count: int, quantile: float) -> fl
 def betting_interval(differences: Samples, alpha: float) -> Interval:
     """Interval of the mean of differences in [-1, 1], valid at every size at once.
 
-    Whoever bets against a mean that is true cannot expect to win: the capital, averaged over several sizes of bet,
-    exceeds 1 / error with at most that probability, ever. The interval holds the means against which no bet has.
+    Bets against the true mean have no expected gain: their capital, averaged over several sizes of bet, ever exceeds
+    1 / error with probability `error` at most. The interval holds the means against which the capital has not.
     """
     return betting_lower(differences, alpha / 2), betting_upper(differences, alpha / 2)
 
@@ -190,7 +190,7 @@ def betting_upper(differences: Samples, error: float) -> float:
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float, precision: float = 1e-12) -> float:
-    """Where a condition that is false at `low` and stays true once it is begins to hold; `high` if it never does.
+    """The smallest number for which a monotone condition, false at `low`, is true; `high` if there is none.
 
     The answer may be too high by `precision`, and is never too low.
     """
@@ -232,8 +232,9 @@ def _t_within(angle: float, degrees: int) -> float:
 def representative(reference: Any, prefix: int) -> bool:
     """Whether the first `prefix` reference scores look like a random draw from all of them.
 
-    Data sorted by class, length or difficulty fails this where the scores show it: then the first samples say nothing
-    about the rest. The limit is two standard errors of a draw without replacement: a false alarm only delays a stop.
+    Data sorted by class, length or difficulty fails this test if the scores show the order: then the first samples say
+    nothing about the rest. The limit is two standard errors of a draw without replacement; a false alarm only delays a
+    stop.
     """
     total = len(reference)
     error = float(np.std(reference)) * math.sqrt((total - prefix) / (prefix * max(total - 1, 1)))

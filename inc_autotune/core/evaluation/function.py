@@ -22,11 +22,11 @@ def check_evaluation_arguments(
     """The user's evaluation: `eval_func`, or one made of `eval_dataloader` and `eval_metric`; None when none is given.
 
     Args:
-        eval_func: a function of a model.
+        eval_func: takes a model and returns its score.
         eval_dataloader: yields inputs with labels; re-iterable, since it is read once for every candidate.
         eval_metric: one of `ALLOWED_METRICS`.
-        combine: makes a function of a model out of these two.
-        loader: how the arguments of this framework end: `eval_dataloader`, `calib_dataloader`.
+        combine: makes an evaluation function from the loader and the metric.
+        loader: the framework's word for loaders in names of arguments: "dataloader" in `eval_dataloader`.
 
     Raises:
         ArgumentError: `eval_func` cannot be called, both ways are given, or one of the pair is missing or unusable.

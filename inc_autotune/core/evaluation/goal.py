@@ -27,8 +27,8 @@ class Goal:
     def tolerance(self) -> float:
         """How far from the baseline a score may lie, in the score's own unit.
 
-        A relative tolerance is taken of the baseline's magnitude, so that negative baselines (log-likelihoods)
-        work; around a baseline of zero it is zero.
+        A relative tolerance is relative to the baseline's magnitude, so that negative baselines (log-likelihoods) work;
+        for a baseline of zero it is zero.
         """
         if self.criterion.absolute is not None:
             return self.criterion.absolute
@@ -40,12 +40,12 @@ class Goal:
 
     def met(self, score: float) -> bool:
         """Whether `score` is at least as good as the target."""
-        # A score equal to the target but for float rounding (0.99 of 1.0 in fp32) meets it.
+        # A score that equals the target up to float rounding (0.99 of 1.0 in fp32) meets it.
         slack = 1e-9 * max(abs(self.target), 1e-30)
         return self.loss(score) <= self.tolerance + slack
 
     def loss(self, score: float) -> float:
-        """How much worse than the baseline, in the score's unit; negative where it is better."""
+        """How much worse than the baseline a score is, in the score's unit; negative for a better score."""
         return self.baseline - score if self.criterion.higher_is_better else score - self.baseline
 
     def better(self, score: float, than: float) -> bool:
@@ -60,16 +60,16 @@ class Goal:
 
 
 def checked_score(value: Any, what: str) -> float:
-    """Turn what the user's evaluation returned into a float.
+    """The value that the user's evaluation returned, as a float.
 
     Args:
         value: an int, float, numpy scalar, or an array or tensor with exactly one element.
         what: which model was evaluated, for the message.
 
     Raises:
-        EvaluationError: it is None, text, a bool or a collection. A list is no array of per-sample scores, since
-            frameworks return their metrics as one (Keras: loss and accuracy).
-        NonFiniteScoreError: it is NaN or infinite.
+        EvaluationError: the value is None, text, a bool or a collection. A list is not read as per-sample scores, since
+            frameworks return several metrics as a list (Keras: loss and accuracy).
+        NonFiniteScoreError: the value is NaN or infinite.
     """
     remedy = "Return one finite number, the score of the model you were given."
     if value is None:

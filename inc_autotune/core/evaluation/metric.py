@@ -1,4 +1,4 @@
-"""Metrics over labelled batches: by name, as a function, or as an object that is fed batch by batch."""
+"""Metrics over labelled batches: a name, a function, or an object that is updated batch by batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IGNORED_LABEL = -100
 
 
 class Metric(Protocol):
-    """A metric that is fed batch by batch."""
+    """A metric that is updated batch by batch."""
 
     def reset(self) -> None:
         """Forget everything."""
@@ -35,9 +35,9 @@ class Metric(Protocol):
 
 
 class Accuracy:
-    """Share of labels that the largest score names; labels of -100 are not counted.
+    """Share of labels that are the class with the largest score; labels of -100 are not counted.
 
-    Scores are [..., classes] or [batch, classes, ...], labels integers of the shape that is left without `classes`.
+    Scores are [..., classes] or [batch, classes, ...]; labels are integers of the same shape without `classes`.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 class _Collected:
-    """Gives a plain function the outputs and labels of all batches, concatenated."""
+    """A plain function as a metric: called with the outputs and labels of all batches, concatenated."""
 
     def __init__(self, function: Callable[[Any, Any], Any], as_array: Callable[[Any], Any]) -> None:
         self._function = function
@@ -91,7 +91,7 @@ class _Collected:
 
 
 class _WithResult:
-    """An object whose `result` is what others call `compute`."""
+    """A metric object with `result` in place of `compute`."""
 
     def __init__(self, metric: Any) -> None:
         self.reset = metric.reset
@@ -104,10 +104,10 @@ def make_metric(eval_metric: Any, as_array: Callable[[Any], Any] = np.asarray) -
 
     Args:
         eval_metric: one of `ALLOWED_METRICS`.
-        as_array: makes an array of the framework out of a list of numbers.
+        as_array: makes an array of the framework from a list of numbers.
 
     Raises:
-        ArgumentError: it is none of these.
+        ArgumentError: `eval_metric` is none of `ALLOWED_METRICS`.
     """
     if isinstance(eval_metric, str):
         if eval_metric == "accuracy":
@@ -127,10 +127,10 @@ def make_metric(eval_metric: Any, as_array: Callable[[Any], Any] = np.asarray) -
 
 
 def metric_value(value: Any, eval_metric: Any) -> float:
-    """What a metric returned, as a float.
+    """The value that a metric returned, as a float.
 
     Raises:
-        EvaluationError: it is no single number.
+        EvaluationError: the value is no single number.
     """
     name = eval_metric if isinstance(eval_metric, str) else getattr(eval_metric, "__name__", type(eval_metric).__name__)
     if isinstance(value, (bool, str, bytes)) or value is None:

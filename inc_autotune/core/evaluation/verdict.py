@@ -1,4 +1,4 @@
-"""What an evaluation returned, and the verdict on it.
+"""Scores that an evaluation returned, and the verdict on them.
 
 An evaluation returns one number, or the scores of single samples (at once or piece by piece). With the scores of
 single samples a candidate is compared with fp32 sample by sample, which tells a real loss from chance, and an
@@ -41,11 +41,11 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation found.
+    """The scores of one evaluation.
 
     Args:
         mean: the score.
-        samples: scores of the single samples, float64, shape [n], n >= 2; None where only one number is known.
+        samples: scores of the single samples, float64, shape [n], n >= 2; None if only one number is known.
     """
 
     mean: float
@@ -55,13 +55,13 @@ class Scores:
         """The samples as a short text for a database, exact to the bit; empty without samples."""
         if self.samples is None:
             return ""
-        # Bytes of equal significance side by side: scores of few values shrink to almost nothing.
+        # Bytes of equal significance lie side by side, so that scores with few different values compress well.
         planes = self.samples.astype("<f8").view(np.uint8).reshape(-1, 8).T.tobytes()
         return base64.b64encode(zlib.compress(planes)).decode()
 
     @classmethod
     def decode(cls, mean: float, text: str) -> Scores:
-        """What `encode` and `mean` came from."""
+        """Inverse of `encode`, given the mean."""
         if not text:
             return cls(mean)
         planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(8, -1)
@@ -73,15 +73,15 @@ class Judgement:
     """The verdict on one candidate.
 
     Args:
-        score: the candidate's score. After an early stop: the fp32 score less the mean loss on the samples seen, an
+        score: the candidate's score. After an early stop: the fp32 score minus the mean loss on the samples seen, an
             estimate for all samples that can be compared with the scores of other candidates.
-        met: whether the score meets the goal; agrees with `verdict` where that is not `undecided`.
-        verdict: `pass` and `fail` where the interval lies on one side of the tolerance, `undecided` where the
-            tolerance is inside it. Without an interval, `met` in words.
+        met: whether the score meets the goal; agrees with `verdict` unless that is `undecided`.
+        verdict: `pass` or `fail` if the interval lies on one side of the tolerance, `undecided` if the tolerance is
+            inside the interval. Without an interval, `met` in words.
         interval: of the mean loss against fp32, in the score's unit, positive is worse; None for a plain number.
-        confidence: of the interval; over early stops, too.
+        confidence: of the interval, valid over early stops too.
         count: samples compared; None for a plain number.
-        stopped_early: the evaluation was ended before its last sample.
+        stopped_early: whether the evaluation was ended before its last sample.
     """
 
     score: float
@@ -104,15 +104,15 @@ class Judgement:
 
 
 def read_scores(value: Any, what: str) -> Scores:
-    """Everything an evaluation has to say.
+    """The scores in a value that eval_func returned.
 
     Args:
-        value: what eval_func returned: one number; a 1-D array or tensor of at least two per-sample scores (bool,
-            integer or floating); or an iterator of numbers and 1-D arrays, which is read to its end.
+        value: one number; a 1-D array or tensor of at least two per-sample scores (bool, integer or floating); or an
+            iterator of numbers and 1-D arrays, which is read to its end.
         what: which model was evaluated, for messages.
 
     Raises:
-        EvaluationError: it is none of these, or empty.
+        EvaluationError: the value is none of these, or empty.
         NonFiniteScoreError: a score is NaN or infinite; the message names the first such sample.
     """
     if isinstance(value, Iterator):
@@ -129,25 +129,25 @@ def read_scores(value: Any, what: str) -> Scores:
 
 
 def judge(value: Any, baseline: Scores, goal: Goal, what: str, alpha: float = 0.05) -> Judgement:
-    """The verdict on a candidate, a paired comparison with fp32 where both have per-sample scores.
+    """The verdict on a candidate; a paired comparison with fp32 if both have per-sample scores.
 
-    With per-sample scores the interval of the mean loss over the same samples is held against the goal's tolerance
-    (a non-inferiority test, two-sided, error rate `alpha`). An iterator is asked for its scores piece by piece; from
-    32 samples on, at sizes that grow by half, it may be closed because the verdict is clear. A fifth of `alpha` is
-    set aside for that, so that the error rate holds however often it is looked at. Stopping needs samples in random
-    order, the same for every call; where the first fp32 scores are not like the rest, it does not stop.
+    With per-sample scores the interval of the mean loss over the same samples is compared with the goal's tolerance
+    (a non-inferiority test, two-sided, error rate `alpha`). An iterator is read piece by piece. From 32 samples on, at
+    sizes that grow by half, it is closed if the verdict is clear. A fifth of `alpha` is reserved for these looks, so
+    that the error rate holds for all of them together. Early stops need samples in random order, the same in every
+    call; if the first fp32 scores are not like the rest, there is no early stop.
 
-    The tolerance counts as known: that a relative one comes from a measured fp32 score is left out.
+    The tolerance counts as exact, although a relative tolerance comes from a measured fp32 score.
 
     Args:
         value: what eval_func returned for the candidate, see `read_scores`.
-        baseline: what it returned for fp32.
+        baseline: scores of the fp32 model.
         goal: the tolerance.
         what: which candidate, for messages.
         alpha: probability that the interval misses the true loss.
 
     Raises:
-        EvaluationError: as in `read_scores`, or the number of samples is not that of fp32.
+        EvaluationError: as in `read_scores`, or the number of samples differs from that of fp32.
     """
     if baseline.samples is None or not (isinstance(value, Iterator) or _is_array(value)):
         score = read_scores(value, what).mean
@@ -163,11 +163,11 @@ def judge(value: Any, baseline: Scores, goal: Goal, what: str, alpha: float = 0.
 def _judge_pieces(
     pieces: Iterator[Any], baseline: Scores, reference: Samples, goal: Goal, what: str, alpha: float
 ) -> Judgement:
-    """Read scores until they end or the verdict is clear."""
+    """Read scores until the iterator ends or the verdict is clear."""
     looks = look_sizes(len(reference))
     samples, count = np.empty(len(reference)), 0
     pending = list(looks)
-    # Not left to the garbage collector: what the evaluation holds, it lets go of before the next one begins.
+    # The iterator is closed here, not by the garbage collector: the evaluation releases its memory before the next one.
     with ExitStack() as stack:
         stack.callback(getattr(pieces, "close", lambda: None))
         for part in pieces:
@@ -189,7 +189,7 @@ def _judge_pieces(
 
 
 def _judgement(samples: Samples, baseline: Scores, goal: Goal, alpha: float, looks: int) -> Judgement:
-    """Compare scores with fp32's first ones."""
+    """Compare scores with the fp32 scores of the same samples."""
     assert baseline.samples is not None
     reference = baseline.samples[: len(samples)]
     losses = reference - samples if goal.criterion.higher_is_better else samples - reference
@@ -203,7 +203,7 @@ def _judgement(samples: Samples, baseline: Scores, goal: Goal, alpha: float, loo
     loss = float(np.mean(losses))
     score = float(baseline.mean - loss if goal.criterion.higher_is_better else baseline.mean + loss)
     met = bool(goal.met(score))
-    # `met` allows for float rounding, so the interval's ends are asked in the same way.
+    # `met` allows for float rounding, so the ends of the interval are compared by `met` too.
     ends = [
         goal.met(goal.baseline - end if goal.criterion.higher_is_better else goal.baseline + end) for end in interval
     ]
@@ -216,7 +216,7 @@ def _scores(samples: Samples) -> Scores:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether this is an array or tensor with other than exactly one element."""
+    """Whether a value is an array or tensor that has not exactly one element."""
     shape = getattr(value, "shape", None)
     return shape is not None and math.prod(shape) != 1
 

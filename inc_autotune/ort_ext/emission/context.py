@@ -39,7 +39,7 @@ class QuantizedNames:
 
 @dataclass(frozen=True)
 class QuantizedTensor(QuantizedNames):
-    """A quantized activation; `step` is the value of its scale, NaN where that is known at run time only."""
+    """A quantized activation; `step` is the value of its scale, NaN if that is known at run time only."""
 
     step: float
 

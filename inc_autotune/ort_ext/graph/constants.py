@@ -75,9 +75,7 @@ def compute(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array:
         inputs: values of the constants that the node reads.
     """
     if node.op_type in _ARITHMETIC:
-        with np.errstate(
-            all="ignore"
-        ):  # as in onnxruntime; values that are not finite are found later, where they matter
+        with np.errstate(all="ignore"):  # as in onnxruntime; readers check for finite values
             return np.asarray(_ARITHMETIC[node.op_type](*inputs))
     return _MOVES[node.op_type](attributes(node), *inputs)
 

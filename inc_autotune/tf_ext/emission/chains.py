@@ -83,9 +83,8 @@ class IntegerChains:
     def _fused(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
         """The residual sums that are fused, by convolution, and the range classes of the signature with these sums.
 
-        It begins with all sums, and takes away those whose addend or result is not read as unsigned integers, until
-        nothing changes: ranges depend on the fused sums. Nodes whose range class would clip what other nodes read as
-        float are refused on the way.
+        It begins with all sums, and takes away every sum whose addend or result is not read as unsigned integers, until
+        nothing changes: ranges depend on the fused sums. On the way nodes are refused, see `RangeClasses.unsafe`.
         """
         convolutions = [operator for operator in self._integer if not operator.is_linear]
         fusable = {operator.name for operator in convolutions if operator.type == CONVOLUTION}

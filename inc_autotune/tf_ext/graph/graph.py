@@ -109,7 +109,7 @@ def node_name(tensor: str) -> str:
 
 def data_inputs(node: NodeDef) -> Iterator[str]:
     """Names of the tensors that a node reads, without control inputs."""
-    return (tensor_name(each) for each in node.input if not each.startswith("^"))
+    return (tensor_name(name) for name in node.input if not name.startswith("^"))
 
 
 def reachable(graph_def: GraphDef, ends: Sequence[str]) -> set[str]:

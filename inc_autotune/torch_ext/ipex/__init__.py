@@ -1,1 +1,1 @@
-"""The backend `ipex`: models in the form of Intel Extension for PyTorch 2.8, imported only when it is asked for."""
+"""The backend `ipex`: models in the form of Intel Extension for PyTorch 2.8, which only this backend imports."""

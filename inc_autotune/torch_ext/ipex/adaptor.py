@@ -1,4 +1,4 @@
-"""The adaptor for Intel Extension for PyTorch: our statistics and search, its operators and its deployable form."""
+"""The adaptor for Intel Extension for PyTorch: this library's statistics and search, the extension's operators."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ CAPABILITIES = {name: Path(__file__).parent / f"capability_{name}.yaml" for name
 class IpexAdaptor(ModuleAdaptor):
     """Quantizes `torch.nn.Module`s for Intel Extension for PyTorch 2.8.
 
-    Modules get the ranges, smoothing scales and weight scales of our own calibration, functions such as matmul those
-    of the extension's observers, which run on the same batches. Candidates are converted models, which compute in fp32
-    with the values of the integers; the speed is that of traced and frozen ones.
+    Modules get the ranges, smoothing scales and weight scales of this library's calibration; functions such as matmul
+    get the ranges of the extension's observers, which run on the same batches. Candidates are converted models, which
+    compute in fp32 with the values of the integers. Speed is measured on traced and frozen models.
 
-    `TorchAdaptor` offers more, which these models do not allow: converted ones have no gradients, and round weights and
-    activations or neither; operators are fused only in a whole traced model, whose weights become int8 when it first
-    runs, in memory that Python does not see.
+    Some abilities of `TorchAdaptor` are missing. Converted models have no gradients, and round both weights and
+    activations or neither. Operators are fused only in a whole traced model, whose weights become int8 in its first
+    call, in memory that Python does not see.
 
     Args:
-        capability: the user's framework YAML or dict; None: the one shipped.
+        capability: the user's framework YAML or dict; None: the shipped file.
         example_inputs: inputs for measuring speed; None: the first calibration samples.
         histogram: whether to collect histograms.
         device: "cpu", or "xpu" for the options that Intel GPUs have.
 
     Raises:
         ArgumentError: there is no such device.
-        MissingDependencyError: the extension is not installed, or for another torch.
-        CapabilityError: the capability offers what the extension cannot do.
+        MissingDependencyError: the extension is not installed, or was made for another torch.
+        CapabilityError: the capability has a configuration that the extension does not support.
     """
 
     timed = "traced and frozen forward pass"
@@ -86,14 +86,15 @@ class IpexAdaptor(ModuleAdaptor):
     # What the model is
 
     def query_fw_capability(self, model: nn.Module) -> dict[str, Any]:
-        """Options of each operator; before the model has run, of every type that may turn up."""
+        """Options of each operator; before the model has run, of every operator type that the model may have."""
         if self._trace is None:
             types = {name: type(module).__name__ for name, module in model.named_modules()}
             found = {name: kind for name, kind in types.items() if kind in MODULES}
-            # So that a rule for a function is not taken for a mistake.
+            # With these a rule for a function names a known type.
             found |= {kind: kind for kind in FUNCTIONS}
         else:
-            found = {each.name: each.type for each in operations(self._summary) if self._is_decided(each)}
+            decided = filter(self._is_decided, operations(self._summary))
+            found = {operation.name: operation.type for operation in decided}
         opwise = {
             (name, kind): [option.to_dict() for option in options]
             for name, kind in found.items()
@@ -102,7 +103,7 @@ class IpexAdaptor(ModuleAdaptor):
         return {"opwise": opwise, "optypewise": self.capability.optypewise()}
 
     def _is_decided(self, operation: Operation) -> bool:
-        """Whether the tuner decides it; of additions only those that the extension's own recipe quantizes."""
+        """Whether the tuner decides it: a known module, or a function that the extension's own recipe quantizes."""
         if operation.type in FUNCTIONS:
             return operation.is_quantized
         return operation.type in MODULES and operation.name in self.trace.operators
@@ -110,8 +111,8 @@ class IpexAdaptor(ModuleAdaptor):
     def skipped(self, model: nn.Module) -> Mapping[str, str]:
         if self._trace is None:
             return {}
-        decided = {each.name for each in operations(self._summary) if self._is_decided(each)}
-        unknown = {name: each.type for name, each in self._trace.operators.items() if name not in decided}
+        decided = {operation.name for operation in operations(self._summary) if self._is_decided(operation)}
+        unknown = {name: operator.type for name, operator in self._trace.operators.items() if name not in decided}
         return {
             **self._trace.skipped,
             **{name: f"backend='ipex' does not quantize this {kind}" for name, kind in unknown.items()},
@@ -138,11 +139,11 @@ class IpexAdaptor(ModuleAdaptor):
         return samples
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
-        """A collector that lets the extension watch too."""
-        # Whole, since a single sample may lack the padding that makes a model apply its mask.
+        """A collector that also runs the extension's observers."""
+        # The whole batch, since a single sample may lack the padding that makes a model apply its mask.
         self._first = first.copy()
         self._sources = observed_model(model, self._first)
-        # Folding batch norms needs torch.fx; where that fails, it need not be tried, and warned of, again.
+        # Folding batch norms needs torch.fx; if that fails once, later models are not folded, without another warning.
         self._folds = isinstance(self._sources, GraphModule)
         return _WatchedCollector(model, self.trace, sizes, observed=self._sources, seed=seed, histogram=self._histogram)
 
@@ -169,9 +170,9 @@ class IpexAdaptor(ModuleAdaptor):
         return candidate
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
-        """The prepared model, with weights of its own and the configuration loaded."""
+        """The prepared model of a configuration, with weights of its own."""
         if candidate is not None:
-            if candidate not in self._traced_notes:  # its speed comes from another process, or an earlier run
+            if candidate not in self._traced_notes:  # its speed was measured by another process, or in an earlier run
                 self._compare_traced([candidate], self._traced([candidate]) or ())
             self._note = self._traced_notes[candidate]
         functions, rest = self._split(tune_cfg)
@@ -185,13 +186,13 @@ class IpexAdaptor(ModuleAdaptor):
 
     def _split(self, tune_cfg: Mapping[str, Any]) -> tuple[Collection[str], dict[str, Any]]:
         """Names of the functions that are quantized, and the configuration of everything else."""
-        known = {each.name for each in operations(self._summary) if each.type in FUNCTIONS}
+        known = {operation.name for operation in operations(self._summary) if operation.type in FUNCTIONS}
         functions = {key: config for key, config in tune_cfg["op"].items() if key[0] in known}
         quantized = {name for (name, _), config in functions.items() if OpConfig.from_dict(config).is_quantized}
         return quantized, {**tune_cfg, "op": {k: v for k, v in tune_cfg["op"].items() if k not in functions}}
 
     def _numbers(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> ModuleNumbers:
-        """Of one module, by the weights the extension has after it folded batch norms or did not."""
+        """The numbers of one module, for the extension's weight, into which it may have folded a batch norm."""
         source = self._sources.get_submodule(name)
         prepared: Any = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))
         return ModuleNumbers(
@@ -204,14 +205,14 @@ class IpexAdaptor(ModuleAdaptor):
     # Comparing candidates
 
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
-        """By stock PyTorch: a part of a converted model does not run by itself, and the numbers are the same."""
+        """Run the block in stock PyTorch: a block of a converted model does not run alone. The numbers are the same."""
         modules = self._split(self._tune_cfgs[candidate])[1]
         return super().run_block(block, super().quantize(modules, self._base, None))
 
     # What candidates cost
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
-        """Seconds of the models traced and frozen; None where one of them cannot be traced."""
+        """Seconds of the traced and frozen models; None if a model cannot be traced."""
         traced = self._traced(models)
         if traced is None:
             return None
@@ -219,11 +220,11 @@ class IpexAdaptor(ModuleAdaptor):
         return interleaved_seconds(traced, self._measured_batch())
 
     def _traced(self, models: Sequence[nn.Module]) -> list[nn.Module] | None:
-        """The models traced, frozen and compiled; None where one of them cannot be."""
+        """The models traced, frozen and compiled; None if a model cannot be traced."""
         batch = self._measured_batch()
         try:
             with warnings.catch_warnings():
-                # That other inputs may take another path does not matter here.
+                # The tracer warns that other inputs may take another path, which does not matter for measuring.
                 warnings.simplefilter("ignore")
                 traced = [traced_model(model, batch) for model in models]
                 for model in traced:
@@ -235,7 +236,7 @@ class IpexAdaptor(ModuleAdaptor):
         return traced
 
     def _compare_traced(self, models: Sequence[nn.Module], traced: Sequence[nn.Module]) -> None:
-        """Remember of each candidate whether it computes the same when traced, which alone is what gets deployed."""
+        """Remember for each candidate whether its traced form, which is deployed, computes the same."""
         for eager, deployed in zip(models, traced, strict=False):
             if eager in self._tune_cfgs:
                 self._traced_notes[eager] = traced_note(self._base, eager, deployed, self._measured_batch())
@@ -244,7 +245,7 @@ class IpexAdaptor(ModuleAdaptor):
 class _WatchedCollector(Collector):
     """A collector that also runs the extension's observed model on every batch that the model accepts."""
 
-    # A part of a batch may lack the padding that makes a model apply its mask, which the extension does not forgive.
+    # A piece of a batch may lack the padding that makes a model apply its mask, and then the extension fails.
     least_batches = 1
 
     def __init__(
@@ -282,7 +283,7 @@ class _WatchedCollector(Collector):
 
 
 def _check_has_parts(model: nn.Module) -> None:
-    """Make sure that operators are modules inside of others, as the extension knows them.
+    """Make sure that the operators are modules inside the model.
 
     Raises:
         ModelError: the model is a single operator, which the extension takes for a function without a name.

@@ -1,4 +1,4 @@
-"""Whether the extension's forms of a model compute what they are forms of."""
+"""Whether the converted and the traced form of a model compute the same as the model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from inc_autotune.torch_ext.model.copies import base_model
 from inc_autotune.torch_ext.model.untouched import untouched
 
 ROUNDING = 1e-6
-"""Relative squared error; folded batch norms and sums in another order make about 1e-12."""
+"""Largest relative squared error of a converted fp32 model; folded batch norms and reordered sums make about 1e-12."""
 
 TRACED_FACTOR = 4.0
-"""How much farther from fp32 a traced model may be: roundings that fall the other way make some difference too."""
+"""How many times the evaluated error a traced model may have: values that are rounded the other way change it too."""
 
 
 def check_fp32(model: nn.Module, converted: nn.Module, batch: Batch, skipped: Mapping[str, str]) -> None:
-    """Make sure that nothing but quantizing will change what the model computes.
+    """Make sure that a model which the extension converted without quantizing anything computes the same.
 
     Args:
-        model: the user's, which stays as it is.
-        converted: by the extension, with nothing quantized.
-        batch: inputs, whole: the extension knows one sequence of operators only.
-        skipped: operators that are out of the ordinary, with the reason.
+        model: the user's model; not changed.
+        converted: the same model, converted by the extension with nothing quantized.
+        batch: a whole batch of inputs, since the extension knows one sequence of operators only.
+        skipped: operators that cannot be quantized, with the reason; named as possible causes.
 
     Raises:
-        ModelError: the outputs differ, or there are none.
+        ModelError: the outputs differ, or the converted model does not run.
     """
     with untouched(model):
         expected = _outputs(base_model(model, {}), batch, model)
@@ -58,17 +58,20 @@ def check_fp32(model: nn.Module, converted: nn.Module, batch: Batch, skipped: Ma
 
 
 def traced_note(fp32: nn.Module, eager: nn.Module, traced: nn.Module, batch: Batch) -> str | None:
-    """A remark, where a candidate loses more once it is traced than it did when it was evaluated; else None.
+    """A note if tracing makes a candidate less accurate than it was when it was evaluated.
 
     Args:
         fp32: the user's model.
-        eager: the candidate, converted.
-        traced: the same, traced and frozen.
-        batch: inputs it was traced with.
+        eager: the converted candidate.
+        traced: the candidate, traced and frozen.
+        batch: the inputs of tracing.
+
+    Returns:
+        None if the error against fp32 is at most `TRACED_FACTOR` times the evaluated one, or `ROUNDING`.
     """
     with untouched(fp32):
         expected = _outputs(base_model(fp32, {}), batch, fp32)
-    evaluated, deployed = (relative_error(expected, _outputs(each, batch, fp32)) for each in (eager, traced))
+    evaluated, deployed = (relative_error(expected, _outputs(form, batch, fp32)) for form in (eager, traced))
     if deployed <= max(TRACED_FACTOR * evaluated, ROUNDING):
         return None
     return (
@@ -78,7 +81,7 @@ def traced_note(fp32: nn.Module, eager: nn.Module, traced: nn.Module, batch: Bat
 
 
 def _outputs(form: nn.Module, batch: Batch, model: nn.Module) -> Sequence[Tensor]:
-    """At real positions; every form starts from the same random numbers."""
+    """Outputs at positions that are not padding; every form gets the same random numbers."""
     with torch.random.fork_rng(devices=[]):
         return real_outputs(run(form, batch), real_positions(model, batch))
 

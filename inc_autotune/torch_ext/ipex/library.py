@@ -1,4 +1,4 @@
-"""Intel Extension for PyTorch itself: found, checked and imported only where it is asked for."""
+"""Intel Extension for PyTorch itself: looked up, checked and imported only for this backend."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 
 PACKAGE = "intel-extension-for-pytorch"
 TORCH = "2.8"
-"""The one version of torch that the last release of the extension works with."""
+"""The only version of torch that the last release of the extension works with."""
 
 
 def quantization() -> Any:
     """The module `intel_extension_for_pytorch.quantization`.
 
     Raises:
-        MissingDependencyError: the extension is not installed, or not for the torch that is. Importing it then would
-            end the process.
+        MissingDependencyError: the extension is not installed, or was made for another version of torch, in which case
+            importing it would end the process.
     """
     found = torch.__version__.split("+")[0]
     remedy = (
@@ -38,10 +38,10 @@ def quantization() -> Any:
 
 
 def check_device(device: str) -> None:
-    """Find out early whether the backend can serve a device.
+    """Make sure early that the backend supports a device.
 
     Raises:
-        ArgumentError: an XPU is asked for where there is none, or another device than these.
+        ArgumentError: the device is neither "cpu" nor "xpu", or there is no XPU.
     """
     if device == "cpu":
         return

@@ -22,14 +22,14 @@ _STATES = "_fqn_to_auto_quant_state_map"
 
 
 def is_prepared_by_ipex(model: object) -> bool:
-    """Whether a model comes from `ipex.quantization.prepare`, asked without importing the extension."""
+    """Whether `ipex.quantization.prepare` made a model, found out without importing the extension."""
     return _is_of_ipex(model) and hasattr(model, "load_qconf_summary")
 
 
 def fp32_form(model: Any) -> Any:
-    """The fp32 model inside one that `ipex.quantization.prepare` made, with tensors of its own; any other as it is.
+    """The fp32 model inside a prepared model, with tensors of its own; any other model is returned as it is.
 
-    The programs of the extension up to 2.1 prepared and calibrated a model before they tuned it.
+    Programs written for the extension up to 2.1 prepare and calibrate a model before they tune it.
 
     Raises:
         ModelError: the extension has converted the model already.
@@ -44,14 +44,14 @@ def fp32_form(model: Any) -> Any:
     for module in copy.modules():
         for name in ("_auto_quant_state", "_auto_quant_module_hook_type", "q_config", "_qconf_summary"):
             module.__dict__.pop(name, None)
-        if type(module) is nn.Identity:  # was a Dropout, and is in train mode whatever the model is in
+        if type(module) is nn.Identity:  # was a Dropout; it is in train mode even if the model is in eval mode
             module.train(copy.training)
     return own_tensors(copy)
 
 
 @torch.no_grad()
 def observed_model(model: nn.Module, batch: Batch) -> nn.Module:
-    """A copy of `model` that records the ranges of all tensors the extension could quantize, whenever it runs.
+    """A copy of `model` that records, in every call, the ranges of all tensors that the extension can quantize.
 
     Raises:
         ModelError: the extension cannot prepare the model.
@@ -64,14 +64,14 @@ def observed_model(model: nn.Module, batch: Batch) -> nn.Module:
 
 @torch.no_grad()
 def prepared_model(model: nn.Module, batch: Batch, summary: Summary, *, fold: bool = True) -> nn.Module:
-    """A copy of `model` with tensors of its own, prepared, with a summary loaded.
+    """A prepared copy of `model`, with tensors of its own and a summary loaded.
 
-    Running it neither changes the ranges nor rounds anything: it has no observers left.
+    Its observers are removed, so calls neither change ranges nor round anything.
 
     Args:
         model: the fp32 model.
         batch: example inputs; the extension runs the model on them once.
-        summary: made from one of the same model.
+        summary: the configuration, made from a summary of the same model.
         fold: whether to fold batch norms, as the extension does by default.
     """
     ipex = quantization()
@@ -91,10 +91,10 @@ def prepared_model(model: nn.Module, batch: Batch, summary: Summary, *, fold: bo
 
 @torch.no_grad()
 def converted_model(prepared: nn.Module, *, inplace: bool = False) -> nn.Module:
-    """The model that quantizes and dequantizes around each operator; traced and frozen, it runs in int8.
+    """The model with quantize and dequantize operators around each operator; traced and frozen, it runs in int8.
 
     Raises:
-        ArgumentError: `prepared` is a copy that has lost what the extension keeps in a prepared model.
+        ArgumentError: `prepared` is a copy without the attributes that the extension keeps in a prepared model.
     """
     if not hasattr(prepared, "q_config"):
         raise ArgumentError(
@@ -106,7 +106,7 @@ def converted_model(prepared: nn.Module, *, inplace: bool = False) -> nn.Module:
 
 
 def summary_of(observed: Any) -> Summary:
-    """The extension's own recipe, with the ranges an observed model has seen."""
+    """The extension's own recipe, with the ranges that an observed model recorded."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "summary.json"
         observed.save_qconf_summary(str(path))
@@ -148,7 +148,7 @@ def _prepared(model: nn.Module, mapping: QConfigMapping, batch: Batch, fold: boo
 
 
 def _one_kind(model: nn.Module, batch: Batch) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
-    """The inputs as positional or as keyword arguments, of which the extension and the tracer take one kind only."""
+    """The inputs as positional arguments or as keyword arguments: the extension and the tracer take only one kind."""
     if not batch.kwargs:
         return batch.args, None
     if not batch.args:

@@ -15,13 +15,13 @@ from typing import Any
 Summary = dict[str, dict[str, Any]]
 
 MODULES = frozenset({"Linear", "Conv2d", "Conv3d"})
-"""Modules with a weight, of which our calibration knows the ranges."""
+"""Modules with a weight; this library calibrates their ranges."""
 
 PRODUCTS = frozenset({"linear", "conv2d", "conv3d", "matmul", "bmm"})
 WITHOUT_WEIGHT = frozenset({"matmul", "bmm", "add"})
-"""Of these, both operands are activations."""
+"""Functions whose operands are both activations."""
 FUNCTIONS = PRODUCTS | {"add"}
-"""Functions called in a forward method, of which only the extension's observers know the ranges."""
+"""Functions called in a forward method; only the extension's observers know their ranges."""
 
 POOLS = frozenset(
     name + dimensions
@@ -30,7 +30,7 @@ POOLS = frozenset(
 )
 SHAPES = frozenset({"flatten", "Flatten"})
 FOLLOWERS = POOLS | SHAPES | {"add", "relu", "ReLU"}
-"""Operators that only pay in int8 next to one that multiplies: where that is not quantized, they are not either."""
+"""Operators that gain by int8 only next to a product: they stay in fp32 if the product does."""
 
 _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _FUNCTION = re.compile(r"(?:method|function) '?(\w+)'?")
@@ -42,10 +42,10 @@ class Operation:
 
     Args:
         parent: key of the parent module in the summary.
-        index: key of the call there.
-        name: what the tuner calls the operator; the calls of one module share it.
+        index: key of the call among those of the parent module.
+        name: the tuner's name for the operator, shared by all calls of one module.
         type: class name of a module, or name of a function.
-        entry: the part of the summary that describes the call.
+        entry: the entry of the summary that describes the call.
     """
 
     parent: str
@@ -56,22 +56,22 @@ class Operation:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        """Descriptions of the tensors it reads."""
-        return [each for each in self.entry["input_tensor_infos"] if each]
+        """Descriptions of the tensors that the call reads."""
+        return [tensor for tensor in self.entry["input_tensor_infos"] if tensor]
 
     @property
     def is_quantized(self) -> bool:
-        """Whether any of its tensors is rounded on the way in."""
-        return any(each["force_dtype"] != each["orig_dtype"] for each in self.inputs)
+        """Whether an input is quantized."""
+        return any(tensor["force_dtype"] != tensor["orig_dtype"] for tensor in self.inputs)
 
     @property
     def reads(self) -> tuple[str, int]:
-        """Where the range of its first input is kept: the parent module and the tensor's number."""
+        """Place of the range of the first input: the parent module and the number of the tensor."""
         return self.parent, self.inputs[0]["id"]
 
 
 def operations(summary: Summary) -> list[Operation]:
-    """All calls in a summary, in its order."""
+    """All calls in a summary, in the order of the summary."""
     found = []
     for parent, layer in summary.items():
         for index, entry in layer["q_op_infos"].items():
@@ -83,26 +83,27 @@ def operations(summary: Summary) -> list[Operation]:
 
 
 def operator_type(description: str) -> str:
-    """`Linear` of a class, `matmul` of a function, from the text that the summary has instead of either."""
+    """The operator type in the description of a summary: `Linear` for a class, `matmul` for a function."""
     match = _CLASS.search(description) or _FUNCTION.search(description)
     return description if match is None else match.group(1)
 
 
 def followers_to_keep(summary: Summary, quantized: Collection[str]) -> set[tuple[str, str]]:
-    """Which following operators stay as the extension's own recipe has them; the others go to fp32.
+    """Which `FOLLOWERS` stay as the extension's own recipe has them; the others go to fp32.
 
-    One stays if an operator that multiplies and that it follows directly is quantized, and none of those is not. What
-    lies between may be any operator with one input.
+    A follower stays if it directly follows at least one product, and all these products are quantized. Operators with
+    one input may lie in between.
 
-    None of `SHAPES` stays, nor a pooling or ReLU whose result reaches one of them: it would be quantized before and
-    after, and the extension's traced models take the two ranges to be one. Their fp32 forms cost next to nothing.
+    No operator of `SHAPES` stays, and no pooling or ReLU whose result reaches one of them: that operator would be
+    quantized before and after the reshape, and the extension's traced models take the two ranges for the same. The fp32
+    forms of these operators cost next to nothing.
 
     Args:
         summary: with the extension's own recipe.
-        quantized: names of the operators that the configuration quantizes, additions among them.
+        quantized: names of the operators that the configuration quantizes, including additions.
 
     Returns:
-        (parent, index) of each.
+        (parent, index) of the followers that stay.
     """
     found = operations(summary)
     producers = dict(_producers(summary, found))
@@ -120,19 +121,19 @@ def followers_to_keep(summary: Summary, quantized: Collection[str]) -> set[tuple
     def stays(operation: Operation) -> bool:
         key = operation.parent, operation.index
         if key not in decided:
-            sources = [found for each in operation.inputs if (found := source(each["id"])) is not None]
-            # Of several inputs, another addition is the residual stream, which decides nothing here.
+            sources = [found for tensor in operation.inputs if (found := source(tensor["id"])) is not None]
+            # If there are several inputs, an addition among the sources is the residual stream and decides nothing.
             several = len(operation.inputs) > 1
             verdicts = [
-                stays(each) if each.type in FOLLOWERS else each.name in quantized
-                for each in sources
-                if not (several and each.type in FOLLOWERS)
+                stays(maker) if maker.type in FOLLOWERS else maker.name in quantized
+                for maker in sources
+                if not (several and maker.type in FOLLOWERS)
             ]
             wanted = operation.name in quantized if operation.type in FUNCTIONS else operation.type not in SHAPES
             decided[key] = operation.is_quantized and wanted and bool(verdicts) and all(verdicts)
         return decided[key]
 
-    kept = {(each.parent, each.index) for each in found if each.type in FOLLOWERS and stays(each)}
+    kept = {(call.parent, call.index) for call in found if call.type in FOLLOWERS and stays(call)}
     return kept - _before_reshapes(found, producers)
 
 
@@ -159,11 +160,11 @@ def _before_reshapes(
 def _producers(
     summary: Summary, found: list[Operation]
 ) -> Iterator[tuple[int, tuple[Operation | None, tuple[int, ...]]]]:
-    """By tensor, the operator that makes it (None: one that cannot be quantized) and the tensors that one reads."""
-    entries: list[tuple[Operation | None, dict[str, Any]]] = [(each, each.entry) for each in found]
+    """By tensor: the call that makes it (None if the operator cannot be quantized), and the tensors of that call."""
+    entries: list[tuple[Operation | None, dict[str, Any]]] = [(operation, operation.entry) for operation in found]
     entries += [(None, entry) for layer in summary.values() for entry in dict(layer["nonq_op_infos"]).values()]
     for operation, entry in entries:
-        inputs = tuple(each["id"] for each in entry["input_tensor_infos"] if each)
+        inputs = tuple(tensor["id"] for tensor in entry["input_tensor_infos"] if tensor)
         for output in entry["output_tensor_infos"]:
             if output:
                 yield output["id"], (operation, inputs)

@@ -23,7 +23,7 @@ ACTIVATION = "torch.quint8"
 WEIGHT = "torch.qint8"
 
 Place = tuple[str, int]
-"""Where a range is kept: parent module and number of the tensor."""
+"""Where a summary keeps a range: parent module and number of the tensor."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ModuleNumbers:
     Args:
         scale: of the input, after smoothing.
         zero_point: of the input, 0 to 255.
-        weight_scale: of each output channel, or one for all.
-        smoothing: the input is divided by these and the weight's input channels are multiplied by them, one for each
-            input channel; None: not smoothed.
+        weight_scale: one per output channel, or one for all.
+        smoothing: one factor per input channel, by which the input is divided and the weight multiplied; None: no
+            smoothing.
     """
 
     scale: float
@@ -48,13 +48,13 @@ def configured(summary: Summary, modules: Mapping[str, ModuleNumbers], functions
     """The summary of one configuration.
 
     Args:
-        summary: the extension's own, with everything quantized that it would quantize; it stays as it is.
-        modules: by name of each module to be quantized, its numbers.
-        functions: names of the functions to be quantized, by the numbers they have in `summary`.
+        summary: the extension's own, with everything quantized that the extension would quantize; not changed.
+        modules: the numbers of the modules to be quantized, by module name.
+        functions: names of the functions to be quantized; their ranges in `summary` stay.
 
     Raises:
-        QuantizationError: modules that read one tensor in one parent module, not all of them Linear, have
-            configurations with different ranges, for which the extension has no place.
+        QuantizationError: several modules read the same tensor in the same parent module with different ranges, and
+            one of them is no Linear: the extension has no place for these ranges.
     """
     result = copy.deepcopy(summary)
     kept = followers_to_keep(summary, {*modules, *functions})
@@ -80,16 +80,16 @@ def configured(summary: Summary, modules: Mapping[str, ModuleNumbers], functions
 
 
 def smoothable(summary: Summary) -> set[str]:
-    """Names of the Linear modules for whose input the extension can keep smoothing scales.
+    """Names of the Linear modules that the extension can smooth.
 
-    It cannot save those of a tensor that the parent module also returns.
+    It cannot save smoothing scales for a tensor that the parent module also returns.
     """
     returned = {
         (parent, tensor["id"]) for parent, layer in summary.items() for tensor in layer["layer_output_infos"] if tensor
     }
-    # One that is called by keyword reads nothing that the extension sees.
-    calls = [each for each in operations(summary) if each.type == "Linear" and each.inputs]
-    return {each.name for each in calls} - {each.name for each in calls if each.reads in returned}
+    # The extension does not see the input of a module that is called with keyword arguments.
+    calls = [operation for operation in operations(summary) if operation.type == "Linear" and operation.inputs]
+    return {call.name for call in calls} - {call.name for call in calls if call.reads in returned}
 
 
 def _leave_in_fp32(operation: Operation) -> None:
@@ -101,12 +101,12 @@ def _leave_in_fp32(operation: Operation) -> None:
 
 
 def _pooled(found: Iterable[Operation], kept: Collection[tuple[str, str]]) -> set[Place]:
-    """Outputs of int8 poolings, whose range has to be that of their input."""
+    """Outputs of int8 poolings, which must have the range of the input."""
     return {
-        (each.parent, output["id"])
-        for each in found
-        if each.type in POOLS and (each.parent, each.index) in kept
-        for output in each.entry["output_tensor_infos"]
+        (operation.parent, output["id"])
+        for operation in found
+        if operation.type in POOLS and (operation.parent, operation.index) in kept
+        for output in operation.entry["output_tensor_infos"]
         if output
     }
 
@@ -119,43 +119,45 @@ def _write_weights(members: Iterable[Operation], modules: Mapping[str, ModuleNum
 
 
 def _differ(members: Iterable[Operation], modules: Mapping[str, ModuleNumbers]) -> bool:
-    """Whether the readers of one tensor need ranges of their own, as those of a smoothed tensor always do."""
-    numbers = [modules[member.name] for member in members]
-    return any(each.smoothing is not None for each in numbers) or len({(n.scale, n.zero_point) for n in numbers}) > 1
+    """Whether the readers of one tensor need separate ranges, as the readers of a smoothed tensor always do."""
+    readers = [modules[member.name] for member in members]
+    if any(reader.smoothing is not None for reader in readers):
+        return True
+    return len({(reader.scale, reader.zero_point) for reader in readers}) > 1
 
 
 def _write_by_member(
     summary: Summary, place: Place, members: list[Operation], modules: Mapping[str, ModuleNumbers]
 ) -> None:
-    """A range and smoothing scales for each Linear; whatever else reads or makes the tensor leaves it in fp32.
+    """Write a range and smoothing scales for each Linear; other calls that read or make the tensor leave it in fp32.
 
     Raises:
         QuantizationError: see `configured`.
     """
-    others = [each for each in members if each.type != "Linear"]
+    others = [member for member in members if member.type != "Linear"]
     if others:
         raise QuantizationError(
-            f"{', '.join(each.name for each in members)}: read one tensor in different configurations. "
+            f"{', '.join(member.name for member in members)}: read one tensor in different configurations. "
             "backend='ipex' keeps one range for it: give them the same rules, or leave one in fp32."
         )
     _take_from_others(summary, place, members)
-    numbers = {f"{each.index}_0": modules[each.name] for each in members}
-    scales = {key: [each.scale] for key, each in numbers.items()}
-    zero_points = {key: [each.zero_point] for key, each in numbers.items()}
-    features = max(len(each.smoothing or (1.0,)) for each in numbers.values())
-    factors = {key: list(each.smoothing or (1.0,) * features) for key, each in numbers.items()}
+    by_key = {f"{member.index}_0": modules[member.name] for member in members}
+    scales = {key: [numbers.scale] for key, numbers in by_key.items()}
+    zero_points = {key: [numbers.zero_point] for key, numbers in by_key.items()}
+    features = max(len(numbers.smoothing or (1.0,)) for numbers in by_key.values())
+    factors = {key: list(numbers.smoothing or (1.0,) * features) for key, numbers in by_key.items()}
     for member in members:
         tensor, weight = member.inputs[0], member.entry["weight_tensor_infos"][0]
         tensor["scale"], tensor["zero_point"] = scales, zero_points
-        tensor["smooth_quant_scaling_factor"] = {key: [1 / each for each in row] for key, row in factors.items()}
+        tensor["smooth_quant_scaling_factor"] = {key: [1 / factor for factor in row] for key, row in factors.items()}
         weight["smooth_quant_scaling_factor"] = factors[f"{member.index}_0"]
 
 
 def _take_from_others(summary: Summary, place: Place, members: Iterable[Operation]) -> None:
-    """Remove the one range of a tensor, and what it is used for outside of `members`."""
-    mine = {id(each.entry) for each in members}
+    """Remove the shared range of a tensor, and leave the tensor in fp32 wherever other calls than `members` use it."""
+    own_entries = {id(member.entry) for member in members}
     for operation in operations(summary):
-        if operation.parent != place[0] or id(operation.entry) in mine:
+        if operation.parent != place[0] or id(operation.entry) in own_entries:
             continue
         makes = any(output and output["id"] == place[1] for output in operation.entry["output_tensor_infos"])
         if makes and operation.type in FOLLOWERS:
@@ -174,7 +176,7 @@ def _write_range(tensors: Iterable[dict[str, Any]], scale: list[float], zero_poi
 
 
 def _tensors(summary: Summary, place: Place) -> list[dict[str, Any]]:
-    """Every description of one tensor in one parent module."""
+    """All descriptions of a tensor in its parent module."""
     layer = summary[place[0]]
     found = [*layer["layer_output_infos"]]
     for entry in layer["q_op_infos"].values():

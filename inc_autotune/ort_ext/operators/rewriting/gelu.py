@@ -91,7 +91,7 @@ def _are_half_and_x(graph: Graph, factors: tuple[str, ...], x: str) -> bool:
 
 
 def _unscaled(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """x, where the node computes x / sqrt(2)."""
+    """x, if the node computes x / sqrt(2); else None."""
     if node.op_type == "Div" and _is(graph, node.input[1], math.sqrt(2)):
         return str(node.input[0])
     if node.op_type == "Mul":
