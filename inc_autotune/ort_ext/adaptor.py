@@ -23,7 +23,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrate
+from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrate, not_finite_reason
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
@@ -46,6 +46,7 @@ from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.operators.availability import missing_kernel
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
 from inc_autotune.ort_ext.operators.discovery import Operators, find_operators
+from inc_autotune.ort_ext.operators.rewriting.bounds import after_activation
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
 from inc_autotune.ort_ext.operators.unsupported import with_share
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators
@@ -153,12 +154,22 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         return {name: with_share(analysis.graph, name, reason) for name, reason in reasons.items()}
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
-        """Of operators that a recipe keeps in fp32, or whose first option has no kernel.
+        """Of operators that a recipe keeps in fp32, that meet NaN, or whose first option has no kernel.
 
         The latter comes about by a capability of the user's own.
         """
         analysis = self._analyzed(model)
-        return analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators.found[name].type, config)
+        reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators.found[name].type, config)
+        if reason is None and config.approach in ("static", "dynamic"):
+            reason = self._met_not_finite(analysis, name)
+        return reason
+
+    def _met_not_finite(self, analysis: _Analysis, name: str) -> str | None:
+        """Why an operator stays in fp32 that reads NaN or infinity, or one whose output would be on a grid with it."""
+        met = self._calibration.not_finite if self._calibration else frozenset()
+        each = analysis.operators.found[name]
+        tensors = [each.input] if each.is_linear else [each.input, after_activation(analysis.graph, each.output)]
+        return next((not_finite_reason(tensor) for tensor in tensors if tensor in met), None)
 
     def operator_type(self, model: Candidate, name: str) -> str:
         operators = self._analyzed(model).operators
@@ -272,6 +283,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
             configs,
             snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out"))),
             analysis.form,
+            not_finite=self._calibrated.not_finite,
             reduced=reduced,
             folding=self._folding,
         )
@@ -398,8 +410,9 @@ class _Analysis:
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.found.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
-                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, each.channel_axis)
+                channels = -1 if each.is_linear else None
+                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, channels)
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
-                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=1)
+                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)
         return list(watched.values())

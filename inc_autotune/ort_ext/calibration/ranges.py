@@ -33,6 +33,7 @@ def make_plan(
     statistics: Statistics,
     form: GraphForm,
     *,
+    not_finite: frozenset[str],
     reduced: frozenset[str],
     folding: bool,
 ) -> QuantizationPlan:
@@ -44,6 +45,7 @@ def make_plan(
         configs: by name of the operators that leave fp32.
         statistics: of the inputs of all operators, and of the tensors they may put on a grid.
         form: how the model will be written.
+        not_finite: names of the tensors that held NaN or infinity, which are on no grid of their own.
         reduced: names of the operators whose weights get one bit less.
         folding: whether smoothing scales are folded where that is exact.
     """
@@ -56,7 +58,7 @@ def make_plan(
             limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
         calibrations[name] = OperatorCalibration(limits, scales.get(name))
     static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
-    grid = find_grid(graph, static, form)
+    grid = find_grid(graph, static, form, statistics.keys() - not_finite)
     ranges = {
         tensor: _range(statistics[tensor], configs[place.owner])
         for tensor, place in grid.items()

@@ -1,0 +1,112 @@
+"""Activations that are no plain [batch, channels, ...] of finite numbers: maps of several sizes, rows of NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto
+
+from inc_autotune import ort_ext
+from inc_autotune.core.errors import ModelError
+from inc_autotune.ort_ext.model.sessions import make_session
+from inc_autotune.ort_ext.model.source import load_source
+from inc_autotune.ort_ext.tuned_model import TunedModel
+from tests.ort.small_models import WIDTH, Array, GraphWriter
+
+GENERATOR = np.random.default_rng(3)
+
+
+def decibels(proto: ModelProto, tuned: TunedModel, feed: dict[str, Array]) -> float:
+    expected = make_session(load_source(proto)).run(None, feed)[0]
+    actual = ort_ext.session(tuned).run(None, feed)[0]
+    return float(10 * np.log10(np.square(expected).sum() / np.square(expected - actual).sum()))
+
+
+def int8(tuned: TunedModel) -> list[str]:
+    return [name for name, each in tuned.recipe.operators.items() if each.config.is_quantized]
+
+
+def detector(axis: int) -> ModelProto:
+    """`x` [batch, 3, height, width] through two convolutions to places, which are joined along an axis."""
+    graph = GraphWriter()
+    weights = [graph.random(f"w{index}", 4, 3, 3, 3, scale=0.3) for index in range(2)]
+    shape = graph.constant("shape", [0, -1, 4] if axis == 1 else [0, 4, -1], np.int64)
+    parts = []
+    for index, weight in enumerate(weights):
+        part = graph.add("Conv", "x", weight, name=f"head{index}")
+        part = graph.add("Transpose", part, perm=[0, 2, 3, 1]) if axis == 1 else part
+        parts.append(graph.add("Reshape", part, shape))
+    graph.add("Concat", *parts, axis=axis)
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", 3, "height", "width"])}, 3)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("rules", [{}, {"Conv": {"activation": {"algorithm": ["percentile"]}}}])
+def test_images_of_several_sizes_calibrate_a_detector(axis: int, rules: dict[str, object]) -> None:
+    proto = detector(axis)
+    sizes = [(12, 16), (16, 12), (8, 8), (20, 10)]
+    data = [{"x": GENERATOR.normal(size=(1, 3, *size)).astype(np.float32)} for size in sizes]
+    tuned = ort_ext.autotune(proto, data, op_type_dict=rules, progress=False)
+    assert int8(tuned) == ["head0", "head1"]
+    assert decibels(proto, tuned, data[0]) > 25
+
+
+def masked_rows() -> ModelProto:
+    """Rows of `x` are divided by `n`, go through fc1, Relu and fc2, are zeros where `n` is, and go through fc3."""
+    graph = GraphWriter()
+    mean = graph.add("Div", "x", "n", name="mean")
+    hidden = graph.add("Relu", graph.linear(mean, "fc1", WIDTH, 64))
+    result = graph.linear(hidden, "fc2", 64, WIDTH)
+    real = graph.add("Where", graph.add("Cast", "n", to=TensorProto.BOOL), result, graph.constant("zero", 0.0))
+    graph.linear(real, "fc3", WIDTH, 5)
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", WIDTH]), "n": (TensorProto.FLOAT, ["batch", 1])}, 2)
+
+
+def lengths(*, empty: bool) -> list[dict[str, Array]]:
+    data = []
+    for _ in range(8):
+        x, n = GENERATOR.normal(size=(8, WIDTH)), GENERATOR.integers(2, 5, size=(8, 1))
+        if empty:
+            x[3], n[3] = 0, 0
+        data.append({"x": x.astype(np.float32), "n": n.astype(np.float32)})
+    return data
+
+
+@pytest.mark.parametrize("approach", ["auto", "static", "dynamic", "weight_only"])
+def test_who_reads_rows_of_nan_stays_in_fp32_and_says_so(approach: str) -> None:
+    proto, data = masked_rows(), lengths(empty=True)
+    tuned = ort_ext.autotune(proto, data, approach=approach, progress=False)
+    if approach == "weight_only":
+        assert int8(tuned) == ["fc1", "fc2", "fc3"]
+    else:
+        assert int8(tuned) == ["fc3"]
+        assert tuned.tuning_result is not None
+        assert "NaN or infinity" in tuned.tuning_result.fallbacks["fc1"]
+    for feed in (data[0], lengths(empty=False)[0]):
+        assert decibels(proto, tuned, feed) > 25
+
+
+def test_operators_that_rules_keep_in_fp32_may_read_nan() -> None:
+    rules = {"fc[12]": {"weight": {"dtype": ["fp32"]}}}
+    tuned = ort_ext.autotune(masked_rows(), lengths(empty=True), op_name_dict=rules, progress=False)
+    assert int8(tuned) == ["fc3"]
+
+
+def test_an_operator_asked_for_by_name_gets_its_range_from_the_other_rows() -> None:
+    proto, data = masked_rows(), lengths(empty=True)
+    rules = {"fc1": {"weight": {"dtype": ["int8"]}}}
+    tuned = ort_ext.autotune(proto, data, op_name_dict=rules, progress=False)
+    assert int8(tuned) == ["fc1", "fc3"]
+    assert decibels(proto, tuned, data[0]) > 25
+
+
+def test_a_damaged_batch_is_named_where_nothing_else_is_left() -> None:
+    data = lengths(empty=False)
+    data[1]["x"][2, 5] = np.nan
+    proto = masked_rows()
+    for node in list(proto.graph.node)[:-2]:
+        if node.op_type == "Where":
+            node.op_type = "Identity"
+            node.input[:] = [node.input[1]]
+    with pytest.raises(ModelError, match=r"nothing to quantize.*'mean\.out' holds NaN or infinity in the calibration"):
+        ort_ext.autotune(proto, data, progress=False)
