@@ -27,7 +27,8 @@ from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrat
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
-from inc_autotune.ort_ext.calibration.collect import run_fp32, runs, watching
+from inc_autotune.graphs.samples import SampleAxis
+from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, shared_weights
@@ -118,6 +119,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         self._has_reduced = False
         self._analysis: _Analysis | None = None
         self._calibration: Calibration | None = None
+        self._axis: SampleAxis | None = None
 
     def candidate(self, source: SourceModel) -> Candidate:
         """The user's model in the form the other methods take."""
@@ -179,6 +181,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         notes = self.settings.backend.notes(self._first_provider)
         if self._has_reduced:
             notes.append("this CPU has no VNNI: weights use 7 bits where u8 x s8 products saturate with 8")
+        notes += self._axis.notes if self._axis else []
         return notes + (self._calibration.held_out.notes if self._calibration else [])
 
     def fingerprint(self, model: Candidate) -> str:
@@ -204,8 +207,9 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         )
         if self._example is not None:
             run_fp32(session, self._example, "example_inputs")
-        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), runs=partial(runs, session))
         own_outputs = len(analysis.graph.model.proto.graph.output)
+        self._axis = SampleAxis(partial(outputs_or_none, session, own_outputs))
+        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), axis=self._axis)
         self._calibration = calibrate(
             watching(session, own_outputs), watched, given, sampling_sizes, seed=seed, argument="calib_dataloader"
         )

@@ -29,8 +29,9 @@ from inc_autotune.graphs.calibration import Calibration, calibrate, not_finite_r
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
+from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
+from inc_autotune.tf_ext.calibration.collect import outputs_or_none, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, KERNELS, GraphChoices, QuantizationPlan
 from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
@@ -98,6 +99,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
         self._weights = WeightCache()
         self._analysis: Analysis | None = None
         self._calibrations: dict[str, Calibration] = {}
+        self._axes: list[SampleAxis] = []
 
     # What the model is
 
@@ -153,6 +155,7 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
             notes.append(f"{_PROCESSOR}: sums of products with 8 saturate in {listed(self.support.saturating)}")
         if self.support.halving:
             notes.append(f"{_PROCESSOR}: oneDNN halves those of 8 in {listed(self.support.halving)}")
+        notes += dict.fromkeys(note for each in self._axes for note in each.notes)
         return notes + [note for each in self._calibrations.values() for note in each.held_out.notes]
 
     def _missing_kernels(self) -> list[str]:
@@ -187,7 +190,8 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
             watched = analysis.watched(name, histogram=self._histogram)
             tensors = [each.name for each in watched]
             function = with_tensors(signature, tensors)
-            given = feeds(data, signature, max(sampling_sizes), runs=partial(runs, function))
+            self._axes.append(SampleAxis(partial(outputs_or_none, signature, function)))
+            given = feeds(data, signature, max(sampling_sizes), axis=self._axes[-1])
             run = watching(signature, function, tensors)
             self._calibrations[name] = calibrate(
                 run, watched, given, sampling_sizes, seed=seed, argument="calib_dataset"
