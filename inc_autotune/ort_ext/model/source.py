@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper
+from onnx import GraphProto, TensorProto, TensorShapeProto, helper
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.graphs.feed import InputDescription
@@ -18,6 +18,8 @@ from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.normalization import normalize
 from inc_autotune.ort_ext.model.structure_check import check_structure
+
+_NO_NAMES = ("", "-1", "?", "None")
 
 BODY_REASON = "it is inside a body of If, Loop or Scan, which stays as it is"
 
@@ -78,10 +80,15 @@ def _input_descriptions(graph: GraphProto) -> Iterator[InputDescription]:
             raise ModelError(f"model: input {each.name!r} is a {kind} without an element type. Allowed: typed tensors.")
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(
-                size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
-            )
+            shape = tuple(map(_declared_size, tensor.shape.dim))
         yield InputDescription(each.name, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+
+
+def _declared_size(size: TensorShapeProto.Dimension) -> int | str | None:
+    """A number where it is fixed, a name, or None. Exporters write -1 or a question mark for sizes they do not know."""
+    if size.HasField("dim_value"):
+        return int(size.dim_value) if size.dim_value >= 0 else None
+    return None if size.dim_param in _NO_NAMES else str(size.dim_param)
 
 
 def _body_operators(graph: GraphProto, path: str = "") -> Iterator[tuple[str, str]]:
