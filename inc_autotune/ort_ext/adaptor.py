@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -29,6 +30,7 @@ from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
 from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
+from inc_autotune.ort_ext.calibration.conversion import conversion_note
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, shared_weights
@@ -120,6 +122,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         self._analysis: _Analysis | None = None
         self._calibration: Calibration | None = None
         self._axis: SampleAxis | None = None
+        self._converted: str | None = None
 
     def candidate(self, source: SourceModel) -> Candidate:
         """The user's model in the form the other methods take."""
@@ -181,6 +184,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         notes = self.settings.backend.notes(self._first_provider)
         if self._has_reduced:
             notes.append("this CPU has no VNNI: weights use 7 bits where u8 x s8 products saturate with 8")
+        notes += [self._converted] if self._converted else []
         notes += self._axis.notes if self._axis else []
         return notes + (self._calibration.held_out.notes if self._calibration else [])
 
@@ -210,8 +214,15 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         own_outputs = len(analysis.graph.model.proto.graph.output)
         self._axis = SampleAxis(partial(outputs_or_none, session, own_outputs))
         given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), axis=self._axis)
+        first = next(given)
+        self._converted = conversion_note(analysis.source, session, first, self._session_options)
         self._calibration = calibrate(
-            watching(session, own_outputs), watched, given, sampling_sizes, seed=seed, argument="calib_dataloader"
+            watching(session, own_outputs),
+            watched,
+            chain([first], given),
+            sampling_sizes,
+            seed=seed,
+            argument="calib_dataloader",
         )
         return self._calibration.samples
 

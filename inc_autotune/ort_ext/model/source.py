@@ -18,6 +18,7 @@ from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.normalization import normalize
 from inc_autotune.ort_ext.model.structure_check import check_structure
+from inc_autotune.ort_ext.model.versions import spell_domains, with_one_opset
 
 _NO_NAMES = ("", "-1", "?", "None")
 
@@ -36,11 +37,13 @@ class SourceModel(GraphModel):
         inputs: what a caller has to give, in the order of the graph; not those that have an initializer as default.
         body_operators: name -> type of each operator in a body of If, Loop or Scan. A name is the path to the operator:
             `If_0/then_branch/MatMul_3`.
+        original: the model as it was given, where its operators had to be converted to a newer version; else None.
     """
 
     path: Path | None
     inputs: tuple[InputDescription, ...]
     body_operators: Mapping[str, str]
+    original: GraphModel | None = None
 
 
 def load_source(model: Any) -> SourceModel:
@@ -56,6 +59,10 @@ def load_source(model: Any) -> SourceModel:
     """
     file = read_proto(model)
     proto, weights = split(file.proto, file.folder)
+    spell_domains(proto)
+    given = proto
+    proto = with_one_opset(given)
+    original = None if proto is given else GraphModel(given, weights, file.folder)
     proto = normalize(proto, weights)
     check_model(proto)
     check_structure(proto)
@@ -66,6 +73,7 @@ def load_source(model: Any) -> SourceModel:
         path=file.path,
         inputs=tuple(_input_descriptions(proto.graph)),
         body_operators=dict(_body_operators(proto.graph)),
+        original=original,
     )
 
 
