@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +26,11 @@ class Calibration(calibration.Calibration[Feed]):
     """What one pass found.
 
     Args:
-        not_finite: names of the watched tensors that held NaN or infinity. Their statistics are of the other rows.
+        unfit: of the watched tensors that should not become integers, the reason by name: they held NaN or infinity,
+            and their statistics are of the other rows; or they never had an element.
     """
 
-    not_finite: frozenset[str] = frozenset()
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def calibrate(
         }
 
     digest = hashlib.sha256()
-    not_finite: set[str] = set()
+    unfit: dict[str, str] = {}
     calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
         calibrating.begin(feed)
@@ -107,17 +108,17 @@ def calibrate(
             value = _tokens(values.watched[tensor.name], tensor.channel_axis)
             finite = np.isfinite(value)
             if not finite.all():
-                not_finite.add(tensor.name)
+                unfit[tensor.name] = (
+                    f"{tensor.name!r} holds NaN or infinity in the calibration data, which integers cannot"
+                )
                 value = value[finite.all(axis=-1)]
             calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out)
         calibrating.end(values.outputs)
     found = calibrating.finish(digest.hexdigest(), argument)
-    return Calibration(found.snapshots, found.held_out, found.digest, frozenset(not_finite))
-
-
-def not_finite_reason(tensor: str) -> str:
-    """Why an operator stays in fp32 that reads or writes one of `Calibration.not_finite`."""
-    return f"{tensor!r} holds NaN or infinity in the calibration data, which integers cannot"
+    for name, statistics in found.snapshot().every.items():
+        if statistics.count == 0:
+            unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
+    return Calibration(found.snapshots, found.held_out, found.digest, unfit)
 
 
 def _tokens(value: Array, channel_axis: int | None) -> Array:

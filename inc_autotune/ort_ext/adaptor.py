@@ -24,7 +24,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.smoothquant import InputGroup
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrate, not_finite_reason
+from inc_autotune.graphs.calibration import Calibration, WatchedTensor, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
@@ -159,22 +159,22 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         return {name: with_share(analysis.graph, name, reason) for name, reason in reasons.items()}
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
-        """Of operators that a recipe keeps in fp32, that meet NaN, or whose first option has no kernel.
+        """Of operators that a recipe keeps in fp32, that read what cannot be integers, or whose first option has no kernel.
 
         The latter comes about by a capability of the user's own.
         """
         analysis = self._analyzed(model)
         reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators.found[name].type, config)
         if reason is None and config.approach in ("static", "dynamic"):
-            reason = self._met_not_finite(analysis, name)
+            reason = self._unfit_tensor(analysis, name)
         return reason
 
-    def _met_not_finite(self, analysis: _Analysis, name: str) -> str | None:
-        """Why an operator stays in fp32 that reads NaN or infinity, or one whose output would be on a grid with it."""
-        met = self._calibration.not_finite if self._calibration else frozenset()
+    def _unfit_tensor(self, analysis: _Analysis, name: str) -> str | None:
+        """Why calibration advises against integers: because of an operator's input, or its output on a grid."""
+        unfit = self._calibration.unfit if self._calibration else {}
         each = analysis.operators.found[name]
         tensors = [each.input] if each.is_linear else [each.input, after_activation(analysis.graph, each.output)]
-        return next((not_finite_reason(tensor) for tensor in tensors if tensor in met), None)
+        return next((unfit[tensor] for tensor in tensors if tensor in unfit), None)
 
     def operator_type(self, model: Candidate, name: str) -> str:
         operators = self._analyzed(model).operators
@@ -298,7 +298,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
             configs,
             snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out"))),
             analysis.form,
-            not_finite=self._calibrated.not_finite,
+            unfit=self._calibrated.unfit,
             reduced=reduced,
             folding=self._folding,
         )

@@ -25,7 +25,7 @@ from inc_autotune.core.quantization.split_statistics import Statistics
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.calibration import Calibration, calibrate, not_finite_reason
+from inc_autotune.graphs.calibration import Calibration, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import real_outputs, real_positions
@@ -133,13 +133,13 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
         return analysis.skipped[name][0] if name in analysis.skipped else analysis.operators[name].type
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
-        """Of operators that meet NaN or infinity in the calibration data."""
+        """Of operators whose tensors should not become integers, see `Calibration.unfit`."""
         if config.approach not in ("static", "dynamic"):
             return None
         each = self.analysis(model).operators[name]
-        met = frozenset().union(*(calibration.not_finite for calibration in self._calibrations.values()))
+        unfit = {tensor: reason for found in self._calibrations.values() for tensor, reason in found.unfit.items()}
         tensors = (each.input, each.output) if each.type == DEPTHWISE else (each.input,)
-        return next((not_finite_reason(tensor) for tensor in tensors if tensor in met), None)
+        return next((unfit[tensor] for tensor in tensors if tensor in unfit), None)
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return is_simulated(self._known.operators[name].type, config, self.choices.form)

@@ -111,9 +111,16 @@ def test_rows_that_are_not_finite_are_left_out_and_told(bad, channel_axis):
     value = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     value[1, 1, 2] = bad  # the row of it is [9, 10, 11] along the last axis, [8, 11] along axis 1
     found = seen([np.ones((1, 2, 3), np.float32), value], WatchedTensor("y", False, False, channel_axis))
-    assert found.not_finite == {"y"}
+    assert found.unfit == {"y": "'y' holds NaN or infinity in the calibration data, which integers cannot"}
     assert found.snapshot().every["y"].maximum == {-1: 8.0, 1: 10.0, None: 10.0}[channel_axis]
 
 
-def test_finite_tensors_are_not_named():
-    assert calibrated(batches(10, 10), [20]).not_finite == frozenset()
+def test_a_tensor_without_elements_is_told():
+    found = seen([np.ones((1, 0, 3), np.float32)] * 2, WatchedTensor("y", rows=True, histogram=False))
+    assert found.unfit == {"y": "'y' never had an element in the calibration data, so it has no range"}
+    found = seen([np.ones((1, size, 3), np.float32) for size in (0, 2)], WatchedTensor("y", True, False))
+    assert found.unfit == {}
+
+
+def test_other_tensors_are_not_named():
+    assert calibrated(batches(10, 10), [20]).unfit == {}

@@ -108,7 +108,10 @@ def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Conta
 
 
 def _all_integers(graph: Graph, node: onnx.NodeProto, read: list[str]) -> bool:
-    return all(name in read or graph.is_float_constant(name) for name in node.input)
+    """Whether a node reads integers alone, or what becomes such: not a constant without elements, which has no range."""
+    return all(
+        name in read or (graph.is_float_constant(name) and 0 not in (graph.shape(name) or ())) for name in node.input
+    )
 
 
 def _keeps_range(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -110,3 +110,38 @@ def test_a_damaged_batch_is_named_where_nothing_else_is_left() -> None:
             node.input[:] = [node.input[1]]
     with pytest.raises(ModelError, match=r"nothing to quantize.*'mean\.out' holds NaN or infinity in the calibration"):
         ort_ext.autotune(proto, data, progress=False)
+
+
+def image_model(graph: GraphWriter) -> ModelProto:
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", 3, 8, 8])}, 4)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (2, 0, 6, 6)), (2, (2, 8, 0, 6))])
+def test_a_constant_without_elements_is_no_reason_to_fail(axis: int, shape: tuple[int, ...]) -> None:
+    graph = GraphWriter()
+    hidden = graph.add("Conv", "x", graph.random("w", 8, 3, 3, 3, scale=0.3), name="first")
+    hidden = graph.add("Concat", hidden, graph.constant("nothing", np.zeros(shape)), axis=axis)
+    graph.add("Conv", hidden, graph.random("v", 8, 8, 1, 1, scale=0.3), name="second")
+    proto, data = image_model(graph), [GENERATOR.normal(size=(2, 3, 8, 8)).astype(np.float32) for _ in range(4)]
+    tuned = ort_ext.autotune(proto, data, progress=False)
+    assert int8(tuned) == ["first", "second"]
+    assert decibels(proto, tuned, {"x": data[0]}) > 25
+
+
+@pytest.mark.parametrize("op_type", ["MatMul", "Conv"])
+def test_an_operator_that_only_meets_empty_tensors_stays_in_fp32(op_type: str) -> None:
+    graph = GraphWriter()
+    shape = (32, 16) if op_type == "MatMul" else (8, 3, 3, 3)
+    zero, axis = graph.constant("zero", [0], np.int64), graph.constant("axis", [0], np.int64)
+    none = graph.add("Slice", "x", zero, zero, axis)
+    weight = graph.random("w", *shape, scale=0.3)
+    parts = [graph.add(op_type, read, weight, name=name) for name, read in (("some", "x"), ("none", none))]
+    graph.add("Concat", *parts, axis=0)
+    size = (4, 32) if op_type == "MatMul" else (4, 3, 8, 8)
+    proto = graph.model({"x": (TensorProto.FLOAT, ["batch", *size[1:]])}, len(size))
+    data = [GENERATOR.normal(size=size).astype(np.float32) for _ in range(4)]
+    tuned = ort_ext.autotune(proto, data, progress=False)
+    assert int8(tuned) == ["some"]
+    assert tuned.tuning_result is not None
+    assert "never had an element" in tuned.tuning_result.fallbacks["none"]
+    assert decibels(proto, tuned, {"x": data[0]}) > 25
