@@ -159,7 +159,7 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
         return {name: with_share(analysis.graph, name, reason) for name, reason in reasons.items()}
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
-        """Of operators that a recipe keeps in fp32, that read what cannot be integers, or whose first option has no kernel.
+        """Of operators that a recipe or calibration keeps in fp32, or whose first option has no kernel.
 
         The latter comes about by a capability of the user's own.
         """

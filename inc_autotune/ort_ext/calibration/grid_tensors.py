@@ -108,7 +108,7 @@ def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Conta
 
 
 def _all_integers(graph: Graph, node: onnx.NodeProto, read: list[str]) -> bool:
-    """Whether a node reads integers alone, or what becomes such: not a constant without elements, which has no range."""
+    """Whether a node reads integers, or constants that can be such; those without elements have no range."""
     return all(
         name in read or (graph.is_float_constant(name) and 0 not in (graph.shape(name) or ())) for name in node.input
     )

@@ -10,6 +10,7 @@ from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
 from inc_autotune.ort_ext.operators.rewriting.padding import with_full_pads
 from inc_autotune.ort_ext.operators.rewriting.plain_gemm import plain_gemms
 from inc_autotune.ort_ext.operators.rewriting.pooling import separate_averages
+from inc_autotune.ort_ext.operators.rewriting.resizing import with_full_sizes
 from inc_autotune.ort_ext.operators.rewriting.separate_sums import separate_residuals
 from inc_autotune.ort_ext.target.forms import GraphForm
 
@@ -17,5 +18,5 @@ from inc_autotune.ort_ext.target.forms import GraphForm
 def rewritten(source: SourceModel, form: GraphForm) -> Graph:
     """The same function in operators that onnxruntime computes faster, and right."""
     graph = plain_gemms(fold_batch_norms(separate_projections(Graph(source))))
-    graph = Graph(rewrite_gelu(separate_averages(with_full_pads(graph)), form))
+    graph = Graph(rewrite_gelu(separate_averages(with_full_sizes(with_full_pads(graph))), form))
     return Graph(separate_residuals(graph)) if form.cpu_fusions else graph
