@@ -145,3 +145,34 @@ def test_an_operator_that_only_meets_empty_tensors_stays_in_fp32(op_type: str) -
     assert tuned.tuning_result is not None
     assert "never had an element" in tuned.tuning_result.fallbacks["none"]
     assert decibels(proto, tuned, {"x": data[0]}) > 25
+
+
+def two_heads(end: str) -> ModelProto:
+    """Boxes up to about 640 and scores up to about 1 from one convolution, joined along the channels."""
+    graph = GraphWriter()
+    stem = graph.add("Relu", graph.add("Conv", "x", graph.random("w", 16, 3, 3, 3, scale=0.3), name="stem"))
+    middle, share = graph.constant("middle", np.full(4, 320)), graph.constant("share", [0.3, 0.5, 0.2])
+    boxes = graph.add("Conv", stem, graph.random("boxes.w", 4, 16, 1, 1, scale=12), middle, name="boxes")
+    scores = graph.add("Conv", stem, graph.random("scores.w", 3, 16, 1, 1, scale=0.05), share, name="scores")
+    joined = graph.add("Concat", boxes, scores, axis=1)
+    if end == "reshaped":
+        joined = graph.add("Reshape", joined, graph.constant("flat", [0, 7, -1], np.int64))
+    elif end == "added":
+        joined = graph.add("Add", joined, graph.constant("offset", np.full((1, 7, 1, 1), 0.1)))
+    elif end == "pooled":
+        joined = graph.add("MaxPool", joined, kernel_shape=[2, 2])
+    elif end == "bounded":
+        joined = graph.add("Relu", joined)
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", 3, 8, 8])}, 3 if end == "reshaped" else 4)
+
+
+@pytest.mark.parametrize("end", ["joined", "reshaped", "added", "pooled", "bounded"])
+@pytest.mark.parametrize("backend", ["default", "onnxrt_trt_ep"])
+def test_scores_survive_beside_boxes_in_one_output(end: str, backend: str) -> None:
+    data = [GENERATOR.normal(size=(2, 3, 8, 8)).astype(np.float32) for _ in range(4)]
+    proto = two_heads(end)
+    tuned = ort_ext.autotune(proto, data, backend=backend, progress=False)
+    assert int8(tuned) == ["stem", "boxes", "scores"]
+    expected = make_session(load_source(proto)).run(None, {"x": data[0]})[0][:, 4:]
+    actual = ort_ext.session(tuned).run(None, {"x": data[0]})[0][:, 4:]
+    assert np.square(actual - expected).sum() < 0.01 * np.square(expected).sum()
