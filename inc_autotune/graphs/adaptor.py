@@ -177,6 +177,11 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
         self._check_calibrated()
         return max(each.samples for each in self.calibrations.values())
 
+    @property
+    def unfit(self) -> dict[str, str]:
+        """Why some tensors should not become integers, by name, see `Calibration.unfit`."""
+        return {tensor: reason for each in self.calibrations.values() for tensor, reason in each.unfit.items()}
+
     def statistics(self, size: int, *, without_held_out: bool) -> Statistics:
         """Statistics of all watched tensors after so many samples."""
         self._check_calibrated()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import calibration
@@ -18,7 +20,17 @@ from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
 
-Calibration: TypeAlias = calibration.Calibration[Feed]
+
+@dataclass(frozen=True)
+class Calibration(calibration.Calibration[Feed]):
+    """What one pass found.
+
+    Args:
+        unfit: of the watched tensors that should not become integers, the reason by name: they held NaN or infinity,
+            and their statistics are of the other rows; or they never had an element.
+    """
+
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,13 +41,14 @@ class WatchedTensor:
         name: of the tensor.
         rows: whether rows of it are sampled, to score alphas with.
         histogram: whether its values are counted.
-        channel_axis: where its channels are.
+        channel_axis: where its channels are; their number is the same in every batch. None: one range for the whole
+            tensor, whose dimensions may all differ from batch to batch.
     """
 
     name: str
     rows: bool
     histogram: bool
-    channel_axis: int = -1
+    channel_axis: int | None = -1
 
 
 class Values(NamedTuple):
@@ -61,6 +74,8 @@ def calibrate(
 ) -> Calibration:
     """Run the fp32 model over the batches once.
 
+    Rows with NaN or infinity, such as those of padding that the model masks later, are left out of the statistics.
+
     Args:
         run: the fp32 model, given a batch and the number of samples before it. Raises DataError if the model fails on
             the batch, see `batch_error`.
@@ -73,7 +88,6 @@ def calibrate(
 
     Raises:
         DataError: there is no batch, or the model fails on one.
-        CalibrationError: an activation is not finite.
     """
 
     def empty(seed: int) -> dict[str, ActivationStatistics]:
@@ -85,16 +99,33 @@ def calibrate(
         }
 
     digest = hashlib.sha256()
+    unfit: dict[str, str] = {}
     calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
         calibrating.begin(feed)
         values = run(feed, calibrating.samples)
         for tensor in watched:
-            calibrating.statistics[tensor.name].update(
-                values.watched[tensor.name], tensor.channel_axis, keep_rows=not calibrating.is_held_out
-            )
+            value = _tokens(values.watched[tensor.name], tensor.channel_axis)
+            finite = np.isfinite(value)
+            if not finite.all():
+                unfit[tensor.name] = (
+                    f"{tensor.name!r} holds NaN or infinity in the calibration data, which integers cannot"
+                )
+                value = value[finite.all(axis=-1)]
+            calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out)
         calibrating.end(values.outputs)
-    return calibrating.finish(digest.hexdigest(), argument)
+    found = calibrating.finish(digest.hexdigest(), argument)
+    for name, statistics in found.snapshot().every.items():
+        if statistics.count == 0:
+            unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
+    return Calibration(found.snapshots, found.held_out, found.digest, unfit)
+
+
+def _tokens(value: Array, channel_axis: int | None) -> Array:
+    """A tensor with its channels last; a single channel where it has one range."""
+    if channel_axis is None:
+        return value.reshape(-1, 1)
+    return value if channel_axis in (-1, value.ndim - 1) else np.moveaxis(value, channel_axis, -1)
 
 
 def batch_error(argument: str, feed: Feed, samples: int | None, error: Exception) -> DataError:

@@ -67,9 +67,21 @@ class Feed:
         cut = {name: value[start:stop] if name in self.batched else value for name, value in self.inputs.items()}
         return Feed(cut, stop - start, self.batched)
 
-    def whole(self) -> Feed:
-        """The same inputs, never to be cut."""
+    def uncut(self) -> Feed:
+        """The same samples, never to be cut."""
         return replace(self, batched=frozenset())
+
+    def whole(self) -> Feed:
+        """The same inputs as one sample."""
+        return replace(self, size=1, batched=frozenset())
+
+    def everywhere(self, index: int) -> Feed:
+        """As many samples, all equal to one of them."""
+        value = {
+            name: np.repeat(each[index : index + 1], self.size, axis=0) if each.shape[:1] == (self.size,) else each
+            for name, each in self.inputs.items()
+        }
+        return replace(self, inputs=value)
 
     def take(self, count: int) -> Feed:
         """The first `count` samples, all of them when there are fewer."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from inc_autotune.core.data.loaders import check_loader, describe, is_array, no_
 from inc_autotune.core.data.reading import LABEL_NAMES, Reading
 from inc_autotune.core.errors import DataError
 from inc_autotune.graphs.feed import Feed, InputDescription, named_feed, positional_feed
+from inc_autotune.graphs.samples import SampleAxis, spread
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def unlabelled(
     argument: str,
     *,
     ordered: bool = True,
-    runs: Callable[[Feed], bool] = lambda feed: True,
+    axis: SampleAxis | None = None,
 ) -> Iterator[Feed]:
     """The items as feeds, read no further than needed.
 
@@ -58,26 +60,31 @@ def unlabelled(
     Args:
         items: what the loader yields.
         inputs: what the model declares.
-        limit: most samples in all; the last batch is cut where the model allows it. None: all there are.
+        limit: most samples in all; the last batch is cut where the model allows it. Where the first item alone has as
+            many, they are taken from several items, see `spread`. None: all there are.
         argument: name of the loader's argument, for messages.
         ordered: whether the order of `inputs` means something, so that several may be given by position.
-        runs: whether the model runs on a feed. It is asked once, with one sample of the first batch: a model may
-            declare any batch size and yet work with one only, as traced ones do, and then its batches are not cut.
+        axis: finds out what of an item is a sample. None: what the declared shapes say.
 
     Raises:
         DataError: while iterating: there is no item, or items do not fit the model. Exceptions of the loader itself
             pass through.
     """
+    read = (feed for feed, _ in _read(items, inputs, argument, ordered, need_label=False))
+    feeds = read if axis is None else map(axis.checked, read)
+    if limit is None:
+        yield from feeds
+        return
+    first = next(feeds)
+    if first.divisible and first.size >= limit > 1:
+        yield from (spread if axis is None else axis.spread)(first, feeds, limit)
+        return
     seen = 0
-    cuttable: bool | None = None
-    for feed, _ in _read(items, inputs, argument, ordered, need_label=False):
-        if cuttable is None:
-            cuttable = feed.size == 1 or not feed.divisible or runs(feed.take(1))
-        feed = feed if cuttable else feed.whole()
-        feed = feed if limit is None else feed.take(limit - seen)
+    for feed in chain([first], feeds):
+        feed = feed.take(limit - seen)
         seen += feed.size
         yield feed
-        if limit is not None and seen >= limit:
+        if seen >= limit:
             return
 
 

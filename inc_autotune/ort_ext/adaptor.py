@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -23,8 +24,10 @@ from inc_autotune.graphs.adaptor import GraphAdaptor
 from inc_autotune.graphs.calibration import WatchedTensor, calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.graphs.smoothing import shared_weights
-from inc_autotune.ort_ext.calibration.collect import run_fp32, runs, watching
+from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
+from inc_autotune.ort_ext.calibration.conversion import conversion_note
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, weight_of
@@ -41,6 +44,7 @@ from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, first_
 from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.operators.availability import missing_kernel
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
+from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
 from inc_autotune.ort_ext.operators.unsupported import with_share
@@ -114,6 +118,8 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         )
         self._session_options = session_options
         self._has_reduced = False
+        self._axis: SampleAxis | None = None
+        self._converted: str | None = None
 
     def candidate(self, source: SourceModel) -> Candidate:
         """The user's model in the form the other methods take."""
@@ -134,17 +140,30 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         return {name: with_share(graph, name, reason) for name, reason in super().skipped(model).items()}
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
-        """Of operators that a recipe keeps in fp32, or whose first option has no kernel.
+        """Of operators that a recipe or calibration keeps in fp32, or whose first option has no kernel.
 
         The latter comes about by a capability of the user's own.
         """
         analysis = self.analysis(model)
-        return analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators[name].type, config)
+        reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators[name].type, config)
+        if reason is None and config.approach in ("static", "dynamic"):
+            reason = self._unfit_tensor(analysis, name)
+        return reason
+
+    def _unfit_tensor(self, analysis: _Analysis, name: str) -> str | None:
+        """Why calibration advises against integers: because of an operator's input, or its output on a grid."""
+        operator, unfit = analysis.operators[name], self.unfit
+        tensors = [operator.input]
+        if not operator.is_linear:
+            tensors.append(after_activation(analysis.graph, operator.output))
+        return next((unfit[tensor] for tensor in tensors if tensor in unfit), None)
 
     def notes(self) -> Sequence[str]:
         notes = self.settings.backend.notes(self._first_provider)
         if self._has_reduced:
             notes.append("this CPU has no VNNI: weights use 7 bits where u8 x s8 products saturate with 8")
+        notes += [self._converted] if self._converted else []
+        notes += self._axis.notes if self._axis else []
         return [*notes, *super().notes()]
 
     def fingerprint(self, model: Candidate) -> str:
@@ -168,10 +187,18 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         )
         if self.example is not None:
             run_fp32(session, self.example, "example_inputs")
-        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), runs=partial(runs, session))
         own_outputs = len(analysis.graph.model.proto.graph.output)
+        self._axis = SampleAxis(partial(outputs_or_none, session, own_outputs))
+        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), axis=self._axis)
+        first = next(given)
+        self._converted = conversion_note(analysis.source, session, first, self._session_options)
         self.calibrations[ONLY_SIGNATURE] = calibrate(
-            watching(session, own_outputs), watched, given, sampling_sizes, seed=seed, argument="calib_dataloader"
+            watching(session, own_outputs),
+            watched,
+            chain([first], given),
+            sampling_sizes,
+            seed=seed,
+            argument="calib_dataloader",
         )
         return self.samples
 
@@ -209,6 +236,7 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
             configs,
             self.statistics_of(tune_cfg),
             analysis.form,
+            unfit=self.unfit,
             reduced=reduced,
             folding=self._folding,
         )
@@ -312,8 +340,9 @@ class _Analysis:
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
-                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, each.channel_axis)
+                channels = -1 if each.is_linear else None
+                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, channels)
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
-                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=1)
+                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)
         return list(watched.values())

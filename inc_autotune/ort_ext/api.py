@@ -64,7 +64,7 @@ def autotune(
     """Find an INT8 form of an ONNX model that is as accurate as asked.
 
     Args:
-        model: an fp32 model of opset 13 or newer: a path (external data beside it is fine), a `ModelProto`, its bytes,
+        model: an fp32 model of opset 7 or newer: a path (external data beside it is fine), a `ModelProto`, its bytes,
             or what `torch.onnx.export(dynamo=True)` returns. It is not changed.
         calib_dataloader: yields calibration batches: a dict by input name, a tuple or list of inputs in the model's
             order, an array or tensor where there is one input, or `(inputs, label)`. A DataLoader, a list, a generator,

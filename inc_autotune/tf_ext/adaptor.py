@@ -25,8 +25,9 @@ from inc_autotune.graphs.adaptor import GraphAdaptor
 from inc_autotune.graphs.calibration import calibrate
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.collect import runs, watching, with_tensors
+from inc_autotune.tf_ext.calibration.collect import outputs_or_none, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
@@ -39,6 +40,7 @@ from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
 from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
 from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.operators.discovery import DEPTHWISE
 from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphChoices
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
             load_capability(own, tf.__version__, capability), histogram=histogram, example_inputs=example_inputs
         )
         self._signatures, self._skipped = signatures, skipped
+        self._axes: list[SampleAxis] = []
 
     # What the model is
 
@@ -102,6 +105,14 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
     def skipped(self, model: Candidate) -> Mapping[str, str]:
         analysis = self.analysis(model)
         return {name: analysis.with_share(name, reason) for name, reason in super().skipped(model).items()}
+
+    def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
+        """Of operators whose tensors should not become integers, see `Calibration.unfit`."""
+        if config.approach not in ("static", "dynamic"):
+            return None
+        operator, unfit = self.analysis(model).operators[name], self.unfit
+        tensors = (operator.input, operator.output) if operator.type == DEPTHWISE else (operator.input,)
+        return next((unfit[tensor] for tensor in tensors if tensor in unfit), None)
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return is_simulated(self.known.operators[name].type, config, self.choices.form)
@@ -117,6 +128,7 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
             notes.append(f"{_PROCESSOR}: sums of products with 8 saturate in {listed(self.support.saturating)}")
         if self.support.halving:
             notes.append(f"{_PROCESSOR}: oneDNN halves those of 8 in {listed(self.support.halving)}")
+        notes += dict.fromkeys(note for axis in self._axes for note in axis.notes)
         return [*notes, *super().notes()]
 
     def _missing_kernels(self) -> list[str]:
@@ -148,7 +160,8 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
             watched = analysis.watched(name, histogram=self.histogram)
             tensors = [each.name for each in watched]
             function = with_tensors(signature, tensors)
-            given = feeds(data, signature, max(sampling_sizes), runs=partial(runs, function))
+            self._axes.append(SampleAxis(partial(outputs_or_none, signature, function)))
+            given = feeds(data, signature, max(sampling_sizes), axis=self._axes[-1])
             run = watching(signature, function, tensors)
             self.calibrations[name] = calibrate(
                 run, watched, given, sampling_sizes, seed=seed, argument="calib_dataset"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inc_autotune.core.errors import DataError
+from inc_autotune.core.errors import CalibrationError, DataError
 from inc_autotune.graphs.calibration import Values, WatchedTensor, batch_error, calibrate
 from inc_autotune.graphs.feed import Feed
 
@@ -79,3 +79,48 @@ def test_an_error_tells_the_batch_its_place_and_the_remedy():
         "data: the model fails on the batch x float32 [3, 2], which comes after 7 samples: ValueError: odd\n"
         "Give all batches the form and the feature shapes of the first one."
     )
+
+
+def seen(values, tensor):
+    """Calibration of one tensor whose value is another one in every batch."""
+    left = iter(values)
+
+    def run(feed, samples):
+        value = next(left)
+        return Values([value], {tensor.name: value})
+
+    return calibrate(run, [tensor], batches(*(1,) * len(values)), [len(values)], seed=0, argument="data")
+
+
+@pytest.mark.parametrize("histogram", [False, True])
+def test_a_tensor_with_one_range_may_have_any_shape(histogram):
+    values = [np.full(shape, number, np.float32) for number, shape in enumerate([(1, 7, 2), (1, 3, 2), (2, 5), ()])]
+    found = seen(values, WatchedTensor("y", rows=False, histogram=histogram, channel_axis=None)).snapshot().every["y"]
+    assert (found.minimum, found.maximum, found.count) == (0.0, 3.0, 14 + 6 + 10 + 1)
+
+
+def test_a_tensor_with_channels_must_keep_their_number():
+    values = [np.zeros((1, 7, 2), np.float32), np.zeros((1, 7, 3), np.float32)]
+    with pytest.raises(CalibrationError, match="y: the activation has 3 channels, earlier batches had 2"):
+        seen(values, WatchedTensor("y", rows=False, histogram=False))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channel_axis", [-1, 1, None])
+def test_rows_that_are_not_finite_are_left_out_and_told(bad, channel_axis):
+    value = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    value[1, 1, 2] = bad  # the row of it is [9, 10, 11] along the last axis, [8, 11] along axis 1
+    found = seen([np.ones((1, 2, 3), np.float32), value], WatchedTensor("y", False, False, channel_axis))
+    assert found.unfit == {"y": "'y' holds NaN or infinity in the calibration data, which integers cannot"}
+    assert found.snapshot().every["y"].maximum == {-1: 8.0, 1: 10.0, None: 10.0}[channel_axis]
+
+
+def test_a_tensor_without_elements_is_told():
+    found = seen([np.ones((1, 0, 3), np.float32)] * 2, WatchedTensor("y", rows=True, histogram=False))
+    assert found.unfit == {"y": "'y' never had an element in the calibration data, so it has no range"}
+    found = seen([np.ones((1, size, 3), np.float32) for size in (0, 2)], WatchedTensor("y", True, False))
+    assert found.unfit == {}
+
+
+def test_other_tensors_are_not_named():
+    assert calibrated(batches(10, 10), [20]).unfit == {}

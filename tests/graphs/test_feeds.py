@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.graphs.feed import InputDescription, named_feed
+from inc_autotune.graphs.feed import Feed, InputDescription, named_feed
 from inc_autotune.graphs.feeds import labelled, loader_items, unlabelled
+from inc_autotune.graphs.samples import SampleAxis
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 IDS, MASK = np.arange(8).reshape(2, 4), np.ones((2, 4), np.int64)
@@ -40,12 +41,18 @@ def test_forms_of_items_for_two_inputs(item: Any) -> None:
     assert np.array_equal(feed.inputs["mask"], MASK)
 
 
-@pytest.mark.parametrize(("runs", "sizes"), [(True, [4, 1]), (False, [4, 4])])
-def test_batches_are_cut_only_where_the_model_takes_one_sample(runs: bool, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("takes_any", "sizes"), [(True, [4, 1]), (False, [4, 4])])
+def test_batches_are_cut_only_where_the_model_takes_one_sample(takes_any: bool, sizes: list[int]) -> None:
     asked = []
-    given = unlabelled(iter([X, X, X]), ONE, 5, "data", runs=lambda feed: asked.append(feed.size) or runs)
-    assert [feed.size for feed in given] == sizes
-    assert asked == [1]
+
+    def outputs(feed: Feed) -> list[Any] | None:
+        asked.append(len(feed.inputs["x"]))
+        return [2 * feed.inputs["x"]] if takes_any or asked[-1] == 4 else None
+
+    axis = SampleAxis(outputs)
+    assert [feed.size for feed in unlabelled(iter([X, X, X]), ONE, 5, "data", axis=axis)] == sizes
+    assert asked == ([1, 1, 4] if takes_any else [1, 4, 4, 4])
+    assert axis.notes == []
 
 
 def test_a_single_sample_is_a_batch_of_one() -> None:

@@ -44,7 +44,7 @@ class Choices:
             ModelError: there is none.
         """
         options = {key: (FP32,) if key[0] in self.fp32_reasons else each for key, each in self.allowed.items()}
-        return build_space(options, self.groups)
+        return build_space(options, self.groups, self.fp32_reasons)
 
     def without(self, reasons: Mapping[str, str]) -> Choices:
         """The choices that remain where these operators, each with a reason, stay in fp32 too."""

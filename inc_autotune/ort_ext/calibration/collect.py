@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnxruntime
 
 from inc_autotune.core.arrays import Array
@@ -27,15 +28,22 @@ def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callabl
     return run
 
 
-def runs(session: onnxruntime.InferenceSession, feed: Feed) -> bool:
-    """Whether a model takes this feed; onnxruntime's own complaint about one that it does not take is not printed."""
+def outputs_or_none(session: onnxruntime.InferenceSession, own_outputs: int, feed: Feed) -> list[Array] | None:
+    """The model's own tensors for a feed; None where it does not take it, without onnxruntime's printed complaint.
+
+    Args:
+        session: as in `watching`.
+        own_outputs: as in `watching`.
+        feed: inputs that the user may not have given like that.
+    """
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4
+    names = [output.name for output in session.get_outputs()[:own_outputs]]
     try:
-        session.run(None, dict(feed.inputs), quiet)
+        outputs = session.run(names, dict(feed.inputs), quiet)
     except Exception:  # whatever onnxruntime raises
-        return False
-    return True
+        return None
+    return [output for output in outputs if isinstance(output, np.ndarray)]
 
 
 def run_fp32(

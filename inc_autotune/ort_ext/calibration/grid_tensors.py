@@ -82,7 +82,9 @@ def find_grid(
             grid |= {each: same for each in node.output if each}
         elif has_own and _has_kernel(node) and _all_integers(graph, node, read):
             grid[output] = GridTensor(grid[read[0]].owner)
-    _end_at_integers(graph, grid, {each.name for each in operators})
+    names = {each.name for each in operators}
+    _part_last_concats(graph, grid, names)
+    _end_at_integers(graph, grid, names)
     return grid
 
 
@@ -91,6 +93,33 @@ def constants_on_grid(graph: Graph, node: onnx.NodeProto, grid: Container[str]) 
     if node.op_type not in OWN_RANGE_TYPES or after_activation(graph, node.output[0]) not in grid:
         return []
     return [index for index, name in enumerate(node.input) if graph.is_float_constant(name)]
+
+
+def _part_last_concats(graph: Graph, grid: dict[str, GridTensor], operators: Container[str]) -> None:
+    """Take off the grid a Concat that no operator follows, and what is computed from it.
+
+    At the end of a detector it joins boxes, up to 640, and scores, up to 1, of which nothing would be left on a common
+    grid. Nothing is lost: as integers or as floats, the values are copied once.
+    """
+    followed: set[str] = set()
+    for node in reversed(graph.nodes):
+        made = _on_grid(graph, node, grid)
+        reads_operator_input = node.name in operators or any(tensor in followed for tensor in made)
+        if reads_operator_input:
+            followed.update(name for name in node.input if name in grid)
+    parted: set[str] = set()
+    for node in graph.nodes:
+        made = _on_grid(graph, node, grid)
+        is_last = node.op_type == "Concat" and followed.isdisjoint(made)
+        if made and node.name not in operators and (is_last or not parted.isdisjoint(node.input)):
+            for tensor in made:
+                del grid[tensor]
+                parted.add(tensor)
+
+
+def _on_grid(graph: Graph, node: onnx.NodeProto, grid: Container[str]) -> list[str]:
+    """The tensors on a grid that a node makes, the ReLU or Clip behind it included."""
+    return [tensor for output in node.output if output and (tensor := after_activation(graph, output)) in grid]
 
 
 def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Container[str]) -> None:
@@ -108,7 +137,10 @@ def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Conta
 
 
 def _all_integers(graph: Graph, node: onnx.NodeProto, read: list[str]) -> bool:
-    return all(name in read or graph.is_float_constant(name) for name in node.input)
+    """Whether a node reads integers, or constants that can be such; those without elements have no range."""
+    return all(
+        name in read or (graph.is_float_constant(name) and 0 not in (graph.shape(name) or ())) for name in node.input
+    )
 
 
 def _keeps_range(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
@@ -34,6 +34,7 @@ def make_plan(
     statistics: Statistics,
     form: GraphForm,
     *,
+    unfit: Container[str],
     reduced: frozenset[str],
     folding: bool,
 ) -> QuantizationPlan:
@@ -45,6 +46,7 @@ def make_plan(
         configs: by name of the operators that leave fp32.
         statistics: of the inputs of all operators, and of the tensors they may put on a grid.
         form: how the model will be written.
+        unfit: names of the tensors that are on no grid of their own, see `Calibration.unfit`.
         reduced: names of the operators whose weights get one bit less.
         folding: whether smoothing scales are folded where that is exact.
     """
@@ -59,7 +61,7 @@ def make_plan(
             limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
         calibrations[name] = OperatorCalibration(limits, scales.get(name), reduce_range=name in reduced)
     static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
-    grid = find_grid(graph, static, form)
+    grid = find_grid(graph, static, form, {name for name in statistics if name not in unfit})
     ranges = {
         tensor: _range(statistics[tensor], configs[place.owner])
         for tensor, place in grid.items()

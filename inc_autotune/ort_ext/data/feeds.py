@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from inc_autotune.graphs.feed import Feed, InputDescription
 from inc_autotune.graphs.feeds import labelled, loader_items, unlabelled
+from inc_autotune.graphs.samples import SampleAxis
 
 ALLOWED_LOADERS = (
     "a DataLoader, a list of batches, a generator, an onnxruntime.quantization.CalibrationDataReader, or any other "
@@ -20,7 +21,7 @@ def feeds(
     limit: int | None = None,
     *,
     argument: str = "calib_dataloader",
-    runs: Callable[[Feed], bool] = lambda feed: True,
+    axis: SampleAxis | None = None,
 ) -> Iterator[Feed]:
     """The loader's items as feeds; the loader is read once, and no further than needed.
 
@@ -30,14 +31,14 @@ def feeds(
         inputs: what the model declares.
         limit: most samples in all; the last batch is cut where the model allows it. None: all there are.
         argument: name of the loader's argument, for messages.
-        runs: as in `graphs.feeds.unlabelled`.
+        axis: as in `graphs.feeds.unlabelled`.
 
     Raises:
         ArgumentError: the loader is not an iterable of batches; at once.
         DataError: while iterating: it is empty, or its items do not fit the model. Exceptions of the loader itself pass
             through.
     """
-    return unlabelled(_items(dataloader, argument), inputs, limit, argument, runs=runs)
+    return unlabelled(_items(dataloader, argument), inputs, limit, argument, axis=axis)
 
 
 def labelled_feeds(

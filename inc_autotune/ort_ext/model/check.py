@@ -8,9 +8,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext.graph.graph_model import bodies
-
-OLDEST_OPSET = 13
-"""The first one with QuantizeLinear and DequantizeLinear for each channel."""
+from inc_autotune.ort_ext.model.versions import opset_version
 
 _HALF_PRECISION_OPSET = 19
 _HALF_TYPES = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
@@ -33,26 +31,10 @@ def check_model(proto: ModelProto) -> None:
         proto: a model whose weights may be only headers.
 
     Raises:
-        ModelError: the opset is older than 13, the model is quantized already, or its weights are half precision.
+        ModelError: the model is quantized already, or its weights are half precision.
     """
-    _check_opset(proto)
     _check_not_quantized(proto)
     _check_single_precision(proto)
-
-
-def opset_version(proto: ModelProto) -> int:
-    """Version of the standard operators; 1 where the model imports none."""
-    return next((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), 1)
-
-
-def _check_opset(proto: ModelProto) -> None:
-    version = opset_version(proto)
-    if version < OLDEST_OPSET:
-        raise ModelError(
-            f"model: has opset {version}, but quantization by channel needs {OLDEST_OPSET} or newer. Convert it: "
-            "onnx.save(onnx.version_converter.convert_version(onnx.load(path), 18), new_path), or export it with "
-            "opset_version=18."
-        )
 
 
 def _check_not_quantized(proto: ModelProto) -> None:

@@ -23,7 +23,7 @@ def normalize(proto: ModelProto, weights: MutableMapping[str, Array]) -> ModelPr
     """The same model in one form.
 
     Args:
-        proto: a model without weights; may be changed.
+        proto: a model without weights, of one opset; may be changed.
         weights: gets the values of the new initializers.
     """
     if proto.functions:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper
+from onnx import GraphProto, TensorProto, TensorShapeProto, helper
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.graphs.feed import InputDescription
@@ -18,6 +18,9 @@ from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.normalization import normalize
 from inc_autotune.ort_ext.model.structure_check import check_structure
+from inc_autotune.ort_ext.model.versions import spell_domains, with_one_opset
+
+_NO_NAMES = ("", "-1", "?", "None")
 
 BODY_REASON = "it is inside a body of If, Loop or Scan, which stays as it is"
 
@@ -34,11 +37,13 @@ class SourceModel(GraphModel):
         inputs: what a caller has to give, in the order of the graph; not those that have an initializer as default.
         body_operators: name -> type of each operator in a body of If, Loop or Scan. A name is the path to the operator:
             `If_0/then_branch/MatMul_3`.
+        original: the model as it was given, where its operators had to be converted to a newer version; else None.
     """
 
     path: Path | None
     inputs: tuple[InputDescription, ...]
     body_operators: Mapping[str, str]
+    original: GraphModel | None = None
 
 
 def load_source(model: Any) -> SourceModel:
@@ -54,6 +59,10 @@ def load_source(model: Any) -> SourceModel:
     """
     file = read_proto(model)
     proto, weights = split(file.proto, file.folder)
+    spell_domains(proto)
+    given = proto
+    proto = with_one_opset(given)
+    original = None if proto is given else GraphModel(given, weights, file.folder)
     proto = normalize(proto, weights)
     check_model(proto)
     check_structure(proto)
@@ -64,6 +73,7 @@ def load_source(model: Any) -> SourceModel:
         path=file.path,
         inputs=tuple(_input_descriptions(proto.graph)),
         body_operators=dict(_body_operators(proto.graph)),
+        original=original,
     )
 
 
@@ -78,10 +88,15 @@ def _input_descriptions(graph: GraphProto) -> Iterator[InputDescription]:
             raise ModelError(f"model: input {each.name!r} is a {kind} without an element type. Allowed: typed tensors.")
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(
-                size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
-            )
+            shape = tuple(map(_declared_size, tensor.shape.dim))
         yield InputDescription(each.name, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+
+
+def _declared_size(size: TensorShapeProto.Dimension) -> int | str | None:
+    """A number where it is fixed, a name, or None. Exporters write -1 or a question mark for sizes they do not know."""
+    if size.HasField("dim_value"):
+        return int(size.dim_value) if size.dim_value >= 0 else None
+    return None if size.dim_param in _NO_NAMES else str(size.dim_param)
 
 
 def _body_operators(graph: GraphProto, path: str = "") -> Iterator[tuple[str, str]]:

@@ -44,11 +44,6 @@ class Operator:
     def is_linear(self) -> bool:
         return self.type in LINEAR_TYPES
 
-    @property
-    def channel_axis(self) -> int:
-        """Axis of the channels in the activation."""
-        return 1 if self.type == "Conv" else -1
-
 
 @dataclass(frozen=True)
 class Operators:

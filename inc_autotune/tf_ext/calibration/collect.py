@@ -49,13 +49,19 @@ def with_tensors(signature: SignatureGraph, tensors: Sequence[str]) -> Signature
     return SignatureCallable(replace(signature, outputs=(*signature.outputs, *extra)), variables)
 
 
-def runs(function: SignatureCallable, feed: Feed) -> bool:
-    """Whether a signature takes this feed."""
+def outputs_or_none(signature: SignatureGraph, function: SignatureCallable, feed: Feed) -> list[Array] | None:
+    """The signature's own outputs for a feed; None where it does not take it.
+
+    Args:
+        signature: of the fp32 model.
+        function: what `with_tensors` made of it.
+        feed: inputs that the user may not have given like that.
+    """
     try:
-        function(**feed.inputs)
+        outputs = function(**feed.inputs)
     except tf.errors.OpError:
-        return False
-    return True
+        return None
+    return [outputs[output.name].numpy() for output in signature.outputs]
 
 
 def _key(tensor: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from inc_autotune.core.data.loaders import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
+from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.tf_ext.data.whole_arrays import arrays_by_name
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 
@@ -32,7 +33,7 @@ def feeds(
     limit: int | None = None,
     *,
     argument: str = "calib_dataset",
-    runs: Callable[[Feed], bool] = lambda feed: True,
+    axis: SampleAxis | None = None,
 ) -> Iterator[Feed]:
     """The data as feeds of a signature; it is read once, and no further than needed.
 
@@ -44,7 +45,7 @@ def feeds(
         signature: what the data is for.
         limit: most samples in all; the last batch is cut where the signature allows it. None: all there are.
         argument: name of the data's argument, for messages.
-        runs: as in `graphs.feeds.unlabelled`.
+        axis: as in `graphs.feeds.unlabelled`.
 
     Raises:
         ArgumentError: the data is none of these; at once.
@@ -53,7 +54,7 @@ def feeds(
     inputs = declared_inputs(signature)
     dataset = arrays_by_name(dataset, inputs, ordered=signature.ordered)
     items = _items(dataset, inputs, argument)
-    return unlabelled(items, inputs, limit, argument, ordered=signature.ordered, runs=runs)
+    return unlabelled(items, inputs, limit, argument, ordered=signature.ordered, axis=axis)
 
 
 def labelled_feeds(

@@ -109,6 +109,26 @@ def test_fixed_and_unnamed_dimensions_and_unknown_rank_are_described() -> None:
     assert (str(a), str(b)) == ("a: float32 [2, ?]", "b: float32")
 
 
+@pytest.mark.parametrize("unknown", [-1, -2, "-1", "?", "None", ""])
+def test_sizes_that_exporters_do_not_know_are_unknown(unknown: int | str) -> None:
+    graph = GraphWriter()
+    graph.add("Sum", "a", "b")
+    kinds = {name: (TensorProto.FLOAT, [unknown, 3, unknown]) for name in "ab"}
+    proto = graph.model(kinds, 3)
+    assert [each.shape for each in load_source(proto).inputs] == [(None, 3, None)] * 2
+    declared = list(proto.graph.input[0].type.tensor_type.shape.dim)
+    assert list(load_source(proto).proto.graph.input[0].type.tensor_type.shape.dim) == declared
+
+
+def test_a_model_with_sizes_of_minus_one_is_tuned() -> None:
+    proto = linear_chain()
+    for each in (*proto.graph.input, *proto.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = -1
+    tuned = ort_ext.autotune(proto, vectors(), progress=False)
+    assert all(each.config.is_quantized for each in tuned.recipe.operators.values())
+    assert ort_ext.session(tuned).run(None, {"x": vectors()[0]})[0].shape == (4, 5)
+
+
 def test_what_has_an_initializer_is_no_input() -> None:
     proto = linear_chain()
     proto.ir_version = 3

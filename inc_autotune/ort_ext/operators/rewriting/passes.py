@@ -15,6 +15,7 @@ from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
 from inc_autotune.ort_ext.operators.rewriting.padding import with_full_pads
 from inc_autotune.ort_ext.operators.rewriting.plain_gemm import plain_gemms
 from inc_autotune.ort_ext.operators.rewriting.pooling import separate_averages
+from inc_autotune.ort_ext.operators.rewriting.resizing import with_full_sizes
 from inc_autotune.ort_ext.operators.rewriting.separate_sums import separate_residuals
 from inc_autotune.ort_ext.target.forms import GraphForm
 
@@ -39,6 +40,7 @@ def passes(form: GraphForm) -> tuple[Pass, ...]:
         fold_batch_norms,
         plain_gemms,
         with_full_pads,
+        with_full_sizes,
         separate_averages,
         partial(rewrite_gelu, form=form),
         *((separate_residuals,) if form.cpu_fusions else ()),
