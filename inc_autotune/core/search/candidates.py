@@ -3,35 +3,93 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import gain
+from inc_autotune.core.analysis.output_error import SupportsComparison, candidate_errors
+from inc_autotune.core.errors import QuantizationError
+from inc_autotune.core.op_config import FP32
 from inc_autotune.core.progress import Phases
+from inc_autotune.core.search.failing_units import failing_units
 from inc_autotune.core.space.units import Assignment, TuningSpace
 from inc_autotune.core.vocabulary import Objective
 
 logger = logging.getLogger(__name__)
 
+LONGEST_ERROR = 200
+"""Characters of an error that stand in an operator's reason."""
 
 Quantize = Callable[[dict[str, Any]], Any]
 """The adaptor's `quantize` for one model and its calibration data: from `tune_cfg` to the deployable model."""
 
 
 class Candidates:
-    """Builds and measures the models of one tuning run."""
+    """Builds and measures the models of one tuning run.
+
+    Args:
+        space: all units; one that an assignment does not have stays in fp32.
+    """
 
     def __init__(self, adaptor: Adaptor, model: Any, quantize: Quantize, space: TuningSpace, phases: Phases) -> None:
         self._adaptor, self._model, self._quantize = adaptor, model, quantize
-        self._space, self._phases = space, phases
+        self.space, self._phases = space, phases
         self.notes: list[str] = []
         """What went wrong without being an error."""
 
     def build(self, assignment: Assignment) -> Any:
         """The deployable model of an assignment."""
         with self._phases.phase("quantization"):
-            return self._quantize(self._space.tune_cfg(assignment))
+            return self._quantize(self.space.tune_cfg(assignment))
+
+    def failure(self, assignment: Assignment) -> str | None:
+        """Why the model of an assignment cannot be built, or not run on held-out samples; None if it works.
+
+        Samples are run if the adaptor compares outputs.
+        """
+        try:
+            with candidate_errors():
+                candidate = self.build(assignment)
+        except QuantizationError as error:
+            return _words(error)
+        return self.run_failure(candidate)
+
+    def run_failure(self, candidate: Any) -> str | None:
+        """Why a model does not run on held-out samples; None if it does, or if there are none."""
+        if not isinstance(self._adaptor, SupportsComparison) or self._adaptor.reference_outputs() is None:
+            return None
+        try:
+            with self._phases.phase("quantization"), candidate_errors():
+                self._adaptor.run(candidate)
+        except QuantizationError as error:
+            return _words(error)
+        return None
+
+    def failing_operators(self, assignment: Assignment, error: str) -> dict[str, str]:
+        """The operators that a model works without, each with the reason why it stays in fp32.
+
+        Args:
+            assignment: whose model fails.
+            error: what `failure` says of it.
+
+        Returns:
+            Empty if no operator is to blame.
+        """
+        quantized = [unit for unit, config in assignment.configs if config != FP32]
+
+        def failure(units: Sequence[str]) -> str | None:
+            return self.failure(self.space.only(assignment, units))
+
+        found = failing_units(quantized, failure, error)
+        reasons = {
+            name: f"the model fails with it in {assignment.by_unit[unit].dtype}: {reason}"
+            for unit, reason in found.items()
+            for name in self.space.by_name[unit].operator_names
+        }
+        for name, reason in reasons.items():
+            logger.warning("%s stays in fp32: %s", name, reason)
+        return reasons
 
     def gain(self, assignment: Assignment, candidate: Any, objective: Objective) -> float | None:
         """fp32 cost over the candidate's.
@@ -55,8 +113,15 @@ class Candidates:
         """Whether some operators simulate integers in fp32, so that the time of the model says nothing."""
         return any(
             self._adaptor.is_simulated(name, config)
-            for unit in self._space.units
-            for config in [assignment.by_unit[unit.name]]
+            for unit in self.space.units
+            for config in [assignment.by_unit.get(unit.name, FP32)]
             if config.is_quantized
             for name in unit.operator_names
         )
+
+
+def _words(error: QuantizationError) -> str:
+    """What the framework raised, in a line."""
+    raised = error if error.__cause__ is None else error.__cause__
+    text = f"{type(raised).__name__}: {raised}".splitlines()[0]
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."

@@ -119,14 +119,16 @@ class TuningSpace:
         return assignment.replace(dict.fromkeys(names, FP32))
 
     def tune_cfg(self, assignment: Assignment) -> dict[str, Any]:
-        """The adaptor's form of an assignment: operator-wise configurations and recipes.
+        """The adaptor's form of an assignment: operator-wise configurations and recipes; fp32 for a unit it has not.
 
         Returns:
             `{'op': {(name, type): config}, 'calib_iteration': samples, 'recipe_cfgs': {'smooth_quant': bool,
             'smooth_quant_args': {'alpha': {operator name: alpha}}}}`.
         """
         operators = {
-            operator: assignment.by_unit[unit.name].to_dict() for unit in self.units for operator in unit.operators
+            operator: assignment.by_unit.get(unit.name, FP32).to_dict()
+            for unit in self.units
+            for operator in unit.operators
         }
         alphas = {name: config["alpha"] for (name, _), config in operators.items() if "alpha" in config}
         return {

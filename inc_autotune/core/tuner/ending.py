@@ -76,17 +76,18 @@ def _finish(
 ) -> Tuned:
     """Measure what is not measured yet, and put the result together."""
     objective, candidates, choices = run.arguments.objective, known.candidates, known.choices
+    space = known.space_of(assignment)
     measured = None if trial is None else trial.gain
     gain = candidates.gain(assignment, candidate, objective) if measured is None else measured
     speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
-    tuned_model = run.adaptor.tuned_model(choices.space.tune_cfg(assignment), run.model, candidate)
+    tuned_model = run.adaptor.tuned_model(space.tune_cfg(assignment), run.model, candidate)
     result = build_result(
         adaptor=run.adaptor,
         model=run.model,
         candidate=candidate,
         options=choices.offered,
         fp32_reasons=choices.fp32_reasons,
-        space=choices.space,
+        space=space,
         assignment=assignment,
         trial=trial,
         goal=goal,

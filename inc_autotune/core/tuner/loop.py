@@ -72,8 +72,8 @@ def search_trials(search: Search) -> None:
 def run_trial(search: Search, proposal: Proposal) -> None:
     """One trial: it is begun, built, evaluated, recorded and measured, and its model kept while it is the best.
 
-    Nothing happens where another process has begun the same. A candidate that cannot be built, or whose score is not
-    finite, is a failed trial.
+    Nothing happens where another process has begun the same. A candidate that cannot be built or run, or whose score is
+    not finite, is a failed trial; operators that make a candidate fail stay in fp32 from then on.
 
     Raises:
         EvaluationError: the evaluation raised, or gave no number. The trial is recorded, and tried again by a resumed
@@ -97,6 +97,7 @@ def run_trial(search: Search, proposal: Proposal) -> None:
         # One configuration that cannot be built is a result of the search, not its end.
         logger.warning("%s could not be built", what, exc_info=True)
         fail(f"{type(error).__name__}: {error}")
+        search.known = search.known.without_failing(run, trial.assignment, f"{type(error).__name__}: {error}")
         return
     try:
         judgement = search.known.evaluations.candidate(model, search.baseline, search.goal, what)
@@ -106,6 +107,13 @@ def run_trial(search: Search, proposal: Proposal) -> None:
         fail(error.found)
         return
     except BaseException as error:
+        # What fails on the samples of the calibration, too, is the candidate and not the evaluation.
+        failure = candidates.run_failure(model) if isinstance(error, Exception) else None
+        if failure is not None:
+            logger.warning("%s could not be run", what, exc_info=True)
+            fail(failure)
+            search.known = search.known.without_failing(run, trial.assignment, failure)
+            return
         fail(f"{type(error).__name__}: {error}", interrupted=True)
         if isinstance(error, EvaluationError) or not isinstance(error, Exception):
             raise
@@ -128,9 +136,11 @@ def run_trial(search: Search, proposal: Proposal) -> None:
 def _view(search: Search, trials: Sequence[Trial]) -> SearchView:
     """What the strategy looks at."""
     known, arguments = search.known, search.run.arguments
+    space = known.choices.space
     return SearchView(
-        space=known.choices.space,
-        trials=trials,
+        space=space,
+        # Others are of a time before an operator was found to fail.
+        trials=[trial for trial in trials if set(trial.assignment.by_unit) == set(space.by_name)],
         goal=search.goal,
         plans=known.plans,
         sampling_sizes=search.run.sampling_sizes,

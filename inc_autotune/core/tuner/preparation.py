@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan, plan_smoothing, planned_steps
+from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan, plan_smoothing, planned_steps
 from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.evaluation.verdict import Scores
 from inc_autotune.core.search.candidates import Candidates
 from inc_autotune.core.search.evaluator import Evaluations
 from inc_autotune.core.search.options import Choices, is_asked_for
 from inc_autotune.core.search.ranking import Ranking
-from inc_autotune.core.space.units import TuningSpace
+from inc_autotune.core.space.units import Assignment, TuningSpace
 from inc_autotune.core.tuner.run import Run
 
 _BASELINE = "baseline"
+
+_FAILING = "operators that fail"
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,24 @@ class Preparation:
     evaluations: Evaluations
     ranking: Ranking
 
+    def space_of(self, assignment: Assignment) -> TuningSpace:
+        """The space an assignment was made in: it has more units if one of them was found to fail later."""
+        space = self.choices.space
+        return space if set(assignment.by_unit) == set(space.by_name) else self.candidates.space
+
+    def without_failing(self, run: Run, assignment: Assignment, error: str) -> Preparation:
+        """The same, where the operators that make the model of `assignment` fail stay in fp32."""
+        reasons = _failing(run, self.candidates, assignment, error)
+        if not reasons:
+            return self
+        choices = self.choices.without(reasons)
+        ranking = Ranking(run.adaptor, run.model, choices.space, run.phases, run.history.work)
+        ranking.ranks.update(self.ranking.ranks)
+        return replace(self, choices=choices, ranking=ranking)
+
 
 def prepare(run: Run, choices: Choices) -> Preparation:
-    """Speed of units, baseline, smoothing plans. What one process of the run finds holds for all.
+    """Speed of units, baseline, operators that fail, smoothing plans. What one process finds holds for all of the run.
 
     Raises:
         EvaluationError: the evaluation raised on the fp32 model, or gave no finite number.
@@ -48,26 +68,67 @@ def prepare(run: Run, choices: Choices) -> Preparation:
     """
     if run.arguments.objective == "performance":
         choices = choices.without(_slow_units(run, choices.space))
-    space = choices.space
+    candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
     evaluations = Evaluations(run.evaluate, run.phases)
     baseline: Scores | None = None
     if run.evaluate is None:
-        plans = _find_plans(run, space)
+        choices, plans = _working_plans(run, choices, candidates)
     elif run.history.work.is_claimed(_BASELINE):
         # Another process evaluates the fp32 model, so this one has time for the alphas.
-        plans = _find_plans(run, space)
+        choices, plans = _working_plans(run, choices, candidates)
         baseline = _find_baseline(run, evaluations)
     else:
         baseline = _find_baseline(run, evaluations)
-        plans = _find_plans(run, space)
+        choices, plans = _working_plans(run, choices, candidates)
     return Preparation(
         choices,
         plans,
         baseline,
-        Candidates(run.adaptor, run.model, run.quantize, space, run.phases),
+        candidates,
         evaluations,
-        Ranking(run.adaptor, run.model, space, run.phases, run.history.work),
+        Ranking(run.adaptor, run.model, choices.space, run.phases, run.history.work),
     )
+
+
+def _working_plans(run: Run, choices: Choices, candidates: Candidates) -> tuple[Choices, tuple[SmoothingPlan, ...]]:
+    """Smoothing plans, and the choices without the operators that make the model of the best plan fail.
+
+    Raises:
+        QuantizationError: it fails whichever operators stay in fp32, and no evaluation could choose another.
+    """
+
+    def known_choices() -> Choices:
+        return choices.without(run.history.work.get(_FAILING) or {})
+
+    def default(choices: Choices, plan: SmoothingPlan) -> Assignment:
+        return choices.space.default(run.sampling_sizes[-1], plan.alphas)
+
+    try:
+        plans = _find_plans(run, known_choices().space)
+    except QuantizationError:
+        unsmoothed = default(known_choices(), OFF)
+        error = candidates.failure(unsmoothed)
+        if error is None or not _failing(run, candidates, unsmoothed, error):
+            raise
+        plans = _find_plans(run, known_choices().space)
+    choices = known_choices()
+    if plans[0].output_error is None or plans[0].output_error == math.inf:
+        # It has not run yet, or has failed.
+        error = candidates.failure(default(choices, plans[0]))
+        if error is not None:
+            reasons = _failing(run, candidates, default(choices, plans[0]), error)
+            if not reasons and run.evaluate is None:
+                raise QuantizationError(f"the quantized model cannot be built or run: {error}")
+            choices = choices.without(reasons)
+    return choices, plans
+
+
+def _failing(run: Run, candidates: Candidates, assignment: Assignment, error: str) -> Mapping[str, str]:
+    """Operators that make a model fail, with reasons, which the study keeps."""
+    reasons = candidates.failing_operators(assignment, error)
+    if reasons:
+        run.history.work.put(_FAILING, {**(run.history.work.get(_FAILING) or {}), **reasons})
+    return reasons
 
 
 def _slow_units(run: Run, space: TuningSpace) -> dict[str, str]:

@@ -15,6 +15,12 @@ from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 
 
+CARRIED = "_carried"
+"""Attribute of a form of a module with the names of what it has from the module."""
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+
 def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
     """A copy of the module tree over the memory of the original.
 
@@ -71,7 +77,8 @@ def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> 
     """Turn the named modules into others, in place.
 
     Other names, plain lists and dicts, and bound methods that refer to a named module run the new form. What two
-    replacements share, such as packed weights, stays shared, but for hooks and the tables of tensors.
+    replacements share, such as packed weights, stays shared, but for hooks and the tables of tensors. What a new form has
+    from the module it was made from (`CARRIED`), such as children, stays that of the module.
 
     Args:
         model: must have modules of these names for which `is_replaceable` is true.
@@ -86,6 +93,10 @@ def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> 
             key: copy.copy(value) if isinstance(value, (dict, set)) else value
             for key, value in replacement.__dict__.items()
         }
+        for own in attributes.get(CARRIED, ()):
+            for table, values in ((attributes, module.__dict__), *((attributes[t], module.__dict__[t]) for t in _TABLES)):
+                if own in values:
+                    table[own] = values[own]
         object.__setattr__(module, "__class__", type(replacement))
         module.__dict__.clear()
         module.__dict__.update(attributes)

@@ -25,12 +25,13 @@ class QuantizedConvolution(QuantizedOperator):
     `torch.compile`, `torch.export` and devices other than the CPU: quantize and dequantize operators around the float
     convolution, without rounding of the output, which inductor lowers to oneDNN for 1 and 2 dimensions.
     Where oneDNN's kernels would saturate with this weight: the convolution of the same integers in float32, its output
-    rounded to the same grid.
+    rounded to the same grid. The output has the strides of the fp32 convolution's, channels last where the input or the
+    weight is.
 
     Args:
         config: static.
         source: the fp32 convolution, for its strides, padding and so on.
-        weight: int8 [out_channels, in_channels / groups, *kernel].
+        weight: int8 [out_channels, in_channels / groups, *kernel], channels last where the fp32 weight is.
         weight_scale: float32 [out_channels] or 0-d.
         bias: float32 [out_channels] or None.
         input_scale: float32 0-d.
@@ -79,7 +80,7 @@ class QuantizedConvolution(QuantizedOperator):
     @torch.no_grad()
     def rebuild(self) -> None:
         self.keep_packed(None)
-        self._computes_in_float = False
+        self._computes_in_float, self._weight_is_channels_last = False, False
         if not self.has_values:
             return
         # Signed activations are the same integers shifted by 128.
@@ -90,6 +91,7 @@ class QuantizedConvolution(QuantizedOperator):
         self.keep("_multiplier", self.input_scale.reciprocal().reshape(1), derived=True)
         self.keep("_offset", torch.full_like(self.input_scale, self._input[1]), derived=True)
         weight, dimensions = self.integer_weight, len(self.kernel_size)
+        self._weight_is_channels_last = weight.dim() > 3 and _is_channels_last(weight, weight.shape[1])
         self._computes_in_float = weight.device.type == "cpu" and saturation.is_too_wide(
             weight, saturation.convolution_saturates(dimensions, saturation.is_depthwise(self))
         )
@@ -113,8 +115,21 @@ class QuantizedConvolution(QuantizedOperator):
         is_single = x.dim() == dimensions + 1
         batch = x.unsqueeze(0) if is_single else x
         integers = torch.quantize_per_tensor(batch, *self._input, torch.quint8)
-        y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output).dequantize()
+        y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output)
+        if not self._writes_channels_last(batch):
+            # As bytes: a quarter of the memory traffic. A clone, since `contiguous` keeps odd strides of sizes of 1.
+            y = y.clone(memory_format=torch.contiguous_format)
+        y = y.dequantize()
         return y.squeeze(0) if is_single else y
+
+    def _writes_channels_last(self, batch: Tensor) -> bool:
+        """Whether the fp32 convolution would write channels last, as the integer kernel always does.
+
+        Programs see the difference: `view` refuses one of the two, and `reshape` copies where it would alias.
+        """
+        if batch.dim() < 4:
+            return False
+        return self._weight_is_channels_last or _is_channels_last(batch, self.in_channels)
 
     def _dequantized(self, x: Tensor) -> Tensor:
         arguments = (*self._input, 0, 255, torch.uint8)
@@ -160,3 +175,15 @@ def _split_padding(source: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         before, after = around[0::2], around[1::2]
         return (tuple(reversed(before)), ()) if before == after else (none, around)
     return tuple(source.padding), ()
+
+
+def _is_channels_last(x: Tensor, channels: int) -> bool:
+    """What torch takes for channels last: by strides, since sizes of 1 leave two answers; they are numbers in a trace.
+
+    Args:
+        x: [batch, channels, *space] with 2 or 3 spatial dimensions.
+        channels: size of dimension 1.
+    """
+    batch, channel, *space = x.stride()
+    inner_first = [*reversed(space), batch]
+    return channel * channels <= inner_first[0] and inner_first == sorted(inner_first) and batch != channel

@@ -65,13 +65,15 @@ class FakeQuantized(PreparedOperator):
         return self.weight * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
 
     def integer_weight(self) -> Tensor:
-        """The smoothed weight's integers, int8 or uint8, in the layout of `weight`."""
+        """The smoothed weight's integers, int8 or uint8, in the layout of `weight`; of a convolution in its strides."""
         dtype = torch.int8 if integer_type(self.config.weight.dtype).signed else torch.uint8
         with torch.no_grad():
             if self.weight_axis != 0:
                 whole: Tensor = quantize(self.smoothed_weight(), self._weight_parameters(), self.weight_axis)
                 return whole.to(dtype)
-            integers = torch.empty_like(self.weight, dtype=dtype, memory_format=torch.contiguous_format)
+            # A convolution writes channels last where its weight lies so; kernels of a matrix want it row by row.
+            strides = torch.preserve_format if self.weight.dim() > 2 else torch.contiguous_format
+            integers = torch.empty_like(self.weight, dtype=dtype, memory_format=strides)
             step = max(_BLOCK_ELEMENTS // max(self.weight[0].numel(), 1), 1)
             for start in range(0, len(self.weight), step):
                 block = slice(start, start + step)

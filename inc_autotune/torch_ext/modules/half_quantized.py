@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules import prepare_module
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+from inc_autotune.torch_ext.modules.layer import become
 
 
 def half_quantized(
@@ -19,32 +20,25 @@ def half_quantized(
     """An operator that rounds only its weight or only its activation; as prepared, where it rounds only one anyway."""
     prepared = prepare_module(module, config, calibration, reduce_range=reduce_range)
     if isinstance(prepared, FakeQuantized) and not config.activation.is_float:
-        return HalfQuantized(prepared, half)
+        prepared.rounds_weight = half == "weight"  # type: ignore[assignment]
+        become(prepared, HalfQuantized, type(prepared))
     return prepared
 
 
 class HalfQuantized(nn.Module):
-    """One half of a prepared operator, in fp32.
+    """One half of a prepared operator, in fp32: a class that stands before that of the operator.
 
-    Args:
-        prepared: any but an Embedding, which has no activation to round.
-        half: what is rounded: the weight; or the input, and the output where the integer kernel rounds it.
+    Any but an Embedding, which has no activation to round. Rounded is the weight; or the input, and the output where
+    the integer kernel rounds it.
     """
 
-    def __init__(self, prepared: FakeQuantized, half: Half) -> None:
-        super().__init__()
-        self.prepared, self.rounds_weight = prepared, half == "weight"
+    rounds_weight: bool
 
     def forward(self, x: Tensor, *arguments: Any) -> Tensor:
-        prepared = self.prepared
+        prepared = cast(FakeQuantized, self)
         compute = prepared.operator.compute
         if self.rounds_weight:
             smoothed = x if prepared.smoothing is None else x * prepared.smoothing.reciprocal()
             return compute(prepared, smoothed, prepared.fake_weight(), prepared.bias, *arguments)
         y = compute(prepared, prepared.fake_input(x), prepared.smoothed_weight(), prepared.bias, *arguments)
         return prepared.fake_output(y)
-
-    @property
-    def weight(self) -> Tensor:
-        """That of the fp32 operator, for models that read its dtype."""
-        return self.prepared.weight

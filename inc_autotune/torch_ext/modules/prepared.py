@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from inc_autotune.core.errors import ModelError
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.layer import become, carry_over, names_of, refuse_reserved
 from inc_autotune.torch_ext.operators.types import OPERATORS, Operator
 
 _FORWARD_HOOKS = (
@@ -25,12 +27,14 @@ class PreparedOperator(nn.Module):
     Attributes:
         operator_name: key of `OPERATORS`.
         config: how the operator is quantized.
+        layer_class: class of the module it was made from.
         weight: the parameter of the module it was made from.
         bias: the parameter of the module it was made from; absent from an Embedding.
     """
 
     operator_name: str
     config: OpConfig
+    layer_class: type[nn.Module]
     weight: Tensor
     bias: Any
 
@@ -43,20 +47,47 @@ PreparedType = TypeVar("PreparedType", bound=PreparedOperator)
 
 
 def adopt(module: nn.Module, cls: type[PreparedType], operator_name: str, config: OpConfig) -> PreparedType:
-    """A `cls` with the attributes, hooks and the very parameters of `module`, which stays as it is."""
+    """A `cls` with the class, attributes, hooks and the very parameters of `module`, which stays as it is.
+
+    Raises:
+        ModelError: the module has something under a name that `cls` needs.
+    """
+    refuse_reserved(module, own_names(cls), cls)
     adopted = cls.__new__(cls)
     for name, value in module.__dict__.items():
         adopted.__dict__[name] = copy.copy(value) if isinstance(value, (dict, set)) else value
+    become(adopted, cls, type(module))
     adopted.operator_name = operator_name
     adopted.config = config
+    adopted.layer_class = type(module)
     return adopted
 
 
-def hand_over(source: nn.Module, target: nn.Module) -> None:
-    """Give `target` the forward hooks and the training flag of `source`."""
+def hand_over(source: PreparedOperator, target: nn.Module) -> None:
+    """Give `target` what is the user's of `source`: class, attributes, children, forward hooks, the training flag.
+
+    Raises:
+        ModelError: the user's layer has something under a name that `target` needs.
+    """
+    known = {"weight", "bias", *own_names(type(source)), *source.operator.attributes}
+    theirs = [name for name in names_of(source) if name not in known]
+    form = type(target)
+    refused = [name for name in theirs if name in set(names_of(target)) or hasattr(form, name)]
+    if refused:
+        raise ModelError(f"its attribute {refused[0]!r} has a name that {form.__name__} needs; give it another name")
+    # Such as `output_padding`, which a program may read although no integer kernel does.
+    unused = [name for name in source.operator.attributes if name not in target.__dict__]
+    carry_over(source, target, [*theirs, *unused])
+    become(target, form, source.layer_class)
     for name in _FORWARD_HOOKS:
         target.__dict__[name] = copy.copy(source.__dict__[name])
     target.training = source.training
+
+
+def own_names(cls: type[PreparedOperator]) -> set[str]:
+    """Names that a prepared class keeps its own values under, beside the parameters of the layer."""
+    ours = (each for each in cls.__mro__ if issubclass(each, PreparedOperator))
+    return {name for each in ours for name in each.__dict__.get("__annotations__", ())} - {"weight", "bias"}
 
 
 def describe(config: OpConfig) -> str:

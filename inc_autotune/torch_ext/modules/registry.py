@@ -30,8 +30,8 @@ def prepare_module(
 ) -> nn.Module:
     """The form of an operator in the tuned model: float arithmetic, numbers of the integer form.
 
-    It shares the parameters of `module` under the names `weight` and `bias`, is an instance of the same torch class
-    (except for the transformers library's `Conv1D`, and for bf16 and fp16), and can be fine-tuned: gradients pass
+    It shares the parameters of `module` under the names `weight` and `bias`, is an instance of its class with all that
+    the user's layer has, and can be fine-tuned: gradients pass
     rounding straight through. Its output equals that of `convert_module(prepared)` up to float32 rounding.
 
     Args:
@@ -69,10 +69,12 @@ def prepare_module(
 def convert_module(prepared: nn.Module) -> nn.Module:
     """The deployable form of a prepared operator: integer kernels where they exist, else simulated.
 
-    Forward hooks and the training flag of `prepared` are carried over; `prepared` stays as it is.
+    It is an instance of the user's class, too, with its methods, attributes, buffers, parameters and children; forward
+    hooks and the training flag of `prepared` are carried over. `prepared` stays as it is.
 
     Raises:
-        ModelError: `prepared` does not come from `prepare_module`.
+        ModelError: `prepared` does not come from `prepare_module`, or the user's layer has an attribute of a name that
+            the deployable form needs.
     """
     converted: QuantizedOperator
     if isinstance(prepared, LowPrecisionPrepared):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.layer import carried
 from inc_autotune.torch_ext.modules.prepared import describe
 from inc_autotune.torch_ext.target.kernels import PackedWeight
 
@@ -77,8 +78,8 @@ class QuantizedOperator(nn.Module):
             self._modules[_HOLDER] = _PackedHolder(packed)
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
-        """None: the holder of the packed weight is not for other eyes."""
-        return iter(())
+        """Those of the user's layer: the holder of the packed weight is not for other eyes."""
+        return ((name, child) for name, child in super().named_children() if name != _HOLDER)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
@@ -86,7 +87,7 @@ class QuantizedOperator(nn.Module):
     @property
     def has_values(self) -> bool:
         """Whether the buffers that are the truth hold numbers; False on the meta device."""
-        truth = set(self._buffers) - self._non_persistent_buffers_set
+        truth = set(self._buffers) - self._non_persistent_buffers_set - carried(self)
         return not any(getattr(self._buffers[name], "is_meta", False) for name in truth)
 
     @property
@@ -106,18 +107,23 @@ class QuantizedOperator(nn.Module):
         self.rebuild()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedOperator:
+        ours = {id(tensor) for name, tensor in self._buffers.items() if name not in carried(self)}
+
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+            return tensor.to(moved.device) if moved.dtype != tensor.dtype and id(tensor) in ours else moved
 
-        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        if recurse:
+            for child in self.children():
+                child._apply(fn)
+        super()._apply(move, recurse=False)  # type: ignore[no-untyped-call]
         self.rebuild()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        derived = self._non_persistent_buffers_set
-        state["_modules"] = {}
+        derived = self._non_persistent_buffers_set - carried(self)
+        state["_modules"] = {name: child for name, child in self._modules.items() if name != _HOLDER}
         state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in derived}
         return state
 

@@ -9,6 +9,7 @@ from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import EvaluationError, ModelError, QuantizationError
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, random_model
+from inc_autotune.testing.numpy_framework import NumpyModel
 
 
 def data(samples: int = 64, features: int = 16, seed: int = 1) -> list[np.ndarray]:
@@ -192,14 +193,136 @@ def test_a_baseline_that_is_no_number_stops_before_any_trial(bad):
     assert scores.calls == 1
 
 
+def int8(tune_cfg):
+    return {name for (name, _), config in tune_cfg["op"].items() if config["weight"]["dtype"] == "int8"}
+
+
+class Fragile(NumpyAdaptor):
+    """Does not build, or not run, models in which these operators are int8."""
+
+    def __init__(self, *, build=(), run=()):
+        super().__init__()
+        self.bad_to_build, self.bad_to_run, self.ran = set(build), set(run), 0
+
+    def quantize(self, tune_cfg, model, dataloader, q_func=None):
+        if self.bad_to_build & int8(tune_cfg):
+            raise MemoryError("no room")
+        candidate = super().quantize(tune_cfg, model, dataloader, q_func)
+        return Crashing(candidate.layers) if self.bad_to_run & int8(tune_cfg) else candidate
+
+
+class Crashing(NumpyModel):
+    def __call__(self, inputs):
+        raise RuntimeError("view size is not allowed")
+
+
+@pytest.mark.parametrize("smooth", [True, False], ids=["smoothed", "plain"])
+@pytest.mark.parametrize("evaluated", [True, False], ids=["evaluated", "unevaluated"])
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"build": ["dense3"]}, "MemoryError: no room"),
+        ({"run": ["dense1"]}, "RuntimeError: view size is not allowed"),
+    ],
+    ids=["build", "run"],
+)
+def test_an_operator_that_fails_stays_in_fp32_and_costs_no_evaluation(bad, error, evaluated, smooth):
+    (name,) = next(iter(bad.values()))
+    scores = Scores(1.0, 1.0) if evaluated else None
+    tuned = run(scores, Fragile(**bad), random_model(8), recipes={"smooth_quant": smooth})
+    assert tuned.result.fallbacks == {name: f"the model fails with it in int8: {error}"}
+    assert sum(operator.dtype == "int8" for operator in tuned.result.operators) == 7
+    assert tuned.result.evaluations == (2 if evaluated else 0)
+    assert [trial.state for trial in tuned.result.trials] == ["complete"] * evaluated
+    assert tuned.model(data()[0]).shape[0] == 8
+
+
+def test_several_operators_that_fail_are_left_out_and_the_search_goes_on():
+    scores = Scores(1.0, 0.5, 0.6, 1.0)
+    result = run(scores, Fragile(build=["dense0"], run=["dense6", "dense7"]), random_model(10)).result
+    reasons = [name for name, reason in result.fallbacks.items() if "the model fails with it" in reason]
+    assert reasons == ["dense0", "dense6", "dense7"]
+    assert (result.met, result.evaluations, len(result.fallbacks)) == (True, 4, 5)
+
+
+def test_where_every_operator_fails_there_is_no_model():
+    every = {"run": [f"dense{index}" for index in range(4)]}
+    for smooth in (True, False):
+        with pytest.raises(QuantizationError, match="view size is not allowed"):
+            run(None, Fragile(**every), recipes={"smooth_quant": smooth})
+
+
+class FailsLater(Fragile):
+    """Only what is built after the first candidates fails: found in a trial, not before."""
+
+    def __init__(self, after, **bad):
+        super().__init__()
+        self.later, self.after, self.builds = bad, after, 0
+
+    def quantize(self, tune_cfg, model, dataloader, q_func=None):
+        self.builds += 1
+        if self.builds > self.after:
+            self.bad_to_build, self.bad_to_run = set(self.later.get("build", ())), set(self.later.get("run", ()))
+        return super().quantize(tune_cfg, model, dataloader, q_func)
+
+
+@pytest.mark.parametrize("bad", [{"build": ["dense2"]}, {"run": ["dense2"]}], ids=["build", "run"])
+def test_an_operator_that_fails_in_a_trial_is_left_out_of_the_next(bad):
+    class OnSamples:
+        """A score of the model's own outputs, which a model that crashes does not give."""
+
+        calls = 0
+
+        def __call__(self, model):
+            self.calls += 1
+            model(data()[0])
+            return 1.0
+
+    evaluate = OnSamples()
+    result = run(evaluate, FailsLater(1, **bad), recipes={"smooth_quant": False}).result
+    assert [trial.state for trial in result.trials] == ["failed", "complete"]
+    assert list(result.fallbacks) == ["dense2"]
+    assert "the model fails with it in int8" in result.fallbacks["dense2"]
+    assert result.met
+    assert evaluate.calls == result.evaluations
+
+
+def test_a_trial_before_an_operator_failed_can_still_be_the_best():
+    result = run(Scores(1.0, 0.9, 0.5), FailsLater(2, build=["dense2"]), recipes={"smooth_quant": False}).result
+    assert result.trials[0].score == 0.9
+    assert result.chosen == 0
+    assert not result.fallbacks
+    assert all(operator.dtype == "int8" for operator in result.operators)
+
+
+def test_operators_that_failed_are_known_to_a_resumed_run(tmp_path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    bad = {"run": ["dense1"]}
+    run(Scores(1.0, 0.5, ValueError("stop")), Fragile(**bad), storage=storage, max_trials=1)
+    resumed = Fragile(**bad)
+    result = run(Scores(1.0), resumed, storage=storage).result
+    assert "the model fails with it" in result.fallbacks["dense1"]
+    assert result.trials[0].score == 0.5
+
+
+def test_an_evaluation_that_raises_on_a_model_that_runs_is_the_users():
+    with pytest.raises(EvaluationError, match="disk full"):
+        run(Scores(1.0, ValueError("disk full")))
+
+
 def test_a_candidate_that_cannot_be_built_is_a_failed_trial_not_the_end():
-    class Fragile(NumpyAdaptor):
+    """No operator is to blame: fp32 fails at the time, too."""
+
+    class ShortOfMemory(NumpyAdaptor):
+        builds = 0
+
         def quantize(self, tune_cfg, model, dataloader, q_func=None):
-            if all(config["weight"]["dtype"] == "int8" for config in tune_cfg["op"].values()):
+            self.builds += 1
+            if self.builds in (2, 3):
                 raise MemoryError("no room")
             return super().quantize(tune_cfg, model, dataloader, q_func)
 
-    result = run(Scores(1.0, 1.0), Fragile(), recipes={"smooth_quant": False}).result
+    result = run(Scores(1.0, 1.0), ShortOfMemory(), recipes={"smooth_quant": False}).result
     assert [trial.state for trial in result.trials] == ["failed", "complete"]
     assert "no room" in result.trials[0].error
     assert result.met
