@@ -17,6 +17,7 @@ from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -47,7 +48,7 @@ from inc_autotune.ort_ext.operators.availability import missing_kernel
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
 from inc_autotune.ort_ext.operators.discovery import Operators, find_operators
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
-from inc_autotune.ort_ext.operators.unsupported import with_share
+from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators
 from inc_autotune.ort_ext.target.forms import GraphForm
 from inc_autotune.ort_ext.target.providers import CPU_BACKEND
@@ -62,7 +63,9 @@ every gain is above 1.6, and all are worth it: leaving out those below 2 (2 grou
 the output by 11 or 86 %."""
 
 
-class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming, SupportsUnitSpeeds, SupportsSize):
+class OrtAdaptor(
+    Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+):
     """Quantizes ONNX models for ONNX Runtime.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
@@ -149,8 +152,12 @@ class OrtAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsTiming,
             for name, each in operators.found.items()
             if not self.capability.options(each.type)
         }
-        reasons = {**{name: reason for name, (_, reason) in operators.skipped.items()}, **without}
-        return {name: with_share(analysis.graph, name, reason) for name, reason in reasons.items()}
+        return {**{name: reason for name, (_, reason) in operators.skipped.items()}, **without}
+
+    def operator_weights(self, model: Candidate) -> Weights:
+        analysis = self._analyzed(model)
+        names = (*analysis.operators.found, *analysis.operators.skipped)
+        return {name: weights_of(analysis.graph, name) for name in names} | weights_in_bodies(analysis.graph)
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
         """Of operators that a recipe keeps in fp32, or whose first option has no kernel.

@@ -17,6 +17,7 @@ from inc_autotune.core.analysis.sensitivity import SupportsHalves
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -53,7 +54,9 @@ MEASURED_SAMPLES = 8
 _PROCESSOR = "this CPU has no VNNI, so weights use 7 bits"
 
 
-class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize):
+class TensorFlowAdaptor(
+    Adaptor, SupportsSmoothing, SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+):
     """Quantizes TensorFlow graphs.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
@@ -128,6 +131,9 @@ class TensorFlowAdaptor(Adaptor, SupportsSmoothing, SupportsHalves, SupportsTimi
     def operator_type(self, model: Candidate, name: str) -> str:
         analysis = self.analysis(model)
         return analysis.skipped[name][0] if name in analysis.skipped else analysis.operators[name].type
+
+    def operator_weights(self, model: Candidate) -> Weights:
+        return self.analysis(model).weights
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return is_simulated(self._known.operators[name].type, config, self.choices.form)

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.weight_shares import SMALLEST_SHARE, percent
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.vocabulary import Objective
+
+LARGEST_NAMED = 3
+"""How many operators in fp32 the summary names."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class OperatorOutcome:
         alpha: SmoothQuant alpha; None where not smoothed.
         reason: why it has this form.
         simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
+        weight_share: share of the model's weights, by elements, that the operator has; one that several operators of
+            one form read counts for the first of them. None where the adaptor does not know.
     """
 
     name: str
@@ -33,6 +39,12 @@ class OperatorOutcome:
     alpha: float | None
     reason: str
     simulated: bool = False
+    weight_share: float | None = None
+
+    @property
+    def form(self) -> str:
+        """The data type, and whether it is simulated."""
+        return self.dtype + (" simulated" if self.simulated else "")
 
 
 @dataclass
@@ -98,6 +110,30 @@ class TuningResult:
         """Reason by operator name, of the operators that stay in a float dtype."""
         return {each.name: each.reason for each in self.operators if each.approach is None}
 
+    @property
+    def weight_shares(self) -> dict[str, float]:
+        """Share of the model's weights by data type, the largest first, fp32 included; empty where it is not known.
+
+        A simulated data type is named so: `int4 simulated`.
+        """
+        shares: dict[str, float] = {}
+        for each in self.operators:
+            if each.weight_share is not None:
+                shares[each.form] = shares.get(each.form, 0.0) + each.weight_share
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def describe_weights(self) -> str:
+        """How much of the weights has left fp32, and which operators hold most of the rest."""
+        shares = {form: share for form, share in self.weight_shares.items() if form != "fp32"} or {"int8": 0.0}
+        text = ", ".join(f"{form}: {percent(share)} of the weights" for form, share in shares.items())
+        in_fp32 = [
+            each for each in self.operators if each.form == "fp32" and (each.weight_share or 0) >= SMALLEST_SHARE
+        ]
+        largest = sorted(in_fp32, key=lambda each: -(each.weight_share or 0))[:LARGEST_NAMED]
+        named = [f"{each.name} ({each.type}) {percent(each.weight_share or 0)}" for each in largest]
+        more = ", ..." if len(in_fp32) > len(named) else ""
+        return f"{text}; largest in fp32: {', '.join(named)}{more}" if named else text
+
     def save_report(self, path: str | Path) -> None:
         """Write the result as one HTML page with charts that works offline.
 
@@ -129,8 +165,10 @@ class TuningResult:
         return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
 
     def _summary(self) -> list[str]:
-        counts = Counter(each.dtype + (" simulated" if each.simulated else "") for each in self.operators)
-        lines = [] if self.evidence is None else [f"verdict: {self.evidence}"]
+        counts = Counter(each.form for each in self.operators)
+        lines = [self.describe_weights()] if self.weight_shares else []
+        if self.evidence is not None:
+            lines.append(f"verdict: {self.evidence}")
         lines.append("operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common()))
         if self.speedup is not None:
             lines.append(f"measured speed-up: {self.speedup:.2f}x ({self.timed})")

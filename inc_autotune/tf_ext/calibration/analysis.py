@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.graphs.calibration import WatchedTensor
@@ -11,6 +11,7 @@ from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names
 from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
+from inc_autotune.tf_ext.operators.other_weights import find_weights
 
 
 class Analysis:
@@ -27,6 +28,7 @@ class Analysis:
         operators: those that can be quantized, by name, in the order of the graphs.
         skipped: (type, reason) by name of those that cannot.
         graph_of: the graph of each operator.
+        weights: elements by a key of the weight, by name of each operator, found or skipped, that reads weights.
 
     Raises:
         ArgumentError: there is no signature of such a name.
@@ -49,6 +51,7 @@ class Analysis:
         self.operators: dict[str, Operator] = {}
         self.skipped: dict[str, tuple[str, str]] = {}
         self.graph_of: dict[str, Graph] = {}
+        self.weights: dict[str, Mapping[Hashable, int]] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
         for graph in self.graphs.values():
             self._add(graph, skipped or {})
@@ -65,6 +68,10 @@ class Analysis:
             ):
                 reasons.setdefault(name, DEPTHWISE_REASON)
         self.skipped |= operators.skipped
+        nodes = {each.node.name: name for name, each in operators.found.items()}
+        weights = find_weights(graph, {*nodes, *operators.skipped})
+        self.skipped |= weights.others
+        self.weights |= {nodes.get(name, name): own for name, own in weights.by_operator.items()}
         self.skipped |= {name: (operators.found[name].type, reason) for name, reason in reasons.items()}
         for name, each in operators.found.items():
             if name not in reasons:
