@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP
 from inc_autotune.core.analysis.weight_shares import SMALLEST_SHARE, percent
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study.trial import Trial
@@ -74,6 +75,7 @@ class TuningResult:
         harms: the last ranking of units by harm, the most harmful first; empty if the search needed no ranking.
         objective: what was to be gained: `performance`, `modelsize` or `footprint`.
         gain: measured fp32 cost over tuned cost in the objective; None if the framework does not measure it.
+            `gained` says whether that is more than noise, and the headline where it is not.
         timed: what was timed, such as "eager forward pass".
     """
 
@@ -134,6 +136,22 @@ class TuningResult:
         more = ", ..." if len(in_fp32) > len(named) else ""
         return f"{text}; largest in fp32: {', '.join(named)}{more}" if named else text
 
+    @property
+    def gained(self) -> bool | None:
+        """Whether the model is better than fp32 in the objective, beyond noise; None where that was not measured."""
+        if self.gain is None:
+            return None
+        return self.gain >= LEAST_SPEEDUP if self.objective == "performance" else self.gain > 1
+
+    def describe_gain(self) -> str:
+        """What was gained, and how many operators have left fp32: `nothing gained: 1 of 47 operators int8, 0.97x`."""
+        counts = Counter(each.form for each in self.operators if each.form != "fp32") or {"int8": 0}
+        (first, count), *others = counts.items()
+        more = "".join(f", {number} {form}" for form, number in others)
+        words = "gained" if self.gained else "nothing gained"
+        ratio = "" if self.gain is None else f", {self.gain:.2f}x"
+        return f"{words}: {count} of {len(self.operators)} operators {first}{more}{ratio}"
+
     def save_report(self, path: str | Path) -> None:
         """Write the result as one HTML page with charts that works offline.
 
@@ -157,12 +175,14 @@ class TuningResult:
         return "\n".join(parts)
 
     def _headline(self) -> str:
+        nothing = "" if self.gained is not False else self.describe_gain()
         if self.met is None:
-            return "Quantized without evaluation: no claim about accuracy"
+            return "Quantized without evaluation: no claim about accuracy" + (nothing and f"; {nothing}")
         verdict = "Goal met" if self.met else "GOAL NOT MET, this is the best model found"
         if self.evidence is not None and self.evidence.startswith("undecided"):
             verdict += ", within the noise of the evaluation"
-        return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
+        verdict += f", {'but' if self.met else 'and'} {nothing};" if nothing else ":"
+        return f"{verdict} score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
 
     def _summary(self) -> list[str]:
         counts = Counter(each.form for each in self.operators)

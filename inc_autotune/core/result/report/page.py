@@ -122,9 +122,13 @@ def _headline(result: TuningResult) -> tuple[str, str]:
     if result.met is None:
         return "No claim about accuracy", "none"
     headline = "Accuracy goal met" if result.met else "Accuracy goal not met"
+    if result.gained is False:
+        headline += f", {'but' if result.met else 'and'} {result.describe_gain()}"
     chosen = next((trial for trial in result.trials if trial.number == result.chosen), None)
     if chosen is not None and chosen.verdict == "undecided":
         return f"{headline}, within the noise of the evaluation", "undecided"
+    if result.met and result.gained is False:
+        return headline, "undecided"
     return headline, "met" if result.met else "unmet"
 
 

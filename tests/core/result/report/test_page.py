@@ -419,3 +419,9 @@ def test_how_much_of_the_weights_is_int8_stands_at_the_top_and_by_operator(saved
     cells = [each["text"] for each in page.all("td")]
     assert {"60 %", "39 %", "< 1 %"} <= set(cells)
     assert "no" in cells, "one reason, whatever the shares"
+
+
+def test_the_headline_says_when_nothing_was_gained(saved):
+    page = saved(result(met=True, gain=0.97, operators=operators(3)))
+    assert "Accuracy goal met, but nothing gained: " in page.text
+    assert "0.97x" in page.text
