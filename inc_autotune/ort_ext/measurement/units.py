@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -12,7 +11,8 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.timing import PairSeconds, pair_seconds
+from inc_autotune.core.analysis.timing import Call
+from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space.units import Unit
 from inc_autotune.graphs.feed import Feed
@@ -65,43 +65,33 @@ def measure_units(
     judged = [unit for unit in units if all(each.is_linear for each in members[unit.name])]
     if not judged or expired():
         return {}
-    deadline = time.perf_counter() + BUDGET_SECONDS
+    session = make_session(graph.model, inputs := sorted({members[unit.name][0].input for unit in judged}))
+    values = dict(zip(inputs, session.run(inputs, feed.inputs), strict=True))
 
-    def ended() -> bool:
-        return expired() or time.perf_counter() >= deadline
+    def timed(unit: Unit) -> TimedUnit:
+        own = members[unit.name]
+        value = values[own[0].input]
+        key = (tuple(_geometry(graph, each) for each in own), value.shape, unit.options[0])
+        text = f"{_text(graph, own)} on {'x'.join(map(str, value.shape))}"
+        return TimedUnit(unit.name, [TimedOperator(key, text, partial(forms, unit, value))])
 
-    inputs = _values(graph, sorted({members[unit.name][0].input for unit in judged}), feed, make_session)
-    known: dict[Hashable, PairSeconds | None] = {}
-    speeds: dict[str, UnitSpeed] = {}
-    for unit in judged:
-        value = inputs[members[unit.name][0].input]
-        shapes = tuple(_geometry(graph, each) for each in members[unit.name])
-        key = (shapes, value.shape, unit.options[0])
-        if key not in known:
-            if ended():
-                break
-            part = _part(graph, members[unit.name], value.ndim)
-            fp32 = make_session(part.model, ())
-            integer = make_session(quantize(part, find_operators(part), unit), ())
-            alone = {members[unit.name][0].input: value}
-            known[key] = pair_seconds(
-                partial(run_session, fp32, alone, f"{unit.name} alone, in fp32,"),
-                partial(run_session, integer, alone, f"{unit.name} alone, in integers,"),
-                session_clock([fp32, integer]),
-                shortest=SHORTEST_SECONDS,
-                ended=ended,
-            )
-        pair = known[key]
-        if pair is not None:
-            text = f"{_text(graph, members[unit.name])} on {'x'.join(map(str, value.shape))}"
-            speeds[unit.name] = UnitSpeed(pair.fp32 / pair.integer, text)
-    return speeds
+    def forms(unit: Unit, value: Array) -> tuple[Call, Call]:
+        own = members[unit.name]
+        part = _part(graph, own, value.ndim)
+        fp32 = make_session(part.model, ())
+        integer = make_session(quantize(part, find_operators(part), unit), ())
+        return (
+            partial(run_session, fp32, {own[0].input: value}, f"{unit.name} alone, in fp32,"),
+            partial(run_session, integer, {own[0].input: value}, f"{unit.name} alone, in integers,"),
+        )
 
-
-def _values(graph: Graph, tensors: Sequence[str], feed: Feed, make_session: MakeSession) -> dict[str, Array]:
-    """What tensors inside the model are for these inputs."""
-    session = make_session(graph.model, tensors)
-    return dict(zip(tensors, session.run(list(tensors), feed.inputs), strict=True))
+    return time_units(
+        map(timed, judged),
+        session_clock([session]),
+        shortest=SHORTEST_SECONDS,
+        budget=BUDGET_SECONDS,
+        expired=expired,
+    )
 
 
 def _part(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:

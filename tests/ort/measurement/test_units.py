@@ -10,12 +10,12 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto
 
+from inc_autotune.core.analysis import unit_timing
 from inc_autotune.core.analysis.timing import PairSeconds
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.search.options import allowed_options, offered_options
 from inc_autotune.core.space.units import Unit, build_space
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.measurement import units as unit_measurement
 from inc_autotune.ort_ext.measurement.models import session_clock
 from inc_autotune.ort_ext.model.source import load_source
 from tests.ort.small_models import WIDTH, GraphWriter, conv_net, transformer_block, vectors
@@ -56,7 +56,7 @@ def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], list[Any]]]:
         seen.append((fp32(), integer()))
         return PairSeconds(0.003, 0.001)
 
-    monkeypatch.setattr(unit_measurement, "pair_seconds", pair_seconds)
+    monkeypatch.setattr(unit_timing, "pair_seconds", pair_seconds)
     return seen
 
 
