@@ -56,6 +56,7 @@ ABILITIES = {
     ("skipped", "operator_type"): "a reason for each operator that cannot be quantized",
     ("notes",): "remarks in the result, such as a missing instruction set",
     ("model_size",): 'the ratio of sizes; `objective="modelsize"`',
+    ("operator_weights",): "how much of the weights is int8, and what holds the rest",
     ("footprint",): '`objective="footprint"`: memory at run time',
     ("fingerprint",): "trials found again in a storage",
     ("to_recipe",): "a recipe that builds the model again without data",

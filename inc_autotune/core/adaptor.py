@@ -24,10 +24,12 @@ class UnitSpeed:
     Args:
         speedup: fp32 seconds over seconds of the default configuration, of the unit's operators alone.
         measured: what was measured, for people: `Linear 1024x768 on 8x128x768`.
+        is_short: whether this is the speed of all operators together that are too short to be judged alone.
     """
 
     speedup: float
     measured: str
+    is_short: bool = False
 
 
 class Adaptor(ABC):

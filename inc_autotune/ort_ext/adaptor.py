@@ -15,6 +15,7 @@ from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.statistics import ActivationStatistics
@@ -47,7 +48,7 @@ from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
 from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
-from inc_autotune.ort_ext.operators.unsupported import with_share
+from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators
 from inc_autotune.ort_ext.target.forms import GraphForm
 from inc_autotune.ort_ext.target.providers import CPU_BACKEND
@@ -63,7 +64,7 @@ every gain is above 1.6, and all are worth it: leaving out those below 2 (2 grou
 the output by 11 or 86 %."""
 
 
-class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, SupportsSize):
+class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights):
     """Quantizes ONNX models for ONNX Runtime.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
@@ -135,9 +136,10 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         assert isinstance(model.model, SourceModel)
         return _Analysis(model.model, self.form, self.settings.recipes)
 
-    def skipped(self, model: Candidate) -> Mapping[str, str]:
-        graph = self.analysis(model).graph
-        return {name: with_share(graph, name, reason) for name, reason in super().skipped(model).items()}
+    def operator_weights(self, model: Candidate) -> Weights:
+        analysis = self.analysis(model)
+        names = (*analysis.operators, *analysis.skipped)
+        return {name: weights_of(analysis.graph, name) for name in names} | weights_in_bodies(analysis.graph)
 
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
         """Of operators that a recipe or calibration keeps in fp32, or whose first option has no kernel.

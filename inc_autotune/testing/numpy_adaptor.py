@@ -15,6 +15,7 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize
 from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.data.loaders import no_sample
 from inc_autotune.core.errors import ArgumentError
@@ -62,7 +63,9 @@ class MinimalNumpyAdaptor(Adaptor):
         return quantized
 
 
-class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, SupportsSize, SupportsFootprint):
+class NumpyAdaptor(
+    MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, SupportsSize, SupportsFootprint, SupportsWeights
+):
     """Most optional methods too: one calibration pass, smoothing, output errors, sizes, resuming."""
 
     def __init__(self, capability: Mapping[str, Any] | None = None) -> None:
@@ -121,6 +124,9 @@ class NumpyAdaptor(MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, S
 
     def model_size(self, model: NumpyModel) -> int:
         return sum(layer.weight.size * (4 if layer.transform.__name__ == "identity" else 1) for layer in model.layers)
+
+    def operator_weights(self, model: NumpyModel) -> Weights:
+        return {layer.name: {id(layer.weight): layer.weight.size} for layer in model.layers}
 
     def footprint(self, models: Sequence[NumpyModel]) -> Sequence[int]:
         features = [layer.weight.shape for layer in self._model.layers]

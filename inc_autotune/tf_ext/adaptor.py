@@ -16,6 +16,7 @@ from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
 from inc_autotune.core.analysis.sensitivity import SupportsHalves
 from inc_autotune.core.analysis.timing import interleaved_seconds
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.statistics import ActivationStatistics
@@ -50,7 +51,9 @@ CAPABILITY_FOLDER = Path(__file__).parent / "capability"
 _PROCESSOR = "this CPU has no VNNI, so weights use 7 bits"
 
 
-class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize):
+class TensorFlowAdaptor(
+    GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+):
     """Quantizes TensorFlow graphs.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
@@ -102,10 +105,6 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
     def known_types(self, model: Candidate) -> Collection[str]:
         return dir(tf.raw_ops)
 
-    def skipped(self, model: Candidate) -> Mapping[str, str]:
-        analysis = self.analysis(model)
-        return {name: analysis.with_share(name, reason) for name, reason in super().skipped(model).items()}
-
     def fp32_reason(self, model: Candidate, name: str, config: OpConfig) -> str | None:
         """Of operators whose tensors should not become integers, see `Calibration.unfit`."""
         if config.approach not in ("static", "dynamic"):
@@ -113,6 +112,9 @@ class TensorFlowAdaptor(GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, 
         operator, unfit = self.analysis(model).operators[name], self.unfit
         tensors = (operator.input, operator.output) if operator.type == DEPTHWISE else (operator.input,)
         return next((unfit[tensor] for tensor in tensors if tensor in unfit), None)
+
+    def operator_weights(self, model: Candidate) -> Weights:
+        return self.analysis(model).weights
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return is_simulated(self.known.operators[name].type, config, self.choices.form)

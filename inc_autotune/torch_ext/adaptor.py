@@ -19,6 +19,7 @@ from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves
 from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
 from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
+from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.data.batch_axis import BatchAxis
 from inc_autotune.core.data.calibration import Calibration
 from inc_autotune.core.errors import ArgumentError
@@ -64,6 +65,7 @@ from inc_autotune.torch_ext.operators.merged_trace import (
     unserved,
     without,
 )
+from inc_autotune.torch_ext.operators.other_weights import OtherWeights, other_weights, weights_by_owner
 from inc_autotune.torch_ext.operators.trace import ModelTrace
 from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
 from inc_autotune.torch_ext.target import kernels, saturation
@@ -73,7 +75,13 @@ MEASURED_SAMPLES = 8
 
 
 class ModuleAdaptor(
-    Adaptor, SupportsSmoothing, SupportsIntegerProduct, SupportsComparison, SupportsBlocks, SupportsTiming
+    Adaptor,
+    SupportsSmoothing,
+    SupportsIntegerProduct,
+    SupportsComparison,
+    SupportsBlocks,
+    SupportsTiming,
+    SupportsWeights,
 ):
     """Quantizes `torch.nn.Module`s: what stock PyTorch and Intel's extension have in common.
 
@@ -156,14 +164,15 @@ class ModuleAdaptor(
         return self._trace.groups if self._trace is not None else ()
 
     def skipped(self, model: nn.Module) -> Mapping[str, str]:
+        others = {name: each.reason for name, each in self._other_weights(model).items()}
         if self._trace is None:
-            return {}
+            return others
         without = {
             name: f"no entry for {each.type} in the capability"
             for name, each in self._trace.operators.items()
             if not self.capability.options(each.type)
         }
-        return {**self._trace.skipped, **without}
+        return {**self._trace.skipped, **without, **others}
 
     def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:
         """Of operators whose integer kernel is no gain; one that is simulated was asked for and needs none."""
@@ -172,7 +181,20 @@ class ModuleAdaptor(
         return kernels.fp32_reason(model.get_submodule(name))
 
     def operator_type(self, model: nn.Module, name: str) -> str:
-        return type(model.get_submodule(name)).__name__
+        others = self._other_weights(model)
+        return others[name].type if name in others else type(model.get_submodule(name)).__name__
+
+    def operator_weights(self, model: nn.Module) -> Weights:
+        return {
+            owner: {id(weight): weight.numel() for weight in weights.values()}
+            for owner, weights in weights_by_owner(model).items()
+        }
+
+    def _other_weights(self, model: nn.Module) -> Mapping[str, OtherWeights]:
+        """The owners of weights that are no operators of a known type."""
+        if self._trace is not None:
+            return other_weights(model, {*self._trace.operators, *self._trace.skipped})
+        return other_weights(model, {name for name, each in model.named_modules() if operator_type(each) is not None})
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return simulation_reason(self.trace.operators[name].type, config) is not None

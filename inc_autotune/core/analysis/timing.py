@@ -26,10 +26,11 @@ CLEAR = 1.1
 
 @dataclass(frozen=True)
 class PairSeconds:
-    """Median seconds of one call in fp32 and as integers."""
+    """Median seconds of one call in fp32 and as integers, and whether these are too few to be judged alone."""
 
     fp32: float
     integer: float
+    is_short: bool = False
 
 
 def clock_of(threads: int) -> Clock:
@@ -71,18 +72,16 @@ def interleaved_seconds(calls: Sequence[Call], clock: Clock) -> list[float]:
 
 def pair_seconds(
     fp32: Call, integer: Call, clock: Clock, *, shortest: float, ended: Callable[[], bool] = lambda: False
-) -> PairSeconds | None:
+) -> PairSeconds:
     """Median seconds of both forms of an operator, called in turn until it is clear which is faster.
 
     Args:
         fp32: computes the operator in fp32.
         integer: computes the operator in integers.
         clock: see `clock_of`.
-        shortest: where the integer form takes less than this, the difference does not matter.
+        shortest: where the integer form takes less than this, it is short. Its fastest call tells: a busy machine only
+            makes calls longer.
         ended: asked after a few pairs; once true, no further ones are made.
-
-    Returns:
-        None where the integer form is too short. Its fastest call tells: a busy machine only makes calls longer.
     """
 
     def pair() -> tuple[float, float]:
@@ -92,9 +91,8 @@ def pair_seconds(
     pairs = [pair() for _ in range(FEWEST_PAIRS)]
     while not _is_short(pairs, shortest) and not _is_clear(pairs) and len(pairs) < MOST_PAIRS and not ended():
         pairs.append(pair())
-    if _is_short(pairs, shortest):
-        return None
-    return PairSeconds(*map(statistics.median, zip(*pairs, strict=True)))
+    of_fp32, of_integer = (statistics.median(taken) for taken in zip(*pairs, strict=True))
+    return PairSeconds(of_fp32, of_integer, _is_short(pairs, shortest))
 
 
 def _is_known(taken: Sequence[float]) -> bool:

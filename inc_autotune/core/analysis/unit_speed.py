@@ -26,32 +26,45 @@ class SupportsUnitSpeeds(Protocol):
             expired: asked between measurements; once true, the rest is left out.
 
         Returns:
-            Without units that cannot be measured, or that are too small for a difference to be seen.
+            Without units that cannot be measured. Those too small for a difference to be seen are left out too, or
+            share one speed, that of their sum, which `is_short`.
         """
 
 
-def slow_units(
+def measured_speeds(
     adaptor: Adaptor, units: Sequence[Unit], *, expired: Callable[[], bool] = lambda: False
-) -> dict[str, str]:
-    """Operators that should stay in fp32, since their integer form is not measurably faster on this machine.
-
-    Measured before the first trial, so it costs no evaluation. Judged are units whose default is an integer
-    kernel: one that is simulated or weight-only is not there for its speed. Where every unit is slow none is named:
-    a model without any integer operator is no result, and its measured speed-up tells the user.
+) -> Mapping[str, UnitSpeed]:
+    """Speeds of units, by name, where the adaptor measures them; it costs no evaluation.
 
     Args:
-        adaptor: measures, where it can; calibrated.
+        adaptor: calibrated.
+        units: all units of the space. Measured are those whose default is an integer kernel: one that is simulated or
+            weight-only is not there for its speed.
+        expired: asked between measurements; once true, the rest is left out.
+    """
+    if not isinstance(adaptor, SupportsUnitSpeeds):
+        return {}
+    return adaptor.unit_speeds([unit for unit in units if _is_meant_to_be_fast(adaptor, unit)], expired)
+
+
+def slow_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> dict[str, str]:
+    """Operators that should stay in fp32, since their integer form is not measurably faster on this machine.
+
+    Where every unit is slow none is named: a model without any integer operator is no result, and its measured speed-up
+    tells the user. Short units are not judged by themselves: what they cost shows in the whole model.
+
+    Args:
         units: all units of the space.
-        expired: asked between measurements; once true, the units not measured yet are not judged.
+        speeds: see `measured_speeds`; units without one are not judged.
 
     Returns:
         The reason by operator name.
     """
-    if not isinstance(adaptor, SupportsUnitSpeeds):
-        return {}
-    judged = [unit for unit in units if _is_meant_to_be_fast(adaptor, unit)]
-    speeds = adaptor.unit_speeds(judged, expired)
-    slow = [unit for unit in judged if unit.name in speeds and speeds[unit.name].speedup < LEAST_SPEEDUP]
+    slow = [
+        unit
+        for unit in units
+        if unit.name in speeds and speeds[unit.name].speedup < LEAST_SPEEDUP and not speeds[unit.name].is_short
+    ]
     if len(slow) == len(units):
         return {}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import Call, Clock, PairSeconds, pair_seconds
@@ -46,31 +46,40 @@ def time_units(
     Args:
         units: to be measured.
         clock: see `core.timing.clock_of`.
-        shortest: seconds; operators whose integer form takes less are not judged.
+        shortest: seconds; operators whose integer form takes less are not judged alone.
         budget: seconds on the wall for all units together.
         expired: asked between measurements; once true, or once the budget is spent, the rest is left out.
 
     Returns:
-        By unit name, without units whose operators are all too short or that were not timed to their end.
+        By unit name, without units that were not timed to their end. Units whose operators are all short have one
+        speed, that of their sum, unless even the sum is too short.
     """
     deadline = time.perf_counter() + budget
 
     def ended() -> bool:
         return expired() or time.perf_counter() >= deadline
 
-    known: dict[Hashable, PairSeconds | None] = {}
+    known: dict[Hashable, PairSeconds] = {}
     speeds: dict[str, UnitSpeed] = {}
+    short: dict[str, list[tuple[TimedOperator, PairSeconds]]] = {}
     for unit in units:
         for operator in unit.operators:
-            if operator.cache_key in known:
+            if operator.cache_key in known or ended():
                 continue
-            if ended():
-                return speeds
             fp32, integer = operator.forms()
             known[operator.cache_key] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)
-        judged = [(operator, pair) for operator in unit.operators if (pair := known[operator.cache_key]) is not None]
+        if not all(operator.cache_key in known for operator in unit.operators):
+            continue
+        timed = [(operator, known[operator.cache_key]) for operator in unit.operators]
+        judged = [(operator, pair) for operator, pair in timed if not pair.is_short]
         if judged:
             speeds[unit.name] = _unit_speed(judged)
+        elif timed:
+            short[unit.name] = timed
+    together = [each for timed in short.values() for each in timed]
+    if sum(pair.integer for _, pair in together) >= shortest and together:
+        speed = replace(_unit_speed(together), is_short=True)
+        speeds |= dict.fromkeys(short, speed)
     return speeds
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import inc_autotune
@@ -11,6 +12,7 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import gain as measured_gain
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
+from inc_autotune.core.analysis.weight_shares import operator_weights, weight_shares, with_share
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.verdict import Judgement
 from inc_autotune.core.op_config import FP32, OpConfig
@@ -176,7 +178,11 @@ def _operators(
         OperatorOutcome(name, adaptor.operator_type(model, name), "fp32", None, None, reason)
         for name, reason in adaptor.skipped(model).items()
     ]
-    return (*outcomes, *skipped)
+    weights = operator_weights(adaptor, model)
+    shares = weight_shares(weights, {each.name: each.form for each in (*outcomes, *skipped)})
+    # No two operators of one name: the share belongs to the name.
+    skipped = [replace(each, reason=with_share(each.reason, shares.get(each.name))) for each in skipped]
+    return tuple(replace(each, weight_share=shares.get(each.name)) for each in (*outcomes, *skipped))
 
 
 def _why_no_choice(offered: Sequence[OpConfig]) -> str:

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP
+from inc_autotune.core.analysis.weight_shares import SMALLEST_SHARE, percent
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.vocabulary import Objective
+
+LARGEST_NAMED = 3
+"""How many operators in fp32 the summary names."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class OperatorOutcome:
         alpha: SmoothQuant alpha; None where not smoothed.
         reason: why it has this form.
         simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
+        weight_share: share of the model's weights, by elements, that the operator has; one that several operators of
+            one form read counts for the first of them. None where the adaptor does not know.
     """
 
     name: str
@@ -33,6 +40,12 @@ class OperatorOutcome:
     alpha: float | None
     reason: str
     simulated: bool = False
+    weight_share: float | None = None
+
+    @property
+    def form(self) -> str:
+        """The data type, and whether it is simulated."""
+        return self.dtype + (" simulated" if self.simulated else "")
 
 
 @dataclass
@@ -62,6 +75,7 @@ class TuningResult:
         harms: the last ranking of units by harm, the most harmful first; empty if the search needed no ranking.
         objective: what was to be gained: `performance`, `modelsize` or `footprint`.
         gain: measured fp32 cost over tuned cost in the objective; None if the framework does not measure it.
+            `gained` says whether that is more than noise, and the headline where it is not.
         timed: what was timed, such as "eager forward pass".
     """
 
@@ -98,6 +112,46 @@ class TuningResult:
         """Reason by operator name, of the operators that stay in a float dtype."""
         return {each.name: each.reason for each in self.operators if each.approach is None}
 
+    @property
+    def weight_shares(self) -> dict[str, float]:
+        """Share of the model's weights by data type, the largest first, fp32 included; empty where it is not known.
+
+        A simulated data type is named so: `int4 simulated`.
+        """
+        shares: dict[str, float] = {}
+        for each in self.operators:
+            if each.weight_share is not None:
+                shares[each.form] = shares.get(each.form, 0.0) + each.weight_share
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def describe_weights(self) -> str:
+        """How much of the weights has left fp32, and which operators hold most of the rest."""
+        shares = {form: share for form, share in self.weight_shares.items() if form != "fp32"} or {"int8": 0.0}
+        text = ", ".join(f"{form}: {percent(share)} of the weights" for form, share in shares.items())
+        in_fp32 = [
+            each for each in self.operators if each.form == "fp32" and (each.weight_share or 0) >= SMALLEST_SHARE
+        ]
+        largest = sorted(in_fp32, key=lambda each: -(each.weight_share or 0))[:LARGEST_NAMED]
+        named = [f"{each.name} ({each.type}) {percent(each.weight_share or 0)}" for each in largest]
+        more = ", ..." if len(in_fp32) > len(named) else ""
+        return f"{text}; largest in fp32: {', '.join(named)}{more}" if named else text
+
+    @property
+    def gained(self) -> bool | None:
+        """Whether the model is better than fp32 in the objective, beyond noise; None where that was not measured."""
+        if self.gain is None:
+            return None
+        return self.gain >= LEAST_SPEEDUP if self.objective == "performance" else self.gain > 1
+
+    def describe_gain(self) -> str:
+        """What was gained, and how many operators have left fp32: `nothing gained: 1 of 47 operators int8, 0.97x`."""
+        counts = Counter(each.form for each in self.operators if each.form != "fp32") or {"int8": 0}
+        (first, count), *others = counts.items()
+        more = "".join(f", {number} {form}" for form, number in others)
+        words = "gained" if self.gained else "nothing gained"
+        ratio = "" if self.gain is None else f", {self.gain:.2f}x"
+        return f"{words}: {count} of {len(self.operators)} operators {first}{more}{ratio}"
+
     def save_report(self, path: str | Path) -> None:
         """Write the result as one HTML page with charts that works offline.
 
@@ -121,16 +175,20 @@ class TuningResult:
         return "\n".join(parts)
 
     def _headline(self) -> str:
+        nothing = "" if self.gained is not False else self.describe_gain()
         if self.met is None:
-            return "Quantized without evaluation: no claim about accuracy"
+            return "Quantized without evaluation: no claim about accuracy" + (nothing and f"; {nothing}")
         verdict = "Goal met" if self.met else "GOAL NOT MET, this is the best model found"
         if self.evidence is not None and self.evidence.startswith("undecided"):
             verdict += ", within the noise of the evaluation"
-        return f"{verdict}: score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
+        verdict += f", {'but' if self.met else 'and'} {nothing};" if nothing else ":"
+        return f"{verdict} score {self.score:.6g} against fp32 {self.baseline:.6g}, goal {self.goal}"
 
     def _summary(self) -> list[str]:
-        counts = Counter(each.dtype + (" simulated" if each.simulated else "") for each in self.operators)
-        lines = [] if self.evidence is None else [f"verdict: {self.evidence}"]
+        counts = Counter(each.form for each in self.operators)
+        lines = [self.describe_weights()] if self.weight_shares else []
+        if self.evidence is not None:
+            lines.append(f"verdict: {self.evidence}")
         lines.append("operators: " + ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common()))
         if self.speedup is not None:
             lines.append(f"measured speed-up: {self.speedup:.2f}x ({self.timed})")

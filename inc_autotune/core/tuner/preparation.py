@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan, plan_smoothing, planned_steps
-from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.analysis.unit_speed import measured_speeds, slow_units
+from inc_autotune.core.analysis.whole_speed import slowing_units
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.evaluation.verdict import Scores
 from inc_autotune.core.search.candidates import Candidates
@@ -17,6 +20,8 @@ from inc_autotune.core.search.options import Choices, is_asked_for
 from inc_autotune.core.search.ranking import Ranking
 from inc_autotune.core.space.units import Assignment, TuningSpace
 from inc_autotune.core.tuner.run import Run
+
+logger = logging.getLogger(__name__)
 
 _BASELINE = "baseline"
 
@@ -66,8 +71,10 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         EvaluationError: the evaluation raised on the fp32 model, or gave no finite number.
         QuantizationError: no smoothing plan can be built and run.
     """
+    speeds: Mapping[str, UnitSpeed] = {}
     if run.arguments.objective == "performance":
-        choices = choices.without(_slow_units(run, choices.space))
+        speeds, slow = _slow_units(run, choices.space)
+        choices = choices.without(slow)
     candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
     evaluations = Evaluations(run.evaluate, run.phases)
     baseline: Scores | None = None
@@ -80,6 +87,10 @@ def prepare(run: Run, choices: Choices) -> Preparation:
     else:
         baseline = _find_baseline(run, evaluations)
         choices, plans = _working_plans(run, choices, candidates)
+    slowing = _slowing_units(run, candidates, choices.space, plans, speeds)
+    if slowing:
+        choices = choices.without(slowing)
+        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
     return Preparation(
         choices,
         plans,
@@ -131,15 +142,50 @@ def _failing(run: Run, candidates: Candidates, assignment: Assignment, error: st
     return reasons
 
 
-def _slow_units(run: Run, space: TuningSpace) -> dict[str, str]:
-    """Operators that int8 makes no faster, by name, each with the reason; without those a rule asks for."""
+def _slow_units(run: Run, space: TuningSpace) -> tuple[Mapping[str, UnitSpeed], dict[str, str]]:
+    """Speeds by unit name, and the operators that int8 makes no faster, without those a rule asks for, with reasons."""
+
+    def compute() -> dict[str, Any]:
+        with run.phases.phase("measurement"):
+            speeds = measured_speeds(run.adaptor, space.units, expired=run.phases.expired)
+        return {name: asdict(speed) for name, speed in speeds.items()}
+
+    found = run.history.work.once("unit speeds", compute, keep=lambda: not run.phases.expired())
+    speeds = {name: UnitSpeed(**speed) for name, speed in found.items()}
+    slow = slow_units(space.units, speeds)
+    return speeds, {name: reason for name, reason in slow.items() if not is_asked_for(name, run.arguments)}
+
+
+def _slowing_units(
+    run: Run,
+    candidates: Candidates,
+    space: TuningSpace,
+    plans: Sequence[SmoothingPlan],
+    speeds: Mapping[str, UnitSpeed],
+) -> dict[str, str]:
+    """Operators that make the whole model slower than fp32, by name, each with the reason; no evaluation is spent."""
+    free = [unit for unit in space.units if not any(is_asked_for(name, run.arguments) for name in unit.operator_names)]
+    start = space.default(run.sampling_sizes[0], plans[0].alphas)
+
+    def gain(fallen: Sequence[str]) -> float | None:
+        if run.phases.expired():
+            return None
+        assignment = space.without(start, fallen)
+        try:
+            model = candidates.build(assignment)
+        except Exception:
+            # The search meets the same candidate and says what is wrong with it.
+            logger.debug("the speed of the whole model is not known: it could not be built", exc_info=True)
+            return None
+        return candidates.gain(assignment, model, "performance")
 
     def compute() -> dict[str, str]:
-        with run.phases.phase("measurement"):
-            return slow_units(run.adaptor, space.units, expired=run.phases.expired)
+        return slowing_units(free, speeds, gain)
 
-    slow = run.history.work.once("slow units", compute, keep=lambda: not run.phases.expired())
-    return {name: reason for name, reason in slow.items() if not is_asked_for(name, run.arguments)}
+    if not speeds:
+        return {}
+    slowing: dict[str, str] = run.history.work.once("slowing units", compute, keep=lambda: not run.phases.expired())
+    return slowing
 
 
 def _find_baseline(run: Run, evaluations: Evaluations) -> Scores:

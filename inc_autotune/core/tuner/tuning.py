@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor, registered_adaptor
+from inc_autotune.core.analysis.weight_shares import skipped_operators
 from inc_autotune.core.arguments.autotune import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
 from inc_autotune.core.evaluation.goal import Goal
@@ -58,7 +59,7 @@ def tune(
     check_storage(arguments.storage)
     check_strategy(arguments.strategy, adaptor)
     check_rule_types(adaptor, model, arguments)
-    build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=adaptor.skipped(model))
+    build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=skipped_operators(adaptor, model))
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
         samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)

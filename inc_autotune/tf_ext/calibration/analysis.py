@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
@@ -14,7 +14,7 @@ from inc_autotune.tf_ext.graph.graph_model import GraphModel
 from inc_autotune.tf_ext.graph.names import with_unique_names
 from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
 from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
-from inc_autotune.tf_ext.operators.unsupported import Shares
+from inc_autotune.tf_ext.operators.other_weights import find_weights
 
 
 class Analysis:
@@ -31,6 +31,7 @@ class Analysis:
         operators: those that can be quantized, by name, in the order of the graphs.
         skipped: (type, reason) by name of those that cannot.
         graph_of: the graph of each operator.
+        weights: elements by a key of the weight, by name of each operator, found or skipped, that reads weights.
 
     Raises:
         ArgumentError: there is no signature of such a name.
@@ -53,8 +54,8 @@ class Analysis:
         self.operators: dict[str, Operator] = {}
         self.skipped: dict[str, tuple[str, str]] = {}
         self.graph_of: dict[str, Graph] = {}
+        self.weights: dict[str, Mapping[Hashable, int]] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
-        self._shares: dict[str, Shares] = {}
         for graph in self.graphs.values():
             self._add(graph, skipped or {})
 
@@ -69,8 +70,11 @@ class Analysis:
                 name not in neighbours or any(other in reasons for other in neighbours[name])
             ):
                 reasons.setdefault(name, DEPTHWISE_REASON)
-        self._shares |= dict.fromkeys((*operators.found, *operators.skipped), Shares(graph))
         self.skipped |= operators.skipped
+        nodes = {each.node.name: name for name, each in operators.found.items()}
+        weights = find_weights(graph, {*nodes, *operators.skipped})
+        self.skipped |= weights.others
+        self.weights |= {nodes.get(name, name): own for name, own in weights.by_operator.items()}
         self.skipped |= {name: (operators.found[name].type, reason) for name, reason in reasons.items()}
         for name, each in operators.found.items():
             if name not in reasons:
@@ -81,10 +85,6 @@ class Analysis:
     def operators_of(self, graph: Graph) -> dict[str, Operator]:
         """The operators of one of the graphs, by name."""
         return {name: each for name, each in self.operators.items() if self.graph_of[name] is graph}
-
-    def with_share(self, name: str, reason: str) -> str:
-        """A reason with the share that an operator has in the weights of its signature, where it is worth a number."""
-        return self._shares[name].with_share(name, reason)
 
     def inputs(self, name: str) -> int:
         """How many values each feature of a linear operator is a sum of."""

@@ -1,10 +1,9 @@
-"""Products of weights that have no quantized form here, and how much of the model they are."""
+"""Products of weights that have no quantized form here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.graph.graph import Graph, data_inputs
@@ -12,9 +11,6 @@ from inc_autotune.tf_ext.graph.weights_behind import OLD_CONTROL_FLOW, PRODUCTS,
 from inc_autotune.tf_ext.operators.bodies import inner_operators
 
 TWO_ACTIVATIONS = "multiplies two activations, for which TensorFlow has no integer kernel"
-
-SMALLEST_SHARE = 0.01
-"""Of the weights; what has less is not worth a number."""
 
 
 def unsupported_reason(graph: Graph, node: NodeDef) -> str | None:
@@ -46,59 +42,6 @@ def body_reasons(graph: Graph) -> Mapping[str, tuple[str, str]]:
     return {
         path: (each.node.op, each.reason) for path, each in inner_operators(graph).items() if each.node.op in PRODUCTS
     }
-
-
-class Shares:
-    """How much of the weights of a graph each operator has.
-
-    Args:
-        graph: one signature.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._inner = inner_operators(graph)
-        inside = {each.name: each for inner in self._inner.values() for each in inner.constants}
-        outside = {node.name: self._bytes_of(node.name) for node in graph.nodes}
-        self._total = sum(outside.values()) + sum(map(_constant_bytes, inside.values()))
-
-    def of(self, name: str) -> float:
-        """Part of the bytes of all floating-point constants that an operator reads; 0 where there is none."""
-        inner = self._inner.get(name)
-        if inner is not None:
-            size = sum(map(self._bytes_of, inner.weights)) + sum(map(_constant_bytes, inner.constants))
-        else:
-            size = self._read_by(name)
-        return size / max(self._total, 1)
-
-    def with_share(self, name: str, reason: str) -> str:
-        """A reason with the share that an operator has, where it is one to speak of."""
-        share = self.of(name)
-        return f"{reason} ({100 * share:.0f} % of the weights)" if share >= SMALLEST_SHARE else reason
-
-    def _read_by(self, name: str) -> int:
-        node = self._graph.by_name.get(name)
-        constants = () if node is None else (constants_behind(self._graph, each) for each in data_inputs(node))
-        return self._bytes({each for names in constants for each in names})
-
-    def _bytes(self, constants: Iterable[str]) -> int:
-        return sum(map(self._bytes_of, constants))
-
-    def _bytes_of(self, name: str) -> int:
-        """Of a constant of the graph."""
-        weight = self._graph.signature.weights.get(name)
-        if weight is None:
-            return _constant_bytes(self._graph.by_name[name])
-        return int(weight.nbytes) if tf.as_dtype(weight.dtype).is_floating else 0
-
-
-def _constant_bytes(node: NodeDef) -> int:
-    """Of a floating-point constant; 0 of every other node."""
-    if node.op != "Const" or not tf.as_dtype(node.attr["dtype"].type).is_floating:
-        return 0
-    tensor = node.attr["value"].tensor
-    shape = tf.TensorShape(tensor.tensor_shape)
-    return int((shape.num_elements() or 0) * tf.as_dtype(tensor.dtype).size)
 
 
 def _is_summed(graph: Graph, node: NodeDef) -> bool:

@@ -116,6 +116,7 @@ class IpexAdaptor(ModuleAdaptor):
         return {
             **self._trace.skipped,
             **{name: f"backend='ipex' does not quantize this {kind}" for name, kind in unknown.items()},
+            **{name: each.reason for name, each in self._other_weights(model).items() if name not in decided},
         }
 
     def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:

@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 
-
 CARRIED = "_carried"
 """Attribute of a form of a module with the names of what it has from the module."""
 
@@ -94,7 +93,10 @@ def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> 
             for key, value in replacement.__dict__.items()
         }
         for own in attributes.get(CARRIED, ()):
-            for table, values in ((attributes, module.__dict__), *((attributes[t], module.__dict__[t]) for t in _TABLES)):
+            for table, values in (
+                (attributes, module.__dict__),
+                *((attributes[t], module.__dict__[t]) for t in _TABLES),
+            ):
                 if own in values:
                     table[own] = values[own]
         object.__setattr__(module, "__class__", type(replacement))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -16,7 +16,7 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 _EVERY_MODULE = frozenset(nn.Module().__dict__)
 
 
-@lru_cache(maxsize=None)
+@cache
 def joined_class(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Module]:
     """A class of the form `form` that is a subclass of the user's `layer` too, so that `isinstance` still holds.
 

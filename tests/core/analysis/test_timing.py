@@ -63,7 +63,7 @@ def test_other_jobs_do_not_count_where_one_thread_computes(threads, expected, mo
 def measured_pair(clock, fp32, integer, **options):
     fp32, integer = Timed(clock, *fp32), Timed(clock, *integer)
     pair = timing.pair_seconds(fp32, integer, clock.perf_counter, **({"shortest": 0.0002} | options))
-    return None if pair is None else pair.fp32 / pair.integer, integer.calls - 1
+    return None if pair.is_short else pair.fp32 / pair.integer, integer.calls - 1
 
 
 def test_a_clear_difference_takes_few_pairs(clock):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.analysis.unit_speed import measured_speeds, slow_units
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
 from inc_autotune.core.space.units import Unit
@@ -30,23 +30,27 @@ def unit(name, *others, default=STATIC):
     return Unit(name, tuple((each, "Dense") for each in (name, *others)), (default, FP32))
 
 
+def judged(adaptor, units):
+    return slow_units(units, measured_speeds(adaptor, units))
+
+
 def test_every_operator_of_a_slow_unit_is_named_with_what_was_measured():
-    reasons = slow_units(Timed(a=0.9, b=2.0), [unit("a", "a2"), unit("b")])
+    reasons = judged(Timed(a=0.9, b=2.0), [unit("a", "a2"), unit("b")])
     assert set(reasons) == {"a", "a2"}
     assert reasons["a"] == reasons["a2"] == "int8 is not faster here: 0.90x of fp32 (Dense 16x16 on 8x16)"
 
 
 @pytest.mark.parametrize(("speedup", "slow"), [(1.0, True), (1.019, True), (1.02, False), (1.5, False)])
 def test_a_gain_of_two_percent_is_enough(speedup, slow):
-    assert ("a" in slow_units(Timed(a=speedup), [unit("a"), unit("b")])) == slow
+    assert ("a" in judged(Timed(a=speedup), [unit("a"), unit("b")])) == slow
 
 
 def test_what_was_not_measured_is_not_judged():
-    assert slow_units(Timed(), [unit("a"), unit("b")]) == {}
+    assert judged(Timed(), [unit("a"), unit("b")]) == {}
 
 
 def test_a_model_keeps_its_integers_where_all_of_it_is_slow():
-    assert slow_units(Timed(a=0.5, b=0.5), [unit("a"), unit("b")]) == {}
+    assert judged(Timed(a=0.5, b=0.5), [unit("a"), unit("b")]) == {}
 
 
 def test_only_what_is_there_for_its_speed_is_measured():
@@ -56,7 +60,7 @@ def test_only_what_is_there_for_its_speed_is_measured():
 
     adaptor = Simulating()
     units = [unit("plain"), unit("simulated"), unit("table", default=WEIGHT_ONLY), unit("float", default=FP32)]
-    slow_units(adaptor, units)
+    measured_speeds(adaptor, units)
     assert adaptor.asked == ["plain"]
 
 
@@ -90,3 +94,8 @@ def test_a_slow_operator_whose_rule_asks_for_int8_by_name_gets_it():
     fallbacks = tune(Slow(), random_model(), data, None, arguments).result.fallbacks
     assert list(fallbacks) == ["dense1"]
     assert "not faster here: 0.50x" in fallbacks["dense1"]
+
+
+def test_short_units_are_not_judged_without_the_whole_model():
+    speeds = {"a": UnitSpeed(0.5, "2 short ones", is_short=True), "b": UnitSpeed(0.9, "Dense")}
+    assert list(slow_units([unit("a"), unit("b"), unit("c")], speeds)) == ["b"]

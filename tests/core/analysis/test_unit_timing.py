@@ -63,6 +63,19 @@ def test_units_that_are_too_short_are_left_out(clock):
     assert list(speeds) == ["c"]
 
 
+def test_short_units_share_the_speed_of_their_sum_where_that_is_long_enough(clock):
+    units = [TimedUnit(f"u{index}", [operator(clock, "a", 0.002, 0.004)]) for index in range(5)]
+    units.append(TimedUnit("v", [operator(clock, "b", 0.009, 0.003), operator(clock, "b", 0.009, 0.003)]))
+    units.append(TimedUnit("long", [operator(clock, "c", 2.0, 1.0)]))
+    speeds = time_units(units, clock.perf_counter, shortest=0.01, budget=99.0, expired=lambda: False)
+    together = speeds["u0"]
+    assert together.is_short
+    assert together.speedup == pytest.approx((5 * 0.002 + 2 * 0.009) / (5 * 0.004 + 2 * 0.003))
+    assert together.measured == "a alone and 6 more"
+    assert {name for name, speed in speeds.items() if speed == together} == {*(f"u{index}" for index in range(5)), "v"}
+    assert not speeds["long"].is_short
+
+
 def test_what_is_known_is_told_when_the_budget_is_spent(clock):
     speeds, made = timed(clock, ("a", "a", 2.0, 1.0), ("b", "b", 2.0, 1.0), budget=5.0)
     assert list(speeds) == made == ["a"]

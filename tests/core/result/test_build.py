@@ -135,3 +135,52 @@ def test_a_model_that_is_not_faster_is_a_warning_that_says_what_to_do():
         warnings.simplefilter("error")
         warn_of_shortcomings(plain(speedup=1.0), stacklevel=1)
         warn_of_shortcomings(plain(speedup=None), stacklevel=1)
+
+
+class Timed(NumpyAdaptor):
+    """The model takes what the test says, in units of the fp32 model's time."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def measure(self, models):
+        return [1.0, self.seconds][: len(models)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gained", "headline"),
+    [
+        (0.5, True, "Goal met: score 1 against fp32 1, goal >= 0.99 (relative 0.01 of 1)"),
+        (0.99, False, "Goal met, but nothing gained: 4 of 4 operators int8, 1.01x; score 1 against fp32 1, goal"),
+        (1.25, False, "Goal met, but nothing gained: 4 of 4 operators int8, 0.80x; score 1 against fp32 1, goal"),
+    ],
+)
+def test_a_success_that_gains_nothing_is_not_called_a_plain_one(seconds, gained, headline):
+    result = run(adaptor=Timed(seconds))
+    assert result.gained is gained
+    assert str(result).startswith(headline)
+
+
+def test_a_failure_that_gains_nothing_says_both():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = run(adaptor=Timed(2.0), scores=(1.0, 0.5))
+    assert str(result).startswith("GOAL NOT MET, this is the best model found, and nothing gained: ")
+
+
+def test_nothing_gained_is_said_without_an_evaluation_too():
+    result = dataclasses.replace(run(adaptor=Timed(2.0)), met=None)
+    headline = str(result).splitlines()[0]
+    assert headline.endswith("no claim about accuracy; nothing gained: 4 of 4 operators int8, 0.50x")
+
+
+def test_what_is_not_measured_is_neither_gained_nor_lost():
+    result = run()
+    assert result.gained is None
+    assert str(result).startswith("Goal met: ")
+
+
+def test_a_smaller_model_gains_under_its_own_objective_however_slow_it_is():
+    assert run("modelsize", Timed(2.0)).gained is True
+    assert str(run("modelsize", Timed(2.0))).startswith("Goal met: ")

@@ -11,6 +11,7 @@ from inc_autotune.core.errors import ModelError
 from inc_autotune.ort_ext.graph.graph import Graph
 from inc_autotune.ort_ext.model.source import load_source
 from inc_autotune.ort_ext.operators.discovery import find_operators
+from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from tests.ort.small_models import WIDTH, GraphWriter, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -61,3 +62,43 @@ def test_standard_operators_without_a_quantized_form(op_type: str, words: str) -
         writer.add("ConvTranspose", "x", writer.random("w", 2, 3, 3), name="op")
     model = writer.model({"x": (TensorProto.FLOAT, [5, 2, 3])}, 3)
     assert words in find_operators(Graph(load_source(model))).skipped["op"][1]
+
+
+def test_how_much_is_int8_stands_in_the_first_lines() -> None:
+    result = ort_ext.autotune(with_fused_product(), vectors(), progress=False).tuning_result
+    assert result.weight_shares == {"fp32": 0.5, "int8": 0.5}
+    assert str(result).splitlines()[1] == "int8: 50 % of the weights; largest in fp32: fused (FusedMatMul) 50 %"
+
+
+def test_a_recurrence_whose_weights_are_computed_from_constants_is_listed() -> None:
+    writer = GraphWriter()
+    computed = writer.add("Expand", writer.random("w", 1, 16, 3), writer.constant("shape", [1, 16, 3], np.int64))
+    computed = writer.add("CumSum", computed, writer.constant("axis", 0, np.int64))
+    writer.add("LSTM", "x", computed, writer.random("r", 1, 16, 4), name="op", hidden_size=4)
+    writer.add("Squeeze", "op.out", writer.constant("axes", [1], np.int64), name="squeeze")
+    graph = Graph(load_source(writer.model({"x": (TensorProto.FLOAT, [5, 2, 3])}, 3)))
+    assert "op" in find_operators(graph).skipped
+    assert sum(weights_of(graph, "op").values()) == 16 * 3 + 16 * 4
+
+
+def test_weights_inside_bodies_and_around_them_are_known() -> None:
+    own = helper.make_tensor("own", TensorProto.FLOAT, [WIDTH, WIDTH], [0.0] * WIDTH**2)
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "outer"], ["first"], name="first"),
+            helper.make_node("MatMul", ["first", "own"], ["second"], name="second"),
+        ],
+        "body",
+        [],
+        [helper.make_tensor_value_info("second", TensorProto.FLOAT, None)],
+        [own],
+    )
+    writer = GraphWriter()
+    writer.random("outer", WIDTH, WIDTH)
+    condition = writer.constant("condition", True, np.bool_)
+    writer.nodes.append(helper.make_node("If", [condition], ["y"], name="If_0", then_branch=body, else_branch=body))
+    graph = Graph(load_source(writer.model({"x": (TensorProto.FLOAT, ["batch", WIDTH])}, 2)))
+    found = weights_in_bodies(graph)
+    assert list(found["If_0/then_branch/first"].values()) == [WIDTH**2]
+    assert list(found["If_0/then_branch/second"].values()) == [WIDTH**2]
+    assert found["If_0/then_branch/first"] == found["If_0/else_branch/first"]

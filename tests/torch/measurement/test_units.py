@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from inc_autotune.core.analysis import unit_timing
 from inc_autotune.core.analysis.timing import PairSeconds
-from inc_autotune.core.analysis.unit_speed import slow_units
+from inc_autotune.core.analysis.unit_speed import measured_speeds, slow_units
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.search.options import allowed_options, offered_options
 from inc_autotune.core.space.units import build_space
@@ -15,6 +16,7 @@ from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.data.batches import Batch
 from inc_autotune.torch_ext.measurement import units as unit_measurement
 from inc_autotune.torch_ext.measurement.footprint import peak_bytes, resident_bytes
+from inc_autotune.torch_ext.measurement.units import operator_calls
 from tests.torch.small_models import CalledTwice, Text, dtypes, id_batches, outlier_mlp, tune, vectors
 
 
@@ -57,7 +59,7 @@ def timed_by_channels(monkeypatch):
         fp32(), integer()
         return PairSeconds(1.0, 0.5 if fp32.func.out_channels > 2 else 2.0)
 
-    monkeypatch.setattr(unit_measurement, "pair_seconds", pair_seconds)
+    monkeypatch.setattr(unit_timing, "pair_seconds", pair_seconds)
 
 
 # One pass of a whole model
@@ -87,7 +89,7 @@ def test_real_units_are_measured():
 @pytest.mark.usefixtures("timed_by_channels")
 def test_a_slow_unit_is_found_and_a_fast_one_is_not():
     adaptor, units = calibrated(FewOutputs().eval(), big_images())
-    reasons = slow_units(adaptor, units)
+    reasons = slow_units(units, measured_speeds(adaptor, units))
     assert reasons == {"head": "int8 is not faster here: 0.50x of fp32 (Conv2d 2x64x1x1 on 8x64x32x32)"}
 
 
@@ -121,7 +123,7 @@ def test_operators_of_one_geometry_share_a_measurement():
     layers = [nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 8), nn.Linear(8, 16)]
     model = nn.Sequential(*layers, nn.Linear(16, 16, bias=False)).eval()
     types = {str(index): "Linear" for index, layer in enumerate(model) if isinstance(layer, nn.Linear)}
-    calls = unit_measurement.operator_calls(model, types, Batch.of((vectors(1)[0],)))
+    calls = operator_calls(model, types, Batch.of((vectors(1)[0],)))
     geometries = {name: each.geometry for name, (each,) in calls.items()}
     assert geometries["0"] == geometries["2"]
     assert len(set(geometries.values())) == 4, "other shapes, and the one without a bias, stand apart"
@@ -129,13 +131,13 @@ def test_operators_of_one_geometry_share_a_measurement():
 
 
 def test_an_operator_that_is_called_several_times_is_measured_so_often():
-    calls = unit_measurement.operator_calls(CalledTwice().eval(), {"shared": "Linear"}, Batch.of((vectors(1)[0],)))
+    calls = operator_calls(CalledTwice().eval(), {"shared": "Linear"}, Batch.of((vectors(1)[0],)))
     assert len(calls["shared"]) == 3
 
 
 def test_watching_a_model_leaves_no_hook():
     model = outlier_mlp()
-    unit_measurement.operator_calls(model, {"query": "Linear"}, Batch.of((vectors(1)[0],)))
+    operator_calls(model, {"query": "Linear"}, Batch.of((vectors(1)[0],)))
     assert not model.query._forward_pre_hooks
 
 

@@ -106,11 +106,12 @@ def _header(result: TuningResult) -> str:
         f"<div>{text('dt', term)}<dd>{escape(value)}{text('small', remark)}</dd></div>"
         for term, value, remark in _key_figures(result)
     )
+    weights = text("p", result.describe_weights() + ".", "lead") + "\n" if result.weight_shares else ""
     return f"""<header>
 <h1>Tuning report</h1>
 {text("p", headline, f"verdict {style}")}
 {text("p", _lead(result), "lead")}
-{warning}<dl class="figures">
+{weights}{warning}<dl class="figures">
 {figures}
 </dl>
 </header>"""
@@ -121,9 +122,13 @@ def _headline(result: TuningResult) -> tuple[str, str]:
     if result.met is None:
         return "No claim about accuracy", "none"
     headline = "Accuracy goal met" if result.met else "Accuracy goal not met"
+    if result.gained is False:
+        headline += f", {'but' if result.met else 'and'} {result.describe_gain()}"
     chosen = next((trial for trial in result.trials if trial.number == result.chosen), None)
     if chosen is not None and chosen.verdict == "undecided":
         return f"{headline}, within the noise of the evaluation", "undecided"
+    if result.met and result.gained is False:
+        return headline, "undecided"
     return headline, "met" if result.met else "unmet"
 
 
@@ -144,7 +149,7 @@ def _count_ended(result: TuningResult) -> int:
 
 def _key_figures(result: TuningResult) -> list[tuple[str, str, str]]:
     """(term, value, remark) of each key figure."""
-    forms = Counter(operator.dtype + (" simulated" if operator.simulated else "") for operator in result.operators)
+    forms = Counter(operator.form for operator in result.operators)
     largest = forms.most_common()
     figures = [
         ("Speed-up", times(result.speedup), result.timed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inc_autotune.core.analysis.weight_shares import percent
 from inc_autotune.core.result.report.markup import table, text
 from inc_autotune.core.result.report.wording import (
     GAINS,
@@ -52,7 +53,8 @@ def trial_table(result: TuningResult) -> str:
 
 def operator_table(result: TuningResult) -> str:
     """Every operator with its form and the reason for it."""
-    header = ("operator", "type", "dtype", "approach", "alpha", "reason")
+    shared = any(operator.weight_share is not None for operator in result.operators)
+    header = ("operator", "type", "dtype", "approach", "alpha", *(("weights",) if shared else ()), "reason")
     rows = [
         (
             operator.name,
@@ -60,6 +62,7 @@ def operator_table(result: TuningResult) -> str:
             operator.dtype + (" (simulated)" if operator.simulated else ""),
             operator.approach or "",
             "" if operator.alpha is None else f"{operator.alpha:.3g}",
+            *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
             operator.reason,
         )
         for operator in result.operators

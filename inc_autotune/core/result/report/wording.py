@@ -92,11 +92,11 @@ def samples_of(trial: Trial) -> str:
 def reasons_for_float(result: TuningResult) -> dict[str, list[str]]:
     """Operators in a float dtype by the kind of their reason, the most frequent first.
 
-    The kind of a reason ends at a colon or a number, after which the operator's own figures follow: `int8 is not
-    faster here: 0.8x of fp32`, `harm rank 3 of 40`.
+    The kind of a reason ends at a colon, a number or a share of the weights, after which the operator's own figures
+    follow: `int8 is not faster here: 0.8x of fp32`, `harm rank 3 of 40`.
     """
     found: dict[str, list[str]] = {}
     for name, reason in result.fallbacks.items():
-        kind = re.sub(r"\s+\d.*", "", reason.split(":")[0], flags=re.DOTALL) or "no reason given"
+        kind = re.sub(r"\s+(\d|\((\d|< )).*", "", reason.split(":")[0], flags=re.DOTALL) or "no reason given"
         found.setdefault(kind, []).append(name)
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))

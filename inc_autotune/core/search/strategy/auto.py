@@ -18,7 +18,8 @@ def auto(view: SearchView) -> Proposal | None:
 
     1. Every unit quantized, with each required smoothing plan and sampling size.
     2. From the best of those, the 1, 2, 4, 8, ... most harmful units fall back (to dynamic or bf16 where that takes
-       the harm away, else to fp32) until the goal is met, so never more than twice the needed number.
+       the harm away, else to fp32) until the goal is met, so never more than twice the needed number. No step gives
+       up more than half of the units that are still quantized.
     3. If even that fails, a unit that seemed harmless breaks the goal: the same from both ends of the ranking.
     4. With time left, bisection between the last failure and the success; then the next smaller number, since harm is
        not monotone; then fallbacks that the goal does not need are quantized again. If no unit had to fall back, the

@@ -402,3 +402,26 @@ def test_plotly_is_only_needed_for_the_report():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.startswith("MissingDependencyError plotly is not installed")
     assert "inc-autotune[report]" in output
+
+
+def test_how_much_of_the_weights_is_int8_stands_at_the_top_and_by_operator(saved):
+    page = saved(
+        result(
+            operators=(
+                OperatorOutcome("fc", "Linear", "int8", "static", None, "", weight_share=0.6),
+                OperatorOutcome("lstm", "LSTM", "fp32", None, None, "no (39 % of the weights)", weight_share=0.395),
+                OperatorOutcome("small", "LSTM", "fp32", None, None, "no", weight_share=0.005),
+            )
+        )
+    )
+    leads = [each["text"] for each in page.all("p") if "lead" in (each.get("class") or "")]
+    assert "int8: 60 % of the weights; largest in fp32: lstm (LSTM) 39 %." in leads
+    cells = [each["text"] for each in page.all("td")]
+    assert {"60 %", "39 %", "< 1 %"} <= set(cells)
+    assert "no" in cells, "one reason, whatever the shares"
+
+
+def test_the_headline_says_when_nothing_was_gained(saved):
+    page = saved(result(met=True, gain=0.97, operators=operators(3)))
+    assert "Accuracy goal met, but nothing gained: " in page.text
+    assert "0.97x" in page.text

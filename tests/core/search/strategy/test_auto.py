@@ -130,7 +130,7 @@ def test_a_bad_unit_that_seemed_the_most_harmless_is_found(position):
     bad = [names[-1], names[position]]
     tuning = Tuning(bad, names).run()
     assert set(bad) <= set(tuning.fallbacks)
-    assert tuning.evaluations <= 2 * (4 + math.ceil(math.log2(UNITS)))
+    assert tuning.evaluations <= 4 * math.ceil(math.log2(UNITS))
 
 
 def test_a_faster_fallback_that_is_not_exact_enough_gives_way_to_fp32():
@@ -139,12 +139,12 @@ def test_a_faster_fallback_that_is_not_exact_enough_gives_way_to_fp32():
     tuning.view = replace(tuning.view, fallback=lambda assignment, unit: dynamic)
     tuning.score = lambda fallen: 1.0 if len(fallen) == UNITS - 1 else 0.5
     assert len(tuning.run().fallbacks) == UNITS - 1
-    assert tuning.evaluations == 2 + len([1, 2, 4, 8, 16, 32, 39]) + 1
+    assert tuning.evaluations == 2 + len([1, 2, 4, 8, 16, 28, 34, 37, 38, 39]) + 1
 
 
 def test_a_goal_that_nothing_meets_ends_the_search():
     tuning = Tuning([], score=lambda fallen: 0.5).run()
-    assert tuning.evaluations <= 2 * (4 + math.ceil(math.log2(UNITS)))
+    assert tuning.evaluations <= 4 * math.ceil(math.log2(UNITS))
     tuning = Tuning([], score=lambda fallen: 0.5, units=2).run()
     assert len(tuning.trials) == 3
 
@@ -167,7 +167,7 @@ def test_bisection_becomes_k_section():
     """After 16 failed and 32 met, one worker asks for 24, three for the ends of four equal parts."""
     bad = bad_units(23)
     for workers, expected in ((1, [24]), (3, [20, 24, 28])):
-        tuning = Tuning(bad, thorough=True, workers=workers)
+        tuning = Tuning(bad, thorough=True, workers=workers, units=64)
         for count in (0, 1, 2, 4, 8, 16, 32):
             assignment = tuning.view.space.without(tuning.view.space.default(100), bad_order(tuning, bad)[:count])
             tuning.trials.append(Trial(len(tuning.trials), assignment, "", "complete", 0.0, met=count == 32))
@@ -181,3 +181,22 @@ def test_bisection_becomes_k_section():
 
 def bad_order(tuning, bad):
     return [*bad, *(unit.name for unit in tuning.view.space.units if unit.name not in bad)]
+
+
+@pytest.mark.parametrize("needed", [17, 31, 33, 38, 45])
+def test_no_success_gives_up_most_of_what_the_failure_before_it_kept(needed):
+    """33 of 47 was found on a recogniser of text: 32 fell short by a hair, and doubling went on to 46."""
+    tuning = Tuning([], score=lambda fallen: 1.0 if len(fallen) >= needed else 0.98979, units=47).run()
+    failed = max(len(trial.assignment.fallback_units) for trial in tuning.trials if not trial.met)
+    kept = 47 - len(tuning.fallbacks)
+    assert len(tuning.fallbacks) >= needed
+    assert 2 * kept >= 47 - failed - 1
+    assert kept >= (47 - needed) // 2
+    assert tuning.evaluations <= 2 + 2 * math.ceil(math.log2(47))
+
+
+@pytest.mark.parametrize("units", [2, 3, 5, 8, 47, 200])
+def test_all_units_but_one_are_the_last_resort(units):
+    tried = [len(each.assignment.fallback_units) for each in Tuning([], score=lambda _: 0.5, units=units).run().trials]
+    assert units - 1 in tried
+    assert units not in tried

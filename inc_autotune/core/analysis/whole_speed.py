@@ -1,0 +1,88 @@
+"""Units that stay in fp32 because the model with all of them as integers is slower than fp32."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP
+from inc_autotune.core.space.units import Unit
+
+SLOWER = 0.95
+"""A model with less of the speed of fp32 is slower. What lies between this and 1 is not worth a decision that a busy
+machine could turn around; once units have been given up, the model has to reach 1 again."""
+
+NEAR = 0.1
+"""A gain this close to the line that decides is measured again, and the median of three counts."""
+
+Gain = Callable[[Sequence[str]], float | None]
+"""Measured speed of the model over fp32 with these units in fp32; None where it is not measured."""
+
+
+def slowing_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: Gain) -> dict[str, str]:
+    """Operators that should stay in fp32, so that the model is not slower than fp32.
+
+    Units fall back in groups of equal speed, as equal shapes and all short units have: first every group that is no
+    faster alone, then the least gaining of the others, at most half of what is left in each step. One group always
+    stays. Where even that does not help nothing falls back: the result says that nothing was gained.
+
+    Args:
+        units: that may fall back.
+        speeds: by unit name, see `SupportsUnitSpeeds.unit_speeds`; units without one come last, together.
+        gain: measures the model.
+
+    Returns:
+        The reason by operator name.
+    """
+    groups = _groups(units, speeds)
+    if len(groups) < 2:
+        return {}
+    before = _repeated(gain, (), SLOWER)
+    if before is None or before >= SLOWER:
+        return {}
+    losing = sum(speeds[group[0].name].speedup < LEAST_SPEEDUP for group in groups if group[0].name in speeds)
+    for count in _counts(losing, len(groups)):
+        fallen = [unit for group in groups[:count] for unit in group]
+        after = _repeated(gain, [unit.name for unit in fallen], 1.0)
+        if after is not None and after >= 1:
+            return {
+                name: _reason(unit, speeds.get(unit.name), before, after, len(fallen))
+                for unit in fallen
+                for name in unit.operator_names
+            }
+    return {}
+
+
+def _groups(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> list[list[Unit]]:
+    """Units of equal speed, the least gaining first, those without a speed last."""
+    found: dict[tuple[float, bool], list[Unit]] = {}
+    for unit in units:
+        speed = speeds.get(unit.name)
+        found.setdefault((float("inf"), False) if speed is None else (speed.speedup, speed.is_short), []).append(unit)
+    return [found[key] for key in sorted(found)]
+
+
+def _counts(losing: int, groups: int) -> Iterator[int]:
+    """Numbers of groups to give up: all that lose, then more, up to all but one."""
+    count = min(max(losing, 1), groups - 1)
+    while count < groups:
+        yield count
+        count += max(1, (groups - count) // 2)
+
+
+def _repeated(gain: Gain, fallen: Sequence[str], line: float) -> float | None:
+    """The gain, measured three times where it is near the line."""
+    first = gain(fallen)
+    if first is None or abs(first - line) > NEAR:
+        return first
+    more = [again for _ in range(2) if (again := gain(fallen)) is not None]
+    return statistics.median([first, *more])
+
+
+def _reason(unit: Unit, speed: UnitSpeed | None, before: float, after: float, count: int) -> str:
+    alone = "" if speed is None else f"; {speed.speedup:.2f}x alone ({speed.measured})"
+    return (
+        f"the whole model is slower in {unit.options[0].dtype} here: {before:.2f}x of fp32 with the {count} units of "
+        f"this reason, {after:.2f}x without{alone}"
+    )

@@ -1,0 +1,87 @@
+"""Weights that are read by no product or convolution, and what each operator reads."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, node_name
+
+LOOKUPS = ("GatherV2", "Gather", "GatherNd", "ResourceGather")
+
+FUNCTION_CALLS = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "PartitionedCall", "StatefulPartitionedCall")
+
+_ELEMENTWISE = (
+    "Abs Add AddN AddV2 BiasAdd BroadcastTo Cast ConcatV2 Div DivNoNan Exp ExpandDims Fill Greater "
+    "GreaterEqual Identity IdentityN Less LessEqual Log Maximum Mean Minimum Mul Neg NoOp Pack Pad PadV2 "
+    "Pow RealDiv Relu Reshape Rsqrt Select SelectV2 Shape Sigmoid Slice Softmax Split SplitV Sqrt Square "
+    "SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Tanh Tile Transpose Unpack Where"
+)
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+"""Move numbers or combine them one by one: their constants are offsets, factors and masks, no weights."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a graph.
+
+    Attributes:
+        by_operator: elements by a key of the weight, by the name of each node that reads weights, also of those that an
+            operand is computed from. A weight is a constant of floats with two dimensions, or with more of which two
+            are longer than 1.
+        others: (type, reason) by name, of nodes that are no known operators and read weights all the same.
+    """
+
+    by_operator: Mapping[str, Mapping[Hashable, int]]
+    others: Mapping[str, tuple[str, str]]
+
+
+def find_weights(graph: Graph, known: Collection[str]) -> Weights:
+    """Look for all weights.
+
+    Args:
+        graph: of a signature.
+        known: names of the nodes of operators that are found or skipped already.
+    """
+    constants: dict[str, frozenset[str]] = {}
+    read: dict[str, dict[Hashable, int]] = {}
+    for node in graph.nodes:
+        given = [node_name(each) for each in data_inputs(node)]
+        if node.op == "Const" or node.name in graph.signature.weights:
+            constants[node.name] = frozenset({node.name})
+        elif given and node.op not in FUNCTION_CALLS and all(name in constants for name in given):
+            constants[node.name] = frozenset().union(*(constants[name] for name in given))
+        elif node.op not in ELEMENTWISE or node.name in known:
+            sources = sorted(frozenset().union(*(constants.get(name, frozenset()) for name in given)))
+            own = {key: size for key, size in (_weight(graph, name) for name in sources) if size}
+            if own:
+                read[node.name] = own
+    others = {name: graph.by_name[name] for name in read if name not in known}
+    return Weights(read, {name: (node.op, _reason(node)) for name, node in others.items()})
+
+
+def _weight(graph: Graph, name: str) -> tuple[Hashable, int]:
+    """A key and the elements of a constant; no elements where it is no weight."""
+    node = graph.by_name[name]
+    value = graph.signature.weights.get(name)
+    sizes = [size.size for size in node.attr["value"].tensor.tensor_shape.dim] if value is None else list(value.shape)
+    is_matrix = len(sizes) == 2 or sum(size > 1 for size in sizes) > 1
+    if not is_matrix or not tf.as_dtype(node.attr["dtype"].type).is_floating:
+        return name, 0
+    array = np.ascontiguousarray(graph.constant(name))
+    # By content: graphs may hold one weight several times.
+    return (*sizes, hashlib.blake2b(array.view(np.uint8), digest_size=16).digest()), math.prod(sizes)
+
+
+def _reason(node: NodeDef) -> str:
+    if node.op in LOOKUPS:
+        return "a table that is looked up stays as it is"
+    if node.op in FUNCTION_CALLS:
+        return f"a {node.op} stays as it is, with all that it computes"
+    return f"TensorFlow has no integer kernel for {node.op}"

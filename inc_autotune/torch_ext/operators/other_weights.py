@@ -1,0 +1,69 @@
+"""Weights that belong to no operator of a known type, such as those of nn.LSTM: who has them, and why they stay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+_PARAMETRIZED = ".parametrizations."
+
+
+@dataclass(frozen=True)
+class OtherWeights:
+    """A module, or a parameter of the model itself, that stays in fp32 because nothing here quantizes it.
+
+    Args:
+        type: the module's class; of a parameter the model's.
+        reason: why it stays.
+    """
+
+    type: str
+    reason: str
+
+
+def weights_by_owner(model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Weights by the name of the module that has them, and by their own name in it.
+
+    Weights are parameters of two dimensions, or of more of which two are longer than 1: no gains and no biases. What a
+    parametrization (weight norm, say) computes a weight from belongs to the module with that weight. A parameter of the
+    model itself stands under its own name.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        if not nn.parameter.is_lazy(parameter) and _is_weight(parameter):
+            owner, _, name = path.partition(_PARAMETRIZED) if _PARAMETRIZED in path else path.rpartition(".")
+            found.setdefault(owner or name, {})[name] = parameter
+    return found
+
+
+def other_weights(model: nn.Module, known: Collection[str]) -> dict[str, OtherWeights]:
+    """The owners of weights that are none of the `known` operators, by name."""
+    return dict(_others(model, weights_by_owner(model), known))
+
+
+def _others(
+    model: nn.Module, owners: Mapping[str, Mapping[str, Tensor]], known: Collection[str]
+) -> Iterator[tuple[str, OtherWeights]]:
+    modules = dict(model.named_modules())
+    for owner, weights in owners.items():
+        if owner in known or (owner in weights and "" in known):
+            continue
+        module = modules.get(owner, model)
+        yield owner, OtherWeights(type(module).__name__, _reason(module, list(weights)))
+
+
+def _reason(module: nn.Module, names: list[str]) -> str:
+    kind = type(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return "torch's attention multiplies by the weights of query, key and value itself, not through a Linear"
+    if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
+        return "the model uses these parameters in code of its own"
+    if kind.__module__.startswith("torch.nn.modules"):
+        return f"{kind.__name__} has no quantized form here"
+    return f"{kind.__name__} uses {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} in code of its own"
+
+
+def _is_weight(parameter: Tensor) -> bool:
+    return parameter.dim() == 2 or sum(size > 1 for size in parameter.shape) > 1
