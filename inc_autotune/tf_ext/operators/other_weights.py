@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arrays import Array
 from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, node_name
+from inc_autotune.tf_ext.operators.bodies import inner_operators
 
 LOOKUPS = ("GatherV2", "Gather", "GatherNd", "ResourceGather")
 
@@ -62,21 +64,45 @@ def find_weights(graph: Graph, known: Collection[str]) -> Weights:
             own = {key: size for key, size in (_weight(graph, name) for name in sources) if size}
             if own:
                 read[node.name] = own
+    for name, own in _inner_weights(graph).items():
+        if name in known and own:
+            read[name] = own
+            caller = read.get(name.split("/", 1)[0], {})  # what an operator inside reads, its caller does not
+            for key in own.keys() & caller.keys():
+                del caller[key]
+    read = {name: own for name, own in read.items() if own}
     others = {name: graph.by_name[name] for name in read if name not in known}
     return Weights(read, {name: (node.op, _reason(node)) for name, node in others.items()})
 
 
+def _inner_weights(graph: Graph) -> dict[str, dict[Hashable, int]]:
+    """The weights of the operators inside functions, by the path to them."""
+    return {
+        path: dict(
+            (key, size)
+            for key, size in (
+                *(_weight(graph, name) for name in inner.weights),
+                *(_weight_of(node, None, tf.make_ndarray(node.attr["value"].tensor)) for node in inner.constants),
+            )
+            if size
+        )
+        for path, inner in inner_operators(graph).items()
+    }
+
+
 def _weight(graph: Graph, name: str) -> tuple[Hashable, int]:
     """A key and the elements of a constant; no elements where it is no weight."""
-    node = graph.by_name[name]
-    value = graph.signature.weights.get(name)
+    return _weight_of(graph.by_name[name], graph.signature.weights.get(name), graph.constant(name))
+
+
+def _weight_of(node: NodeDef, value: Array | None, content: Array | None) -> tuple[Hashable, int]:
     sizes = [size.size for size in node.attr["value"].tensor.tensor_shape.dim] if value is None else list(value.shape)
     is_matrix = len(sizes) == 2 or sum(size > 1 for size in sizes) > 1
     if not is_matrix or not tf.as_dtype(node.attr["dtype"].type).is_floating:
-        return name, 0
-    array = np.ascontiguousarray(graph.constant(name))
+        return node.name, 0
+    array = np.ascontiguousarray(content)
     # By content: graphs may hold one weight several times.
-    return (*sizes, hashlib.blake2b(array.view(np.uint8), digest_size=16).digest()), math.prod(sizes)
+    return (*sizes, hashlib.blake2b(array.tobytes(), digest_size=16).digest()), math.prod(sizes)
 
 
 def _reason(node: NodeDef) -> str:

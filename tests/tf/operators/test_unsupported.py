@@ -85,7 +85,8 @@ def test_shares_are_those_of_the_whole_model() -> None:
     tuned = tf_ext.autotune(WithControlFlow(), DATA, progress=False)
     reasons = [each.reason for each in tuned.tuning_result.operators if "control flow" in each.reason]
     assert len(reasons) == 2
-    assert all("86 % of the weights" in reason for reason in reasons)  # 32 x 32 of 32 x 32 and 32 x 5: both read it
+    # 32 x 32 of 32 x 32 and 32 x 5: both read it, and it counts once.
+    assert ["86 % of the weights" in reason for reason in reasons].count(True) == 1
 
 
 def test_they_are_named_where_there_is_nothing_else() -> None:
