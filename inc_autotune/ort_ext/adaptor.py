@@ -86,6 +86,7 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
     framework = FRAMEWORK
     timed = "session run"
     smoothed_approaches = ("static", "dynamic")
+    computes_halves = False
     untrainable = "an ONNX model cannot be trained. Tune the PyTorch model, then export it."
 
     def __init__(

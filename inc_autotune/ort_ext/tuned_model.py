@@ -87,6 +87,7 @@ def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> Gra
     check_framework(recipe, FRAMEWORK)
     graph = rewritten(source, form)
     operators = find_operators(graph, joins_bias=form.joins_bias)
+    # No operator is written in bf16, see `OrtAdaptor.computes_halves`: it stays in fp32.
     quantized = {name: each for name, each in recipe.operators.items() if each.config.is_quantized}
     check_operators(quantized, {name: each.type for name, each in operators.found.items()})
     plan = plan_from_recipe(quantized, recipe.arrays)
