@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from inc_autotune import tf_ext
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.calibration.plan import GraphChoices
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
+from inc_autotune.tf_ext.target.choices import GraphChoices
 from tests.tf.quantizing import random, source_of
 
 STEPS, WIDTH = 4, 48
