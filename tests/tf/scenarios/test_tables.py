@@ -141,6 +141,6 @@ def test_a_recipe_is_applied_to_a_model_with_tables(tmp_path: Path) -> None:
 
 def test_a_table_of_nobody_is_refused_and_the_remedy_works(tmp_path: Path) -> None:
     module = Tables("values", tmp_path)
-    with pytest.raises(ModelError, match="nothing that was given holds them.*tf.Module that has the table"):
+    with pytest.raises(ModelError, match=r"nothing that was given holds them.*tf.Module that has the table"):
         tf_ext.autotune(module.__call__.get_concrete_function(), TEXT, progress=False)
     assert int8(tf_ext.autotune(module, TEXT, progress=False)) == 1
