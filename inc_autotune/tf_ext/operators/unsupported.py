@@ -89,7 +89,7 @@ class Shares:
         weight = self._graph.signature.weights.get(name)
         if weight is None:
             return _constant_bytes(self._graph.by_name[name])
-        return weight.nbytes if tf.as_dtype(weight.dtype).is_floating else 0
+        return int(weight.nbytes) if tf.as_dtype(weight.dtype).is_floating else 0
 
 
 def _constant_bytes(node: NodeDef) -> int:
@@ -98,7 +98,7 @@ def _constant_bytes(node: NodeDef) -> int:
         return 0
     tensor = node.attr["value"].tensor
     shape = tf.TensorShape(tensor.tensor_shape)
-    return (shape.num_elements() or 0) * tf.as_dtype(tensor.dtype).size
+    return int(shape.num_elements() or 0) * int(tf.as_dtype(tensor.dtype).size)
 
 
 def _is_summed(graph: Graph, node: NodeDef) -> bool:
