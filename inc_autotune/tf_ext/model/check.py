@@ -48,7 +48,8 @@ def check_function(name: str, function: Any) -> None:
     if writers:
         raise ModelError(
             f"model: signature {name!r} writes variables ({_listed(writers)}): it is in training mode, or keeps state "
-            f"between calls. {INFERENCE}"
+            f"between calls. {INFERENCE} Recurrent layers need stateful=False; state that has to go on must be an "
+            "input and an output."
         )
 
 

@@ -44,8 +44,8 @@ def frozen(name: str, function: Any, *, ordered: bool, owner: Any = None) -> Sig
         owner: the user's model, which holds the tables that the function reads.
 
     Raises:
-        ModelError: it is in training mode, is quantized already, holds too much, reads resources of nobody, or has
-            inputs that are no dense tensors of numbers.
+        ModelError: it is in training mode, is quantized already, holds too much, reads resources that `owner` does not
+            hold, or has inputs that are no dense tensors of numbers or text.
     """
     names = _input_names(function)
     check_inputs(name, [described(key, tensor) for key, tensor in zip(names, function.inputs, strict=False)])

@@ -43,7 +43,8 @@ def traced(model: Any) -> Any | None:
     The batch is dynamic, as in what `model.export` writes.
 
     Raises:
-        ModelError: Keras runs on another backend, the model has no weights yet, or an input is ragged or sparse.
+        ModelError: Keras runs on another backend, the model has no weights yet or keeps state between calls, an input
+            is ragged or sparse, or Keras cannot trace it.
     """
     import keras
 
@@ -54,6 +55,7 @@ def traced(model: Any) -> Any | None:
         )
     if not model.built:
         raise ModelError("model: this Keras model has no weights yet. Call it once on data, or build it.")
+    _check_stateless(model)
     if not hasattr(model, "inputs"):  # a subclass
         return None
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
@@ -61,12 +63,45 @@ def traced(model: Any) -> Any | None:
     uneven = [each.name for each in tensors if each.sparse or getattr(each, "ragged", False)]
     if uneven:
         raise ModelError(f"model: input {uneven[0]!r} is sparse or ragged. Allowed: dense inputs.")
-    specs = [tf.TensorSpec([None, *each.shape[1:]], each.dtype, name=each.name) for each in tensors]
 
     def serve(*arguments: tf.Tensor) -> Any:
         return model(keras.tree.pack_sequence_as(structure, arguments), training=False)
 
-    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    def with_batch(*batches: int | None) -> Any:
+        specs = [
+            tf.TensorSpec([batch, *each.shape[1:]], each.dtype, name=each.name)
+            for batch, each in zip(batches, tensors, strict=True)
+        ]
+        return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+    declared = [each.shape[0] for each in tensors]
+    try:
+        return with_batch(*(None for _ in tensors))
+    except Exception as error:  # whatever a layer's call raises
+        if all(batch is None for batch in declared):
+            raise _untraceable(error) from error
+    try:
+        return with_batch(*declared)
+    except Exception as error:
+        raise _untraceable(error) from error
+
+
+def _untraceable(error: Exception) -> ModelError:
+    return ModelError(
+        f"model: TensorFlow cannot trace this Keras model ({type(error).__name__}: {error}). Change it so that it can "
+        "be called inside a tf.function with training=False, or give a ConcreteFunction."
+    )
+
+
+def _check_stateless(model: Any) -> None:
+    stateful = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+    if stateful:
+        raise ModelError(
+            f"model: layer {stateful[0]!r} is stateful: it keeps its state between calls in variables, which a frozen "
+            "graph does not have. Build the model with stateful=False, copy the weights with "
+            "new.set_weights(old.get_weights()), and tune that; where the state has to go on, make it an input "
+            "(initial_state) and an output (return_state=True)."
+        )
 
 
 def exported(model: Any) -> Any:

@@ -20,6 +20,7 @@ from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.model.freezing import frozen
 from inc_autotune.tf_ext.model.frozen_graph_def import graph_def_signature, read_graph_def
 from inc_autotune.tf_ext.model.keras_model import KERAS_SUFFIXES, exported, is_keras_model, read_keras_file, traced
+from inc_autotune.tf_ext.model.session_loading import SessionSignatures, signatures_by_session
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -62,7 +63,9 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
     path = Path(model) if isinstance(model, str | PathLike) else None
     if path is not None:
         model = _read(path)
-    if isinstance(model, GraphDef):
+    if isinstance(model, SessionSignatures):
+        graphs = _session_signatures(model, signatures)
+    elif isinstance(model, GraphDef):
         graphs = _graph_def_signatures(model, signatures)
     else:
         if isinstance(signatures, Mapping):
@@ -100,10 +103,26 @@ def _read(path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises about everything on damaged or unusual files
-        raise ModelError(
-            f"model={str(path)!r}: TensorFlow cannot load this SavedModel ({type(error).__name__}: {error}). If it "
-            "needs tags or code of your own, load it with tf.saved_model.load and give the object."
-        ) from error
+        try:
+            return signatures_by_session(path)
+        except Exception:
+            raise ModelError(
+                f"model={str(path)!r}: TensorFlow cannot load this SavedModel ({type(error).__name__}: {error}), nor "
+                "can the loader of TensorFlow 1. If it needs tags, load it with tf.saved_model.load(directory, "
+                "tags=[...]); if it needs operators or classes of your own, import them and load it again. "
+                "In both cases give the object."
+            ) from error
+
+
+def _session_signatures(model: SessionSignatures, signatures: Signatures | None) -> dict[str, SignatureGraph]:
+    if isinstance(signatures, Mapping):
+        raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
+    found = {}
+    for name in _wanted(model, signatures):
+        each = model[name]
+        graph = graph_def_signature(name, each.graph_def, each.inputs, each.outputs)
+        found[name] = replace(graph, ordered=False)
+    return found
 
 
 def _graph_def_signatures(graph_def: GraphDef, signatures: Signatures | None) -> dict[str, SignatureGraph]:
@@ -135,6 +154,12 @@ def _function_signatures(model: Any, signatures: str | Sequence[str] | None) -> 
         owner = exported(model) if function is None else function
         holder = owner if function is None else model
     found, ordered = _functions(owner)
+    graphs = {name: frozen(name, found[name], ordered=ordered, owner=holder) for name in _wanted(found, signatures)}
+    return {name: _in_known_order(graph, owner) for name, graph in graphs.items()}
+
+
+def _wanted(found: Mapping[str, object], signatures: str | Sequence[str] | None) -> list[str]:
+    """Names of the signatures to read, the default one first."""
     wanted = list(found) if signatures is None else [signatures] if isinstance(signatures, str) else list(signatures)
     if not wanted:
         raise ArgumentError("signatures=[]: names none. Give at least one, or None for all.")
@@ -144,9 +169,7 @@ def _function_signatures(model: Any, signatures: str | Sequence[str] | None) -> 
                 f"signatures: the model has no signature {name!r}. It has: {', '.join(map(repr, found))}."
                 f"{did_you_mean(name, found)}"
             )
-    wanted.sort(key=lambda name: name != DEFAULT_SIGNATURE)
-    graphs = {name: frozen(name, found[name], ordered=ordered, owner=holder) for name in wanted}
-    return {name: _in_known_order(graph, owner) for name, graph in graphs.items()}
+    return sorted(wanted, key=lambda name: name != DEFAULT_SIGNATURE)
 
 
 def _functions(owner: Any) -> tuple[dict[str, Any], bool]:

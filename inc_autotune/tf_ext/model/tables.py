@@ -34,8 +34,7 @@ def tables_of(name: str, function: Any, unfrozen: Mapping[str, Any], owner: Any)
             raise ModelError(
                 f"model: signature {name!r} uses resources that are no variables, in {readers}, and nothing that was "
                 "given holds them. Tables are kept where their owner is known: give the directory of the SavedModel, "
-                "or the Keras model or tf.Module that has the table as an attribute. Datasets and the like cannot be "
-                "kept."
+                "or the Keras model or tf.Module that has the table as an attribute. Datasets cannot be kept."
             )
         found[placeholder] = Table(handle, holder)
     return found
