@@ -61,7 +61,6 @@ class Examination:
             )
         return notes
 
-
     def revised(self, model: nn.Module, trace: ModelTrace, batch: Batch) -> Examination:
         """What is known once more batches have told how the model runs.
 
@@ -70,9 +69,7 @@ class Examination:
             trace: of all batches.
             batch: inputs.
         """
-        skipped = {
-            name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()
-        }
+        skipped = {name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()}
         trace = replace(trace, skipped=skipped)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)

@@ -16,9 +16,9 @@ ANOTHER_WAY = (
 def merged(one: ModelTrace, other: ModelTrace) -> ModelTrace:
     """What holds in the batches of both traces.
 
-    An operator that ran in one of them is known, and skipped if its calls in one of them forbid to replace it. Operators
-    stay in one group if they read the same tensors in both, or did not run. A BatchNorm is folded, an output starts at
-    zero or has the range of the group that reads it, if that is so wherever the operator ran.
+    An operator that ran in one of them is known, and skipped if its calls in one of them forbid to replace it.
+    Operators stay in one group if they read the same tensors in both, or did not run. A BatchNorm is folded, an output
+    starts at zero or has the range of the group that reads it, if that is so wherever the operator ran.
     """
     reasons = {**other.skipped, **one.skipped}
     found = {name: _reason(name, one, other) for name in reasons}
@@ -164,9 +164,7 @@ def _reason(name: str, one: ModelTrace, other: ModelTrace) -> str | None:
 
 
 def _groups(names: Iterable[str], one: ModelTrace, other: ModelTrace) -> tuple[tuple[str, ...], ...]:
-    places = [
-        {name: index for index, group in enumerate(trace.groups) for name in group} for trace in (one, other)
-    ]
+    places = [{name: index for index, group in enumerate(trace.groups) for name in group} for trace in (one, other)]
     members: dict[tuple[int | None, ...], list[str]] = {}
     for name in names:
         members.setdefault(tuple(place.get(name) for place in places), []).append(name)
