@@ -93,13 +93,13 @@ class CallWatcher:
         self.end()
         self._record = CallRecord(dict(self._types), dict(self._skipped))
         self._flow = DataFlow(self._weights)
-        self._flow.__enter__()
+        self._flow.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> CallRecord:
         """To be called after the forward pass, whatever happened, with the output still held."""
         flow, self._flow = self._flow, None
         if flow is not None:
-            flow.__exit__(None, None, None)
+            flow.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             flow.mark_kept()
             _skip_unusable(self._record, flow)
         return self._record
