@@ -14,6 +14,9 @@ from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch
 SAME_SAMPLE = 1e-6
 """Relative squared error up to which two outputs are the same: sums in another order make about 1e-12."""
 
+RANDOM_SAMPLE = 4
+"""How many times the error between two runs a sample alone may have, in a model that draws random numbers."""
+
 NOT_A_BATCH = (
     "an item counts as one sample, since the rows along its first dimension are no samples by themselves: the model "
     "returns something else for a row alone, or does not take it"
@@ -29,11 +32,12 @@ def is_batch(run: Run[AnyBatch], batch: AnyBatch) -> bool:
     runs backwards. Of a large batch the last samples stand for all.
 
     Outputs that are single numbers, as a loss, and outputs whose other dimensions depend on the batch say nothing; an
-    output of one shape whatever the batch must stay what it is. At least one output must show the samples.
+    output of one shape whatever the batch must stay what it is. At least one output must show the samples. A row alone
+    may differ as two runs do, where a model draws random numbers.
 
     Args:
         run: the fp32 model's outputs, real numbers of any framework; None if the model does not take the batch. It
-            leaves the batch and the model as they are.
+            leaves the batch and the model as they are, and draws new random numbers in each run.
         batch: `divisible`, of two samples or more.
     """
     part = batch.slice(max(batch.size - HELD_OUT_SAMPLES, 0), batch.size)
@@ -44,7 +48,15 @@ def is_batch(run: Run[AnyBatch], batch: AnyBatch) -> bool:
             return False
         found.append([_to_numpy(output) for output in outputs])
     first, last, every = found
-    return _shows(every, first, part.size, False) and _shows(every, last, part.size, True)
+
+    def proved(tolerance: float) -> bool:
+        return _shows(every, first, part.size, False, tolerance) and _shows(every, last, part.size, True, tolerance)
+
+    if proved(SAME_SAMPLE):
+        return True
+    again = [_to_numpy(output) for output in run(part) or ()]
+    drawn = max((_error(one, other) for one, other in zip(every, again, strict=False)), default=0.0)
+    return drawn > SAME_SAMPLE and proved(RANDOM_SAMPLE * drawn)
 
 
 class BatchAxis(Generic[AnyBatch]):
@@ -82,11 +94,13 @@ class BatchAxis(Generic[AnyBatch]):
         return batch if self._proved[form] else self._whole(batch)
 
 
-def _shows(whole: Sequence[Array], alone: Sequence[Array], size: int, last: bool) -> bool:
+def _shows(whole: Sequence[Array], alone: Sequence[Array], size: int, last: bool, tolerance: float) -> bool:
     """Whether the outputs of one sample are found among those of `size`, at the end if `last`, else at the start."""
     if len(whole) == size * len(alone) != len(alone):  # a list with the outputs of every sample
         found = whole[-len(alone) :] if last else whole[: len(alone)]
-        return all(one.shape == other.shape and _same(one, other) for one, other in zip(found, alone, strict=True))
+        return all(
+            one.shape == other.shape and _same(one, other, tolerance) for one, other in zip(found, alone, strict=True)
+        )
     if len(whole) != len(alone):
         return False
     shown = False
@@ -97,20 +111,26 @@ def _shows(whole: Sequence[Array], alone: Sequence[Array], size: int, last: bool
             continue
         rows = other.shape[0]
         if rows and one.shape[0] == rows * size:
-            if not _same(one[-rows:] if last else one[:rows], other):
+            if not _same(one[-rows:] if last else one[:rows], other, tolerance):
                 return False
             shown = shown or bool(np.isfinite(other).any())
-        elif one.shape != other.shape or not _same(one, other):
+        elif one.shape != other.shape or not _same(one, other, tolerance):
             return False
     return shown
 
 
-def _same(expected: Array, actual: Array) -> bool:
+def _same(expected: Array, actual: Array, tolerance: float) -> bool:
+    return _error(expected, actual) <= tolerance
+
+
+def _error(expected: Array, actual: Array) -> float:
+    """Relative squared error; infinite where shapes differ, or the places of what is not finite."""
     finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(actual)):
-        return False
+    if expected.shape != actual.shape or not np.array_equal(finite, np.isfinite(actual)):
+        return float("inf")
     expected, actual = expected[finite].astype(np.float64), actual[finite].astype(np.float64)
-    return bool(np.square(expected - actual).sum() <= SAME_SAMPLE * np.square(expected).sum())
+    error, size = float(np.square(expected - actual).sum()), float(np.square(expected).sum())
+    return error / size if size else (float("inf") if error else 0.0)
 
 
 def _to_numpy(array: AnyNamespaceArray) -> Array:

@@ -24,7 +24,7 @@ from inc_autotune.torch_ext.data.padding import comparable_outputs
 from inc_autotune.torch_ext.model.untouched import tensors_in, untouched
 from inc_autotune.torch_ext.operators.merged_trace import merged
 from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
-from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse
+from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
 
 
@@ -68,6 +68,7 @@ class Collector:
         )
         self._digest = hashlib.sha256()
         self._watcher: CallWatcher | None = None
+        self._norms: Mapping[str, int] = {}
         self.seen: ModelTrace | None = None
         self.kept: list[Batch] | None = []
         self._kept_bytes = 0
@@ -110,7 +111,7 @@ class Collector:
     def end_batch(self, output: Any) -> None:
         """To be called after a forward pass, with what the model returned."""
         if self._watcher is not None:
-            trace = analyse(self._watcher.end(), self._watcher.modules)
+            trace = analyse(self._watcher.end(), self._watcher.modules, self._norms)
             self.seen = trace if self.seen is None else merged(self.seen, trace)
         self._pass.end(output_tensors(output))
 
@@ -138,7 +139,7 @@ class Collector:
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
         groups = {members[0]: members for members in self.trace.groups}
-        watcher = CallWatcher(model)
+        watcher, self._norms = CallWatcher(model), foldable_batch_norms(model)
         with watcher.installed(), ExitStack() as stack:
             self._watcher = watcher
             for leader in self._leaders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -110,10 +111,12 @@ def batch_axis(model: nn.Module) -> BatchAxis[Batch]:
     Args:
         model: in evaluation mode; stays as it is.
     """
+    seeds = count()
 
     def run_untouched(batch: Batch) -> list[Tensor] | None:
         try:
             with untouched(model):
+                torch.manual_seed(next(seeds))  # undone on leaving
                 return output_tensors(run(model, batch))
         except (AutotuneError, MemoryError, torch.OutOfMemoryError):
             raise

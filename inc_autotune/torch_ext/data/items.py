@@ -65,7 +65,7 @@ def check_item(item: Any, argument: str = "The loader") -> None:
 
 def _first_input(item: Any) -> str | None:
     """What is wrong with the inputs of an item; None when they hold tensors."""
-    if isinstance(item, (Tensor, np.ndarray)):
+    if isinstance(item, (Tensor, np.ndarray)) or (dataclasses.is_dataclass(item) and not isinstance(item, type)):
         return None
     if isinstance(item, Mapping):
         if not item:

@@ -19,9 +19,14 @@ Label = TypeVar("Label")
 # Batch-norm kernels write the running statistics although their schema does not say so.
 _UNDECLARED_WRITES = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4)}
 
+_PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format})
+"""What most arguments are, and has no tensors; asked first, since `Mapping` and dataclasses take long to tell."""
+
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor of nested tuples, lists, mappings and dataclasses, in order."""
+    if type(value) in _PLAIN:
+        return
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):

@@ -79,12 +79,29 @@ def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[st
         ModelError: a parameter is not initialized yet (lazy modules).
         Exception: whatever the model raises on these inputs.
     """
-    record = record_calls(model, tuple(args), dict(kwargs or {}))
-    return analyse(record, dict(model.named_modules()))
+    norms = foldable_batch_norms(model)
+    return analyse(record_calls(model, tuple(args), dict(kwargs or {})), dict(model.named_modules()), norms)
 
 
-def analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace:
-    """What the calls of one forward pass tell; the modules by name."""
+def foldable_batch_norms(model: nn.Module) -> dict[str, int]:
+    """Channels of the BatchNorms that a convolution may take in, by name; to be asked before hooks are installed."""
+    return {
+        name: module.num_features
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and type(module).forward is _BatchNorm.forward
+        and not (module.training or module.running_mean is None or _unfit_batch_norm(module))
+    }
+
+
+def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping[str, int]) -> ModelTrace:
+    """What the calls of one forward pass tell.
+
+    Args:
+        record: of the pass.
+        modules: by name.
+        norms: see `foldable_batch_norms`.
+    """
     order = [name for name in record.calls if name in record.types]
     opaque = {*record.types, *record.skipped}
     groups, roots = _input_groups(record, order, opaque)
@@ -96,7 +113,7 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module]) -> ModelTrace:
         output = record.only_output(name)
         if output is None or record.types[name] not in CONVOLUTION_TYPES:
             continue
-        batch_norm = _foldable_batch_norm(output, record, modules, modules[name])
+        batch_norm = _foldable_batch_norm(output, record, norms, modules[name])
         if batch_norm is not None:
             batch_norms[name] = batch_norm
             output = record.only_output(batch_norm) or output
@@ -179,22 +196,17 @@ def _root(value: Value, by_last: bool, opaque: Collection[str]) -> Value:
 
 
 def _foldable_batch_norm(
-    output: Value, record: CallRecord, modules: Mapping[str, nn.Module], convolution: nn.Module
+    output: Value, record: CallRecord, norms: Mapping[str, int], convolution: nn.Module
 ) -> str | None:
     """Name of the BatchNorm that alone reads a convolution's output and can be folded into the convolution."""
     scopes = {operation.scope for operation in output.readers}
     name = scopes.pop() if len(scopes) == 1 else None
-    if name is None or output.kept:
+    if name is None or output.kept or norms.get(name) != convolution.out_channels:
         return None
-    module = modules[name]
     calls = record.calls.get(name, [])
-    if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
-        return None
-    if module.training or module.running_mean is None or _unfit_batch_norm(module):
-        return None
     if len(calls) != 1 or calls[0].input_value is not output or calls[0].output_value is None:
         return None
-    return name if module.num_features == convolution.out_channels else None
+    return name
 
 
 def _unfit_batch_norm(module: nn.Module) -> bool:

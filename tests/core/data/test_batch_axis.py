@@ -80,7 +80,7 @@ def test_an_item_is_one_sample_from_the_first_with_several_rows_on():
     assert calls == axis.notes == []
     assert not axis.checked(feed(np.ones((8, 5)))).divisible
     assert not axis.checked(feed(np.ones((6, 5)))).divisible
-    assert calls == [1, 1, 8]
+    assert calls == [1, 1, 8, 8], "the first and the last row, all of them, and again to see that no numbers are drawn"
     assert axis.notes == [NOT_A_BATCH]
 
 
@@ -97,3 +97,9 @@ def test_each_form_of_a_batch_is_proved():
     assert axis.checked(feed(np.ones((6, 5)))).divisible
     assert sizes == [1, 1, 4] * 2
     assert axis.notes == []
+
+
+@pytest.mark.parametrize(("couple", "expected"), [(lambda x: x, True), (lambda x: np.cumsum(x, 0), False)])
+def test_rows_of_a_model_that_draws_random_numbers_may_differ_as_its_runs_do(couple, expected):
+    generator = np.random.default_rng(0)
+    assert proves(lambda x: [couple(x) + 0.1 * generator.normal(size=x.shape)]) is expected
