@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from inc_autotune.core.analysis.output_error import candidate_errors
 from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan, plan_smoothing, planned_steps
 from inc_autotune.core.analysis.unit_speed import slow_units
 from inc_autotune.core.errors import QuantizationError
@@ -45,8 +46,7 @@ class Preparation:
 
     def space_of(self, assignment: Assignment) -> TuningSpace:
         """The space an assignment was made in: it has more units if one of them was found to fail later."""
-        space = self.choices.space
-        return space if set(assignment.by_unit) == set(space.by_name) else self.candidates.space
+        return TuningSpace(tuple(unit for unit in self.candidates.space.units if unit.name in assignment.by_unit))
 
     def without_failing(self, run: Run, assignment: Assignment, error: str) -> Preparation:
         """The same, where the operators that make the model of `assignment` fail stay in fp32."""
@@ -66,9 +66,9 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         EvaluationError: the evaluation raised on the fp32 model, or gave no finite number.
         QuantizationError: no smoothing plan can be built and run.
     """
-    if run.arguments.objective == "performance":
-        choices = choices.without(_slow_units(run, choices.space))
     candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
+    if run.arguments.objective == "performance":
+        choices = _without_slow(run, choices, candidates)
     evaluations = Evaluations(run.evaluate, run.phases)
     baseline: Scores | None = None
     if run.evaluate is None:
@@ -88,6 +88,20 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         evaluations,
         Ranking(run.adaptor, run.model, choices.space, run.phases, run.history.work),
     )
+
+
+def _without_slow(run: Run, choices: Choices, candidates: Candidates) -> Choices:
+    """The choices without operators that int8 makes no faster, and without those that cannot be built to find out."""
+    try:
+        with candidate_errors():
+            return choices.without(_slow_units(run, choices.space))
+    except QuantizationError:
+        unsmoothed = choices.space.default(run.sampling_sizes[-1])
+        error = candidates.failure(unsmoothed)
+        if error is None or not _failing(run, candidates, unsmoothed, error):
+            raise
+        choices = choices.without(run.history.work.get(_FAILING))
+        return choices.without(_slow_units(run, choices.space))
 
 
 def _working_plans(run: Run, choices: Choices, candidates: Candidates) -> tuple[Choices, tuple[SmoothingPlan, ...]]:
