@@ -139,7 +139,7 @@ def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Mod
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
         weight: Any = conv.weight
         transposed = isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-        groups = conv.groups if transposed else 1
+        groups: Any = conv.groups if transposed else 1
         if groups > 1:
             # [in, out / groups, ...] as [in / groups, out, ...]: `fuse_conv_bn_weights` knows no groups.
             weight = nn.Parameter(torch.cat(weight.chunk(groups), dim=1), weight.requires_grad)
