@@ -168,7 +168,8 @@ def build_space(
         raise ModelError(
             f"model: nothing to quantize: none of its {len(options)} operators of a known type may become an integer "
             f"type. Types found: {', '.join(sorted({op_type for _, op_type in options})) or 'none'}. "
-            f"{_reasons(skipped)}Check op_type_dict, op_name_dict, approach and excluded_precisions, or extend capability."
+            f"{_reasons(skipped)}Check op_type_dict, op_name_dict, approach and excluded_precisions, or extend "
+            "capability."
         )
     return TuningSpace(
         tuple(Unit(members[0][0], tuple(members), configs) for (_, configs), members in members_of.items())
