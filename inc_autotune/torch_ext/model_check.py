@@ -41,6 +41,9 @@ def check_architecture(model: Any) -> nn.Module:
         raise ArgumentError("model: is a TorchScript module. Pass the eager nn.Module; trace after convert().")
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model={shown(model)}: not a model. Allowed: a torch.nn.Module.{_remedy(model)}")
+    if isinstance(model, torch.fx.GraphModule) and "eval" in model.__dict__:
+        # Its `eval` and `train` raise, and its operators are calls of functions.
+        raise ArgumentError("model: is the result of torch.export. Pass the eager nn.Module; export after convert().")
     for name, module in model.named_modules():
         if hasattr(module, "_orig_mod"):
             # Its copies would run the original: what it compiled holds on to that.

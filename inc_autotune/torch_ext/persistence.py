@@ -48,8 +48,8 @@ def save(model: nn.Module, path: str | Path) -> None:
         path: a folder; made where it does not exist, files of an earlier `save` in it are replaced.
 
     Raises:
-        ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from; or `path`
-            is no folder that can be written to.
+        ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from, or has state
+            that is no tensor; or `path` is no folder that can be written to.
     """
     folder = _folder(path)
     if is_prepared_by_ipex(model):
@@ -72,6 +72,7 @@ def save(model: nn.Module, path: str | Path) -> None:
             f"{CAPTURED_REASON}. What load() builds would run without its weights. Call it as an attribute of the "
             "module that owns it, or trace the converted model and save that."
         )
+    _check_state(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bits = _weight_bits(modules)
@@ -116,6 +117,18 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     if _is_transformers(result) and (folder / GENERATION_CONFIG).exists():
         _load_generation_config(result, folder / GENERATION_CONFIG)
     return result.eval()
+
+
+def _check_state(model: nn.Module) -> None:
+    """Refuse state that safetensors cannot hold."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ArgumentError(
+                f"model: its state_dict holds {name!r}, a {type(value).__name__}. Allowed: tensors, since nothing is "
+                "pickled. Let get_extra_state return a tensor, such as "
+                "torch.tensor(list(json.dumps(state).encode())), and set_extra_state read that; or leave it out of "
+                "the state_dict."
+            )
 
 
 def _weight_bits(modules: Iterable[nn.Module]) -> list[int]:

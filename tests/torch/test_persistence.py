@@ -308,3 +308,36 @@ def test_apply_recipe_names_what_does_not_fit():
     del without.stem_norm
     with pytest.raises(RecipeError, match="'stem_norm' is not in the model"):
         torch_ext.apply_recipe(without, folded)
+
+
+class Counted(nn.Module):
+    """A layer with state that is no tensor; or, by the remedy of the message, one."""
+
+    def __init__(self, as_tensor: bool) -> None:
+        super().__init__()
+        self.linear, self.as_tensor, self.state = nn.Linear(8, 8), as_tensor, {"seen": 3}
+
+    def get_extra_state(self):
+        return torch.tensor(list(json.dumps(self.state).encode())) if self.as_tensor else self.state
+
+    def set_extra_state(self, state):
+        self.state = json.loads(bytes(state.tolist()).decode())
+
+    def forward(self, x):
+        return self.linear(x) * self.state["seen"]
+
+
+def test_extra_state_that_is_no_tensor_is_named_and_the_remedy_works(tmp_path):
+    batches = [torch.randn(4, 8) for _ in range(4)]
+    converted = torch_ext.convert(torch_ext.autotune(Counted(False).eval(), batches, progress=False))
+    with pytest.raises(ArgumentError, match=r"'_extra_state', a dict.*json.dumps") as caught:
+        torch_ext.save(converted, tmp_path / "refused")
+    assert "torch.tensor(list(json.dumps(state).encode()))" in str(caught.value)
+    assert not (tmp_path / "refused").exists()
+    model = Counted(True).eval()
+    model.state = {"seen": 5}
+    converted = torch_ext.convert(torch_ext.autotune(model, batches, progress=False))
+    torch_ext.save(converted, tmp_path / "kept")
+    again = torch_ext.load(tmp_path / "kept", Counted(True).eval())
+    assert again.state == {"seen": 5}
+    assert torch.equal(again(batches[0]), converted(batches[0]))

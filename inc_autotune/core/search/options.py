@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,12 +29,14 @@ class Choices:
         allowed: what the user's rules leave of it.
         groups: names of operators that are decided together.
         fp32_reasons: why operators stay in fp32 that are allowed something else, by name.
+        skipped: why others cannot be quantized, by name.
     """
 
     offered: Options
     allowed: Options
     groups: Sequence[Sequence[str]]
     fp32_reasons: Mapping[str, str]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def space(self) -> TuningSpace:
@@ -44,7 +46,7 @@ class Choices:
             ModelError: there is none.
         """
         options = {key: (FP32,) if key[0] in self.fp32_reasons else each for key, each in self.allowed.items()}
-        return build_space(options, self.groups, self.fp32_reasons)
+        return build_space(options, self.groups, skipped={**self.fp32_reasons, **self.skipped})
 
     def without(self, reasons: Mapping[str, str]) -> Choices:
         """The choices that remain where these operators, each with a reason, stay in fp32 too."""
@@ -55,7 +57,8 @@ def find_choices(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> 
     """What there is to decide once the model has been calibrated: its operators are those that ran."""
     offered = offered_options(adaptor, model)
     allowed = allowed_options(offered, arguments, warn=False)
-    return Choices(offered, allowed, adaptor.groups(model), reasons_for_fp32(adaptor, model, allowed, arguments))
+    reasons = reasons_for_fp32(adaptor, model, allowed, arguments)
+    return Choices(offered, allowed, adaptor.groups(model), reasons, adaptor.skipped(model))
 
 
 def offered_options(adaptor: Adaptor, model: Any) -> Options:

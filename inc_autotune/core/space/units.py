@@ -165,12 +165,11 @@ def build_space(
             f"that runs. {_reasons(skipped)}Check the model, or extend capability."
         )
     if not members_of:
-        kept = {name: skipped[name] for name, _ in options if name in skipped}
         raise ModelError(
             f"model: nothing to quantize: none of its {len(options)} operators of a known type may become an integer "
             f"type. Types found: {', '.join(sorted({op_type for _, op_type in options})) or 'none'}. "
-            f"{_reasons(kept)}"
-            "Check op_type_dict, op_name_dict, approach and excluded_precisions, or extend capability."
+            f"{_reasons(skipped)}Check op_type_dict, op_name_dict, approach and excluded_precisions, or extend "
+            "capability."
         )
     return TuningSpace(
         tuple(Unit(members[0][0], tuple(members), configs) for (_, configs), members in members_of.items())

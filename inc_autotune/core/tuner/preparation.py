@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.analysis.output_error import candidate_errors
 from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan, plan_smoothing, planned_steps
 from inc_autotune.core.analysis.unit_speed import measured_speeds, slow_units
 from inc_autotune.core.analysis.whole_speed import slowing_units
@@ -50,8 +51,7 @@ class Preparation:
 
     def space_of(self, assignment: Assignment) -> TuningSpace:
         """The space an assignment was made in: it has more units if one of them was found to fail later."""
-        space = self.choices.space
-        return space if set(assignment.by_unit) == set(space.by_name) else self.candidates.space
+        return TuningSpace(tuple(unit for unit in self.candidates.space.units if unit.name in assignment.by_unit))
 
     def without_failing(self, run: Run, assignment: Assignment, error: str) -> Preparation:
         """The same, where the operators that make the model of `assignment` fail stay in fp32."""
@@ -71,11 +71,10 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         EvaluationError: the evaluation raised on the fp32 model, or gave no finite number.
         QuantizationError: no smoothing plan can be built and run.
     """
+    candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
     speeds: Mapping[str, UnitSpeed] = {}
     if run.arguments.objective == "performance":
-        speeds, slow = _slow_units(run, choices.space)
-        choices = choices.without(slow)
-    candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
+        speeds, choices = _without_slow(run, choices, candidates)
     evaluations = Evaluations(run.evaluate, run.phases)
     baseline: Scores | None = None
     if run.evaluate is None:
@@ -99,6 +98,24 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         evaluations,
         Ranking(run.adaptor, run.model, choices.space, run.phases, run.history.work),
     )
+
+
+def _without_slow(run: Run, choices: Choices, candidates: Candidates) -> tuple[Mapping[str, UnitSpeed], Choices]:
+    """Speeds by unit name, and the choices without slow operators and without those that cannot be built to be timed.
+
+    Slow are operators that int8 makes no faster.
+    """
+    try:
+        with candidate_errors():
+            speeds, slow = _slow_units(run, choices.space)
+    except QuantizationError:
+        unsmoothed = choices.space.default(run.sampling_sizes[-1])
+        error = candidates.failure(unsmoothed)
+        if error is None or not _failing(run, candidates, unsmoothed, error):
+            raise
+        choices = choices.without(run.history.work.get(_FAILING))
+        speeds, slow = _slow_units(run, choices.space)
+    return speeds, choices.without(slow)
 
 
 def _working_plans(run: Run, choices: Choices, candidates: Candidates) -> tuple[Choices, tuple[SmoothingPlan, ...]]:

@@ -30,13 +30,13 @@ def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
     Args:
         model: stays as it is.
         own_buffers: give the copy's buffers memory of their own, so that a forward pass that writes into buffers
-            changes no other model. False: the copy has the very tensors of the original.
+            changes no other model. False: they lie in the memory of the original's.
 
     Raises:
         ModelError: some attribute of the model cannot be copied.
     """
     memo: dict[int, object] = {id(parameter): _same_memory(parameter) for parameter in model.parameters()}
-    memo |= {id(buffer): buffer.detach().clone() if own_buffers else buffer for buffer in model.buffers()}
+    memo |= {id(buffer): buffer.detach().clone() if own_buffers else _alias(buffer) for buffer in model.buffers()}
     try:
         with _SharedActivations():
             return copy.deepcopy(model, memo)
@@ -55,29 +55,38 @@ def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
 
 
 def own_tensors(model: nn.Module) -> nn.Module:
-    """Give a model tensors of its own, in place; tied parameters stay tied."""
+    """Give the tensors of a model memory of their own, in place; tied parameters stay tied.
+
+    The objects stay the same where torch allows it, so that whatever else holds one, such as a list, a tuple or a
+    `functools.partial` of the model, holds what the model trains, loads and saves.
+    """
     copies: dict[int, Tensor] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                if id(parameter) not in copies:
-                    twin = parameter.detach().clone()
-                    copies[id(parameter)] = nn.Parameter(twin, requires_grad=parameter.requires_grad)
-                module._parameters[name] = copies[id(parameter)]  # type: ignore[assignment]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                if id(buffer) not in copies:
-                    copies[id(buffer)] = buffer.detach().clone()
-                module._buffers[name] = copies[id(buffer)]
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in copies:
+                    copies[id(tensor)] = _moved(tensor)
+                table[name] = copies[id(tensor)]  # type: ignore[assignment]
     return model
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    """The tensor with its numbers in other memory; a new one if it was made in inference mode, which fixes it."""
+    if not tensor.is_inference():
+        tensor.data = tensor.detach().clone()
+        return tensor
+    twin = tensor.detach().clone()
+    return nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """Turn the named modules into others, in place.
 
     Other names, plain lists and dicts, and bound methods that refer to a named module run the new form. What two
-    replacements share, such as packed weights, stays shared, but for hooks and the tables of tensors. What a new form has
-    from the module it was made from (`CARRIED`), such as children, stays that of the module.
+    replacements share, such as packed weights, stays shared, but for hooks and the tables of tensors. What a new form
+    has from the module it was made from (`CARRIED`), such as children, stays that of the module.
 
     Args:
         model: must have modules of these names for which `is_replaceable` is true.
@@ -88,7 +97,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[str, nn.Module]) -> 
     """
     for name, replacement in replacements.items():
         module = model.get_submodule(name)
-        attributes = {
+        attributes: dict[str, Any] = {
             key: copy.copy(value) if isinstance(value, (dict, set)) else value
             for key, value in replacement.__dict__.items()
         }
@@ -128,17 +137,33 @@ def fold_batch_norms(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Mod
     """
     for conv_name, norm_name in batch_norms.items():
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,  # type: ignore[arg-type]
+        weight: Any = conv.weight
+        transposed = isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+        groups: Any = conv.groups if transposed else 1
+        if groups > 1:
+            # [in, out / groups, ...] as [in / groups, out, ...]: `fuse_conv_bn_weights` knows no groups.
+            weight = nn.Parameter(torch.cat(weight.chunk(groups), dim=1), weight.requires_grad)
+        fused, conv.bias = fuse_conv_bn_weights(
+            weight,
             conv.bias,  # type: ignore[arg-type]
             norm.running_mean,  # type: ignore[arg-type]
             norm.running_var,  # type: ignore[arg-type]
             norm.eps,  # type: ignore[arg-type]
             norm.weight,  # type: ignore[arg-type]
             norm.bias,  # type: ignore[arg-type]
-            transpose=isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+            transpose=transposed,
         )
+        if groups > 1:
+            fused = nn.Parameter(torch.cat(fused.chunk(groups, dim=1)), fused.requires_grad)
+        conv.weight = fused
     return replace_modules(model, {name: nn.Identity().eval() for name in batch_norms.values()})
+
+
+def _alias(buffer: Tensor) -> Tensor:
+    """Another tensor over the same memory."""
+    twin = buffer.detach()
+    twin.__dict__.update(buffer.__dict__)
+    return twin
 
 
 def _same_memory(parameter: nn.Parameter) -> nn.Parameter:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache
+from inspect import get_annotations
+from types import new_class
 from typing import Any
 
 from torch import nn
@@ -11,12 +12,13 @@ from torch import nn
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.copies import CARRIED
 
+_JOINED: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
+
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 _EVERY_MODULE = frozenset(nn.Module().__dict__)
 
 
-@cache
 def joined_class(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Module]:
     """A class of the form `form` that is a subclass of the user's `layer` too, so that `isinstance` still holds.
 
@@ -25,15 +27,22 @@ def joined_class(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Modul
     """
     if issubclass(form, layer):
         return form
+    if (form, layer) not in _JOINED:
+        _JOINED[form, layer] = _join(form, layer)
+    return _JOINED[form, layer]
+
+
+def _join(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Module]:
     own, inherited = _defined(form), _defined(layer)
     _refuse_clash(own & inherited, form)
     is_plain = layer.__module__.startswith("torch.nn.")
     name = form.__name__ if is_plain else f"{form.__name__}Of{layer.__name__}"
     body = {"__module__": form.__module__, "__doc__": form.__doc__, "__reduce_ex__": _reduce, "_joined": (form, layer)}
     try:
-        return type(form)(name, (form, layer), body)
+        cls: type[nn.Module] = new_class(name, (form, layer), exec_body=lambda namespace: namespace.update(body))
     except Exception as error:  # a metaclass or `__init_subclass__` of the user's may raise anything
         raise ModelError(f"{layer.__qualname__} cannot be subclassed: {type(error).__name__}: {error}") from error
+    return cls
 
 
 def become(module: nn.Module, form: type[nn.Module], layer: type[nn.Module]) -> None:
@@ -67,9 +76,9 @@ def carried(module: nn.Module) -> frozenset[str]:
     return names
 
 
-def refuse_reserved(module: nn.Module, reserved: Collection[str], form: type[nn.Module]) -> None:
+def refuse_reserved(module: nn.Module, form: type[nn.Module]) -> None:
     """Raise a ModelError if a layer has something under a name that its form needs for itself."""
-    _refuse_clash({name for name in names_of(module) if name in reserved}, form)
+    _refuse_clash(_defined(form).intersection(names_of(module)), form)
 
 
 def _refuse_clash(names: Collection[str], form: type[nn.Module]) -> None:
@@ -85,13 +94,13 @@ def _defined(cls: type[nn.Module]) -> set[str]:
         if each.__module__.startswith("torch.") or each is object:
             known.update(vars(each))
         else:
-            names.update(vars(each), getattr(each, "__annotations__", ()))
+            names.update(vars(each), get_annotations(each))
     return {name for name in names - known if not name.startswith("__") and name not in ("weight", "bias")}
 
 
 def _reduce(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """For copies and pickles: the class is made again, since no name leads to it."""
-    state = module.__getstate__() if hasattr(module, "__getstate__") else module.__dict__.copy()
+    state = getattr(module, "__getstate__", module.__dict__.copy)()
     return _empty, type(module)._joined, state  # type: ignore[attr-defined]
 
 

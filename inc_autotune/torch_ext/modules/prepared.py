@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import get_annotations
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def adopt(module: nn.Module, cls: type[PreparedType], operator_name: str, config
     Raises:
         ModelError: the module has something under a name that `cls` needs.
     """
-    refuse_reserved(module, own_names(cls), cls)
+    refuse_reserved(module, cls)
     adopted = cls.__new__(cls)
     for name, value in module.__dict__.items():
         adopted.__dict__[name] = copy.copy(value) if isinstance(value, (dict, set)) else value
@@ -87,7 +88,7 @@ def hand_over(source: PreparedOperator, target: nn.Module) -> None:
 def own_names(cls: type[PreparedOperator]) -> set[str]:
     """Names that a prepared class keeps its own values under, beside the parameters of the layer."""
     ours = (each for each in cls.__mro__ if issubclass(each, PreparedOperator))
-    return {name for each in ours for name in each.__dict__.get("__annotations__", ())} - {"weight", "bias"}
+    return {name for each in ours for name in get_annotations(each)} - {"weight", "bias"}
 
 
 def describe(config: OpConfig) -> str:

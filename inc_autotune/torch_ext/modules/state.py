@@ -115,7 +115,7 @@ class QuantizedOperator(nn.Module):
 
         if recurse:
             for child in self.children():
-                child._apply(fn)
+                child._apply(fn)  # type: ignore[no-untyped-call]
         super()._apply(move, recurse=False)  # type: ignore[no-untyped-call]
         self.rebuild()
         return self

@@ -352,6 +352,15 @@ def test_rules_keep_an_operator_in_fp32_with_a_reason():
         run(Scores(1.0), op_type_dict={"Dense": fp32})
 
 
+def test_nothing_to_quantize_says_why():
+    class Advised(NumpyAdaptor):
+        def fp32_reason(self, model, name, config):
+            return "the kernel is slow here"
+
+    with pytest.raises(ModelError, match=r"nothing to quantize.*dense0 and 3 more: the kernel is slow here"):
+        run(None, Advised())
+
+
 def test_sampling_sizes_are_trials_of_their_own_on_one_pass():
     scores = Scores(1.0, 0.5, 1.0)
     result = run(scores, sampling_sizes=[16, 48]).result

@@ -1,3 +1,4 @@
+import functools
 import threading
 from typing import Generic, TypeVar
 
@@ -37,7 +38,9 @@ def test_a_shared_copy_has_modules_and_parameters_of_its_own_over_the_same_memor
     for (name, mine), theirs in zip(copy.named_parameters(), model.parameters(), strict=True):
         assert mine is not theirs
         assert (mine.data_ptr(), mine.requires_grad) == (theirs.data_ptr(), theirs.requires_grad), name
-    assert all(mine is theirs for mine, theirs in zip(copy.buffers(), model.buffers(), strict=True))
+    for mine, theirs in zip(copy.buffers(), model.buffers(), strict=True):
+        assert mine is not theirs
+        assert mine.data_ptr() == theirs.data_ptr()
     assert copy.tables[0] is copy[0].weight
 
 
@@ -131,3 +134,30 @@ def test_own_tensors_keeps_ties_and_requires_grad():
     assert copy[0].weight is not model[0].weight
     assert (copy[0].weight.requires_grad, copy[0].bias.requires_grad) == (True, False)
     assert weight_bytes(copy) == weight_bytes(model) == (9 + 3) * 4
+
+
+def test_own_tensors_are_those_that_lists_and_partials_of_the_model_hold():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.by_name = {"mean": model[1].running_mean}
+    model.pair = (model[0].weight, [model[0].bias])
+    model.mix = functools.partial(torch.matmul, other=model[0].weight)
+    owned = own_tensors(shared_copy(model))
+    assert owned.by_name["mean"] is owned[1].running_mean
+    assert owned.pair[0] is owned[0].weight is owned.mix.keywords["other"]
+    assert owned.pair[1][0] is owned[0].bias
+    theirs = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    assert all(tensor.data_ptr() not in theirs for tensor in (*owned.parameters(), *owned.buffers()))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_batch_norm_is_folded_into_a_transposed_convolution_with_groups(dimensions, groups):
+    torch.manual_seed(0)
+    conv = getattr(nn, f"ConvTranspose{dimensions}d")(8, 12, 2, stride=2, groups=groups)
+    norm = getattr(nn, f"BatchNorm{dimensions}d")(12)
+    x = torch.randn(4, 8, *[5] * dimensions)
+    model = nn.Sequential(conv, norm)
+    model(x * 2 + 1)
+    model.eval()
+    folded = fold_batch_norms(shared_copy(model), {"0": "1"})
+    torch.testing.assert_close(folded(x), model(x))

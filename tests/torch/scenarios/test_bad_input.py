@@ -223,6 +223,11 @@ class Subclassed(nn.Linear):
         (lambda: nn.Sequential(nn.LayerNorm(16), nn.ReLU()).eval(), ModelError, ("nothing to quantize", "no operator")),
         (lambda: Subclassed(16, 4).eval(), ModelError, ("nothing to quantize",)),
         (
+            lambda: torch.export.export(nn.Sequential(nn.Linear(16, 4)).eval(), (torch.ones(2, 16),)).module(),
+            ArgumentError,
+            ("result of torch.export", "eager nn.Module"),
+        ),
+        (
             lambda: torch.ao.quantization.quantize_dynamic(counting(), {nn.Linear}),
             ModelError,
             ("already quantized", "Pass the fp32 model"),
