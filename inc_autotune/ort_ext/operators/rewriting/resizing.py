@@ -42,7 +42,7 @@ def with_full_sizes(graph: Graph) -> Graph:
         del changed.attribute[:]
         changed.attribute.extend(kept)
         if _reads_roi(node):
-            full(_ROI, np.repeat(np.float32([0, 1]), rank), np.concatenate([axes, axes + rank]))
+            full(_ROI, np.repeat(np.asarray([0, 1], np.float32), rank), np.concatenate([axes, axes + rank]))
         elif len(node.input) > _ROI:
             changed.input[_ROI] = ""
         if _reads_sizes(node):
