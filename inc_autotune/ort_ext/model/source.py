@@ -15,6 +15,7 @@ from inc_autotune.graphs.feed import InputDescription
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies
 from inc_autotune.ort_ext.graph.initializers import split
 from inc_autotune.ort_ext.model.check import check_model
+from inc_autotune.ort_ext.model.folding import fold_weights
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.normalization import normalize
 from inc_autotune.ort_ext.model.structure_check import check_structure
@@ -66,6 +67,7 @@ def load_source(model: Any) -> SourceModel:
     proto = normalize(proto, weights)
     check_model(proto)
     check_structure(proto)
+    fold_weights(proto, weights)
     return SourceModel(
         proto,
         weights,

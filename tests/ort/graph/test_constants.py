@@ -182,7 +182,7 @@ def test_a_transposed_weight_is_no_copy() -> None:
 
 @pytest.mark.parametrize(
     ("op_type", "values"),
-    [("Neg", [W]), ("Reshape", [W, np.asarray([3, 5])]), ("Gather", [W, np.arange(WIDTH)])],
+    [("RandomNormalLike", [W]), ("Reshape", [W, np.asarray([3, 5])]), ("Bernoulli", [np.clip(W, 0, 1)])],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_else_computes_a_weight_is_named(op_type: str, values: list[np.ndarray]) -> None:
