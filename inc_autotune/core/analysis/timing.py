@@ -91,8 +91,8 @@ def pair_seconds(
     pairs = [pair() for _ in range(FEWEST_PAIRS)]
     while not _is_short(pairs, shortest) and not _is_clear(pairs) and len(pairs) < MOST_PAIRS and not ended():
         pairs.append(pair())
-    taken = [statistics.median(each) for each in zip(*pairs, strict=True)]
-    return PairSeconds(*taken, is_short=_is_short(pairs, shortest))
+    fp32_seconds, integer_seconds = (statistics.median(each) for each in zip(*pairs, strict=True))
+    return PairSeconds(fp32_seconds, integer_seconds, _is_short(pairs, shortest))
 
 
 def _is_known(taken: Sequence[float]) -> bool:

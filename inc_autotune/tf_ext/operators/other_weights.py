@@ -76,7 +76,7 @@ def _weight(graph: Graph, name: str) -> tuple[Hashable, int]:
         return name, 0
     array = np.ascontiguousarray(graph.constant(name))
     # By content: graphs may hold one weight several times.
-    return (*sizes, hashlib.blake2b(array.view(np.uint8), digest_size=16).digest()), math.prod(sizes)
+    return (*sizes, hashlib.blake2b(memoryview(array).cast("B"), digest_size=16).digest()), math.prod(sizes)
 
 
 def _reason(node: NodeDef) -> str:
