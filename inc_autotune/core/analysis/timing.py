@@ -94,9 +94,10 @@ def pair_seconds(
     pairs = [pair() for _ in range(FEWEST_PAIRS)]
     while not _is_short(pairs, shortest) and not _is_clear(pairs) and len(pairs) < MOST_PAIRS and not ended():
         pairs.append(pair())
-    calls = list(zip(*pairs, strict=True))
-    middle, fastest = (tuple(map(of, calls)) for of in (statistics.median, min))
-    fp32_seconds, integer_seconds = max(middle, fastest, key=lambda pair: pair[0] / pair[1])
+    of_fp32, of_integer = zip(*pairs, strict=True)
+    middle = statistics.median(of_fp32), statistics.median(of_integer)
+    fastest = min(of_fp32), min(of_integer)
+    fp32_seconds, integer_seconds = max(middle, fastest, key=lambda each: each[0] / each[1])
     return PairSeconds(fp32_seconds, integer_seconds, _is_short(pairs, shortest))
 
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -74,9 +73,10 @@ def _weight(graph: Graph, name: str) -> tuple[Hashable, int]:
     is_matrix = len(sizes) == 2 or sum(size > 1 for size in sizes) > 1
     if not is_matrix or not tf.as_dtype(node.attr["dtype"].type).is_floating:
         return name, 0
-    array = np.ascontiguousarray(graph.constant(name))
+    array = graph.constant(name)
+    assert array is not None
     # By content: graphs may hold one weight several times.
-    return (*sizes, hashlib.blake2b(memoryview(array).cast("B"), digest_size=16).digest()), math.prod(sizes)
+    return (*sizes, hashlib.blake2b(array.tobytes(), digest_size=16).digest()), math.prod(sizes)
 
 
 def _reason(node: NodeDef) -> str:
