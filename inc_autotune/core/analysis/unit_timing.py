@@ -9,6 +9,10 @@ from dataclasses import dataclass, replace
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import Call, Clock, PairSeconds, pair_seconds
 
+PATIENCE = 5.0
+"""Budgets after which no further operator is timed. A verdict that is left out means int8, so one that depends on how
+busy the machine is would make two runs give two models."""
+
 
 @dataclass(frozen=True)
 class TimedOperator:
@@ -47,24 +51,25 @@ def time_units(
         units: to be measured.
         clock: see `core.timing.clock_of`.
         shortest: seconds; operators whose integer form takes less are not judged alone.
-        budget: seconds on the wall for all units together.
-        expired: asked between measurements; once true, or once the budget is spent, the rest is left out.
+        budget: seconds for all units together, on the wall of a machine with nothing else to do. Once they are spent
+            every operator gets the fewest pairs; on a busy machine so many units are judged all the same.
+        expired: asked between measurements; once true, or once `PATIENCE` budgets are spent, the rest is left out.
 
     Returns:
         By unit name, without units that were not timed to their end. Units whose operators are all short have one
         speed, that of their sum, unless even the sum is too short.
     """
-    deadline = time.perf_counter() + budget
+    started = time.perf_counter()
 
-    def ended() -> bool:
-        return expired() or time.perf_counter() >= deadline
+    def ended(budgets: float = 1.0) -> bool:
+        return expired() or time.perf_counter() >= started + budgets * budget
 
     known: dict[Hashable, PairSeconds] = {}
     speeds: dict[str, UnitSpeed] = {}
     short: dict[str, list[tuple[TimedOperator, PairSeconds]]] = {}
     for unit in units:
         for operator in unit.operators:
-            if operator.cache_key in known or ended():
+            if operator.cache_key in known or ended(PATIENCE):
                 continue
             fp32, integer = operator.forms()
             known[operator.cache_key] = pair_seconds(fp32, integer, clock, shortest=shortest, ended=ended)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -78,14 +77,14 @@ def find_weights(graph: Graph, known: Collection[str]) -> Weights:
 def _inner_weights(graph: Graph) -> dict[str, dict[Hashable, int]]:
     """The weights of the operators inside functions, by the path to them."""
     return {
-        path: dict(
-            (key, size)
+        path: {
+            key: size
             for key, size in (
                 *(_weight(graph, name) for name in inner.weights),
                 *(_weight_of(node, None, tf.make_ndarray(node.attr["value"].tensor)) for node in inner.constants),
             )
             if size
-        )
+        }
         for path, inner in inner_operators(graph).items()
     }
 

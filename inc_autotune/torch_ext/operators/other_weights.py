@@ -31,10 +31,12 @@ def weights_by_owner(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     model itself stands under its own name.
     """
     found: dict[str, dict[str, Tensor]] = {}
-    for path, parameter in model.named_parameters(remove_duplicate=False):
-        if not nn.parameter.is_lazy(parameter) and _is_weight(parameter):
-            owner, _, name = path.partition(_PARAMETRIZED) if _PARAMETRIZED in path else path.rpartition(".")
-            found.setdefault(owner or name, {})[name] = parameter
+    # By modules, so that one which goes by several names stands once.
+    for path, module in model.named_modules():
+        owner, _, within = f"{path}.".partition(_PARAMETRIZED)
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not nn.parameter.is_lazy(parameter) and _is_weight(parameter):
+                found.setdefault(owner.removesuffix(".") or within + name, {})[within + name] = parameter
     return found
 
 

@@ -78,6 +78,13 @@ def test_a_close_one_takes_many_and_the_median_decides(clock):
     assert ratio == pytest.approx(1.04)
 
 
+def test_int8_is_given_up_only_where_median_and_fastest_calls_agree(clock):
+    """Other jobs hit the integer form more often; the calls that they did not hit show that it is faster."""
+    ratio, _ = measured_pair(clock, [0.00125], [0.0015, 0.001, 0.0015] * 10)
+    assert ratio == pytest.approx(1.25)
+    assert measured_pair(clock, [0.00125], [0.0016, 0.0015, 0.0017] * 10)[0] == pytest.approx(1.25 / 1.5)
+
+
 def test_one_disturbed_pair_does_not_decide(clock):
     ratio, pairs = measured_pair(clock, [0.003, 0.0001, 0.003], [0.001])
     assert ratio == pytest.approx(3.0)

@@ -76,9 +76,19 @@ def test_short_units_share_the_speed_of_their_sum_where_that_is_long_enough(cloc
     assert not speeds["long"].is_short
 
 
-def test_what_is_known_is_told_when_the_budget_is_spent(clock):
-    speeds, made = timed(clock, ("a", "a", 2.0, 1.0), ("b", "b", 2.0, 1.0), budget=5.0)
+def test_what_is_known_is_told_when_far_more_than_the_budget_is_spent(clock):
+    speeds, made = timed(clock, ("a", "a", 2.0, 1.0), ("b", "b", 2.0, 1.0), budget=5.0 / unit_timing.PATIENCE)
     assert list(speeds) == made == ["a"]
+
+
+def test_a_spent_budget_costs_repetitions_and_no_verdict(clock):
+    """On a busy machine all takes longer, and the same units have to be judged."""
+    close = [("a", "a", 1.0, 1.0), ("b", "b", 1.0, 1.0)]
+    speeds, _ = timed(clock, *close, budget=1000.0)
+    unhurried = clock.now
+    hurried, _ = timed(clock, *close, budget=5.0)
+    assert list(hurried) == list(speeds) == ["a", "b"]
+    assert clock.now - unhurried < unhurried / 2
 
 
 def test_nothing_is_timed_when_the_time_of_the_run_is_over(clock):
@@ -121,4 +131,4 @@ def test_operators_that_are_too_short_do_not_count_in_their_unit(clock):
 
 
 def test_a_unit_that_is_not_timed_to_its_end_is_left_out(clock):
-    assert several(clock, ("a", 6.0, 2.0), ("b", 6.0, 2.0), budget=5.0) == (None, ["a"])
+    assert several(clock, ("a", 6.0, 2.0), ("b", 6.0, 2.0), budget=5.0 / unit_timing.PATIENCE) == (None, ["a"])

@@ -107,3 +107,9 @@ def test_a_saved_model_with_listed_weights_loads(tmp_path) -> None:
     converted = torch_ext.convert(torch_ext.autotune(model, [x], progress=False))
     torch_ext.save(converted, tmp_path)
     assert torch.equal(torch_ext.load(tmp_path, Last(Own()).eval())(x), converted(x))
+
+
+def test_a_module_that_goes_by_two_names_stands_once() -> None:
+    shared = nn.Linear(WIDTH, WIDTH)
+    model = nn.ModuleDict({"first": shared, "again": nn.Sequential(nn.ReLU(), shared)})
+    assert set(weights_by_owner(model)) == {"first"}
