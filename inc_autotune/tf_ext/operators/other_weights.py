@@ -99,9 +99,9 @@ def _weight_of(node: NodeDef, value: Array | None, content: Array | None) -> tup
     is_matrix = len(sizes) == 2 or sum(size > 1 for size in sizes) > 1
     if not is_matrix or not tf.as_dtype(node.attr["dtype"].type).is_floating:
         return node.name, 0
-    array = np.ascontiguousarray(content)
+    assert content is not None
     # By content: graphs may hold one weight several times.
-    return (*sizes, hashlib.blake2b(array.tobytes(), digest_size=16).digest()), math.prod(sizes)
+    return (*sizes, hashlib.blake2b(content.tobytes(), digest_size=16).digest()), math.prod(sizes)
 
 
 def _reason(node: NodeDef) -> str:
