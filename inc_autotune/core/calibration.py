@@ -1,5 +1,5 @@
 """Statistics of activations under the path that adaptors outside this repository import them from."""
 
-from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.quantization import ActivationStatistics
 
 __all__ = ["ActivationStatistics"]

@@ -1,5 +1,5 @@
 """The capability under the path that adaptors outside this repository import it from."""
 
-from inc_autotune.core.space.capability import Capability, load_capability
+from inc_autotune.core.space import Capability, load_capability
 
 __all__ = ["Capability", "load_capability"]

@@ -2,3 +2,41 @@
 
 Imports the core; the extensions for ONNX Runtime and TensorFlow import it, the one for PyTorch does not.
 """
+
+from inc_autotune.graphs.adaptor import GraphAdaptor
+from inc_autotune.graphs.calibration import Values, WatchedTensor, batch_error, calibrate
+from inc_autotune.graphs.digest import add_arrays, content
+from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
+from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
+from inc_autotune.graphs.metric import evaluation_function
+from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.samples import SampleAxis
+from inc_autotune.graphs.smoothing import shared_weights, smoothed_alike, smoothing_scales
+from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
+
+__all__ = [
+    "Feed",
+    "GraphAdaptor",
+    "InputDescription",
+    "Kept",
+    "OperatorCalibration",
+    "QuantizedWeight",
+    "SampleAxis",
+    "Values",
+    "WatchedTensor",
+    "WeightCache",
+    "add_arrays",
+    "batch_error",
+    "calibrate",
+    "content",
+    "evaluation_function",
+    "labelled",
+    "loader_items",
+    "possible_reading",
+    "quantize_weight",
+    "shared_weights",
+    "smoothed_alike",
+    "smoothing_scales",
+    "to_numpy",
+    "unlabelled",
+]

@@ -9,16 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.output_error import SupportsComparison
-from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
+from inc_autotune.core.analysis import SupportsComparison, SupportsSmoothing
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import InputGroup
-from inc_autotune.core.quantization.split_statistics import Statistics
-from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.core.space.capability import Capability
-from inc_autotune.core.space.units import Unit
+from inc_autotune.core.quantization import ActivationStatistics, InputGroup, Statistics
+from inc_autotune.core.space import Capability, Unit
 from inc_autotune.core.vocabulary import Approach
 from inc_autotune.graphs.calibration import Calibration
 from inc_autotune.graphs.digest import add_arrays

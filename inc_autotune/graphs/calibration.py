@@ -10,12 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data import calibration
-from inc_autotune.core.data.calibration import CalibrationPass
-from inc_autotune.core.data.loaders import model_fails
+from inc_autotune.core.data import CalibrationPass, calibration, model_fails
 from inc_autotune.core.errors import DataError
-from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS
-from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs

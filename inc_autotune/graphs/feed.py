@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.loaders import describe, is_array, is_number_list
+from inc_autotune.core.data import describe, is_array, is_number_list
 from inc_autotune.core.errors import DataError, did_you_mean
 
 _TEXT_KINDS = "OUS"

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inc_autotune.core.data.loaders import check_loader, describe, is_array, no_item
-from inc_autotune.core.data.reading import LABEL_NAMES, Reading
+from inc_autotune.core.data import LABEL_NAMES, Reading, check_loader, describe, is_array, no_item
 from inc_autotune.core.errors import DataError
 from inc_autotune.graphs.feed import Feed, InputDescription, named_feed, positional_feed
 from inc_autotune.graphs.samples import SampleAxis, spread

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.loaders import is_array
-from inc_autotune.core.evaluation.metric import Metric, metric_value
+from inc_autotune.core.data import is_array
+from inc_autotune.core.evaluation import Metric, metric_value
 from inc_autotune.graphs.feed import Feed, to_numpy
 
 Model = TypeVar("Model")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.core.result import OperatorRecipe
 from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
 
 

@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.batch_axis import NOT_A_BATCH, is_batch
+from inc_autotune.core.data import NOT_A_BATCH, is_batch
 from inc_autotune.graphs.feed import Feed
 
 SPREAD_ITEMS = 8

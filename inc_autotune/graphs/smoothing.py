@@ -9,8 +9,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothing_scale
-from inc_autotune.core.quantization.split_statistics import Statistics
+from inc_autotune.core.quantization import Statistics, group_weight_absmax, smoothing_scale
 from inc_autotune.graphs.digest import content
 
 

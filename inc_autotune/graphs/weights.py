@@ -12,7 +12,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import integer_type, quantize, weight_parameters
+from inc_autotune.core.quantization import integer_type, quantize, weight_parameters
 
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""

@@ -12,48 +12,60 @@ import onnx
 import onnxruntime
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
-from inc_autotune.core.analysis.timing import interleaved_seconds
-from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
-from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
+from inc_autotune.core.analysis import (
+    SupportsSize,
+    SupportsTiming,
+    SupportsUnitSpeeds,
+    SupportsWeights,
+    Weights,
+    interleaved_seconds,
+)
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.core.space.capability import load_capability
-from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.adaptor import GraphAdaptor
-from inc_autotune.graphs.calibration import WatchedTensor, calibrate
-from inc_autotune.graphs.digest import add_arrays
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.samples import SampleAxis
-from inc_autotune.graphs.smoothing import shared_weights
-from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
-from inc_autotune.ort_ext.calibration.conversion import conversion_note
-from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.calibration.ranges import group_weights, input_groups, make_plan, weight_of
-from inc_autotune.ort_ext.calibration.recipe_entries import calibration_entries
+from inc_autotune.core.quantization import ActivationStatistics
+from inc_autotune.core.space import Unit, load_capability
+from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, WatchedTensor, add_arrays, calibrate, shared_weights
+from inc_autotune.ort_ext.calibration import (
+    FRAMEWORK,
+    GridTensor,
+    QuantizationPlan,
+    calibration_entries,
+    conversion_note,
+    find_grid,
+    group_weights,
+    input_groups,
+    make_plan,
+    outputs_or_none,
+    run_fp32,
+    watching,
+    weight_of,
+)
 from inc_autotune.ort_ext.data.feeds import feeds
-from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.emission.smoothing import FoldTargets
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.measurement.models import session_clock, weight_bytes
-from inc_autotune.ort_ext.measurement.units import measure_units
-from inc_autotune.ort_ext.model.candidate import Candidate
-from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, first_provider, make_session
-from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel
-from inc_autotune.ort_ext.operators.availability import missing_kernel
-from inc_autotune.ort_ext.operators.backbone import kept_in_fp32
-from inc_autotune.ort_ext.operators.bounds import after_activation
-from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators
-from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
-from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
-from inc_autotune.ort_ext.operators.weight_width import reduced_operators
-from inc_autotune.ort_ext.target.forms import GraphForm
-from inc_autotune.ort_ext.target.providers import CPU_BACKEND
-from inc_autotune.ort_ext.target.settings import CPU_SETTINGS, ModelSettings
-from inc_autotune.ort_ext.target.switches import GraphRecipes
+from inc_autotune.ort_ext.emission import FoldTargets, build_model
+from inc_autotune.ort_ext.graph import Graph, GraphModel
+from inc_autotune.ort_ext.measurement import measure_units, session_clock, weight_bytes
+from inc_autotune.ort_ext.model import (
+    BODY_REASON,
+    Candidate,
+    Provider,
+    SessionOptions,
+    SourceModel,
+    first_provider,
+    make_session,
+)
+from inc_autotune.ort_ext.operators import (
+    Operator,
+    Operators,
+    after_activation,
+    find_operators,
+    kept_in_fp32,
+    missing_kernel,
+    reduced_operators,
+    weights_in_bodies,
+    weights_of,
+)
+from inc_autotune.ort_ext.operators.rewriting import rewritten
+from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_SETTINGS, GraphForm, GraphRecipes, ModelSettings
 
 ONLY_SIGNATURE = ""
 """An ONNX model has one, without a name."""

@@ -11,24 +11,26 @@ from typing import Any
 
 import onnxruntime
 
-from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation.function import check_evaluation_arguments
-from inc_autotune.core.result.build import warn_of_shortcomings
-from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.core.result.tuning_result import TuningResult
+from inc_autotune.core.evaluation import check_evaluation_arguments
+from inc_autotune.core.result import Recipe, TuningResult, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
-from inc_autotune.ort_ext.data.metric import evaluation_function
-from inc_autotune.ort_ext.model.candidate import Candidate
-from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, check_providers, first_provider, make_session
-from inc_autotune.ort_ext.model.source import SourceModel, load_source
+from inc_autotune.ort_ext.data import evaluation_function
+from inc_autotune.ort_ext.model import (
+    Candidate,
+    Provider,
+    SessionOptions,
+    SourceModel,
+    check_providers,
+    first_provider,
+    load_source,
+    make_session,
+)
 from inc_autotune.ort_ext.recipe_match import TORCH_FRAMEWORK, from_torch_recipe
-from inc_autotune.ort_ext.target.forms import QDQ
-from inc_autotune.ort_ext.target.providers import BACKENDS, Backend, find_backend
-from inc_autotune.ort_ext.target.settings import ModelSettings
-from inc_autotune.ort_ext.target.switches import RECIPE_NAMES, read_recipes
+from inc_autotune.ort_ext.target import BACKENDS, QDQ, RECIPE_NAMES, Backend, ModelSettings, find_backend, read_recipes
 from inc_autotune.ort_ext.tuned_model import TunedModel, warn_where_too_wide
 
 

@@ -8,15 +8,12 @@ from typing import BinaryIO
 
 from onnx import ModelProto
 
-from inc_autotune.core.arguments.paths import check_file, check_path
+from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.ort_ext.graph.graph_model import GraphModel, embedded, embedded_bytes
-from inc_autotune.ort_ext.graph.initializers import split
-from inc_autotune.ort_ext.model.atomic import write_atomically
-from inc_autotune.ort_ext.model.model_file import read_proto
-from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
-from inc_autotune.ort_ext.target.forms import QDQ
+from inc_autotune.core.result import Recipe
+from inc_autotune.ort_ext.graph import GraphModel, embedded, embedded_bytes, split
+from inc_autotune.ort_ext.model import LARGEST_EMBEDDED, read_proto, write_atomically, write_model
+from inc_autotune.ort_ext.target import QDQ
 from inc_autotune.ort_ext.tuned_model import FORM_KEY, RECIPE_KEY, TunedModel, warn_where_too_wide
 
 logger = logging.getLogger(__name__)

@@ -14,14 +14,14 @@ import onnx
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.model.source import SourceModel
-from inc_autotune.ort_ext.operators.bounds import after_activation, bounds
-from inc_autotune.ort_ext.operators.discovery import Operator, find_operators
-from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
-from inc_autotune.ort_ext.target.forms import QDQ
+from inc_autotune.core.result import OperatorRecipe, Recipe
+from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.model import SourceModel
+from inc_autotune.ort_ext.operators import Operator, after_activation, find_operators
+from inc_autotune.ort_ext.operators.bounds import bounds
+from inc_autotune.ort_ext.operators.rewriting import rewritten
+from inc_autotune.ort_ext.target import QDQ
 
 logger = logging.getLogger(__name__)
 

@@ -7,19 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
-from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
-from inc_autotune.ort_ext.calibration.recipe_entries import plan_from_recipe
-from inc_autotune.ort_ext.emission.build import build_model
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.model.source import SourceModel
-from inc_autotune.ort_ext.operators.discovery import find_operators
-from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
-from inc_autotune.ort_ext.operators.weight_width import warn_of_width, widest_product
-from inc_autotune.ort_ext.target.forms import GraphForm
-from inc_autotune.ort_ext.target.settings import ModelSettings
+from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
+from inc_autotune.graphs import WeightCache
+from inc_autotune.ort_ext.calibration import FRAMEWORK, plan_from_recipe
+from inc_autotune.ort_ext.emission import build_model
+from inc_autotune.ort_ext.graph import GraphModel
+from inc_autotune.ort_ext.model import SourceModel
+from inc_autotune.ort_ext.operators import find_operators, warn_of_width, widest_product
+from inc_autotune.ort_ext.operators.rewriting import rewritten
+from inc_autotune.ort_ext.target import GraphForm, ModelSettings
 
 RECIPE_KEY = "inc_autotune.recipe"
 FORM_KEY = "inc_autotune.form"

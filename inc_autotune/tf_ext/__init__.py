@@ -6,7 +6,7 @@ require("tensorflow", extra="tf")
 
 import tensorflow as tf  # noqa: E402
 
-from inc_autotune.tf_ext.target.version import check_version  # noqa: E402
+from inc_autotune.tf_ext.target import check_version  # noqa: E402
 
 check_version(tf.__version__)
 

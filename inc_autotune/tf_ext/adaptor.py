@@ -12,37 +12,45 @@ from typing import Any
 import tensorflow as tf
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
-from inc_autotune.core.analysis.gain import SupportsSize, SupportsTiming
-from inc_autotune.core.analysis.sensitivity import SupportsHalves
-from inc_autotune.core.analysis.timing import interleaved_seconds
-from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
-from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
+from inc_autotune.core.analysis import (
+    SupportsHalves,
+    SupportsSize,
+    SupportsTiming,
+    SupportsUnitSpeeds,
+    SupportsWeights,
+    Weights,
+    interleaved_seconds,
+)
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.core.space.capability import load_capability
-from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.adaptor import GraphAdaptor
-from inc_autotune.graphs.calibration import calibrate
-from inc_autotune.graphs.digest import add_arrays
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.samples import SampleAxis
-from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.collect import outputs_or_none, watching, with_tensors
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
-from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries
+from inc_autotune.core.quantization import ActivationStatistics
+from inc_autotune.core.space import Unit, load_capability
+from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, add_arrays, calibrate
+from inc_autotune.tf_ext.calibration import (
+    FRAMEWORK,
+    Analysis,
+    QuantizationPlan,
+    calibration_entries,
+    group_weights,
+    make_plan,
+    outputs_or_none,
+    watching,
+    with_tensors,
+)
+from inc_autotune.tf_ext.data import data_by_signature
 from inc_autotune.tf_ext.data.feeds import feeds
-from inc_autotune.tf_ext.data.signature_data import data_by_signature
-from inc_autotune.tf_ext.emission.activation_grid import grid_of
-from inc_autotune.tf_ext.emission.build import build_model
-from inc_autotune.tf_ext.emission.routes import Primitive, Route, listed
-from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport, is_simulated, kernel_support
-from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
-from inc_autotune.tf_ext.model.candidate import Candidate
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE
-from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphChoices
+from inc_autotune.tf_ext.emission import Primitive, Route, build_model, grid_of, listed, with_reduced_weights
+from inc_autotune.tf_ext.measurement import (
+    KernelSupport,
+    clock,
+    is_simulated,
+    kernel_support,
+    measure_units,
+    weight_bytes,
+)
+from inc_autotune.tf_ext.model import Candidate
+from inc_autotune.tf_ext.operators import DEPTHWISE
+from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
 
 logger = logging.getLogger(__name__)
 

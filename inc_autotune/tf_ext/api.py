@@ -8,20 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.arguments.autotune import validate_arguments
+from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation.function import check_evaluation_arguments
-from inc_autotune.core.result.build import warn_of_shortcomings
-from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.evaluation import check_evaluation_arguments
+from inc_autotune.core.result import Recipe, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
-from inc_autotune.tf_ext.data.metric import evaluation_function
-from inc_autotune.tf_ext.data.signature_data import data_by_signature
-from inc_autotune.tf_ext.model.candidate import Candidate
-from inc_autotune.tf_ext.model.signatures import SignatureModel
-from inc_autotune.tf_ext.model.source import Signatures, load_source
-from inc_autotune.tf_ext.target.choices import FORMS, SWITCHES, GraphChoices, read_switches
+from inc_autotune.tf_ext.data import data_by_signature, evaluation_function
+from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, load_source
+from inc_autotune.tf_ext.target import FORMS, SWITCHES, GraphChoices, read_switches
 from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
 
 RECIPES = ("smooth_quant", "smooth_quant_args", *SWITCHES)

@@ -16,14 +16,13 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.graphs import WeightCache
+from inc_autotune.tf_ext.calibration import Analysis
+from inc_autotune.tf_ext.data import data_by_signature
 from inc_autotune.tf_ext.data.feeds import feeds
-from inc_autotune.tf_ext.data.signature_data import data_by_signature
-from inc_autotune.tf_ext.emission.build import build_model
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
-from inc_autotune.tf_ext.model.paths import check_file
-from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.emission import build_model
+from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph
+from inc_autotune.tf_ext.model import SignatureModel, check_file
 from inc_autotune.tf_ext.tuned_model import TunedModel, plan_of_recipe
 
 logger = logging.getLogger(__name__)

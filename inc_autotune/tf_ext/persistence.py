@@ -14,14 +14,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.tf_ext.emission.routes import route_of_node
-from inc_autotune.tf_ext.graph.graph import COPIES, node_name
-from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, kernel_support
-from inc_autotune.tf_ext.model.check import all_nodes
-from inc_autotune.tf_ext.model.freezing import with_constants
-from inc_autotune.tf_ext.model.paths import check_path
-from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
-from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.emission import route_of_node
+from inc_autotune.tf_ext.graph import COPIES, node_name
+from inc_autotune.tf_ext.measurement import KERNELS, KernelSupport, kernel_support
+from inc_autotune.tf_ext.model import EXTRA, SignatureModel, all_nodes, check_path, with_constants, write_saved_model
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 logger = logging.getLogger(__name__)

@@ -7,18 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
-from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.tf_ext.calibration.recipe_entries import plan_from_recipe
-from inc_autotune.tf_ext.emission.build import build_model
-from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
-from inc_autotune.tf_ext.graph.graph_model import GraphModel
-from inc_autotune.tf_ext.measurement.kernel_trial import is_simulated, kernel_support
-from inc_autotune.tf_ext.model.source import SourceModel
-from inc_autotune.tf_ext.target.choices import KERNEL_FORM
+from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
+from inc_autotune.graphs import WeightCache
+from inc_autotune.tf_ext.calibration import FRAMEWORK, Analysis, QuantizationPlan, plan_from_recipe
+from inc_autotune.tf_ext.emission import build_model, with_reduced_weights
+from inc_autotune.tf_ext.graph import GraphModel
+from inc_autotune.tf_ext.measurement import is_simulated, kernel_support
+from inc_autotune.tf_ext.model import SourceModel
+from inc_autotune.tf_ext.target import KERNEL_FORM
 
 logger = logging.getLogger(__name__)
 

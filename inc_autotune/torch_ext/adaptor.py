@@ -13,61 +13,88 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor, Half, UnitSpeed
-from inc_autotune.core.analysis.block_search import SupportsBlocks
-from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsTiming
-from inc_autotune.core.analysis.output_error import SupportsComparison
-from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves
-from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
-from inc_autotune.core.analysis.unit_speed import SupportsUnitSpeeds
-from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
-from inc_autotune.core.data.batch_axis import BatchAxis
-from inc_autotune.core.data.calibration import Calibration
+from inc_autotune.core.analysis import (
+    SupportsBlocks,
+    SupportsComparison,
+    SupportsFootprint,
+    SupportsGradients,
+    SupportsHalves,
+    SupportsIntegerProduct,
+    SupportsSize,
+    SupportsSmoothing,
+    SupportsTiming,
+    SupportsUnitSpeeds,
+    SupportsWeights,
+    Weights,
+)
+from inc_autotune.core.data import BatchAxis, Calibration
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import InputGroup
-from inc_autotune.core.space.capability import Capability, load_capability
-from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.calibration.collect import (
+from inc_autotune.core.quantization import InputGroup
+from inc_autotune.core.space import Capability, Unit, load_capability
+from inc_autotune.torch_ext.calibration import (
+    REDUCED,
     Collector,
+    OperatorCalibration,
     calibrate,
     calibrate_again,
     calibrate_by_function,
+    calibration_entries,
+    group_weights,
     input_of,
+    operator_calibrations,
 )
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
-from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
-from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries
-from inc_autotune.torch_ext.data.batches import Batch, batch_axis, calibration_batches, example_batch, run
-from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
-from inc_autotune.torch_ext.data.digest import add_batch, add_model
-from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.measurement.footprint import peak_bytes
-from inc_autotune.torch_ext.measurement.gradient_sensitivity import gradient_sensitivities
-from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weight_bytes
-from inc_autotune.torch_ext.measurement.units import measure_units
-from inc_autotune.torch_ext.model.copies import base_model, replace_modules, shared_copy
+from inc_autotune.torch_ext.data import (
+    Batch,
+    CalibrationFunction,
+    add_batch,
+    add_model,
+    batch_axis,
+    calibration_batches,
+    example_batch,
+    real_outputs,
+    real_positions,
+    run,
+)
+from inc_autotune.torch_ext.measurement import (
+    gradient_sensitivities,
+    interleaved_seconds,
+    measure_units,
+    peak_bytes,
+    weight_bytes,
+)
+from inc_autotune.torch_ext.model import base_model, replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import (
     convert_module,
+    converted_model,
     is_quantized,
     multiplies_integers,
     prepare_module,
+    prepared_model,
     simulation_reason,
 )
-from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
-from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
-from inc_autotune.torch_ext.operators.examination import CAPTURED, Examination, examine
-from inc_autotune.torch_ext.operators.merged_trace import (
+from inc_autotune.torch_ext.operators import (
     ANOTHER_WAY,
+    CAPTURED,
+    LINEAR_TYPES,
+    BlockCall,
+    Examination,
+    ModelTrace,
+    OtherWeights,
+    capture_calls,
+    examine,
+    find_blocks,
     given_up,
     in_order_of,
     is_served,
+    operator_type,
+    run_block,
     unserved,
+    weights_by_owner,
     without,
 )
-from inc_autotune.torch_ext.operators.other_weights import OtherWeights, other_weights, weights_by_owner
-from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
+from inc_autotune.torch_ext.operators.other_weights import other_weights
 from inc_autotune.torch_ext.target import kernels, saturation
 
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"

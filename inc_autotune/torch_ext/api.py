@@ -14,29 +14,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
-from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.result.build import warn_of_shortcomings
-from inc_autotune.core.result.recipe import Recipe, check_framework, check_operators, check_smoothing
+from inc_autotune.core.result import Recipe, check_framework, check_operators, check_smoothing, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
-from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibrations_from_recipe
-from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
-from inc_autotune.torch_ext.data.evaluation import isolated
-from inc_autotune.torch_ext.data.items import iterable_loader
-from inc_autotune.torch_ext.data.metric import evaluation_function
+from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe
+from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
-from inc_autotune.torch_ext.model.copies import base_model
+from inc_autotune.torch_ext.model import base_model
 from inc_autotune.torch_ext.model_check import check_model
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized, multiplies_integers
-from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
+from inc_autotune.torch_ext.modules import (
+    converted_model,
+    is_prepared,
+    is_quantized,
+    multiplies_integers,
+    prepared_model,
+)
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
-from inc_autotune.torch_ext.operators.types import operator_type, weight_matrix
+from inc_autotune.torch_ext.operators import operator_type, weight_matrix
 from inc_autotune.torch_ext.target import saturation
 
 logger = logging.getLogger(__name__)

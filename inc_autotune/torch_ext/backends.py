@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor, TorchAdaptor
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators import operator_type
 
 QUANTIZED_PACKAGES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes")
 

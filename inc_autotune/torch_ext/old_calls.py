@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError
 
 Parameters = ParamSpec("Parameters")

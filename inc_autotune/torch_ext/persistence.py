@@ -13,19 +13,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from inc_autotune.core.arguments.paths import check_path
+from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.optional import require
-from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.result import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized, multiplies_integers
-from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
-from inc_autotune.torch_ext.modules.linear import QuantizedLinear
-from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON
-from inc_autotune.torch_ext.target.saturation import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
+from inc_autotune.torch_ext.modules import (
+    FakeQuantized,
+    QuantizedConvolution,
+    QuantizedLinear,
+    is_prepared,
+    is_quantized,
+    multiplies_integers,
+)
+from inc_autotune.torch_ext.operators import CAPTURED, CAPTURED_REASON
+from inc_autotune.torch_ext.target import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"

@@ -2,3 +2,87 @@
 
 Imports the adaptor's interface and everything below it.
 """
+
+from inc_autotune.core.analysis.block_search import SupportsBlocks
+from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.output_error import (
+    LARGEST_OUTPUT,
+    SupportsComparison,
+    candidate_errors,
+    error_or_infinity,
+    relative_error,
+)
+from inc_autotune.core.analysis.sensitivity import (
+    SupportsGradients,
+    SupportsHalves,
+    UnitHarm,
+    choose_fallback,
+    estimate_harms,
+    probe_halves,
+    rank_units,
+)
+from inc_autotune.core.analysis.smoothing_plan import (
+    OFF,
+    SmoothingPlan,
+    SupportsIntegerProduct,
+    SupportsSmoothing,
+    plan_smoothing,
+    planned_steps,
+)
+from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds
+from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP, SupportsUnitSpeeds, measured_speeds, slow_units
+from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis.weight_shares import (
+    SMALLEST_SHARE,
+    SupportsWeights,
+    Weights,
+    operator_weights,
+    percent,
+    skipped_operators,
+    with_share,
+)
+from inc_autotune.core.analysis.whole_speed import slowing_units
+
+__all__ = [
+    "LARGEST_OUTPUT",
+    "LEAST_SPEEDUP",
+    "OFF",
+    "SMALLEST_SHARE",
+    "Call",
+    "Clock",
+    "SmoothingPlan",
+    "SupportsBlocks",
+    "SupportsComparison",
+    "SupportsFootprint",
+    "SupportsGradients",
+    "SupportsHalves",
+    "SupportsIntegerProduct",
+    "SupportsSize",
+    "SupportsSmoothing",
+    "SupportsTiming",
+    "SupportsUnitSpeeds",
+    "SupportsWeights",
+    "TimedOperator",
+    "TimedUnit",
+    "UnitHarm",
+    "Weights",
+    "candidate_errors",
+    "choose_fallback",
+    "error_or_infinity",
+    "estimate_harms",
+    "interleaved_seconds",
+    "measured_speeds",
+    "operator_weights",
+    "percent",
+    "plan_smoothing",
+    "planned_steps",
+    "probe_halves",
+    "rank_units",
+    "relative_error",
+    "seconds",
+    "skipped_operators",
+    "slow_units",
+    "slowing_units",
+    "time_units",
+    "with_share",
+]

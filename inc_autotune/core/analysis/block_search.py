@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.output_error import candidate_errors, infinity, relative_error
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.core.space.units import TuningSpace
+from inc_autotune.core.space import TuningSpace
 
 
 @runtime_checkable

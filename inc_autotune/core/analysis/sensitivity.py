@@ -21,7 +21,7 @@ from inc_autotune.core.analysis.output_error import (
 )
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.space.units import Assignment, TuningSpace, Unit
+from inc_autotune.core.space import Assignment, TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
 

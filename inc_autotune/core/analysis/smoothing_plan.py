@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.block_search import search_blocks
 from inc_autotune.core.analysis.output_error import infinity, output_error
-from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.core.quantization.smoothquant import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
-from inc_autotune.core.space.units import TuningSpace, Unit
+from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
+from inc_autotune.core.space import TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed
-from inc_autotune.core.space.units import Unit
+from inc_autotune.core.space import Unit
 
 LEAST_SPEEDUP = 1.02
 """A unit with a smaller speed-up stays in fp32: it would cost accuracy for a gain that cannot be measured."""

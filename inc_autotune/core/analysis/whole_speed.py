@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP
-from inc_autotune.core.space.units import Unit
+from inc_autotune.core.space import Unit
 
 SLOWER = 0.95
 """A model with less of the speed of fp32 is slower. What lies between this and 1 is not worth a decision that a busy

@@ -3,6 +3,33 @@
 Imports quantization, for the names of dtypes, schemes and algorithms.
 """
 
-from inc_autotune.core.arguments.autotune import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments.autotune import (
+    SMOOTH_QUANT_RECIPES,
+    AccuracyCriterion,
+    AutoAlphaArgs,
+    AutotuneArguments,
+    SmoothQuantArgs,
+    validate_arguments,
+)
+from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.checks import CheckError, choice, shown
+from inc_autotune.core.arguments.paths import check_file, check_path
+from inc_autotune.core.arguments.rules import OperatorRule
 
-__all__ = ["AutotuneArguments", "validate_arguments"]
+__all__ = [
+    "SMOOTH_QUANT_RECIPES",
+    "AccuracyCriterion",
+    "ArgumentModel",
+    "AutoAlphaArgs",
+    "AutotuneArguments",
+    "CheckError",
+    "OperatorRule",
+    "SmoothQuantArgs",
+    "argument_error",
+    "check_file",
+    "check_path",
+    "choice",
+    "first_error",
+    "shown",
+    "validate_arguments",
+]

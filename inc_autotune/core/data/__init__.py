@@ -2,3 +2,37 @@
 
 Imports arguments, for the words of error messages.
 """
+
+from inc_autotune.core.data.batch_axis import NOT_A_BATCH, BatchAxis, is_batch
+from inc_autotune.core.data.calibration import Calibration, CalibrationPass
+from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, cut
+from inc_autotune.core.data.loaders import (
+    check_loader,
+    describe,
+    is_array,
+    is_number_list,
+    is_one_shot,
+    model_fails,
+    no_item,
+)
+from inc_autotune.core.data.reading import LABEL_NAMES, Reading
+
+__all__ = [
+    "HELD_OUT_BYTES",
+    "LABEL_NAMES",
+    "LEAST_BATCHES",
+    "NOT_A_BATCH",
+    "BatchAxis",
+    "Calibration",
+    "CalibrationPass",
+    "Reading",
+    "check_loader",
+    "cut",
+    "describe",
+    "is_array",
+    "is_batch",
+    "is_number_list",
+    "is_one_shot",
+    "model_fails",
+    "no_item",
+]

@@ -9,7 +9,7 @@ from typing import Generic
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch, HeldOut
 from inc_autotune.core.data.loaders import no_sample
-from inc_autotune.core.quantization.split_statistics import Snapshot, Snapshots, SplitStatistics, Statistics
+from inc_autotune.core.quantization import Snapshot, Snapshots, SplitStatistics, Statistics
 
 
 @dataclass(frozen=True)

@@ -2,3 +2,21 @@
 
 Imports arguments and data.
 """
+
+from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation.metric import Metric, make_metric, metric_value
+from inc_autotune.core.evaluation.verdict import Judgement, Scores, Verdict, judge, read_scores
+
+__all__ = [
+    "Goal",
+    "Judgement",
+    "Metric",
+    "Scores",
+    "Verdict",
+    "check_evaluation_arguments",
+    "judge",
+    "make_metric",
+    "metric_value",
+    "read_scores",
+]

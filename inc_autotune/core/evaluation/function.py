@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inc_autotune.core.arguments.checks import shown
-from inc_autotune.core.data.loaders import is_one_shot
+from inc_autotune.core.arguments import shown
+from inc_autotune.core.data import is_one_shot
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.evaluation.metric import ALLOWED_METRICS
 

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from inc_autotune.core.arguments.autotune import AccuracyCriterion
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import AccuracyCriterion, shown
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import array_api_compat
 import numpy as np
 
-from inc_autotune.core.arguments.checks import shown
-from inc_autotune.core.data.loaders import describe, is_array
+from inc_autotune.core.arguments import shown
+from inc_autotune.core.data import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError, did_you_mean
 
 ALLOWED_METRICS = (

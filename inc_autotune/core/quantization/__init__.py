@@ -5,18 +5,54 @@ Imports only the words at the root of the core.
 
 from inc_autotune.core.quantization.affine import (
     FRAMEWORK_SCHEMES,
+    QuantizationParameters,
     dequantize,
     fake_quantize,
+    integer_type,
     quantization_parameters,
     quantize,
+    signal_to_noise_db,
     weight_parameters,
 )
+from inc_autotune.core.quantization.smoothquant import (
+    AlphaSearchResult,
+    InputGroup,
+    alpha_grid,
+    group_weight_absmax,
+    search_alpha,
+    smoothed_range,
+    smoothing_scale,
+)
+from inc_autotune.core.quantization.split_statistics import (
+    SAMPLED_ROWS,
+    Snapshot,
+    Snapshots,
+    SplitStatistics,
+    Statistics,
+)
+from inc_autotune.core.quantization.statistics import ActivationStatistics
 
 __all__ = [
     "FRAMEWORK_SCHEMES",
+    "SAMPLED_ROWS",
+    "ActivationStatistics",
+    "AlphaSearchResult",
+    "InputGroup",
+    "QuantizationParameters",
+    "Snapshot",
+    "Snapshots",
+    "SplitStatistics",
+    "Statistics",
+    "alpha_grid",
     "dequantize",
     "fake_quantize",
+    "group_weight_absmax",
+    "integer_type",
     "quantization_parameters",
     "quantize",
+    "search_alpha",
+    "signal_to_noise_db",
+    "smoothed_range",
+    "smoothing_scale",
     "weight_parameters",
 ]

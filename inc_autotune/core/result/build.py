@@ -9,17 +9,15 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis import SmoothingPlan, UnitHarm, operator_weights, with_share
 from inc_autotune.core.analysis.gain import gain as measured_gain
-from inc_autotune.core.analysis.sensitivity import UnitHarm
-from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
-from inc_autotune.core.analysis.weight_shares import operator_weights, weight_shares, with_share
-from inc_autotune.core.evaluation.goal import Goal
-from inc_autotune.core.evaluation.verdict import Judgement
+from inc_autotune.core.analysis.weight_shares import weight_shares
+from inc_autotune.core.evaluation import Goal, Judgement
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace
+from inc_autotune.core.search.study import Trial
+from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace
 from inc_autotune.core.vocabulary import Objective
 
 GAIN_TIE = 0.03

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.analysis.sensitivity import UnitHarm
-from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP
-from inc_autotune.core.analysis.weight_shares import SMALLEST_SHARE, percent
+from inc_autotune.core.analysis import LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, percent
 from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study import Trial
 from inc_autotune.core.vocabulary import Objective
 
 LARGEST_NAMED = 3

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis import SupportsComparison, candidate_errors
 from inc_autotune.core.analysis.gain import gain
-from inc_autotune.core.analysis.output_error import SupportsComparison, candidate_errors
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.search.failing_units import failing_units
-from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.space import Assignment, TuningSpace
 from inc_autotune.core.vocabulary import Objective
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from inc_autotune.core.errors import AutotuneError, EvaluationError, NonFiniteScoreError
-from inc_autotune.core.evaluation.goal import Goal
-from inc_autotune.core.evaluation.verdict import Judgement, Scores, judge, read_scores
+from inc_autotune.core.evaluation import Goal, Judgement, Scores, judge, read_scores
 from inc_autotune.core.progress import Phases
 
 Evaluate = Callable[[Any], Any]

@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.space.narrowing import describe_options, narrow_options
-from inc_autotune.core.space.units import OperatorKey, TuningSpace, build_space
+from inc_autotune.core.space import OperatorKey, TuningSpace, build_space, describe_options, narrow_options
 from inc_autotune.core.vocabulary import FLOAT_DTYPES, listing
 
 Options = Mapping[OperatorKey, tuple[OpConfig, ...]]

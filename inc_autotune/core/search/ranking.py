@@ -7,12 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.output_error import error_or_infinity
-from inc_autotune.core.analysis.sensitivity import UnitHarm, choose_fallback, estimate_harms, probe_halves, rank_units
+from inc_autotune.core.analysis import (
+    UnitHarm,
+    choose_fallback,
+    error_or_infinity,
+    estimate_harms,
+    probe_halves,
+    rank_units,
+)
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.search.study.shared_work import SharedWork
-from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.search.study import SharedWork
+from inc_autotune.core.space import Assignment, TuningSpace
 
 
 class Ranking:

@@ -2,3 +2,19 @@
 
 Imports arguments and quantization.
 """
+
+from inc_autotune.core.space.capability import Capability, load_capability
+from inc_autotune.core.space.narrowing import describe_options, narrow_options
+from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace, Unit, build_space
+
+__all__ = [
+    "Assignment",
+    "Capability",
+    "OperatorKey",
+    "TuningSpace",
+    "Unit",
+    "build_space",
+    "describe_options",
+    "load_capability",
+    "narrow_options",
+]

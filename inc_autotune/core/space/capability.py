@@ -10,7 +10,7 @@ from typing import Any
 
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import integer_type
+from inc_autotune.core.quantization import integer_type
 from inc_autotune.core.space.located_yaml import Document, load_yaml
 from inc_autotune.core.space.schema import Block, parse_capability, version_numbers
 from inc_autotune.core.vocabulary import APPROACHES, listing

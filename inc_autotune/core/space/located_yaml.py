@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import CapabilityError
 
 # Far above any capability. A few lines with aliases can stand for more values than fit into memory.

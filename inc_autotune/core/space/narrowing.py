@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from inc_autotune.core.arguments.rules import OperatorRule
+from inc_autotune.core.arguments import OperatorRule
 from inc_autotune.core.errors import CapabilityError, did_you_mean
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.space.units import OperatorKey

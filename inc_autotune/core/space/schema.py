@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
 
-from inc_autotune.core.arguments.checks import CheckError, choice, shown
+from inc_autotune.core.arguments import CheckError, choice, shown
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.space.located_yaml import Document, Steps
 from inc_autotune.core.vocabulary import (

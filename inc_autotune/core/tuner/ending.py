@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from inc_autotune.core.errors import EvaluationError, QuantizationError
-from inc_autotune.core.evaluation.goal import Goal
-from inc_autotune.core.result.build import build_result
-from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.evaluation import Goal
+from inc_autotune.core.result import TuningResult, build_result
+from inc_autotune.core.search.study import Trial
+from inc_autotune.core.space import Assignment
 from inc_autotune.core.tuner.loop import Search
 from inc_autotune.core.tuner.preparation import Preparation
 from inc_autotune.core.tuner.run import Run

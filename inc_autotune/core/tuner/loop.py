@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
-from inc_autotune.core.evaluation.goal import Goal
-from inc_autotune.core.evaluation.verdict import Scores
-from inc_autotune.core.result.build import choose_best
+from inc_autotune.core.evaluation import Goal, Scores
+from inc_autotune.core.result import choose_best
 from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.search.study.workers import POLL_SECONDS
+from inc_autotune.core.search.study import POLL_SECONDS, Trial
 from inc_autotune.core.tuner.preparation import Preparation
 from inc_autotune.core.tuner.run import Run
 

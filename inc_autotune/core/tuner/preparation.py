@@ -9,17 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.output_error import candidate_errors
-from inc_autotune.core.analysis.smoothing_plan import OFF, SmoothingPlan, plan_smoothing, planned_steps
-from inc_autotune.core.analysis.unit_speed import measured_speeds, slow_units
-from inc_autotune.core.analysis.whole_speed import slowing_units
+from inc_autotune.core.analysis import (
+    OFF,
+    SmoothingPlan,
+    candidate_errors,
+    measured_speeds,
+    plan_smoothing,
+    planned_steps,
+    slow_units,
+    slowing_units,
+)
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.core.evaluation.verdict import Scores
-from inc_autotune.core.search.candidates import Candidates
-from inc_autotune.core.search.evaluator import Evaluations
-from inc_autotune.core.search.options import Choices, is_asked_for
-from inc_autotune.core.search.ranking import Ranking
-from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.evaluation import Scores
+from inc_autotune.core.search import Candidates, Choices, Evaluations, Ranking, is_asked_for
+from inc_autotune.core.space import Assignment, TuningSpace
 from inc_autotune.core.tuner.run import Run
 
 logger = logging.getLogger(__name__)

@@ -7,14 +7,11 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.search.candidates import Quantize
-from inc_autotune.core.search.evaluator import Evaluate
-from inc_autotune.core.search.study.code_fingerprint import callable_fingerprint
-from inc_autotune.core.search.study.history import History
-from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey
-from inc_autotune.core.space.units import TuningSpace
+from inc_autotune.core.search import Evaluate, Quantize
+from inc_autotune.core.search.study import STORAGE_FORMAT, History, StudyKey, callable_fingerprint
+from inc_autotune.core.space import TuningSpace
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,23 @@ from contextlib import closing
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor, registered_adaptor
-from inc_autotune.core.analysis.weight_shares import skipped_operators
-from inc_autotune.core.arguments.autotune import AutotuneArguments
+from inc_autotune.core.analysis import skipped_operators
+from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
-from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.search.candidates import Quantize
-from inc_autotune.core.search.evaluator import Evaluate
-from inc_autotune.core.search.options import (
+from inc_autotune.core.search import (
     Choices,
+    Evaluate,
+    Quantize,
     allowed_options,
     check_rule_types,
     find_choices,
     offered_options,
 )
 from inc_autotune.core.search.strategy import check_strategy
-from inc_autotune.core.search.study.history import History
-from inc_autotune.core.search.study.storage import check_storage
-from inc_autotune.core.space.units import build_space
+from inc_autotune.core.search.study import History, check_storage
+from inc_autotune.core.space import build_space
 from inc_autotune.core.tuner.ending import Tuned, finish_best, finish_unevaluated, partial_result, with_partial_result
 from inc_autotune.core.tuner.loop import Search, search_trials
 from inc_autotune.core.tuner.preparation import prepare

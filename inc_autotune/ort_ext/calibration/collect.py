@@ -8,8 +8,7 @@ import numpy as np
 import onnxruntime
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.graphs.calibration import Values, batch_error
-from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs import Feed, Values, batch_error
 
 
 def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callable[[Feed, int], Values]:

@@ -8,11 +8,9 @@ import onnxruntime
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
-from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs import Feed
 from inc_autotune.ort_ext.calibration.collect import run_fp32
-from inc_autotune.ort_ext.model.sessions import SessionOptions, make_session
-from inc_autotune.ort_ext.model.source import SourceModel
-from inc_autotune.ort_ext.model.versions import opset_version
+from inc_autotune.ort_ext.model import SessionOptions, SourceModel, make_session, opset_version
 
 COMPARED_SAMPLES = 8
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import attributes
-from inc_autotune.ort_ext.operators.backbone import outside_backbone
-from inc_autotune.ort_ext.operators.bounds import after_activation
-from inc_autotune.ort_ext.operators.discovery import Operator
-from inc_autotune.ort_ext.operators.rewriting.pooling import has_integer_average
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.graph import Graph, attributes
+from inc_autotune.ort_ext.operators import Operator, after_activation, outside_backbone
+from inc_autotune.ort_ext.operators.rewriting import has_integer_average
+from inc_autotune.ort_ext.target import GraphForm
 
 MOVING_TYPES = frozenset(
     {

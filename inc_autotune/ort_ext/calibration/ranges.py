@@ -7,16 +7,13 @@ from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import smoothed_range
-from inc_autotune.core.quantization.split_statistics import Statistics
-from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.graphs.plan import OperatorCalibration
-from inc_autotune.graphs.smoothing import smoothing_scales
+from inc_autotune.core.quantization import ActivationStatistics, Statistics, smoothed_range
+from inc_autotune.graphs import OperatorCalibration, smoothing_scales
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.operators.discovery import Operator, Operators, weight_matrix
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.operators import Operator, Operators, weight_matrix
+from inc_autotune.ort_ext.target import GraphForm
 
 
 def input_groups(operators: Operators) -> list[list[str]]:

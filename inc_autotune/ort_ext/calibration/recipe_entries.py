@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.core.result import OperatorRecipe
 from inc_autotune.graphs import recipe_entries
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
 from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.operators.discovery import Operator
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.operators import Operator
+from inc_autotune.ort_ext.target import GraphForm
 
 
 def calibration_entries(

@@ -2,3 +2,7 @@
 
 Imports model and everything below it.
 """
+
+from inc_autotune.ort_ext.data.metric import evaluation_function
+
+__all__ = ["evaluation_function"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from inc_autotune.graphs.feed import Feed, InputDescription
-from inc_autotune.graphs.feeds import labelled, loader_items, unlabelled
-from inc_autotune.graphs.samples import SampleAxis
+from inc_autotune.graphs import Feed, InputDescription, SampleAxis, labelled, loader_items, unlabelled
 
 ALLOWED_LOADERS = (
     "a DataLoader, a list of batches, a generator, an onnxruntime.quantization.CalibrationDataReader, or any other "

@@ -8,10 +8,10 @@ from typing import Any
 import onnxruntime
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.loaders import check_loader
-from inc_autotune.core.evaluation.metric import make_metric
-from inc_autotune.graphs.feed import Feed, InputDescription
-from inc_autotune.graphs.metric import evaluation_function as metric_of_feeds
+from inc_autotune.core.data import check_loader
+from inc_autotune.core.evaluation import make_metric
+from inc_autotune.graphs import Feed, InputDescription
+from inc_autotune.graphs import evaluation_function as metric_of_feeds
 from inc_autotune.ort_ext.data.feeds import ALLOWED_LOADERS, labelled_feeds
 
 

@@ -3,3 +3,8 @@
 `build` walks over the fp32 graph; `context` holds the model under construction; the functions `emit_...` write one kind
 of operator each. Imports calibration and everything below it.
 """
+
+from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.smoothing import FoldTargets
+
+__all__ = ["FoldTargets", "build_model"]

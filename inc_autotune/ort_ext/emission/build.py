@@ -9,9 +9,8 @@ import onnx
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_on_grid, find_grid
-from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
+from inc_autotune.graphs import WeightCache
+from inc_autotune.ort_ext.calibration import GridTensor, QuantizationPlan, constants_on_grid, find_grid
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.convolution import emit_convolution
 from inc_autotune.ort_ext.emission.covered_bounds import without_covered_bounds
@@ -19,13 +18,9 @@ from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.graph.nodes import with_inputs
-from inc_autotune.ort_ext.operators.availability import missing_kernel
-from inc_autotune.ort_ext.operators.bounds import after_activation
-from inc_autotune.ort_ext.operators.discovery import Operator, Operators
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.graph import Graph, GraphModel, with_inputs
+from inc_autotune.ort_ext.operators import Operator, Operators, after_activation, missing_kernel
+from inc_autotune.ort_ext.target import GraphForm
 
 
 def build_model(

@@ -10,17 +10,11 @@ import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import (
-    QuantizationParameters,
-    integer_type,
-    quantization_parameters,
-    quantize,
-)
-from inc_autotune.graphs.weights import QuantizedWeight, WeightCache
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.ort_ext.graph.builder import GraphBuilder
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.core.quantization import QuantizationParameters, integer_type, quantization_parameters, quantize
+from inc_autotune.graphs import QuantizedWeight, WeightCache
+from inc_autotune.ort_ext.calibration import FRAMEWORK, QuantizationPlan
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.target import GraphForm
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from typing import Any
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
-from inc_autotune.ort_ext.graph.nodes import attributes
-from inc_autotune.ort_ext.operators.discovery import Operator
+from inc_autotune.ort_ext.graph import attributes
+from inc_autotune.ort_ext.operators import Operator
 
 
 def emit_convolution(

@@ -7,10 +7,8 @@ from collections.abc import Container
 import numpy as np
 import onnx
 
-from inc_autotune.core.quantization.affine import QuantizationParameters, quantize
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import with_inputs
+from inc_autotune.core.quantization import QuantizationParameters, quantize
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, with_inputs, with_rewritten
 from inc_autotune.ort_ext.operators.bounds import bounds
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
-from inc_autotune.ort_ext.operators.discovery import Operator
+from inc_autotune.ort_ext.operators import Operator
 
 
 def emit_gather(emission: Emission, operator: Operator, config: OpConfig) -> None:

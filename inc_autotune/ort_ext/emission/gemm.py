@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.operators.discovery import Operator
+from inc_autotune.ort_ext.operators import Operator
 
 
 def emit_gemm(

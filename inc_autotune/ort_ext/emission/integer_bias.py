@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import Array, FloatArray
-from inc_autotune.graphs.weights import QuantizedWeight
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission
 
 LARGEST_BIAS = float(2**31 - 1 - 2**24)

@@ -9,16 +9,15 @@ import onnx
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.affine import integer_type
-from inc_autotune.graphs.plan import OperatorCalibration
-from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.core.quantization import integer_type
+from inc_autotune.graphs import OperatorCalibration, QuantizedWeight, quantize_weight
+from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
 from inc_autotune.ort_ext.emission.weights import quantize_blocks
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN
-from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN
+from inc_autotune.ort_ext.operators import Operator, weight_matrix
 
 BLOCK_SIZES = {4: 32, 8: 128}
 """Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for accuracy; 8 bits do not,

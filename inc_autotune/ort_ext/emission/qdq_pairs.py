@@ -9,10 +9,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array, FloatArray
-from inc_autotune.ort_ext.graph.builder import GraphBuilder
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.graph.nodes import attributes, with_inputs
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, GraphModel, attributes, with_inputs
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 

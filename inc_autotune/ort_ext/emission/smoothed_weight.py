@@ -7,9 +7,9 @@ from collections.abc import Hashable
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.graphs.digest import content
+from inc_autotune.graphs import content
 from inc_autotune.ort_ext.emission.context import Emission
-from inc_autotune.ort_ext.operators.discovery import Operator, weight_matrix
+from inc_autotune.ort_ext.operators import Operator, weight_matrix
 
 
 class SmoothedWeight:

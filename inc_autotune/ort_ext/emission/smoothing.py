@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import onnx
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.graphs.smoothing import smoothed_alike
-from inc_autotune.ort_ext.calibration.plan import QuantizationPlan
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.operators.bounds import after_activation
-from inc_autotune.ort_ext.operators.discovery import Operator
+from inc_autotune.graphs import smoothed_alike
+from inc_autotune.ort_ext.calibration import QuantizationPlan
+from inc_autotune.ort_ext.graph import Graph
+from inc_autotune.ort_ext.operators import Operator, after_activation
 
 NORMALIZATIONS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 

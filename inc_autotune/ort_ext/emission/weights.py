@@ -8,9 +8,9 @@ import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import quantize, weight_parameters
-from inc_autotune.graphs.weights import QuantizedWeight
-from inc_autotune.ort_ext.calibration.plan import FRAMEWORK
+from inc_autotune.core.quantization import quantize, weight_parameters
+from inc_autotune.graphs import QuantizedWeight
+from inc_autotune.ort_ext.calibration import FRAMEWORK
 
 
 def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: int) -> QuantizedWeight:

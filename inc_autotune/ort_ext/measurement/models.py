@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import onnxruntime
 
 from inc_autotune.core.analysis import timing
-from inc_autotune.ort_ext.graph.graph_model import GraphModel, embedded_bytes
+from inc_autotune.ort_ext.graph import GraphModel, embedded_bytes
 
 
 def session_clock(sessions: Sequence[onnxruntime.InferenceSession]) -> Callable[[], float]:

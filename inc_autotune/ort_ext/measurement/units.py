@@ -11,16 +11,14 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.timing import Call
-from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, time_units
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.core.space import Unit
+from inc_autotune.graphs import Feed
+from inc_autotune.ort_ext.graph import Graph, GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock
-from inc_autotune.ort_ext.model.sessions import run_session
-from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators
+from inc_autotune.ort_ext.model import run_session
+from inc_autotune.ort_ext.operators import Operator, Operators, find_operators
 
 SHORTEST_SECONDS = 100e-6
 """Units whose integer form takes less are not judged: calling a session takes 10 microseconds by itself, and there is

@@ -2,3 +2,36 @@
 
 Imports target and graph.
 """
+
+from inc_autotune.ort_ext.model.atomic import write_atomically
+from inc_autotune.ort_ext.model.candidate import Candidate
+from inc_autotune.ort_ext.model.model_file import read_proto
+from inc_autotune.ort_ext.model.sessions import (
+    Provider,
+    SessionOptions,
+    check_providers,
+    first_provider,
+    make_session,
+    run_session,
+)
+from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel, load_source
+from inc_autotune.ort_ext.model.versions import opset_version
+from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
+
+__all__ = [
+    "BODY_REASON",
+    "LARGEST_EMBEDDED",
+    "Candidate",
+    "Provider",
+    "SessionOptions",
+    "SourceModel",
+    "check_providers",
+    "first_provider",
+    "load_source",
+    "make_session",
+    "opset_version",
+    "read_proto",
+    "run_session",
+    "write_atomically",
+    "write_model",
+]

@@ -8,8 +8,8 @@ import onnxruntime
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError, QuantizationError
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.graphs import Feed
+from inc_autotune.ort_ext.graph import GraphModel
 from inc_autotune.ort_ext.model.sessions import Provider, SessionOptions, make_session, run_session
 from inc_autotune.ort_ext.model.source import SourceModel
 

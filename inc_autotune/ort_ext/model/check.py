@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph_model import bodies
+from inc_autotune.ort_ext.graph import bodies
 from inc_autotune.ort_ext.model.versions import opset_version
 
 _HALF_PRECISION_OPSET = 19

@@ -10,9 +10,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, helper
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel, initializer, names_read
-from inc_autotune.ort_ext.graph.initializers import is_plain
+from inc_autotune.ort_ext.graph import Graph, GraphModel, initializer, is_plain, names_read
 from inc_autotune.ort_ext.model.versions import STANDARD
 
 _WEIGHT_PLACES = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,)}

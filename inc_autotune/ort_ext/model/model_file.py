@@ -14,10 +14,9 @@ from google.protobuf.message import DecodeError
 from google.protobuf.text_format import ParseError as TextError
 from onnx import ModelProto, TensorProto, helper
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.ort_ext.graph.graph_model import is_header
-from inc_autotune.ort_ext.graph.initializers import is_plain
+from inc_autotune.ort_ext.graph import is_header, is_plain
 
 ALLOWED_MODELS = "a path, the bytes of a model, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns"
 

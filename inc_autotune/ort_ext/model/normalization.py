@@ -10,8 +10,7 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph_model import bodies, initializer
-from inc_autotune.ort_ext.graph.initializers import is_plain
+from inc_autotune.ort_ext.graph import bodies, initializer, is_plain
 
 logger = logging.getLogger(__name__)
 

@@ -13,23 +13,22 @@ import onnxruntime as ort
 from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.loaders import describe
+from inc_autotune.core.data import describe
 from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean
-from inc_autotune.ort_ext.graph.graph_model import (
+from inc_autotune.ort_ext.graph import (
     GraphModel,
+    MappedWeights,
     embedded,
     embedded_bytes,
     headers,
     is_in_file,
     without_unused,
 )
-from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
 from inc_autotune.ort_ext.model.unsigned_weights import with_unsigned_weights
 from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
-from inc_autotune.ort_ext.target.providers import CPU_PROVIDER
-from inc_autotune.ort_ext.target.switches import OPTIMIZATION_LEVELS
+from inc_autotune.ort_ext.target import CPU_PROVIDER, OPTIMIZATION_LEVELS
 
 Provider: TypeAlias = "str | tuple[str, dict[str, Any]]"
 SessionOptions: TypeAlias = "ort.SessionOptions | Callable[[], ort.SessionOptions] | None"

@@ -11,9 +11,8 @@ import numpy as np
 from onnx import GraphProto, TensorProto, TensorShapeProto, helper
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.graphs.feed import InputDescription
-from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies
-from inc_autotune.ort_ext.graph.initializers import split
+from inc_autotune.graphs import InputDescription
+from inc_autotune.ort_ext.graph import GraphModel, bodies, split
 from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.folding import fold_weights
 from inc_autotune.ort_ext.model.model_file import read_proto

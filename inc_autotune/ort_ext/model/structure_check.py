@@ -9,7 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph_model import bodies
+from inc_autotune.ort_ext.graph import bodies
 
 _REMEDY = "onnx.checker.check_model(model) says more. Export the model again."
 

@@ -8,11 +8,17 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.builder import GraphBuilder
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise, with_inputs
-from inc_autotune.ort_ext.target.saturation import KERNELS, Kernel, saturates
+from inc_autotune.ort_ext.graph import (
+    CONTRIB_DOMAIN,
+    LINEAR_TYPES,
+    Graph,
+    GraphBuilder,
+    GraphModel,
+    attributes,
+    is_depthwise,
+    with_inputs,
+)
+from inc_autotune.ort_ext.target import KERNELS, Kernel, saturates
 
 LARGEST_EXACT = 64
 """No kernel saturates with signed weights up to this: 255 * 64 * 2 fits 16 bits."""

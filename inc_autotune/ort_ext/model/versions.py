@@ -8,7 +8,7 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph.graph_model import bodies, is_header
+from inc_autotune.ort_ext.graph import bodies, is_header
 
 OLDEST_OPSET = 13
 """The first one with QuantizeLinear and DequantizeLinear for each channel."""

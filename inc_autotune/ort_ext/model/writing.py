@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 from onnx import ModelProto
 
-from inc_autotune.core.arguments.paths import check_file
+from inc_autotune.core.arguments import check_file
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph_model import (
+from inc_autotune.ort_ext.graph import (
     GraphModel,
     embedded,
     embedded_bytes,

@@ -2,3 +2,26 @@
 
 Imports data and everything below it.
 """
+
+from inc_autotune.ort_ext.operators.availability import missing_kernel
+from inc_autotune.ort_ext.operators.backbone import kept_in_fp32, outside_backbone
+from inc_autotune.ort_ext.operators.bounds import after_activation
+from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators, weight_matrix
+from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
+from inc_autotune.ort_ext.operators.weight_width import reduced_operators, warn_of_width, widest_product
+
+__all__ = [
+    "Operator",
+    "Operators",
+    "after_activation",
+    "find_operators",
+    "kept_in_fp32",
+    "missing_kernel",
+    "outside_backbone",
+    "reduced_operators",
+    "warn_of_width",
+    "weight_matrix",
+    "weights_in_bodies",
+    "weights_of",
+    "widest_product",
+]

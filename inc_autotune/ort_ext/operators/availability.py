@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.affine import integer_type
-from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES
+from inc_autotune.core.quantization import integer_type
+from inc_autotune.ort_ext.graph import LINEAR_TYPES
 
 APPROACHES = {**dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")), "Conv": ("static",)}
 APPROACHES["Gather"] = ("weight_only",)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import Graph, read_by
+from inc_autotune.ort_ext.graph import Graph, read_by
 from inc_autotune.ort_ext.operators.discovery import Operator
-from inc_autotune.ort_ext.target.switches import GraphRecipes
+from inc_autotune.ort_ext.target import GraphRecipes
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 

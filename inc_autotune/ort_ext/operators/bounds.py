@@ -6,7 +6,7 @@ import math
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph import Graph
 
 
 def bounds(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | None:

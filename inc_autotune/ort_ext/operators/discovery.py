@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes
+from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, attributes
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
 QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather")

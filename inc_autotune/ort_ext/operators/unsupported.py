@@ -7,8 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 import onnx
 
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import bodies
+from inc_autotune.ort_ext.graph import Graph, bodies
 
 WITHOUT_KERNEL = ("ConvTranspose", "DeformConv", "GRU", "RNN", "Einsum")
 """onnxruntime has no integer kernels for these on the CPU."""

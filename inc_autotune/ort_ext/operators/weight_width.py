@@ -6,12 +6,10 @@ import logging
 from collections.abc import Mapping
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import integer_type
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import is_depthwise
+from inc_autotune.core.quantization import integer_type
+from inc_autotune.ort_ext.graph import Graph, is_depthwise
 from inc_autotune.ort_ext.operators.discovery import Operator
-from inc_autotune.ort_ext.target.providers import CPU_BACKEND, Backend
-from inc_autotune.ort_ext.target.saturation import KERNELS, Kernel, saturates
+from inc_autotune.ort_ext.target import CPU_BACKEND, KERNELS, Backend, Kernel, saturates
 
 logger = logging.getLogger(__name__)
 

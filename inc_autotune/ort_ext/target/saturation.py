@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from inc_autotune.core.quantization.affine import integer_type
+from inc_autotune.core.quantization import integer_type
 
 Kernel: TypeAlias = Literal["MatMul", "Conv", "depthwise Conv"]
 """Operators with kernels of their own. A Gemm runs those of a MatMul."""

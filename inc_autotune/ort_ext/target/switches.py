@@ -9,10 +9,8 @@ from typing import Annotated, Any, ClassVar
 import onnx
 from pydantic import BeforeValidator, ValidationError
 
+from inc_autotune.core.arguments import SMOOTH_QUANT_RECIPES, ArgumentModel, CheckError, argument_error, first_error
 from inc_autotune.core.arguments import checks as check
-from inc_autotune.core.arguments.autotune import SMOOTH_QUANT_RECIPES
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
-from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.errors import did_you_mean
 from inc_autotune.ort_ext.target.forms import GraphForm
 

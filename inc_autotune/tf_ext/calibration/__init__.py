@@ -2,3 +2,23 @@
 
 Imports operators and everything below it.
 """
+
+from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.tf_ext.calibration.collect import outputs_or_none, run_inside, watching, with_tensors
+from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
+from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries, plan_from_recipe
+
+__all__ = [
+    "FRAMEWORK",
+    "Analysis",
+    "QuantizationPlan",
+    "calibration_entries",
+    "group_weights",
+    "make_plan",
+    "outputs_or_none",
+    "plan_from_recipe",
+    "run_inside",
+    "watching",
+    "with_tensors",
+]

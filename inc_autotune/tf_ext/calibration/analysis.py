@@ -6,15 +6,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.graphs.calibration import WatchedTensor
-from inc_autotune.graphs.smoothing import shared_weights
+from inc_autotune.graphs import WatchedTensor, shared_weights
 from inc_autotune.tf_ext.calibration.ranges import weight_of
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.graph.graph_model import GraphModel
-from inc_autotune.tf_ext.graph.names import with_unique_names
-from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators, kernel_weight
-from inc_autotune.tf_ext.operators.other_weights import find_weights
+from inc_autotune.tf_ext.graph import Graph, GraphModel, with_unique_names
+from inc_autotune.tf_ext.operators import (
+    DEPTHWISE,
+    DEPTHWISE_REASON,
+    Operator,
+    depthwise_neighbours,
+    find_operators,
+    find_weights,
+    kernel_weight,
+)
 
 
 class Analysis:

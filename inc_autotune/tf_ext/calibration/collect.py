@@ -8,10 +8,9 @@ from dataclasses import replace
 import tensorflow as tf
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.graphs.calibration import Values, batch_error
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
-from inc_autotune.tf_ext.model.signatures import SignatureCallable
+from inc_autotune.graphs import Feed, Values, batch_error
+from inc_autotune.tf_ext.graph import SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.model import SignatureCallable
 
 
 def watching(

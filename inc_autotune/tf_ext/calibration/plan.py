@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from inc_autotune.core.adaptor import Half
 from inc_autotune.core.op_config import FP32_TENSOR
 from inc_autotune.graphs import plan
-from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphChoices
+from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
 
 FRAMEWORK = "tensorflow"
 """Whose scale formulas are used, and the name in recipes."""

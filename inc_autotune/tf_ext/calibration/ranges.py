@@ -7,15 +7,12 @@ from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import smoothed_range
-from inc_autotune.core.quantization.split_statistics import Statistics
-from inc_autotune.graphs.digest import content
-from inc_autotune.graphs.plan import OperatorCalibration
-from inc_autotune.graphs.smoothing import smoothing_scales
+from inc_autotune.core.quantization import Statistics, smoothed_range
+from inc_autotune.graphs import OperatorCalibration, content, smoothing_scales
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
-from inc_autotune.tf_ext.target.choices import GraphChoices
+from inc_autotune.tf_ext.graph import Graph
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.target import GraphChoices
 
 
 def make_plan(

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.core.result import OperatorRecipe
 from inc_autotune.graphs import recipe_entries
 from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
-from inc_autotune.tf_ext.target.choices import GraphChoices
+from inc_autotune.tf_ext.target import GraphChoices
 
 
 def calibration_entries(plan: QuantizationPlan) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:

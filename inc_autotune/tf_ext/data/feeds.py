@@ -9,13 +9,20 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.data.loaders import describe, is_array
+from inc_autotune.core.data import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
-from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
-from inc_autotune.graphs.samples import SampleAxis
+from inc_autotune.graphs import (
+    Feed,
+    InputDescription,
+    SampleAxis,
+    labelled,
+    loader_items,
+    possible_reading,
+    to_numpy,
+    unlabelled,
+)
 from inc_autotune.tf_ext.data.whole_arrays import arrays_by_name
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
+from inc_autotune.tf_ext.graph import SignatureGraph
 
 ALLOWED_DATA = (
     "a tf.data.Dataset, an array, a dict of arrays by input name or a list of one array for each input, with samples "

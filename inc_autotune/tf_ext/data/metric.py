@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.evaluation.metric import make_metric
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.metric import evaluation_function as metric_of_feeds
+from inc_autotune.core.evaluation import make_metric
+from inc_autotune.graphs import Feed
+from inc_autotune.graphs import evaluation_function as metric_of_feeds
 from inc_autotune.tf_ext.data.feeds import labelled_feeds
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
-from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.graph import SignatureGraph
+from inc_autotune.tf_ext.model import SignatureModel
 
 
 class _KerasMetric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inc_autotune.tf_ext.graph.graph_model import GraphModel
+from inc_autotune.tf_ext.graph import GraphModel
 
 
 class SignatureData(dict[str, Any]):

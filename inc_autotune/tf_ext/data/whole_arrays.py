@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inc_autotune.core.data.loaders import is_array
-from inc_autotune.core.data.reading import LABEL_NAMES
-from inc_autotune.graphs.feed import InputDescription
+from inc_autotune.core.data import LABEL_NAMES, is_array
+from inc_autotune.graphs import InputDescription
 
 
 def arrays_by_name(dataset: Any, inputs: Sequence[InputDescription], *, ordered: bool) -> Any:

@@ -3,3 +3,34 @@
 `build` walks over the fp32 graph; `context` holds the graph under construction; the functions `emit_...` write one kind
 of operator each. Imports calibration and everything below it.
 """
+
+from inc_autotune.tf_ext.emission.activation_grid import grid_of
+from inc_autotune.tf_ext.emission.build import build_model, build_signature
+from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.emission.routes import (
+    CONVOLUTION_KERNEL,
+    DEPTHWISE_KERNEL,
+    MATMUL_KERNEL,
+    ROUTES,
+    Primitive,
+    Route,
+    listed,
+    route_of_node,
+)
+from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
+
+__all__ = [
+    "CONVOLUTION_KERNEL",
+    "DEPTHWISE_KERNEL",
+    "MATMUL_KERNEL",
+    "ROUTES",
+    "IntegerChains",
+    "Primitive",
+    "Route",
+    "build_model",
+    "build_signature",
+    "grid_of",
+    "listed",
+    "route_of_node",
+    "with_reduced_weights",
+]

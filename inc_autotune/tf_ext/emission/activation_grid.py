@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import QuantizationParameters, quantization_parameters
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK
+from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
+from inc_autotune.tf_ext.calibration import FRAMEWORK
 
 MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
 """TensorFlow's names for asymmetric and symmetric quantization."""

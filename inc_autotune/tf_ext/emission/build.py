@@ -8,10 +8,8 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.digest import content
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.graphs import WeightCache, content
+from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
@@ -19,10 +17,9 @@ from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, 
 from inc_autotune.tf_ext.emission.linear import emit_linear
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
-from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
-from inc_autotune.tf_ext.operators.discovery import Operator
-from inc_autotune.tf_ext.target.choices import QDQ_FORM
+from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, tensor_name
+from inc_autotune.tf_ext.operators import Operator
+from inc_autotune.tf_ext.target import QDQ_FORM
 
 
 def build_model(analysis: Analysis, plan: QuantizationPlan, weights: WeightCache) -> GraphModel:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
+from inc_autotune.tf_ext.calibration import QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
 from inc_autotune.tf_ext.emission.range_classes import RangeClasses, RangeConstraint
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, Operator
-from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
+from inc_autotune.tf_ext.graph import Graph
+from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator, Residual, find_residuals
 
 
 class IntegerChains:

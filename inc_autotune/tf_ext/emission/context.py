@@ -12,14 +12,11 @@ import tensorflow as tf
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.graphs.digest import content
-from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
+from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, quantize_weight
+from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
-from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.graph import Graph, GraphBuilder, reshape, shape_like
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
 
 LARGEST_INT8 = 127.0
 

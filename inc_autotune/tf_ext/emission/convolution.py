@@ -8,12 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import QuantizedWeight
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, is_pointwise
-from inc_autotune.tf_ext.operators.residual import Residual
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, Residual, is_pointwise
 
 
 @dataclass(frozen=True)

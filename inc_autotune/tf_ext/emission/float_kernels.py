@@ -10,13 +10,12 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.digest import content
-from inc_autotune.graphs.weights import QuantizedWeight, quantize_weight
-from inc_autotune.tf_ext.calibration.plan import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight, content, quantize_weight
+from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
-from inc_autotune.tf_ext.graph.shapes import reshape
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator
+from inc_autotune.tf_ext.graph import reshape
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
 
 
 def emit_simulated(

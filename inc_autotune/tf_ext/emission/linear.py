@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs.weights import QuantizedWeight
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
-from inc_autotune.tf_ext.operators.discovery import Operator
+from inc_autotune.tf_ext.operators import Operator
 
 
 def emit_linear(

@@ -7,7 +7,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
-from inc_autotune.tf_ext.graph.graph import data_inputs
+from inc_autotune.tf_ext.graph import data_inputs
 
 
 def emit_on_integers(emission: Emission, node: NodeDef) -> None:

@@ -10,8 +10,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Grid, Range, grid_of
 from inc_autotune.tf_ext.emission.range_preserving import keeps_maximum, preserves_range, value_inputs
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.target.choices import GraphChoices
+from inc_autotune.tf_ext.graph import Graph
+from inc_autotune.tf_ext.target import GraphChoices
 
 COARSEST = 10 ** (1 / 20)
 """A shared step may be this many times the step that a reader would have by itself: 1 dB more rounding noise."""

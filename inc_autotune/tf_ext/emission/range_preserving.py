@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, tensor_name
-from inc_autotune.tf_ext.target.choices import GraphChoices
+from inc_autotune.tf_ext.graph import Graph, data_inputs, tensor_name
+from inc_autotune.tf_ext.target import GraphChoices
 
 
 def preserves_range(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:

@@ -10,8 +10,8 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.emission.chains import IntegerChains
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, is_pointwise
+from inc_autotune.tf_ext.graph import Graph
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, is_pointwise
 
 MATMUL_KERNEL = "_QuantizedMatMul"
 CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.graphs.smoothing import smoothed_alike
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
-from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
-from inc_autotune.tf_ext.operators.discovery import Operator
+from inc_autotune.graphs import smoothed_alike
+from inc_autotune.tf_ext.calibration import QuantizationPlan
+from inc_autotune.tf_ext.graph import COPIES, Graph, tensor_name
+from inc_autotune.tf_ext.operators import Operator
 
 HOMOGENEOUS = (None, "Relu", "LeakyRelu")
 """Activation functions that a positive factor passes through."""

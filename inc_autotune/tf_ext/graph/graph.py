@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.graphs.digest import content
+from inc_autotune.graphs import content
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
 
 COPIES = ("Identity", "StopGradient", "PreventGradient", "Snapshot")

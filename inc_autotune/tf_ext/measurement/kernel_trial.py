@@ -17,26 +17,22 @@ from tensorflow.python.framework import kernels as registry
 
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import signal_to_noise_db
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.plan import OperatorCalibration
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.tf_ext.calibration.collect import run_inside
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
-from inc_autotune.tf_ext.emission.build import build_signature
-from inc_autotune.tf_ext.emission.routes import (
+from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.graphs import Feed, OperatorCalibration, WeightCache
+from inc_autotune.tf_ext.calibration import QuantizationPlan, run_inside
+from inc_autotune.tf_ext.emission import (
     CONVOLUTION_KERNEL,
     DEPTHWISE_KERNEL,
     MATMUL_KERNEL,
     ROUTES,
     Primitive,
     Route,
+    build_signature,
 )
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
-from inc_autotune.tf_ext.model.signatures import SignatureModel
-from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
-from inc_autotune.tf_ext.target.choices import KERNEL_FORM, GraphForm
+from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.model import SignatureModel
+from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
+from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm
 
 logger = logging.getLogger(__name__)
 

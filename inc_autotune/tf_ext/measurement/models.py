@@ -11,21 +11,16 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.timing import Call, Clock, seconds
-from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis import Call, Clock, TimedOperator, TimedUnit, seconds, time_units
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.space.units import Unit
-from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.weights import WeightCache
-from inc_autotune.tf_ext.calibration.collect import run_inside
-from inc_autotune.tf_ext.calibration.plan import QuantizationPlan
-from inc_autotune.tf_ext.emission.build import build_signature
-from inc_autotune.tf_ext.emission.chains import IntegerChains
-from inc_autotune.tf_ext.graph.graph import Graph
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.core.space import Unit
+from inc_autotune.graphs import Feed, WeightCache
+from inc_autotune.tf_ext.calibration import QuantizationPlan, run_inside
+from inc_autotune.tf_ext.emission import IntegerChains, build_signature
+from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.measurement.subgraph import Subgraph
-from inc_autotune.tf_ext.model.signatures import SignatureModel
-from inc_autotune.tf_ext.operators.discovery import DEPTHWISE, Operator, find_operators
+from inc_autotune.tf_ext.model import SignatureModel
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, find_operators
 
 SHORTEST_CALLS = 3.0
 """Units whose integer form takes less than this many calls of a model that computes nothing are not judged: there is

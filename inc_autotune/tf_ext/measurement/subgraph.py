@@ -8,10 +8,8 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
-from inc_autotune.tf_ext.operators.discovery import Operator
+from inc_autotune.tf_ext.graph import Graph, GraphBuilder, SignatureGraph, TensorDescription, data_inputs, tensor_name
+from inc_autotune.tf_ext.operators import Operator
 
 
 class Subgraph:

@@ -2,3 +2,26 @@
 
 Imports target and graph.
 """
+
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.check import all_nodes
+from inc_autotune.tf_ext.model.freezing import with_constants
+from inc_autotune.tf_ext.model.paths import check_file, check_path
+from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
+from inc_autotune.tf_ext.model.signatures import SignatureCallable, SignatureModel
+from inc_autotune.tf_ext.model.source import Signatures, SourceModel, load_source
+
+__all__ = [
+    "EXTRA",
+    "Candidate",
+    "SignatureCallable",
+    "SignatureModel",
+    "Signatures",
+    "SourceModel",
+    "all_nodes",
+    "check_file",
+    "check_path",
+    "load_source",
+    "with_constants",
+    "write_saved_model",
+]

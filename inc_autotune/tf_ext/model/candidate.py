@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from inc_autotune.tf_ext.graph.graph_model import GraphModel
+from inc_autotune.tf_ext.graph import GraphModel
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.model.variables import Variables
 

@@ -11,8 +11,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.tf_ext.graph.functions import body_nodes
-from inc_autotune.tf_ext.graph.graph_model import TensorDescription
+from inc_autotune.tf_ext.graph import TensorDescription, body_nodes
 
 INFERENCE = (
     "Give the model in inference mode: a Keras model itself or what model.export() writes, or a function traced with "

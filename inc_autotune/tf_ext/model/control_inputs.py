@@ -6,7 +6,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
-from inc_autotune.tf_ext.graph.graph import COPIES
+from inc_autotune.tf_ext.graph import COPIES
 
 
 def with_waiting_copies(graph_def: GraphDef) -> GraphDef:

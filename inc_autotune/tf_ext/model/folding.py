@@ -9,11 +9,19 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.functions import calls
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, node_name, reachable, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
-from inc_autotune.tf_ext.graph.weights_behind import OLD_CONTROL_FLOW, PRODUCTS, constants_behind
+from inc_autotune.tf_ext.graph import (
+    OLD_CONTROL_FLOW,
+    PRODUCTS,
+    Graph,
+    GraphBuilder,
+    SignatureGraph,
+    calls,
+    constants_behind,
+    data_inputs,
+    node_name,
+    reachable,
+    tensor_name,
+)
 
 
 def with_folded_weights(signature: SignatureGraph) -> SignatureGraph:

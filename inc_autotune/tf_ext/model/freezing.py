@@ -18,8 +18,14 @@ from tensorflow.python.training import saver
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
-from inc_autotune.tf_ext.graph.functions import body_nodes, name_by_content
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, Table, TensorDescription, is_weight_size
+from inc_autotune.tf_ext.graph import (
+    SignatureGraph,
+    Table,
+    TensorDescription,
+    body_nodes,
+    is_weight_size,
+    name_by_content,
+)
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
 from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
 from inc_autotune.tf_ext.model.folding import with_folded_weights

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription
+from inc_autotune.tf_ext.graph import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.freezing import described, signature_graph
 
 Names = Sequence[str] | Mapping[str, str]

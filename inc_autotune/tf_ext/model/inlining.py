@@ -13,7 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from inc_autotune.tf_ext.graph.functions import is_compiled
+from inc_autotune.tf_ext.graph import is_compiled
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 

@@ -13,10 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array, FloatArray
-from inc_autotune.tf_ext.graph.builder import GraphBuilder
-from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
-from inc_autotune.tf_ext.graph.graph_model import SignatureGraph
-from inc_autotune.tf_ext.graph.shapes import reshape, shape_like
+from inc_autotune.tf_ext.graph import Graph, GraphBuilder, SignatureGraph, reshape, shape_like, tensor_name
 
 
 @dataclass(frozen=True, eq=False)

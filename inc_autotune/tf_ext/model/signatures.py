@@ -11,8 +11,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.eager import context
 
 from inc_autotune.core.errors import DataError, did_you_mean
-from inc_autotune.core.result.recipe import Recipe
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph, TensorDescription
+from inc_autotune.core.result import Recipe
+from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.variables import Variables
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from inc_autotune.core.arguments.checks import shown
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
-from inc_autotune.tf_ext.graph.graph_model import GraphModel, SignatureGraph
+from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.model.freezing import frozen
 from inc_autotune.tf_ext.model.frozen_graph_def import graph_def_signature, read_graph_def
 from inc_autotune.tf_ext.model.keras_model import KERAS_SUFFIXES, exported, is_keras_model, read_keras_file, traced

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.checkpoint.graph_view import ObjectGraphView
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.tf_ext.graph.graph_model import Table
+from inc_autotune.tf_ext.graph import Table
 
 
 def tables_of(name: str, function: Any, unfrozen: Mapping[str, Any], owner: Any) -> dict[str, Table]:

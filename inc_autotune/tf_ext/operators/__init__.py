@@ -2,3 +2,31 @@
 
 Imports data and everything below it.
 """
+
+from inc_autotune.tf_ext.operators.depthwise import DEPTHWISE_REASON, depthwise_neighbours
+from inc_autotune.tf_ext.operators.discovery import (
+    CONVOLUTION,
+    DEPTHWISE,
+    LINEAR_TYPES,
+    Operator,
+    find_operators,
+    is_pointwise,
+    kernel_weight,
+)
+from inc_autotune.tf_ext.operators.other_weights import find_weights
+from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
+
+__all__ = [
+    "CONVOLUTION",
+    "DEPTHWISE",
+    "DEPTHWISE_REASON",
+    "LINEAR_TYPES",
+    "Operator",
+    "Residual",
+    "depthwise_neighbours",
+    "find_operators",
+    "find_residuals",
+    "find_weights",
+    "is_pointwise",
+    "kernel_weight",
+]

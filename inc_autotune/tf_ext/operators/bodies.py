@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.functions import calls, is_compiled
-from inc_autotune.tf_ext.graph.graph import COPIES, Graph, data_inputs, node_name
+from inc_autotune.tf_ext.graph import COPIES, Graph, calls, data_inputs, is_compiled, node_name
 
 _LOOPS = ("While", "StatelessWhile", "For")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inc_autotune.tf_ext.graph.graph import Graph
+from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, DEPTHWISE, Operator
 
 DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except between other integer convolutions"

@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
+from inc_autotune.tf_ext.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.epilogue import Epilogue, find_epilogue
 from inc_autotune.tf_ext.operators.unsupported import (
     TWO_ACTIVATIONS,

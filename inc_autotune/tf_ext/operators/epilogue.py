@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.tf_ext.graph.graph import Graph, tensor_name
+from inc_autotune.tf_ext.graph import Graph, tensor_name
 from inc_autotune.tf_ext.operators.gelu import ActivationFunction, find_gelu
 
 CONVOLUTION_FUNCTIONS = ("Relu", "Relu6")

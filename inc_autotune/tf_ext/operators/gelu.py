@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs
+from inc_autotune.tf_ext.graph import Graph, data_inputs
 
 _POINTS = np.linspace(-4.0, 4.0, 41)
 _TOLERANCE = 1e-5

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, node_name
+from inc_autotune.tf_ext.graph import Graph, data_inputs, node_name
 from inc_autotune.tf_ext.operators.bodies import inner_operators
 
 LOOKUPS = ("GatherV2", "Gather", "GatherNd", "ResourceGather")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inc_autotune.tf_ext.graph.graph import COPIES, Graph, tensor_name
+from inc_autotune.tf_ext.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, Operator
 from inc_autotune.tf_ext.operators.epilogue import CONVOLUTION_FUNCTIONS
 

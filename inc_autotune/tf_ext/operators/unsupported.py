@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph.graph import Graph, data_inputs
-from inc_autotune.tf_ext.graph.weights_behind import OLD_CONTROL_FLOW, PRODUCTS, WITHOUT_KERNEL, constants_behind
+from inc_autotune.tf_ext.graph import OLD_CONTROL_FLOW, PRODUCTS, WITHOUT_KERNEL, Graph, constants_behind, data_inputs
 from inc_autotune.tf_ext.operators.bodies import inner_operators
 
 TWO_ACTIVATIONS = "multiplies two activations, for which TensorFlow has no integer kernel"

@@ -2,3 +2,25 @@
 
 Imports graph.
 """
+
+from inc_autotune.tf_ext.target.choices import (
+    FORMS,
+    KERNEL_FORM,
+    QDQ_FORM,
+    SWITCHES,
+    GraphChoices,
+    GraphForm,
+    read_switches,
+)
+from inc_autotune.tf_ext.target.version import check_version
+
+__all__ = [
+    "FORMS",
+    "KERNEL_FORM",
+    "QDQ_FORM",
+    "SWITCHES",
+    "GraphChoices",
+    "GraphForm",
+    "check_version",
+    "read_switches",
+]

@@ -2,3 +2,30 @@
 
 Imports operators and everything below it.
 """
+
+from inc_autotune.torch_ext.calibration.collect import (
+    Collector,
+    calibrate,
+    calibrate_again,
+    calibrate_by_function,
+    describe_batch,
+    input_of,
+)
+from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
+from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries, calibrations_from_recipe
+
+__all__ = [
+    "REDUCED",
+    "Collector",
+    "OperatorCalibration",
+    "calibrate",
+    "calibrate_again",
+    "calibrate_by_function",
+    "calibration_entries",
+    "calibrations_from_recipe",
+    "describe_batch",
+    "group_weights",
+    "input_of",
+    "operator_calibrations",
+]

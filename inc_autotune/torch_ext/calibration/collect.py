@@ -11,21 +11,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.data.batch_axis import BatchAxis
-from inc_autotune.core.data.calibration import Calibration, CalibrationPass
-from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, cut
-from inc_autotune.core.data.loaders import describe, model_fails
+from inc_autotune.core.data import (
+    HELD_OUT_BYTES,
+    LEAST_BATCHES,
+    BatchAxis,
+    Calibration,
+    CalibrationPass,
+    cut,
+    describe,
+    model_fails,
+)
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS, Statistics
-from inc_autotune.core.quantization.statistics import ActivationStatistics
-from inc_autotune.torch_ext.data.batches import Batch, output_tensors, run
-from inc_autotune.torch_ext.data.digest import add_batch
-from inc_autotune.torch_ext.data.padding import comparable_outputs
-from inc_autotune.torch_ext.model.untouched import tensors_in, untouched
-from inc_autotune.torch_ext.operators.merged_trace import merged
-from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
-from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse, foldable_batch_norms
-from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
+from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
+from inc_autotune.torch_ext.data import Batch, add_batch, comparable_outputs, output_tensors, run
+from inc_autotune.torch_ext.model import tensors_in
+from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.operators import (
+    CONVOLUTION_TYPES,
+    LINEAR_TYPES,
+    CallWatcher,
+    ModelTrace,
+    analyse,
+    foldable_batch_norms,
+    merged,
+)
 
 
 def input_of(operator: str) -> str:

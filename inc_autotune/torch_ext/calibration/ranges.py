@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import group_weight_absmax, smoothed_range, smoothing_scale
-from inc_autotune.core.quantization.split_statistics import Statistics
+from inc_autotune.core.quantization import Statistics, group_weight_absmax, smoothed_range, smoothing_scale
 from inc_autotune.torch_ext.calibration.collect import input_of, output_of
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
-from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.operators.types import weight_matrix
+from inc_autotune.torch_ext.operators import ModelTrace, weight_matrix
 
 
 def operator_calibrations(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inc_autotune.core.result.recipe import OperatorRecipe
+from inc_autotune.core.result import OperatorRecipe
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 
 REDUCED = "reduce_range"

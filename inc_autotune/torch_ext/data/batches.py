@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.data.batch_axis import BatchAxis
-from inc_autotune.core.data.loaders import describe, no_item
-from inc_autotune.core.data.reading import Reading
+from inc_autotune.core.data import BatchAxis, Reading, describe, no_item
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
 from inc_autotune.torch_ext.data.readings import possible_readings, signature_text, unknown_keys
-from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled, tensors_in, untouched
+from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
+from inc_autotune.torch_ext.model.untouched import untouched
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.search.study.code_fingerprint import Fingerprint, assigned, called_in, methods
+from inc_autotune.core.search.study import Fingerprint, assigned, called_in, methods
 from inc_autotune.torch_ext.data.batches import Batch
-from inc_autotune.torch_ext.model.untouched import tensors_in
+from inc_autotune.torch_ext.model import tensors_in
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest

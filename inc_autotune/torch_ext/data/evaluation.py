@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inc_autotune.core.errors import EvaluationError
-from inc_autotune.torch_ext.model.untouched import restored
+from inc_autotune.torch_ext.model import restored
 
 
 def isolated(evaluate: Callable[[nn.Module], Any] | None, model: nn.Module) -> Callable[[nn.Module], Any] | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from inc_autotune.core.data.loaders import check_loader, describe, is_number_list
+from inc_autotune.core.data import check_loader, describe, is_number_list
 from inc_autotune.core.errors import DataError
 
 ALLOWED_ITEMS = (

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.data.reading import Reading
-from inc_autotune.core.evaluation.metric import make_metric, metric_value
+from inc_autotune.core.data import Reading
+from inc_autotune.core.evaluation import make_metric, metric_value
 from inc_autotune.torch_ext.data.batches import labelled_batches, output_tensors, run
 from inc_autotune.torch_ext.data.items import iterable_loader, map_tensors
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inc_autotune.core.data.reading import LABEL_NAMES, Reading
+from inc_autotune.core.data import LABEL_NAMES, Reading
 from inc_autotune.core.errors import did_you_mean
-from inc_autotune.torch_ext.model.untouched import tensors_in
+from inc_autotune.torch_ext.model import tensors_in
 
 
 def forward_signature(model: nn.Module) -> inspect.Signature | None:

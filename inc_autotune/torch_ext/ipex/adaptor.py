@@ -15,12 +15,11 @@ from torch.fx import GraphModule
 
 from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.smoothquant import InputGroup
-from inc_autotune.core.space.units import Unit
+from inc_autotune.core.quantization import InputGroup
+from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor
-from inc_autotune.torch_ext.calibration.collect import Collector, describe_batch
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
-from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.torch_ext.calibration import Collector, OperatorCalibration, describe_batch
+from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
 from inc_autotune.torch_ext.ipex.library import check_device, quantization
 from inc_autotune.torch_ext.ipex.models import (
@@ -32,10 +31,9 @@ from inc_autotune.torch_ext.ipex.models import (
 )
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
-from inc_autotune.torch_ext.measurement.models import interleaved_seconds
+from inc_autotune.torch_ext.measurement import interleaved_seconds
 from inc_autotune.torch_ext.modules import prepare_module
-from inc_autotune.torch_ext.operators.trace import ModelTrace
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators import ModelTrace, operator_type
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.analysis.output_error import relative_error
+from inc_autotune.core.analysis import relative_error
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.data.batches import Batch, run
-from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.model.copies import base_model
+from inc_autotune.torch_ext.data import Batch, real_outputs, real_positions, run
+from inc_autotune.torch_ext.model import base_model
 from inc_autotune.torch_ext.model.untouched import untouched
 
 ROUNDING = 1e-6

@@ -13,10 +13,10 @@ from torch import nn
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
 from inc_autotune.core.errors import ArgumentError, ModelError
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.ipex.library import quantization
 from inc_autotune.torch_ext.ipex.operations import Summary
-from inc_autotune.torch_ext.model.copies import own_tensors, shared_copy
+from inc_autotune.torch_ext.model import own_tensors, shared_copy
 
 _STATES = "_fqn_to_auto_quant_state_map"
 

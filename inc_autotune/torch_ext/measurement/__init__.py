@@ -2,3 +2,10 @@
 
 Imports modules and everything below it.
 """
+
+from inc_autotune.torch_ext.measurement.footprint import peak_bytes
+from inc_autotune.torch_ext.measurement.gradient_sensitivity import gradient_sensitivities
+from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weight_bytes
+from inc_autotune.torch_ext.measurement.units import measure_units
+
+__all__ = ["gradient_sensitivities", "interleaved_seconds", "measure_units", "peak_bytes", "weight_bytes"]

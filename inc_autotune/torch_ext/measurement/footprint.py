@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data.batches import Batch, run
-from inc_autotune.torch_ext.model.untouched import EagerDispatchMode, tensors_in
-from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.model import EagerDispatchMode, tensors_in
+from inc_autotune.torch_ext.modules import QuantizedOperator
 
 
 def peak_bytes(model: nn.Module, batch: Batch) -> int:

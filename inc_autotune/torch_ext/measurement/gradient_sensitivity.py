@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.analysis.output_error import LARGEST_OUTPUT
-from inc_autotune.torch_ext.data.batches import Batch
-from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
-from inc_autotune.torch_ext.model.untouched import attention_fast_path_disabled
-from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, operator_type
+from inc_autotune.core.analysis import LARGEST_OUTPUT
+from inc_autotune.torch_ext.data import Batch, real_outputs, real_positions
+from inc_autotune.torch_ext.model import attention_fast_path_disabled
+from inc_autotune.torch_ext.operators import LINEAR_TYPES, operator_type
 
 logger = logging.getLogger(__name__)
 

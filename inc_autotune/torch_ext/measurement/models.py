@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inc_autotune.core.analysis import timing
-from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.torch_ext.data import Batch, run
 
 
 @torch.no_grad()

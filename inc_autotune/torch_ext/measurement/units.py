@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.timing import Call
-from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, time_units
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.space.units import Unit
-from inc_autotune.torch_ext.data.batches import Batch, run
+from inc_autotune.core.space import Unit
+from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.measurement.models import clock
-from inc_autotune.torch_ext.model.copies import shared_copy
-from inc_autotune.torch_ext.operators.types import OPERATORS
+from inc_autotune.torch_ext.model import shared_copy
+from inc_autotune.torch_ext.operators import OPERATORS
 
 SHORTEST_SECONDS = 200e-6
 """Operators whose integer form takes less are not judged.

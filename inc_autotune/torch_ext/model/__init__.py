@@ -2,3 +2,37 @@
 
 Imports target.
 """
+
+from inc_autotune.torch_ext.model.copies import (
+    CARRIED,
+    base_model,
+    convert_modules,
+    is_replaceable,
+    own_tensors,
+    replace_modules,
+    shared_copy,
+)
+from inc_autotune.torch_ext.model.untouched import (
+    AddressMap,
+    EagerDispatchMode,
+    attention_fast_path_disabled,
+    restored,
+    tensors_in,
+    written_tensors,
+)
+
+__all__ = [
+    "CARRIED",
+    "AddressMap",
+    "EagerDispatchMode",
+    "attention_fast_path_disabled",
+    "base_model",
+    "convert_modules",
+    "is_replaceable",
+    "own_tensors",
+    "replace_modules",
+    "restored",
+    "shared_copy",
+    "tensors_in",
+    "written_tensors",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.target.kernels import has_engine
+from inc_autotune.torch_ext.target import has_engine
 
 _LINEAR = ("Linear", "Conv1D")
 _CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")

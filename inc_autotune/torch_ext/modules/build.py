@@ -7,14 +7,9 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
-from inc_autotune.torch_ext.model.copies import (
-    convert_modules,
-    own_tensors,
-    replace_modules,
-    shared_copy,
-)
-from inc_autotune.torch_ext.modules import convert_module, is_prepared, prepare_module
+from inc_autotune.torch_ext.calibration import OperatorCalibration
+from inc_autotune.torch_ext.model import convert_modules, own_tensors, replace_modules, shared_copy
+from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, prepare_module
 
 
 def prepared_model(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.affine import (
+from inc_autotune.core.quantization import (
     QuantizationParameters,
     dequantize,
     integer_type,
@@ -18,7 +18,7 @@ from inc_autotune.core.quantization.affine import (
     quantize,
     weight_parameters,
 )
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through

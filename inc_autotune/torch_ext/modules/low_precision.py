@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.operators.types import OPERATORS
+from inc_autotune.torch_ext.operators import OPERATORS
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

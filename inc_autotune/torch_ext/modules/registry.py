@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
@@ -22,7 +22,7 @@ from inc_autotune.torch_ext.modules.low_precision import (
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, hand_over
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators import operator_type
 
 
 def prepare_module(

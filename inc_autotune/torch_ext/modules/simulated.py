@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.operators.types import OPERATORS
+from inc_autotune.torch_ext.operators import OPERATORS
 
 
 class SimulatedOperator(QuantizedOperator):

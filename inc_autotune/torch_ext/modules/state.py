@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.layer import carried
 from inc_autotune.torch_ext.modules.prepared import describe
-from inc_autotune.torch_ext.target.kernels import PackedWeight
+from inc_autotune.torch_ext.target import PackedWeight
 
 _HOLDER = "_packed_holder"
 

@@ -2,3 +2,56 @@
 
 Imports data and everything below it.
 """
+
+from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
+from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON, Examination, examine
+from inc_autotune.torch_ext.operators.merged_trace import (
+    ANOTHER_WAY,
+    given_up,
+    in_order_of,
+    is_served,
+    merged,
+    unserved,
+    without,
+)
+from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
+from inc_autotune.torch_ext.operators.other_weights import OtherWeights, weights_by_owner
+from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse, foldable_batch_norms
+from inc_autotune.torch_ext.operators.types import (
+    CONVOLUTION_TYPES,
+    LINEAR_TYPES,
+    OPERATORS,
+    Operator,
+    operator_type,
+    weight_matrix,
+)
+
+__all__ = [
+    "ANOTHER_WAY",
+    "CAPTURED",
+    "CAPTURED_REASON",
+    "CONVOLUTION_TYPES",
+    "LINEAR_TYPES",
+    "OPERATORS",
+    "BlockCall",
+    "CallWatcher",
+    "Examination",
+    "ModelTrace",
+    "Operator",
+    "OtherWeights",
+    "analyse",
+    "capture_calls",
+    "examine",
+    "find_blocks",
+    "foldable_batch_norms",
+    "given_up",
+    "in_order_of",
+    "is_served",
+    "merged",
+    "operator_type",
+    "run_block",
+    "unserved",
+    "weight_matrix",
+    "weights_by_owner",
+    "without",
+]

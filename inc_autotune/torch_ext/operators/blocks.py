@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data.batches import Batch, run
-from inc_autotune.torch_ext.data.padding import real_outputs
+from inc_autotune.torch_ext.data import Batch, real_outputs, run
 
 
 @dataclass(frozen=True)

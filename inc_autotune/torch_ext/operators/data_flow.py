@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from inc_autotune.torch_ext.model.untouched import AddressMap, EagerDispatchMode, tensors_in, written_tensors
+from inc_autotune.torch_ext.model import AddressMap, EagerDispatchMode, tensors_in, written_tensors
 
 Layout = Literal["same", "last", "other"]
 

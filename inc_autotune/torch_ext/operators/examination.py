@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data.batches import Batch, output_tensors
-from inc_autotune.torch_ext.model.copies import base_model
+from inc_autotune.torch_ext.data import Batch, output_tensors
+from inc_autotune.torch_ext.model import base_model
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.model.copies import is_replaceable
-from inc_autotune.torch_ext.model.untouched import AddressMap, untouched
+from inc_autotune.torch_ext.model import AddressMap, is_replaceable
+from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
 from inc_autotune.torch_ext.operators.types import operator_type
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from inc_autotune.torch_ext.model.copies import is_replaceable
+from inc_autotune.torch_ext.model import is_replaceable
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from inc_autotune.core.analysis.sensitivity import UnitHarm
+from inc_autotune.core.analysis import UnitHarm
 from inc_autotune.core.result.report.figure import Chart, bar_layout, bars, markers, on_log_axis
 from inc_autotune.core.result.tuning_result import TuningResult
 

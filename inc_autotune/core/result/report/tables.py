@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inc_autotune.core.analysis.weight_shares import percent
+from inc_autotune.core.analysis import percent
 from inc_autotune.core.result.report.markup import table, text
 from inc_autotune.core.result.report.wording import (
     GAINS,

@@ -9,7 +9,7 @@ from typing import Any
 from inc_autotune.core.result.report.figure import Chart, layout_of, markers
 from inc_autotune.core.result.report.wording import GAINS, gain_of, verdict_of
 from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study import Trial
 
 Mark = tuple[Trial, float, float]
 """A trial with its x and its score."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from inc_autotune.core.result.tuning_result import TuningResult
-from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study import Trial
 from inc_autotune.core.vocabulary import Objective
 
 

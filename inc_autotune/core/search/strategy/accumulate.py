@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from inc_autotune.core.search.strategy.base import Proposal, SearchView
 from inc_autotune.core.search.strategy.prefixes import Prefixes, fewest, smallest_power
 from inc_autotune.core.search.strategy.put_back import put_back
 from inc_autotune.core.search.strategy.starts import begin, best_start, start_met
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 
 def auto(view: SearchView) -> Proposal | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inc_autotune.core.analysis.sensitivity import UnitHarm
-from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
-from inc_autotune.core.evaluation.goal import Goal
+from inc_autotune.core.analysis import SmoothingPlan, UnitHarm
+from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.op_config import FP32, OpConfig
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.space.units import Assignment, TuningSpace
+from inc_autotune.core.search.study import Trial
+from inc_autotune.core.space import Assignment, TuningSpace
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inc_autotune.core.space.units import Assignment, TuningSpace, Unit
+from inc_autotune.core.space import Assignment, TuningSpace, Unit
 
 
 def families(space: TuningSpace, assignment: Assignment) -> dict[str, tuple[str, ...]]:

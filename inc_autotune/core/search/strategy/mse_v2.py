@@ -5,7 +5,7 @@ from __future__ import annotations
 from inc_autotune.core.search.strategy.accumulate import accumulate, with_fallbacks
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
 from inc_autotune.core.search.strategy.starts import begin, best_start, start_met
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 
 def mse_v2(view: SearchView) -> Proposal | None:

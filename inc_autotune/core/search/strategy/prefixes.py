@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.search.study import Trial
+from inc_autotune.core.space import Assignment
 
 
 @dataclass(frozen=True)

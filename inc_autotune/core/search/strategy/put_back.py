@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 
 def put_back(view: SearchView, build: Callable[[Sequence[str]], Assignment], fallen: Sequence[str]) -> Proposal | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.sensitivity import SupportsGradients
+from inc_autotune.core.analysis import SupportsGradients
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.search.strategy.auto import auto
 from inc_autotune.core.search.strategy.base import Strategy

@@ -25,9 +25,8 @@ from inc_autotune.core.errors import MissingDependencyError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
 from inc_autotune.core.search.strategy.starts import all_quantized, any_met, first_untried
-from inc_autotune.core.search.study.storage import quiet_optuna
-from inc_autotune.core.search.study.trial import Trial
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.search.study import Trial, quiet_optuna
+from inc_autotune.core.space import Assignment
 
 ATTEMPTS = 3
 """Draws from a sampler before BruteForceSampler takes over: a sampler that has converged repeats itself."""

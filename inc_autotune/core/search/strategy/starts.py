@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from inc_autotune.core.search.strategy.base import Proposal, SearchView
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 
 def all_quantized(view: SearchView, *, required: bool = True) -> list[Proposal]:

@@ -2,3 +2,32 @@
 
 Imports the goal and the verdicts of evaluation, and space.
 """
+
+from inc_autotune.core.search.study.code_fingerprint import (
+    Fingerprint,
+    assigned,
+    callable_fingerprint,
+    called_in,
+    methods,
+)
+from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.shared_work import SharedWork
+from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey, check_storage, quiet_optuna
+from inc_autotune.core.search.study.trial import Trial
+from inc_autotune.core.search.study.workers import POLL_SECONDS
+
+__all__ = [
+    "POLL_SECONDS",
+    "STORAGE_FORMAT",
+    "Fingerprint",
+    "History",
+    "SharedWork",
+    "StudyKey",
+    "Trial",
+    "assigned",
+    "callable_fingerprint",
+    "called_in",
+    "check_storage",
+    "methods",
+    "quiet_optuna",
+]

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from inc_autotune.core.evaluation.verdict import Scores
+from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
 from inc_autotune.core.search.study.storage import (
     StudyKey,
@@ -26,7 +26,7 @@ from inc_autotune.core.search.study.storage import (
 )
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.search.study.workers import Worker
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.space import Assignment
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from inc_autotune.core.evaluation.verdict import Judgement, Verdict
-from inc_autotune.core.space.units import Assignment
+from inc_autotune.core.evaluation import Judgement, Verdict
+from inc_autotune.core.space import Assignment
 
 
 @dataclass(frozen=True)

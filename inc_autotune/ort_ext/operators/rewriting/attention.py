@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, attributes, with_rewritten
 
 _BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
 _ROTARY = ("do_rotary", "past_present_share_buffer")

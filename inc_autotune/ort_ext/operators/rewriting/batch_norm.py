@@ -6,9 +6,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import attributes, with_inputs
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, attributes, with_inputs, with_rewritten
 
 
 def fold_batch_norms(graph: Graph) -> Graph:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, with_rewritten
+from inc_autotune.ort_ext.target import GraphForm
 
 
 @dataclass(frozen=True)

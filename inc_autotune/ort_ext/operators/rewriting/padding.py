@@ -6,9 +6,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import with_inputs
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, with_inputs, with_rewritten
 
 _PADS, _AXES = 1, 3
 

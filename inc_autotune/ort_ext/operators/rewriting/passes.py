@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import TypeAlias
 
-from inc_autotune.ort_ext.graph.builder import GraphBuilder
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.model.source import SourceModel
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder
+from inc_autotune.ort_ext.model import SourceModel
 from inc_autotune.ort_ext.operators.rewriting.attention import separate_projections
 from inc_autotune.ort_ext.operators.rewriting.batch_norm import fold_batch_norms
 from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
@@ -17,7 +16,7 @@ from inc_autotune.ort_ext.operators.rewriting.plain_gemm import plain_gemms
 from inc_autotune.ort_ext.operators.rewriting.pooling import separate_averages
 from inc_autotune.ort_ext.operators.rewriting.resizing import with_full_sizes
 from inc_autotune.ort_ext.operators.rewriting.separate_sums import separate_residuals
-from inc_autotune.ort_ext.target.forms import GraphForm
+from inc_autotune.ort_ext.target import GraphForm
 
 Pass: TypeAlias = Callable[[Graph], Graph]
 """Returns a graph that computes the same function; the graph itself if there is nothing to change."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, attributes, with_rewritten
 
 
 def has_integer_average(node: onnx.NodeProto) -> bool:

@@ -6,9 +6,7 @@ import numpy as np
 import onnx
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.nodes import attributes
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, attributes, with_rewritten
 
 _ROI, _SCALES, _SIZES = 1, 2, 3
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
-from inc_autotune.ort_ext.graph.graph import Graph
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, with_rewritten
 
 
 def separate_residuals(graph: Graph) -> Graph:
