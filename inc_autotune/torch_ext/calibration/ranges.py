@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -89,6 +90,4 @@ def _with_output_range(
         minimum, maximum = seen.minimum, seen.maximum
         if name in trace.relu_outputs:
             minimum, maximum = 0.0, max(maximum, 0.0)
-    return OperatorCalibration(
-        calibration.input_minimum, calibration.input_maximum, calibration.smoothing, minimum, maximum
-    )
+    return replace(calibration, output_minimum=minimum, output_maximum=maximum, channels_last=trace.bears_channels_last)

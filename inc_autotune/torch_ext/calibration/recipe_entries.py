@@ -15,6 +15,9 @@ from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCali
 REDUCED = "reduce_range"
 """Key of whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
 
+CHANNELS_LAST = "channels_last"
+"""Key of whether a convolution's output may lie so, since the model computes the same with it."""
+
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
@@ -32,6 +35,8 @@ def calibration_entries(
     for name, calibration in calibrations.items():
         limits = {key: getattr(calibration, key) for key in LIMITS}
         entries[name] = {key: float(limit) for key, limit in limits.items() if limit is not None}
+        if calibration.channels_last:
+            entries[name][CHANNELS_LAST] = True
         if calibration.smoothing is not None:
             scale = calibration.smoothing.numpy()
             key = names.setdefault(scale.tobytes(), f"{name}.smoothing")
@@ -50,5 +55,7 @@ def calibrations_from_recipe(
         smoothing = entry.get("smoothing")
         scale = None if smoothing is None else torch.from_numpy(arrays[smoothing].copy())
         limits = {key: entry.get(key) for key in LIMITS}
-        calibrations[name] = OperatorCalibration(smoothing=scale, **limits)
+        calibrations[name] = OperatorCalibration(
+            smoothing=scale, channels_last=bool(entry.get(CHANNELS_LAST)), **limits
+        )
     return calibrations

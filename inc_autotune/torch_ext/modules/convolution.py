@@ -26,7 +26,7 @@ class QuantizedConvolution(QuantizedOperator):
     convolution, without rounding of the output, which inductor lowers to oneDNN for 1 and 2 dimensions.
     Where oneDNN's kernels would saturate with this weight: the convolution of the same integers in float32, its output
     rounded to the same grid. The output has the strides of the fp32 convolution's, channels last where the input or the
-    weight is.
+    weight is, or lies channels last, as the kernel writes it, if that is allowed.
 
     Args:
         config: static.
@@ -38,6 +38,7 @@ class QuantizedConvolution(QuantizedOperator):
         input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
         output_scale: float32 0-d.
         output_zero_point: int32 0-d, 0 to 255.
+        channels_last: whether the output may lie channels last whatever the fp32 convolution would do.
     """
 
     integer_weight: Tensor
@@ -62,8 +63,10 @@ class QuantizedConvolution(QuantizedOperator):
         input_zero_point: Tensor,
         output_scale: Tensor,
         output_zero_point: Tensor,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(config)
+        self._bears_channels_last = channels_last
         self.in_channels, self.out_channels, self.groups = source.in_channels, source.out_channels, source.groups
         self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
         self.padding, self.padding_mode = source.padding, source.padding_mode
@@ -129,7 +132,7 @@ class QuantizedConvolution(QuantizedOperator):
         """
         if batch.dim() < 4:
             return False
-        return self._weight_is_channels_last or _is_channels_last(batch, self.in_channels)
+        return self._bears_channels_last or self._weight_is_channels_last or _is_channels_last(batch, self.in_channels)
 
     def _dequantized(self, x: Tensor) -> Tensor:
         arguments = (*self._input, 0, 255, torch.uint8)

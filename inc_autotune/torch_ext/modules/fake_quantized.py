@@ -36,6 +36,7 @@ class FakeQuantized(PreparedOperator):
 
     Attributes:
         weight_minimum, weight_maximum: smallest and largest integer of the weight.
+        bears_channels_last: whether the quantized form of a convolution may write channels last.
         smoothing: float32 [in_features] or None; the input is divided by it.
         weight_scale: float32, 0-d or [out_channels].
         weight_zero_point: int32, the same shape.
@@ -44,6 +45,7 @@ class FakeQuantized(PreparedOperator):
     """
 
     weight_minimum: int
+    bears_channels_last: bool
     weight_maximum: int
     smoothing: Tensor | None
     weight_scale: Tensor
@@ -193,6 +195,7 @@ def prepare_fake_quantized(
         reduce_range=reduce_range and multiplies_integers(operator_name, config),
     )
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
+    prepared.bears_channels_last = calibration.channels_last
     prepared.register_buffer("weight_scale", parameters.scale)
     prepared.register_buffer("weight_zero_point", parameters.zero_point)
     activation = config.activation

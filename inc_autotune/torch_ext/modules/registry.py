@@ -129,6 +129,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         input_zero_point,
         prepared.output_scale.clone(),
         prepared.output_zero_point.clone(),
+        channels_last=prepared.bears_channels_last,
     )
 
 

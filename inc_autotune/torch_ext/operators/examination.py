@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inc_autotune.torch_ext.data import Batch, output_tensors
 from inc_autotune.torch_ext.model import base_model
 from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.operators.layout import bears_channels_last
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
 
 COMPARED_SAMPLES = 2
@@ -70,7 +71,8 @@ class Examination:
             batch: inputs.
         """
         skipped = {name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()}
-        trace = replace(trace, skipped=skipped)
+        bears = self.trace is not None and self.trace.bears_channels_last
+        trace = replace(trace, skipped=skipped, bears_channels_last=bears)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)
         base = base_model(model, trace.batch_norms)
@@ -89,7 +91,10 @@ def examine(model: nn.Module, first: Batch) -> Examination:
         trace = trace_model(copy, first.args, first.kwargs)
     skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
     base = base_model(model, trace.batch_norms)
-    return Examination(replace(trace, skipped=skipped), base, sorted(called), form_error(model, base, first))
+    convolutions = [name for name, operator in trace.operators.items() if operator.type in ("Conv2d", "Conv3d")]
+    bears = bears_channels_last(base, convolutions, first.take(COMPARED_SAMPLES))
+    trace = replace(trace, skipped=skipped, bears_channels_last=bears)
+    return Examination(trace, base, sorted(called), form_error(model, base, first))
 
 
 @contextmanager

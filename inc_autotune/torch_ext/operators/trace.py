@@ -52,6 +52,7 @@ class ModelTrace:
             if the model returns or stores the tensor.
         skipped: operator -> why it cannot be quantized.
         ran: names of all operators and leaf modules that ran.
+        bears_channels_last: whether convolutions may write channels last, see `layout.bears_channels_last`.
     """
 
     operators: dict[str, OperatorTrace]
@@ -62,6 +63,7 @@ class ModelTrace:
     consumers: dict[str, tuple[str, ...]]
     skipped: dict[str, str]
     ran: frozenset[str] = frozenset()
+    bears_channels_last: bool = False
 
 
 def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
