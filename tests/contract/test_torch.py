@@ -17,9 +17,11 @@ from tests.torch.small_models import fix_speeds  # noqa: E402
 FEATURES = 16
 
 
-@pytest.fixture(autouse=True)
-def speed_decides_nothing(monkeypatch):
-    fix_speeds(monkeypatch)
+@pytest.fixture(autouse=True, scope="module")
+def speed_decides_nothing():
+    with pytest.MonkeyPatch.context() as patch:
+        fix_speeds(patch)
+        yield
 
 
 class TestTorchAdaptor(AdaptorContract):

@@ -20,10 +20,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def speed_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on how fast this machine is, or how busy."""
-    fix_speeds(monkeypatch)
+@pytest.fixture(autouse=True, scope="module")
+def speed_decides_nothing() -> Iterator[None]:
+    """No test depends on how fast this machine is, or how busy, nor does a model that the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch:
+        fix_speeds(patch)
+        yield
 
 
 @pytest.fixture

@@ -27,8 +27,7 @@ class QuantizedLinear(QuantizedOperator):
     4. else the product of the same integers in float32, right on every CPU and with every weight.
 
     Eager and `torch.jit.trace` take 2, 3 or 4; compiled, 4 takes the place of 1 where oneDNN's kernel would saturate
-    with this weight. Inputs of any leading shape, float32, bfloat16 or float16; the output has
-    the dtype of the input.
+    with this weight. Inputs of any leading shape, float32, bfloat16 or float16; the output has the dtype of the input.
 
     Args:
         config: static or dynamic.
