@@ -105,8 +105,10 @@ def run_trial(search: Search, proposal: Proposal) -> None:
         fail(error.found)
         return
     except BaseException as error:
-        # What fails on the samples of the calibration, too, is the candidate and not the evaluation.
-        failure = candidates.run_failure(model) if isinstance(error, Exception) else None
+        # What fails on the samples of the calibration, too, is the candidate and not the evaluation, unless that is
+        # known to have gone wrong by itself: it may have changed the candidate.
+        is_unknown = isinstance(error, Exception) and not isinstance(error, EvaluationError)
+        failure = candidates.run_failure(model) if is_unknown else None
         if failure is not None:
             logger.warning("%s could not be run", what, exc_info=True)
             fail(failure)
