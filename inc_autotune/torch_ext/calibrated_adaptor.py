@@ -1,0 +1,281 @@
+"""The half of an adaptor for PyTorch that learns: what the model is, and what calibration finds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis import (
+    SupportsIntegerProduct,
+    SupportsSmoothing,
+    SupportsWeights,
+    Weights,
+)
+from inc_autotune.core.data import BatchAxis, Calibration
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import InputGroup
+from inc_autotune.core.space import Capability, Unit, load_capability
+from inc_autotune.torch_ext.calibration import (
+    Collector,
+    calibrate,
+    calibrate_again,
+    calibrate_by_function,
+    group_weights,
+    input_of,
+)
+from inc_autotune.torch_ext.data import (
+    Batch,
+    CalibrationFunction,
+    add_batch,
+    add_model,
+    batch_axis,
+    calibration_batches,
+    example_batch,
+)
+from inc_autotune.torch_ext.model import base_model
+from inc_autotune.torch_ext.modules import (
+    simulation_reason,
+)
+from inc_autotune.torch_ext.operators import (
+    ANOTHER_WAY,
+    LINEAR_TYPES,
+    Examination,
+    ModelTrace,
+    OtherWeights,
+    examine,
+    given_up,
+    in_order_of,
+    is_served,
+    operator_type,
+    unserved,
+    weights_by_owner,
+    without,
+)
+from inc_autotune.torch_ext.operators.other_weights import other_weights
+from inc_autotune.torch_ext.target import kernels, saturation
+
+MEASURED_SAMPLES = 8
+"""Of the first batch, those that speed is measured on."""
+
+DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
+
+
+class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, SupportsWeights):
+    """What is known of a `torch.nn.Module` and its activations before any candidate is made of it.
+
+    Args:
+        capability: the user's framework YAML or dict; None: the one shipped.
+        example_inputs: inputs for measuring speed, in any form a loader's item may have; None: the first
+            calibration samples.
+        histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
+            operator can only be calibrated by minmax.
+    """
+
+    framework = "pytorch"
+    timed = "eager forward pass, before jit or compile"
+    default_capability = DEFAULT_CAPABILITY
+
+    def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
+        version = torch.__version__.split("+")[0]
+        self.capability: Capability = load_capability(self.default_capability, version, capability)
+        self._histogram = histogram or self.capability.default_needs_histogram
+        self._given_example = example_inputs
+        self._example: Batch | None = None
+        self._examined = Examination()
+        self._axis: BatchAxis[Batch] | None = None
+        self._batch_notes: Sequence[str] = ()
+        self._calibration: Calibration[Batch] | None = None
+
+    @property
+    def trace(self) -> ModelTrace:
+        """How the model runs; known after calibration."""
+        if self._trace is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._trace
+
+    @property
+    def calibration(self) -> Calibration[Batch]:
+        """What the pass over the data found; known after calibration."""
+        if self._calibration is None:
+            raise RuntimeError("the model has not been calibrated yet")
+        return self._calibration
+
+    @property
+    def _trace(self) -> ModelTrace | None:
+        return self._examined.trace
+
+    @property
+    def _base(self) -> nn.Module:
+        return self._examined.base
+
+    # What the model is
+
+    def query_fw_capability(self, model: nn.Module) -> dict[str, Any]:
+        """Options of each operator; only of those that ran, once calibration has seen the model run."""
+        skipped = self.skipped(model)
+        if self._trace is not None:
+            types = {name: each.type for name, each in self._trace.operators.items()}
+        else:
+            found = {name: operator_type(module) for name, module in model.named_modules()}
+            types = {name: op_type for name, op_type in found.items() if op_type is not None}
+        opwise = {
+            (name, op_type): [
+                option.to_dict()
+                for option in self.capability.options(op_type)
+                if option.dtype != "bf16" or kernels.has_bf16()
+            ]
+            for name, op_type in types.items()
+            if name not in skipped
+        }
+        return {
+            "opwise": {operator: options for operator, options in opwise.items() if options},
+            "optypewise": self.capability.optypewise(),
+        }
+
+    def known_types(self, model: nn.Module) -> Collection[str]:
+        classes = (each for each in vars(nn).values() if isinstance(each, type) and issubclass(each, nn.Module))
+        return {*(each.__name__ for each in classes), *(type(module).__name__ for module in model.modules())}
+
+    def groups(self, model: nn.Module) -> Sequence[Sequence[str]]:
+        return self._trace.groups if self._trace is not None else ()
+
+    def skipped(self, model: nn.Module) -> Mapping[str, str]:
+        others = {name: each.reason for name, each in self._other_weights(model).items()}
+        if self._trace is None:
+            return others
+        without = {
+            name: f"no entry for {each.type} in the capability"
+            for name, each in self._trace.operators.items()
+            if not self.capability.options(each.type)
+        }
+        return {**self._trace.skipped, **without, **others}
+
+    def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:
+        """Of operators whose integer kernel is no gain; one that is simulated was asked for and needs none."""
+        if self.is_simulated(name, config):
+            return None
+        return kernels.fp32_reason(model.get_submodule(name))
+
+    def operator_type(self, model: nn.Module, name: str) -> str:
+        others = self._other_weights(model)
+        return others[name].type if name in others else type(model.get_submodule(name)).__name__
+
+    def operator_weights(self, model: nn.Module) -> Weights:
+        return {
+            owner: {id(weight): weight.numel() for weight in weights.values()}
+            for owner, weights in weights_by_owner(model).items()
+        }
+
+    def _other_weights(self, model: nn.Module) -> Mapping[str, OtherWeights]:
+        """The owners of weights that are no operators of a known type."""
+        if self._trace is not None:
+            return other_weights(model, {*self._trace.operators, *self._trace.skipped})
+        return other_weights(model, {name for name, each in model.named_modules() if operator_type(each) is not None})
+
+    def is_simulated(self, name: str, config: OpConfig) -> bool:
+        return simulation_reason(self.trace.operators[name].type, config) is not None
+
+    def notes(self) -> Sequence[str]:
+        notes = self._examined.notes()
+        if self._axis is not None:
+            notes += self._axis.notes
+        notes += self._batch_notes
+        if self._calibration is not None:
+            notes += self._calibration.held_out.notes
+        if self._trace is not None:
+            reduced = sorted({each.type for name, each in self._trace.operators.items() if self.reduces_range(name)})
+            if reduced:
+                notes.append(
+                    f"products of uint8 and int8 saturate on this processor: weights of {', '.join(reduced)} use 7 bits"
+                )
+        return notes
+
+    def reduces_range(self, name: str) -> bool:
+        """Whether the weight of an operator gets 7 bits, since a kernel that may run it saturates with 8."""
+        return saturation.needs_reduced_range(self.trace.operators[name].type, self._base.get_submodule(name))
+
+    def fingerprint(self, model: nn.Module) -> str:
+        digest = hashlib.sha256(b"" if self._calibration is None else bytes.fromhex(self._calibration.digest))
+        add_model(digest, model)
+        if self._example is not None:
+            add_batch(digest, self._example)
+        return digest.hexdigest()
+
+    # One pass over the data
+
+    def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
+        watched = base_model(model, {})
+        if self._given_example is not None:
+            self._example = example_batch(self._given_example, watched)
+
+        collectors: list[Collector] = []
+
+        def start(first: Batch) -> Collector:
+            self._examined = examine(model, first)
+            self._example = self._example or first.take(MEASURED_SAMPLES).copy()
+            collectors.append(self.make_collector(model, first, sampling_sizes, seed))
+            return collectors[0]
+
+        if isinstance(dataloader, CalibrationFunction):
+            self._axis = batch_axis(base_model(model, {}))
+            self._calibration = calibrate_by_function(watched, dataloader.function, start, self._axis)
+        else:
+            self._axis = batch_axis(watched)
+            batches = calibration_batches(dataloader, watched, max(sampling_sizes), axis=self._axis)
+            first = next(batches)  # an empty loader raises a DataError
+            self._calibration = calibrate(watched, start(first), chain([first], batches))
+        self._take_in(collectors[0], model, watched, seed)
+        return self._calibration.samples
+
+    def _take_in(self, collector: Collector, model: nn.Module, watched: nn.Module, seed: int) -> None:
+        """Go by what all batches told of the model: another pass over them where the first one told something else."""
+        assert collector.seen is not None
+        first, every = self.trace, in_order_of(collector.seen, self.trace)
+        self._batch_notes = given_up(first, every)
+        batches, served = collector.kept, is_served(every, first)
+        if not served and batches is None:
+            every = without(every, unserved(every, first), ANOTHER_WAY)
+        assert self._example is not None
+        self._examined = self._examined.revised(model, every, self._example)
+        if not served and batches is not None:
+            again = self.make_collector(model, batches[0], collector.sizes, seed)
+            self._calibration = calibrate_again(watched, again, batches)
+
+    def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
+        """What collects the statistics of a traced model, whose first batch is given."""
+        return Collector(model, self.trace, sizes, seed=seed, histogram=self._histogram)
+
+    def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
+        leaders = {name: members[0] for members in self.trace.groups for name in members}
+        snapshot = self.calibration.snapshot(sampling_size)
+        return [
+            InputGroup(
+                name=unit.name,
+                operators=unit.operator_names,
+                statistics=snapshot.fitted[input_of(leaders[unit.name])],
+                folds=snapshot.crossed(input_of(leaders[unit.name])),
+                weights=partial(group_weights, self._base, unit.operator_names),
+                configs=(unit.options[0],) * len(unit.operators),
+                reduce_range=any(map(self.reduces_range, unit.operator_names)),
+            )
+            for unit in units
+            if unit.options[0].approach in ("static", "dynamic")
+            and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
+        ]
+
+    def integer_product(self) -> Callable[[Any, Any], Any] | None:
+        is_exact = saturation.has_fast_integer_product() and not saturation.integer_product_saturates()
+        return _integer_product if is_exact else None
+
+
+def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """[rows, in] x [out, in] of integers from -128 to 127, through the int8 kernel."""
+    return torch._int_mm(activation.to(torch.int8), weight.to(torch.int8).t()).float()
