@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -154,8 +155,11 @@ class DataFlow(EagerDispatchMode):
             owners = self._weights.find(tensor)
             if owners and operation.scope not in owners:
                 where = f" in {operation.scope}" if operation.scope else ""
+                reason = f"its weight is read outside the module, by {operation.name}{where}"
+                if torch._C._current_graph_task_id() >= 0:  # a backward pass inside the forward pass
+                    reason = "the model itself takes its gradient with torch.autograd, and integers have none"
                 for owner in owners:
-                    self.foreign_reads.setdefault(owner, operation.name + where)
+                    self.foreign_reads.setdefault(owner, reason)
 
 
 def readers_through_views(value: Value, opaque_scopes: Collection[str]) -> Iterator[tuple[Value, Operation | None]]:

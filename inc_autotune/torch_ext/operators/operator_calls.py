@@ -227,7 +227,6 @@ def _skip_unusable(record: CallRecord, flow: DataFlow) -> None:
             problem = NOT_RUN
         if problem is not None:
             record.skipped[name] = problem
-    for name, reader in flow.foreign_reads.items():
-        record.skipped[name] = f"its weight is read outside the module, by {reader}"
+    record.skipped |= flow.foreign_reads
     for name in record.skipped:
         record.types.pop(name, None)

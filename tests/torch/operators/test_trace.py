@@ -414,3 +414,25 @@ def test_inference_mode_inside_the_model():
             return self.a(x) + self.b(x)
 
     assert trace_model(Inference().eval(), (torch.randn(2, 8),)).groups == (("a", "b"),)
+
+
+class Forces(nn.Module):
+    """An energy and its gradient with respect to the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy, self.plain = nn.Linear(4, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            position = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.energy(position).tanh().sum(), position)
+        return self.plain(gradient)
+
+
+def test_an_operator_that_the_model_differentiates_is_skipped_with_that_reason():
+    trace = trace_model(Forces().eval(), (torch.randn(3, 4),))
+    assert set(trace.operators) == {"plain"}
+    assert trace.skipped["energy"] == (
+        "the model itself takes its gradient with torch.autograd, and integers have none"
+    )
