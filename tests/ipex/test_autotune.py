@@ -13,12 +13,12 @@ import torch
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError, DataError, ModelError
+from inc_autotune.testing import Scores
 from tests.ipex.extension import ipex
 from tests.ipex.small_models import Pooled, Residual, ReturnsItsInput, bert, flattened, output, traced
 from tests.torch.small_models import (
     FEATURES,
     CalledTwice,
-    Scores,
     dtypes,
     error,
     id_batches,

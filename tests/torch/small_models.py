@@ -230,20 +230,6 @@ class Agreement:
         return float(torch.cat(hits).float().mean())
 
 
-class Scores:
-    """An evaluation that returns what it was told to, without running the model; the last value is repeated."""
-
-    def __init__(self, *scores: Any) -> None:
-        self.scores, self.models = list(scores), []
-
-    def __call__(self, model: nn.Module) -> Any:
-        self.models.append(model)
-        score = self.scores[min(len(self.models), len(self.scores)) - 1]
-        if isinstance(score, BaseException):
-            raise score
-        return score
-
-
 def tune(model: nn.Module, data: Any = None, eval_func: Any = None, **arguments: Any) -> nn.Module:
     """`autotune` without progress bars and without a word about speed.
 

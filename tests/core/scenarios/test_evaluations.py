@@ -17,22 +17,11 @@ from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
-from inc_autotune.testing import NumpyAdaptor, random_model
+from inc_autotune.testing import NumpyAdaptor, Scores, random_model
 from inc_autotune.testing.numpy_framework import NumpyModel
 
 WIDTH = 16
 DATA = [np.random.default_rng(1).normal(size=(16, WIDTH)).astype(np.float32)]
-
-
-class Scores:
-    """An evaluation that returns what it was told to; the last value is repeated."""
-
-    def __init__(self, *scores):
-        self.scores, self.models = scores, []
-
-    def __call__(self, model):
-        self.models.append(model)
-        return self.scores[min(len(self.models), len(self.scores)) - 1]
 
 
 class SeveralTypes(NumpyAdaptor):

@@ -8,7 +8,7 @@ import pytest
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.errors import EvaluationError, ModelError, QuantizationError
 from inc_autotune.core.tuner import tune
-from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, random_model
+from inc_autotune.testing import MinimalNumpyAdaptor, NumpyAdaptor, Scores, random_model
 from inc_autotune.testing.numpy_framework import NumpyModel
 
 
@@ -19,24 +19,6 @@ def data(samples: int = 64, features: int = 16, seed: int = 1) -> list[np.ndarra
 
 def arguments(**given):
     return validate_arguments(strategies=["auto"], backends=["default"], **{"progress": False, **given})
-
-
-class Scores:
-    """An evaluation that returns what it was told to, and counts."""
-
-    def __init__(self, *scores):
-        self.scores, self.models = list(scores), []
-
-    def __call__(self, model):
-        self.models.append(model)
-        score = self.scores[min(len(self.models), len(self.scores)) - 1]
-        if isinstance(score, BaseException):
-            raise score
-        return score
-
-    @property
-    def calls(self):
-        return len(self.models)
 
 
 def run(evaluate, adaptor=None, model=None, **given):

@@ -14,12 +14,12 @@ from inc_autotune.core.errors import ArgumentError  # noqa: E402
 from inc_autotune.core.op_config import FP32, OpConfig  # noqa: E402
 from inc_autotune.core.space.units import build_space  # noqa: E402
 from inc_autotune.core.tuner import tune as core_tune  # noqa: E402
+from inc_autotune.testing import Scores  # noqa: E402
 from inc_autotune.torch_ext.adaptor import TorchAdaptor  # noqa: E402
 from tests.torch.small_models import (  # noqa: E402
     FEATURES,
     CalledTwice,
     Encoder,
-    Scores,
     Text,
     TiedWeights,
     bert,

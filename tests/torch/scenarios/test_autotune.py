@@ -11,13 +11,13 @@ from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import EvaluationError
+from inc_autotune.testing import Scores
 from tests.torch.small_models import (
     Agreement,
     CalledTwice,
     Encoder,
     NeverRun,
     PlainCNN,
-    Scores,
     Text,
     TiedWeights,
     dtypes,

@@ -19,7 +19,8 @@ from inc_autotune.core.errors import (
     ModelError,
     QuantizationError,
 )
-from tests.torch.small_models import FEATURES, Scores, tune, vectors
+from inc_autotune.testing import Scores
+from tests.torch.small_models import FEATURES, tune, vectors
 
 DATA = vectors(4, 4)
 LABELLED = [(batch, torch.zeros(4, dtype=torch.long)) for batch in DATA]

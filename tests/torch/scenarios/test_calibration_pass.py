@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import DataError
-from tests.torch.small_models import FEATURES, Scores, Text, bert, dtypes, error, id_batches, padded, tune, vectors
+from inc_autotune.testing import Scores
+from tests.torch.small_models import FEATURES, Text, bert, dtypes, error, id_batches, padded, tune, vectors
 
 DATA = vectors()
 LABELS = torch.arange(8) % 4

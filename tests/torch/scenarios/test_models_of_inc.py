@@ -18,20 +18,10 @@ from inc_autotune.core.analysis.smoothing_plan import plan_smoothing
 from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space.units import build_space
+from inc_autotune.testing import Scores
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.measurement.footprint import _LiveBytes, resident_bytes
-from tests.torch.small_models import (
-    Scores,
-    dtypes,
-    error,
-    id_batches,
-    image_batches,
-    llama,
-    padded,
-    t5,
-    t5_inputs,
-    tune,
-)
+from tests.torch.small_models import dtypes, error, id_batches, image_batches, llama, padded, t5, t5_inputs, tune
 
 WIDTH = 16
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from inc_autotune import torch_ext
-from tests.torch.small_models import Scores, dtypes, outlier_mlp, tune, vectors
+from inc_autotune.testing import Scores
+from tests.torch.small_models import dtypes, outlier_mlp, tune, vectors
 
 WIDTH = 16
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError, CapabilityError, ModelError
+from inc_autotune.testing import Scores
 from inc_autotune.torch_ext.target.kernels import has_bf16
 from tests.torch.small_models import (
     OutlierMLP,
     PlainCNN,
-    Scores,
     Text,
     dtypes,
     error,

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import AutotuneError, EvaluationError
+from inc_autotune.testing import Scores
 from tests.torch.small_models import (
     Agreement,
     CalledTwice,
     Encoder,
-    Scores,
     TiedWeights,
     gpt2,
     id_batches,
