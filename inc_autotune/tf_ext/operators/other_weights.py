@@ -63,8 +63,8 @@ def find_weights(graph: Graph, known: Collection[str]) -> Weights:
             own = {key: size for key, size in (_weight(graph, name) for name in sources) if size}
             if own:
                 read[node.name] = own
-    for name, own in _inner_weights(graph).items():
-        if name in known and own:
+    for name, own in _inner_weights(graph, known).items():
+        if own:
             read[name] = own
             caller = read.get(name.split("/", 1)[0], {})  # what an operator inside reads, its caller does not
             for key in own.keys() & caller.keys():
@@ -74,8 +74,8 @@ def find_weights(graph: Graph, known: Collection[str]) -> Weights:
     return Weights(read, {name: (node.op, _reason(node)) for name, node in others.items()})
 
 
-def _inner_weights(graph: Graph) -> dict[str, dict[Hashable, int]]:
-    """The weights of the operators inside functions, by the path to them."""
+def _inner_weights(graph: Graph, known: Collection[str]) -> dict[str, dict[Hashable, int]]:
+    """The weights of the known operators inside functions, by the path to them."""
     return {
         path: {
             key: size
@@ -86,6 +86,7 @@ def _inner_weights(graph: Graph) -> dict[str, dict[Hashable, int]]:
             if size
         }
         for path, inner in inner_operators(graph).items()
+        if path in known
     }
 
 
