@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, output_tensors
+from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import base_model
-from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
+from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
 
 COMPARED_SAMPLES = 2
@@ -121,17 +121,11 @@ def form_error(model: nn.Module, form: nn.Module, batch: Batch) -> float:
         0 if the error is within `TOLERANCE`, or if the model itself returns something else in every forward pass.
     """
     batch = batch.take(COMPARED_SAMPLES)
-    expected = _outputs(model, batch)
-    error = _error(expected, _outputs(form, batch))
-    if error <= TOLERANCE or _error(expected, _outputs(model, batch)) > TOLERANCE:
+    expected = untouched_outputs(model, batch, fast_path=True)
+    error = _error(expected, untouched_outputs(form, batch, fast_path=True))
+    if error <= TOLERANCE or _error(expected, untouched_outputs(model, batch, fast_path=True)) > TOLERANCE:
         return 0.0
     return error
-
-
-def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    inputs = batch.copy()
-    with untouched(model, fast_path=True):
-        return output_tensors(model(*inputs.args, **inputs.kwargs))
 
 
 def _error(expected: list[Tensor], actual: list[Tensor]) -> float:

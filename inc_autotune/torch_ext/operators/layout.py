@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, output_tensors
-from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.data import Batch
+from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By number of dimensions."""
@@ -33,12 +33,12 @@ def bears_channels_last(model: nn.Module, convolutions: Iterable[str], batch: Ba
     names = list(convolutions)
     if not names:
         return False
-    expected = _outputs(model, batch)
+    expected = untouched_outputs(model, batch)
     with ExitStack() as hooks:
         for name in names:
             hooks.callback(model.get_submodule(name).register_forward_hook(_channels_last).remove)
         try:
-            actual = _outputs(model, batch)
+            actual = untouched_outputs(model, batch)
         except Exception:  # whatever the user's model raises on other strides
             return False
     return len(expected) == len(actual) and all(map(_is_same, expected, actual))
@@ -47,12 +47,6 @@ def bears_channels_last(model: nn.Module, convolutions: Iterable[str], batch: Ba
 def _channels_last(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     memory_format = FORMATS.get(output.dim())
     return output if memory_format is None else output.contiguous(memory_format=memory_format)
-
-
-def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    inputs = batch.copy()
-    with untouched(model):
-        return output_tensors(model(*inputs.args, **inputs.kwargs))
 
 
 def _is_same(expected: Tensor, actual: Tensor) -> bool:
