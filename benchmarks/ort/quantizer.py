@@ -60,12 +60,18 @@ def preprocessed(model: Path, folder: Path) -> Path:
     return target
 
 
-def dynamic(model: Path, folder: Path) -> Quantized:
-    """`quantize_dynamic` of MatMul, weights per channel."""
-    target = folder / f"{model.stem}.ort_dynamic.onnx"
+def dynamic(
+    model: Path, folder: Path, op_types: Sequence[str] | None = ("MatMul",), *, per_channel: bool = True
+) -> Quantized:
+    """`quantize_dynamic`; None for `op_types` is its own choice of them."""
+    target = folder / f"{model.stem}.ort_dynamic{'_per_channel' if per_channel else ''}.onnx"
     started = time.perf_counter()
     quantize_dynamic(
-        str(model), str(target), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+        str(model),
+        str(target),
+        op_types_to_quantize=None if op_types is None else list(op_types),
+        per_channel=per_channel,
+        weight_type=QuantType.QInt8,
     )
     return Quantized(target, time.perf_counter() - started)
 

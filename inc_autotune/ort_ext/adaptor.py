@@ -54,6 +54,7 @@ from inc_autotune.ort_ext.model import (
     make_session,
 )
 from inc_autotune.ort_ext.operators import (
+    APPROACHES,
     Operator,
     Operators,
     after_activation,
@@ -337,7 +338,7 @@ class _Analysis:
     @cached_property
     def grid(self) -> Mapping[str, GridTensor]:
         """The tensors on a grid where all operators are static."""
-        static = [each for each in self.operators.values() if each.type != "Gather"]
+        static = [each for each in self.operators.values() if "static" in APPROACHES[each.type]]
         return find_grid(self.graph, static, self.form)
 
     @cached_property

@@ -35,7 +35,10 @@ COUNTERPARTS = {
     "Conv1d": ("Conv",),
     "Conv2d": ("Conv",),
     "Conv3d": ("Conv",),
+    "LSTM": ("LSTM",),
 }
+LAYERED_TYPES = ("LSTM",)
+"""Modules that are exported as one node for each of their layers."""
 
 
 def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
@@ -63,10 +66,10 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
         if reason is not None:
             not_matched[module] = reason
             continue
-        operator = operators[names[0]]
-        matched[operator.name] = replace(
-            each, type=operator.type, calibration=_calibration(each.calibration, operator, graph)
-        )
+        for operator in map(operators.__getitem__, names):
+            matched[operator.name] = replace(
+                each, type=operator.type, calibration=_calibration(each.calibration, operator, graph)
+            )
     if not matched:
         raise RecipeError(
             f"recipe: it was tuned in PyTorch, and none of its {len(not_matched)} quantized modules was found in the "
@@ -149,10 +152,12 @@ def _misfit(
     """Why a module cannot be carried over."""
     if each.type not in COUNTERPARTS:
         return f"{each.type} has no counterpart"
-    if len(names) != 1:
+    if len(names) != 1 and not (names and each.type in LAYERED_TYPES):
         return f"{len(names)} nodes come from it" if names else "no node comes from it"
     if each.config.approach == "weight_only":
         return "weight-only modules differ between PyTorch and ONNX Runtime"
+    if each.type in LAYERED_TYPES and each.config.approach != "dynamic":
+        return f"onnxruntime quantizes the input of an {each.type} dynamically alone"
     smoothing = each.calibration.get("smoothing")
     operator = operators[names[0]]
     features = (graph.shape(operator.weight) or (0,))[-1 if operator.transposed else 0]

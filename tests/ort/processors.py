@@ -12,7 +12,7 @@ from inc_autotune.ort_ext.model import unsigned_weights
 from inc_autotune.ort_ext.operators import weight_width
 from inc_autotune.ort_ext.target.saturation import Kernel, saturates
 
-SATURATING = {(kernel, activation, "int8") for kernel in ("MatMul", "Conv") for activation in ("uint8", "int8")}
+SATURATING = {(kernel, activation, "int8") for kernel in ("MatMul", "Conv", "LSTM") for activation in ("uint8", "int8")}
 """What onnxruntime computes wrongly on processors with AVX2 or AVX512 that have no VNNI."""
 
 HAS_VNNI = not saturates("MatMul", "uint8", "int8")
@@ -40,15 +40,22 @@ def wide_products(model: GraphModel) -> list[str]:
     graph = Graph(model)
     found = []
     for node in graph.nodes:
+        if node.op_type == "DynamicQuantizeLSTM":
+            found += [node.name] if any(_is_wide(graph.constant(name)) for name in node.input[1:3]) else []
+            continue
         if node.op_type in ("MatMulIntegerToFloat", "MatMulInteger"):
             zero_point = node.input[4 if node.op_type == "MatMulIntegerToFloat" else 2]
             signed = zero_point in graph.initializers and graph.constant(zero_point).dtype == np.int8
             integers = None if signed else graph.constant(node.input[1])
         else:
             integers = _dequantized_weight(graph, node)
-        if integers is not None and integers.dtype == np.int8 and np.abs(integers.astype(int)).max() > 64:
+        if integers is not None and _is_wide(integers):
             found.append(node.name)
     return found
+
+
+def _is_wide(integers: np.ndarray) -> bool:
+    return integers.dtype == np.int8 and bool(np.abs(integers.astype(int)).max() > 64)
 
 
 def _dequantized_weight(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import TensorProto
 
 from inc_autotune import ort_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from tests.ort.scenarios.test_convolutions import NetWriter, assert_close, run
-from tests.ort.small_models import linear_chain
+from tests.ort.small_models import GraphWriter, linear_chain
 
 STATIC = OpConfig(
     TensorConfig("int8", "sym", "per_channel", "minmax"),
@@ -70,3 +72,20 @@ def test_a_range_from_before_a_clip_ends_where_the_clip_does() -> None:
     assert types.count("QuantizeLinear") == 3
     assert "Clip" not in types
     assert_close(run(ort_ext.convert(tuned)), run(model))
+
+
+def test_every_layer_of_a_recurrent_module_is_found() -> None:
+    """`torch.onnx.export` writes one LSTM for each layer."""
+    graph = GraphWriter()
+    x = "x"
+    for layer in range(2):
+        weights = [graph.random(f"{name}{layer}", 1, 32, 8, scale=0.3) for name in ("input", "state")]
+        x = graph.add("LSTM", x, *weights, name=f"/encoder/lstm/LSTM_{layer}", hidden_size=8)
+        x = graph.add("Squeeze", x, graph.constant(f"axes{layer}", [1], np.int64))
+    model = graph.model({"x": (TensorProto.FLOAT, [3, 2, 8])}, 3)
+    activation = TensorConfig("uint8", "asym", "per_tensor", "minmax")
+    dynamic = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), activation, "dynamic")
+    tuned = ort_ext.apply_recipe(
+        model, Recipe("pytorch", {"encoder.lstm": OperatorRecipe("LSTM", dynamic, "", {})}, {}, {})
+    )
+    assert [node.op_type for node in ort_ext.convert(tuned).graph.node].count("DynamicQuantizeLSTM") == 2

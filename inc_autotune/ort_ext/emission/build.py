@@ -16,6 +16,7 @@ from inc_autotune.ort_ext.emission.convolution import emit_convolution
 from inc_autotune.ort_ext.emission.covered_bounds import without_covered_bounds
 from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
+from inc_autotune.ort_ext.emission.lstm import emit_lstm
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
 from inc_autotune.ort_ext.graph import Graph, GraphModel, with_inputs
@@ -88,6 +89,9 @@ class _Build:
         assert config is not None
         if operator.type == "Gather":
             emit_gather(self.emission, operator, config)
+            return
+        if operator.type == "LSTM":
+            emit_lstm(self.emission, operator, config)
             return
         assert calibration.range is not None
         emit_convolution(self.emission, operator, config, calibration.range, self._real(operator.output))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import helper
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, time_units
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space import Unit
 from inc_autotune.graphs import Feed
-from inc_autotune.ort_ext.graph import Graph, GraphModel
+from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock
 from inc_autotune.ort_ext.model import run_session
 from inc_autotune.ort_ext.operators import Operator, Operators, find_operators
@@ -23,6 +23,9 @@ from inc_autotune.ort_ext.operators import Operator, Operators, find_operators
 SHORTEST_SECONDS = 100e-6
 """Units whose integer form takes less are not judged: calling a session takes 10 microseconds by itself, and there is
 little to win."""
+
+JUDGED_TYPES = (*LINEAR_TYPES, "LSTM")
+"""What gives floats to whoever reads it, so that it is alone what it is in the model."""
 
 BUDGET_SECONDS = 1.0
 """For all units of a model together."""
@@ -43,7 +46,7 @@ def measure_units(
     quantize: Quantize,
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
-    """Time every unit of linear operators by itself; units with equal shapes and configuration are timed once.
+    """Time every unit of linear or recurrent operators by itself; equal shapes and configurations are timed once.
 
     Convolutions are not judged: they pass integers to each other, which a model of one convolution does not show.
 
@@ -60,20 +63,28 @@ def measure_units(
         Speeds by unit name, without units that are too short to be judged.
     """
     members = {unit.name: [operators.found[name] for name in unit.operator_names] for unit in units}
-    judged = [unit for unit in units if all(operator.is_linear for operator in members[unit.name])]
+    read = {
+        unit.name: _activations(graph, members[unit.name])
+        for unit in units
+        if all(operator.type in JUDGED_TYPES for operator in members[unit.name])
+    }
+    # An input of the model that the feed leaves at its default is not judged: sessions do not hand it out.
+    hidden = graph.inputs - feed.inputs.keys()
+    judged = [unit for unit in units if unit.name in read and hidden.isdisjoint(read[unit.name])]
     if not judged or expired():
         return {}
-    sources = sorted({members[unit.name][0].input for unit in judged})
-    session = make_session(graph.model, sources)
-    inputs = dict(zip(sources, session.run(sources, feed.inputs), strict=True))
+    watched = sorted({name for unit in judged for name in read[unit.name] if name not in feed.inputs})
+    session = make_session(graph.model, watched)
+    inputs = {**feed.inputs, **dict(zip(watched, session.run(watched, feed.inputs) if watched else (), strict=True))}
 
     def timed(unit: Unit) -> TimedUnit:
         operators = members[unit.name]
-        value = inputs[operators[0].input]
+        alone = {name: inputs[name] for name in read[unit.name]}
         shapes = tuple(_geometry(graph, operator) for operator in operators)
-        text = f"{_text(graph, operators)} on {'x'.join(map(str, value.shape))}"
-        forms = partial(_forms, graph, operators, unit, value, make_session, quantize)
-        return TimedUnit(unit.name, [TimedOperator((shapes, value.shape, unit.options[0]), text, forms)])
+        text = f"{_text(graph, operators)} on {'x'.join(map(str, inputs[operators[0].input].shape))}"
+        forms = partial(_forms, graph, operators, unit, alone, make_session, quantize)
+        given = tuple(value.shape for value in alone.values())
+        return TimedUnit(unit.name, [TimedOperator((shapes, given, unit.options[0]), text, forms)])
 
     return time_units(
         map(timed, judged), session_clock([session]), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired
@@ -84,31 +95,43 @@ def _forms(
     graph: Graph,
     operators: Sequence[Operator],
     unit: Unit,
-    value: Array,
+    alone: Mapping[str, Array],
     make_session: MakeSession,
     quantize: Quantize,
 ) -> tuple[Call, Call]:
     """Calls of a unit alone in fp32 and in integers."""
-    subgraph = _subgraph(graph, operators, value.ndim)
+    subgraph = _subgraph(graph, operators, alone)
     models = {"in fp32": subgraph.model, "in integers": quantize(subgraph, find_operators(subgraph), unit)}
-    alone = {operators[0].input: value}
     fp32, integer = (
-        partial(run_session, make_session(model, ()), alone, f"{unit.name} alone, {form},")
+        partial(run_session, make_session(model, ()), dict(alone), f"{unit.name} alone, {form},")
         for form, model in models.items()
     )
     return fp32, integer
 
 
-def _subgraph(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
+def _nodes(graph: Graph, operators: Sequence[Operator]) -> list[onnx.NodeProto]:
+    """The nodes of operators, with the additions of their biases."""
+    names = [name for operator in operators for name in (operator.name, operator.bias_node) if name is not None]
+    return [graph.by_name[name] for name in names]
+
+
+def _activations(graph: Graph, operators: Sequence[Operator]) -> list[str]:
+    """What operators read that is no constant, and no product of theirs, the input that they share first."""
+    nodes = _nodes(graph, operators)
+    made = {name for node in nodes for name in node.output}
+    read = [operators[0].input, *(name for node in nodes for name in node.input)]
+    return [name for name in dict.fromkeys(read) if name and name not in made and graph.shape(name) is None]
+
+
+def _subgraph(graph: Graph, operators: Sequence[Operator], values: Mapping[str, Array]) -> Graph:
     """A model of operators that read the same tensor, with their biases.
 
     Args:
         graph: the whole model.
         operators: of that graph.
-        rank: dimensions of the tensor that the operators read, which becomes the input.
+        values: of the tensors that the operators read, which become the inputs.
     """
-    names = [name for operator in operators for name in (operator.name, operator.bias_node) if name is not None]
-    nodes = [graph.by_name[name] for name in names]
+    nodes = _nodes(graph, operators)
     nodes = [*graph.computing(name for node in nodes for name in node.input), *nodes]
     read = {name for node in nodes for name in node.input}
     proto = onnx.ModelProto(ir_version=graph.model.proto.ir_version, opset_import=graph.model.proto.opset_import)
@@ -116,7 +139,10 @@ def _subgraph(graph: Graph, operators: Sequence[Operator], rank: int) -> Graph:
         helper.make_graph(
             nodes,
             "unit",
-            [helper.make_tensor_value_info(operators[0].input, TensorProto.FLOAT, [None] * rank)],
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+                for name, value in values.items()
+            ],
             [helper.make_empty_tensor_value_info(operator.output) for operator in operators],
             [value for name, value in graph.initializers.items() if name in read],
         )

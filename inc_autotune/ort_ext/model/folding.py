@@ -14,6 +14,7 @@ from inc_autotune.ort_ext.graph import Graph, GraphModel, initializer, is_plain,
 from inc_autotune.ort_ext.model.versions import STANDARD
 
 _WEIGHT_PLACES = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,)}
+_WEIGHT_PLACES |= dict.fromkeys(("LSTM", "GRU", "RNN"), (1, 2, 3))
 """Where these operators read a weight or a bias."""
 
 _RANDOM = ("Random", "Bernoulli", "Multinomial")

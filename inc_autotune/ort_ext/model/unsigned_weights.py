@@ -26,6 +26,9 @@ LARGEST_EXACT = 64
 _INTEGER_PRODUCTS = {("MatMulIntegerToFloat", CONTRIB_DOMAIN): (4, 5), ("MatMulInteger", ""): (2, 3)}
 """Places of the zero points of the activation and of the weight among a node's inputs; the weight's own is 1."""
 
+_RECURRENCES = {("DynamicQuantizeLSTM", CONTRIB_DOMAIN): ((1, 9), (2, 11))}
+"""Places of each weight and its zero point; the activations are unsigned."""
+
 
 def with_unsigned_weights(model: GraphModel) -> GraphModel:
     """The model with uint8 in place of those int8 weights whose products would saturate on this processor.
@@ -66,6 +69,9 @@ def _saturating_places(graph: Graph, node: onnx.NodeProto) -> tuple[int, ...]:
         # onnxruntime turns signed activations into unsigned ones only where they are quantized around it.
         unsigned = _dtype(graph, node.input[activation]) == "uint8" and saturates("MatMul", "uint8", "int8")
         return (1, weight) if unsigned and _is_wide(graph, node.input[1]) else ()
+    if key in _RECURRENCES and saturates("LSTM", "uint8", "int8"):
+        pairs = [pair for pair in _RECURRENCES[key] if _is_wide(graph, node.input[pair[0]])]
+        return tuple(place for pair in pairs for place in pair)
     if node.op_type == "DequantizeLinear" and _is_signed(graph, node.input[2:3]):
         return (0, 2) if _saturating_readers(graph, node) and _is_wide_weight(graph, node) else ()
     if node.op_type == "QuantizeLinear" and graph.is_float_constant(node.input[0]):

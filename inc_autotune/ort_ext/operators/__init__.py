@@ -3,7 +3,7 @@
 Imports data and everything below it.
 """
 
-from inc_autotune.ort_ext.operators.availability import missing_kernel
+from inc_autotune.ort_ext.operators.availability import APPROACHES, missing_kernel
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32, outside_backbone
 from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators, weight_matrix
@@ -11,6 +11,7 @@ from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weight
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators, warn_of_width, widest_product
 
 __all__ = [
+    "APPROACHES",
     "Operator",
     "Operators",
     "after_activation",

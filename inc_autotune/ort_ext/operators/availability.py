@@ -7,7 +7,7 @@ from inc_autotune.core.quantization import integer_type
 from inc_autotune.ort_ext.graph import LINEAR_TYPES
 
 APPROACHES = {**dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")), "Conv": ("static",)}
-APPROACHES["Gather"] = ("weight_only",)
+APPROACHES |= {"Gather": ("weight_only",), "LSTM": ("dynamic",)}
 
 
 def missing_kernel(op_type: str, config: OpConfig) -> str | None:

@@ -11,7 +11,7 @@ from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, attributes
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
-QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather")
+QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather", "LSTM")
 BOTH_CONSTANT = "both of its operands are constant"
 
 
@@ -23,7 +23,7 @@ class Operator:
         name: of its node.
         type: of its node.
         input: the activation it reads; for a Gather, the indices.
-        weight: name of the constant.
+        weight: name of the constant; of a recurrent operator, the one for its input.
         bias: name of the constant of shape [out_features] that is added to the product; None where there is none.
         bias_node: name of the Add that adds it, where that is a node of its own.
         output: the tensor with the result, bias included.
@@ -58,7 +58,7 @@ class Operators:
 
 
 def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
-    """Look for MatMul, Gemm, Conv and Gather with constant float32 weights.
+    """Look for MatMul, Gemm, Conv, Gather and LSTM with constant float32 weights.
 
     Args:
         graph: the model.
@@ -167,4 +167,15 @@ def _gather(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     return Operator(node.name, "Gather", node.input[1], table, None, None, node.output[0])
 
 
-_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather}
+def _lstm(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
+    """A whole recurrence. Its bias, peepholes and states stay float, so they need not be constants."""
+    for weight in node.input[1:3]:
+        if not graph.is_float_constant(weight):
+            return _why_no_weight(graph, weight, "its weight is not a float32 constant")
+    if graph.shape(node.input[0]) is not None:
+        return BOTH_CONSTANT
+    output = next(name for name in node.output if name)
+    return Operator(node.name, "LSTM", node.input[0], node.input[1], None, None, output)
+
+
+_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather, "LSTM": _lstm}

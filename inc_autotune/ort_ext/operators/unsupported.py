@@ -19,14 +19,12 @@ def unsupported_reason(graph: Graph, node: onnx.NodeProto) -> str | None:
     A weight is a constant of two dimensions or more, so that the gains and biases of fused operators are none.
     """
     standard = node.domain in ("", "ai.onnx")
-    if standard and node.op_type != "LSTM" and node.op_type not in WITHOUT_KERNEL:
+    if standard and node.op_type not in WITHOUT_KERNEL:
         return None
     if next(_constants_behind(graph, node), None) is None:
         return None
     if not standard:
         return f"{node.domain} operators stay as they are; give the model as it was before onnxruntime optimized it"
-    if node.op_type == "LSTM":
-        return "its integer form in onnxruntime, DynamicQuantizeLSTM, is not supported"
     return f"onnxruntime has no integer kernel for {node.op_type}"
 
 

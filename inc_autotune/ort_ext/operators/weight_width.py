@@ -89,6 +89,8 @@ def warn_of_width(bits: int, backend: Backend) -> None:
 
 def kernel_of(graph: Graph, operator: Operator) -> Kernel:
     """The kernel that computes an operator in integers."""
+    if operator.type == "LSTM":
+        return "LSTM"
     if operator.type != "Conv":
         return "MatMul"
     depthwise = is_depthwise(graph.by_name[operator.name], graph.shape(operator.weight) or ())

@@ -12,11 +12,12 @@ import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from inc_autotune.core.quantization import integer_type
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN
 
-Kernel: TypeAlias = Literal["MatMul", "Conv", "depthwise Conv"]
+Kernel: TypeAlias = Literal["MatMul", "Conv", "depthwise Conv", "LSTM"]
 """Operators with kernels of their own. A Gemm runs those of a MatMul."""
 
-KERNELS: tuple[Kernel, ...] = ("MatMul", "Conv", "depthwise Conv")
+KERNELS: tuple[Kernel, ...] = ("MatMul", "Conv", "depthwise Conv", "LSTM")
 
 _CHANNELS = 64
 _KERNEL_SIZE = 3
@@ -49,6 +50,11 @@ def saturates(kernel: Kernel, activation: str, weight: str) -> bool:
         graphs = [_quantized([helper.make_node("MatMul", ["x.float", "w.float"], ["y"])]), _INTEGER_PRODUCT]
         matrix = (_CHANNELS, _CHANNELS)
         return any(_is_wrong(graph, x, matrix, activation, weight, _CHANNELS) for graph in graphs for x in inputs)
+    if kernel == "LSTM":
+        steps = [(1, rows, _CHANNELS) for rows in _ROWS]
+        gates = (1, _CHANNELS, 4 * _CHANNELS)
+        # Its activations are unsigned whatever reads them.
+        return any(_is_wrong(_ONE_STEP, x, gates, "uint8", weight, _CHANNELS) for x in steps)
     group = _CHANNELS if kernel == "depthwise Conv" else 1
     count = _CHANNELS // group * _KERNEL_SIZE**2
     nodes = [
@@ -62,6 +68,21 @@ def saturates(kernel: Kernel, activation: str, weight: str) -> bool:
 
 
 _INTEGER_PRODUCT = [helper.make_node("MatMulInteger", ["x.integers", "w", "x.zero", "w.zero"], ["y"])]
+
+
+_ONE_STEP = [
+    # The gates are 1, and what they let through are the sums of products.
+    helper.make_node(
+        "DynamicQuantizeLSTM",
+        ["x", "w", "w", *[""] * 5, "ones", "zeros", "ones", "zeros"],
+        ["y"],
+        domain=CONTRIB_DOMAIN,
+        hidden_size=_CHANNELS,
+        activations=["Affine"] * 3,
+        activation_alpha=[0.0, 1.0, 1.0],
+        activation_beta=[1.0, 0.0, 0.0],
+    ),
+]
 
 
 def _quantized(nodes: Sequence[NodeProto]) -> Sequence[NodeProto]:
@@ -101,6 +122,8 @@ def _is_wrong(
             "x.zero": np.asarray(x_zero, activation),
             "w": np.full(w_shape, w, weight),
             "w.zero": np.asarray(w_zero, weight),
+            "ones": np.ones(1, np.float32),
+            "zeros": np.asarray([w_zero], weight),
             "y.scale": np.float32(max(abs(expected), 1) / _STEPS),
             "y.zero": np.asarray(_middle(activation), activation),
         }
@@ -131,7 +154,9 @@ def _session(
         [helper.make_empty_tensor_value_info("y")],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid(CONTRIB_DOMAIN, 1)], ir_version=8
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -116,3 +116,22 @@ def test_no_time_left_measures_nothing(pairs: list[Any]) -> None:
 def test_the_example_inputs_are_what_is_timed(pairs: list[Any]) -> None:
     adaptor, units = calibrated(chain(), vectors(4, 4, WIDTH), example_inputs=vectors(1, 3, WIDTH)[0])
     assert adaptor.unit_speeds(units)["head"].measured.endswith(f"on 3x{WIDTH}")
+
+
+def test_an_lstm_is_judged_with_all_that_it_reads(pairs: list[Any]) -> None:
+    graph = GraphWriter()
+    weights = [graph.random(name, 1, 32, size, scale=0.3) for name, size in (("input", 6), ("state", 8))]
+    lengths = graph.add("Cast", graph.constant("lengths", [3.0, 2.0]), to=TensorProto.INT32)
+    first = graph.add("ReduceSum", graph.add("Slice", "x", *(graph.constant(f"s{i}", [i], np.int64) for i in (0, 1))))
+    first = graph.add("Expand", first, graph.constant("shape", [1, 2, 8], np.int64))
+    graph.add("LSTM", "x", *weights, "", lengths, first, "h0", name="lstm", hidden_size=8)
+    graph.add("Squeeze", "lstm.out", graph.constant("axes", [1], np.int64))
+    h0 = (TensorProto.FLOAT, [1, 2, 8])
+    model = graph.model({"x": (TensorProto.FLOAT, [3, 2, 6]), "h0": h0}, 3)
+    data = [
+        dict(zip(("x", "h0"), each, strict=True)) for each in zip(vectors(4, 3, 2, 6), vectors(4, 1, 2, 8), strict=True)
+    ]
+    adaptor, units = calibrated(model, data)
+    assert adaptor.unit_speeds(units)["lstm"].measured == "LSTM 1x32x6 on 3x2x6"
+    fp32, integer = pairs[0]
+    assert np.linalg.norm(integer[0] - fp32[0]) < 0.05 * np.linalg.norm(fp32[0])
