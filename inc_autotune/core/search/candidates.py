@@ -121,7 +121,9 @@ class Candidates:
 
 
 def _words(error: QuantizationError) -> str:
-    """What the framework raised, in a line."""
+    """What the framework raised, in a line: the first one that does not announce others, as those above a trace do."""
     raised = error if error.__cause__ is None else error.__cause__
-    text = f"{type(raised).__name__}: {raised}".splitlines()[0]
+    lines = [line.strip() for line in str(raised).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.endswith(":") and not line.startswith(("<", "File "))]
+    text = f"{type(raised).__name__}: {(telling or lines or [''])[0]}"
     return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."

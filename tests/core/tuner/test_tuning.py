@@ -219,6 +219,25 @@ def test_an_operator_that_fails_stays_in_fp32_and_costs_no_evaluation(bad, error
     assert tuned.model(data()[0]).shape[0] == 8
 
 
+def test_the_reason_of_a_failure_is_not_the_line_that_announces_a_trace():
+    class Traced(NumpyModel):
+        def __call__(self, inputs):
+            raise RuntimeError(
+                "Graph execution error:\n\nDetected at node (most recent call last):\n<stack traces unavailable>\n"
+                'File "model.py", line 3\nno primitive for groups\n[[node]]'
+            )
+
+    class Adaptor(Fragile):
+        def quantize(self, tune_cfg, model, dataloader, q_func=None):
+            candidate = super().quantize(tune_cfg, model, dataloader, q_func)
+            return Traced(candidate.layers) if isinstance(candidate, Crashing) else candidate
+
+    tuned = run(None, Adaptor(run=["dense1"]), random_model(4), recipes={"smooth_quant": False})
+    assert tuned.result.fallbacks == {
+        "dense1": "the model fails with it in int8: RuntimeError: no primitive for groups"
+    }
+
+
 def test_several_operators_that_fail_are_left_out_and_the_search_goes_on():
     scores = Scores(1.0, 0.5, 0.6, 1.0)
     result = run(scores, Fragile(build=["dense0"], run=["dense6", "dense7"]), random_model(10)).result
