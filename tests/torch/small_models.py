@@ -18,6 +18,12 @@ from inc_autotune.torch_ext.adaptor import TorchAdaptor
 FEATURES = 16
 
 
+def decibels(expected: Tensor, actual: Tensor) -> float:
+    """How far the signal lies above its error."""
+    error = (expected - actual).detach().square().sum()
+    return float(10 * torch.log10(expected.detach().square().sum() / error))
+
+
 class OutlierMLP(nn.Module):
     """Its LayerNorm makes two channels 30 times as large as the others, which per-tensor rounding cannot bear."""
 

@@ -24,7 +24,6 @@ from inc_autotune.core.data import (
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
 from inc_autotune.torch_ext.data import Batch, add_batch, comparable_outputs, output_tensors, run
-from inc_autotune.torch_ext.model import tensors_in
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators import (
     CONVOLUTION_TYPES,
@@ -127,7 +126,7 @@ class Collector:
     def _keep(self, batch: Batch) -> None:
         if self.kept is None:
             return
-        self._kept_bytes += sum(tensor.nbytes for tensor in tensors_in((batch.args, batch.kwargs)))
+        self._kept_bytes += batch.nbytes
         if self._kept_bytes > HELD_OUT_BYTES:
             self.kept = None
         else:

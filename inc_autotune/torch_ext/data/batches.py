@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from inc_autotune.core.data import BatchAxis, Reading, describe, no_item
 from inc_autotune.core.errors import AutotuneError, DataError
-from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, map_tensors, to_torch
+from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, to_torch
+from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
 from inc_autotune.torch_ext.data.readings import possible_readings, signature_text, unknown_keys
 from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
 from inc_autotune.torch_ext.model.untouched import untouched
@@ -49,7 +50,10 @@ class Batch:
         return self.size > 1
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Samples `start` to `stop`: cuts every tensor, nested ones too, with as many rows as the batch has samples."""
+        """Samples `start` to `stop`: cuts every tensor with as many rows as the batch has samples.
+
+        Also tensors inside other objects, such as a key-value cache, which is copied.
+        """
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor[start:stop] if tensor.ndim > 0 and tensor.shape[0] == self.size else tensor
@@ -57,7 +61,7 @@ class Batch:
         start, stop = max(start, 0), min(stop, self.size)
         if start == 0 and stop == self.size:
             return self
-        return Batch(map_tensors(self.args, cut), map_tensors(self.kwargs, cut), stop - start)
+        return self._mapped(cut, stop - start)
 
     def whole(self) -> Batch:
         """The same inputs as one sample, never to be cut."""
@@ -66,7 +70,7 @@ class Batch:
     @property
     def form(self) -> Hashable:
         """Which inputs there are, of which rank, and which of them are cut; equal for batches that differ in length."""
-        tensors = [(each.ndim, each.shape[:1] == (self.size,)) for each in tensors_in((self.args, self.kwargs))]
+        tensors = [(each.ndim, each.shape[:1] == (self.size,)) for each in every_tensor((self.args, self.kwargs))]
         return len(self.args), tuple(self.kwargs), tuple(tensors)
 
     def take(self, count: int) -> Batch:
@@ -74,8 +78,17 @@ class Batch:
         return self.slice(0, count)
 
     def copy(self) -> Batch:
-        """The same inputs in memory of their own."""
-        return Batch(map_tensors(self.args, _copied), map_tensors(self.kwargs, _copied), self.size)
+        """The same inputs in memory of their own, objects that hold state too, since a call may change these."""
+        return self._mapped(_copied, self.size)
+
+    def _mapped(self, function: Callable[[Tensor], Tensor], size: int) -> Batch:
+        args, kwargs = map_tensors((self.args, self.kwargs), function)
+        return replace(self, args=args, kwargs=kwargs, size=size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors among the inputs."""
+        return sum(tensor.nbytes for tensor in every_tensor((self.args, self.kwargs)))
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -248,8 +261,9 @@ def _choose_reading(item: Any, model: nn.Module, argument: str, need_label: bool
 
 def _failure(model: nn.Module, batch: Batch) -> Exception | None:
     try:
-        with untouched(model, batch.args, batch.kwargs):
-            model(*batch.args, **batch.kwargs)
+        inputs = batch.copy()
+        with untouched(model):
+            model(*inputs.args, **inputs.kwargs)
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises on inputs that do not fit

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inc_autotune.core.search.study import Fingerprint, assigned, called_in, methods
 from inc_autotune.torch_ext.data.batches import Batch
-from inc_autotune.torch_ext.model import tensors_in
+from inc_autotune.torch_ext.data.nested import every_tensor
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -28,7 +28,7 @@ def add_tensor(digest: Digest, name: str, tensor: Tensor) -> None:
 
 def add_batch(digest: Digest, batch: Batch) -> None:
     """Take the inputs of one call of the model into a digest."""
-    for index, tensor in enumerate(tensors_in((batch.args, batch.kwargs))):
+    for index, tensor in enumerate(every_tensor((batch.args, batch.kwargs))):
         add_tensor(digest, f"input {index}", tensor)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from inc_autotune.core.data import check_loader, describe, is_number_list
 from inc_autotune.core.errors import DataError
+from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
 
 ALLOWED_ITEMS = (
     "a tensor or numpy array, a tuple or list of inputs, (inputs, label), or a dict of keyword inputs "
@@ -88,26 +90,6 @@ def _first_input(item: Any) -> str | None:
     return f"{type(item).__name__} is no model input"
 
 
-def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The same nesting with `function` applied to every tensor; mappings become dicts."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {key: map_tensors(item, function) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, function) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, function) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {field.name: map_tensors(getattr(value, field.name), function) for field in _init_fields(value)}
-        return dataclasses.replace(value, **changes)
-    return value
-
-
-def _init_fields(value: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(value) if field.init]
-
-
 def to_torch(item: Any, device: torch.device) -> Any:
     """The item with numpy arrays turned into tensors and all tensors on `device`.
 
@@ -116,7 +98,10 @@ def to_torch(item: Any, device: torch.device) -> Any:
     Raises:
         DataError: a numpy dtype torch has no counterpart for, or a tensor on the meta device.
     """
-    return map_tensors(_from_numpy(item), lambda tensor: _on_device(tensor, device))
+    item = _from_numpy(item)
+    if all(tensor.device == device for tensor in every_tensor(item)):
+        return item
+    return map_tensors(item, lambda tensor: _on_device(tensor, device))
 
 
 def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -136,9 +121,24 @@ def _from_numpy(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {key: _from_numpy(item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_from_numpy(item) for item in value))
+        changed = {key: new for key, item in value.items() if (new := _from_numpy(item)) is not item}
+        return _with_entries(value, changed) if changed else value
     if isinstance(value, (tuple, list)):
-        return type(value)(_from_numpy(item) for item in value)
+        items = [_from_numpy(item) for item in value]
+        if all(new is item for new, item in zip(items, value, strict=True)):
+            return value
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
+
+
+def _with_entries(mapping: Mapping[Any, Any], changed: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A mapping of the same class with other values of some keys; a dict where the class takes none."""
+    if isinstance(mapping, MutableMapping):
+        twin = copy.copy(mapping)
+        try:
+            for key, value in changed.items():
+                twin[key] = value
+            return twin
+        except (TypeError, ValueError, NotImplementedError):  # as of a mapping with fields of its own
+            pass
+    return {**mapping, **changed}

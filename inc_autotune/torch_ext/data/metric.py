@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from inc_autotune.core.data import Reading
 from inc_autotune.core.evaluation import make_metric, metric_value
 from inc_autotune.torch_ext.data.batches import labelled_batches, output_tensors, run
-from inc_autotune.torch_ext.data.items import iterable_loader, map_tensors
+from inc_autotune.torch_ext.data.items import iterable_loader
+from inc_autotune.torch_ext.data.nested import map_tensors
 
 
 def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.Module], float]:

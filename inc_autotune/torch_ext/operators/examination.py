@@ -88,7 +88,8 @@ def examine(model: nn.Module, first: Batch) -> Examination:
     """
     copy = base_model(model, {})
     with original_calls(model) as called:
-        trace = trace_model(copy, first.args, first.kwargs)
+        inputs = first.copy()
+        trace = trace_model(copy, inputs.args, inputs.kwargs)
     skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
     base = base_model(model, trace.batch_norms)
     convolutions = [name for name, operator in trace.operators.items() if operator.type in ("Conv2d", "Conv3d")]

@@ -11,16 +11,12 @@ from torch import nn
 from inc_autotune import torch_ext
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.calibration import collect
+from tests.torch.small_models import decibels
 
 CLOSE = 25
 """Decibels; a fact of the first batch that is wrong for another one leaves 1 to 10."""
 
 GENERATOR = torch.Generator().manual_seed(0)
-
-
-def decibels(expected, actual):
-    """How far the signal lies above its error."""
-    return float(10 * torch.log10(expected.square().sum() / (expected - actual).square().sum()))
 
 
 def normal(*shape):
