@@ -225,7 +225,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
 
 def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
     """With 7-bit weights wherever this processor needs them."""
-    modules = dict(model.named_modules())
+    modules = dict(base_model(model, {}).named_modules())
     wide = {
         name: each
         for name, each in recipe.operators.items()
@@ -251,7 +251,7 @@ def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
 def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
     """The prepared model a recipe describes."""
     check_framework(recipe, TorchAdaptor.framework)
-    modules = dict(model.named_modules())
+    modules = dict(base_model(model, {}).named_modules())
     quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
     check_operators(quantized, {name: operator_type(modules[name]) for name in quantized if name in modules})
     batch_norms = {

@@ -124,7 +124,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         if self._trace is not None:
             types = {name: each.type for name, each in self._trace.operators.items()}
         else:
-            found = {name: operator_type(module) for name, module in model.named_modules()}
+            found = {name: operator_type(module) for name, module in self._form(model).named_modules()}
             types = {name: op_type for name, op_type in found.items() if op_type is not None}
         opwise = {
             (name, op_type): [
@@ -148,7 +148,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         return self._trace.groups if self._trace is not None else ()
 
     def skipped(self, model: nn.Module) -> Mapping[str, str]:
-        others = {name: each.reason for name, each in self._other_weights(model).items()}
+        others = {name: each.reason for name, each in self._other_weights(self._form(model)).items()}
         if self._trace is None:
             return others
         without = {
@@ -162,23 +162,28 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         """Of operators whose integer kernel is no gain; one that is simulated was asked for and needs none."""
         if self.is_simulated(name, config):
             return None
-        return kernels.fp32_reason(model.get_submodule(name))
+        return kernels.fp32_reason(self._form(model).get_submodule(name))
 
     def operator_type(self, model: nn.Module, name: str) -> str:
-        others = self._other_weights(model)
-        return others[name].type if name in others else type(model.get_submodule(name)).__name__
+        form = self._form(model)
+        others = self._other_weights(form)
+        return others[name].type if name in others else type(form.get_submodule(name)).__name__
 
     def operator_weights(self, model: nn.Module) -> Weights:
         return {
             owner: {id(weight): weight.numel() for weight in weights.values()}
-            for owner, weights in weights_by_owner(model).items()
+            for owner, weights in weights_by_owner(self._form(model)).items()
         }
 
-    def _other_weights(self, model: nn.Module) -> Mapping[str, OtherWeights]:
+    def _form(self, model: nn.Module) -> nn.Module:
+        """The form of the user's model that has the operators: weights computed from other parameters are computed."""
+        return self._base if self._trace is not None else base_model(model, {})
+
+    def _other_weights(self, form: nn.Module) -> Mapping[str, OtherWeights]:
         """The owners of weights that are no operators of a known type."""
         if self._trace is not None:
-            return other_weights(model, {*self._trace.operators, *self._trace.skipped})
-        return other_weights(model, {name for name, each in model.named_modules() if operator_type(each) is not None})
+            return other_weights(form, {*self._trace.operators, *self._trace.skipped})
+        return other_weights(form, {name for name, each in form.named_modules() if operator_type(each) is not None})
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return simulation_reason(self.trace.operators[name].type, config) is not None

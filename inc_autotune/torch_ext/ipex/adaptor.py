@@ -76,6 +76,7 @@ class IpexAdaptor(ModuleAdaptor):
         self._first = Batch((), {}, 1)
         self._summary: Summary = {}
         self._sources = nn.Module()
+        self._modules_of_user: frozenset[str] = frozenset()
         self._folds = True
         self._tune_cfgs: WeakKeyDictionary[nn.Module, Mapping[str, Any]] = WeakKeyDictionary()
         self._traced_notes: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
@@ -104,17 +105,20 @@ class IpexAdaptor(ModuleAdaptor):
         """Whether the tuner decides it: a known module, or a function that the extension's own recipe quantizes."""
         if operation.type in FUNCTIONS:
             return operation.is_quantized
-        return operation.type in MODULES and operation.name in self.trace.operators
+        # The extension runs the user's modules, so it does not see the weights that the form of the model has computed.
+        known = operation.name in self.trace.operators and operation.name in self._modules_of_user
+        return operation.type in MODULES and known
 
     def skipped(self, model: nn.Module) -> Mapping[str, str]:
         if self._trace is None:
             return {}
         decided = {operation.name for operation in operations(self._summary) if self._is_decided(operation)}
+        others = self._other_weights(self._form(model))
         unknown = {name: operator.type for name, operator in self._trace.operators.items() if name not in decided}
         return {
             **self._trace.skipped,
             **{name: f"backend='ipex' does not quantize this {kind}" for name, kind in unknown.items()},
-            **{name: each.reason for name, each in self._other_weights(model).items() if name not in decided},
+            **{name: each.reason for name, each in others.items() if name not in decided},
         }
 
     def fp32_reason(self, model: nn.Module, name: str, config: OpConfig) -> str | None:
@@ -131,6 +135,9 @@ class IpexAdaptor(ModuleAdaptor):
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
         _check_has_parts(model)
+        self._modules_of_user = frozenset(
+            name for name, module in model.named_modules() if operator_type(module) is not None
+        )
         samples = super().calibrate(model, dataloader, sampling_sizes, seed)
         self._summary = summary_of(self._sources)
         nothing = {"op": {}, "calib_iteration": samples, "recipe_cfgs": {}}

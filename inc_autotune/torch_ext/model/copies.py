@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.model.parametrizations import fold_parametrizations
 
 CARRIED = "_carried"
 """Attribute of a form of a module with the names of what it has from the module."""
@@ -48,8 +49,8 @@ def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
 
 
 def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
-    """The fp32 model candidates are made from: batch norms folded, the user's tensors shared."""
-    base = fold_batch_norms(shared_copy(model), batch_norms)
+    """The fp32 model candidates are made from: batch norms folded, weights computed, the user's tensors shared."""
+    base = fold_batch_norms(fold_parametrizations(shared_copy(model)), batch_norms)
     disable_fast_paths(base)
     return base
 

@@ -189,7 +189,7 @@ def _unfit(module: nn.Module) -> str | None:
     """Why a module of a quantizable class cannot be replaced, as far as is known before the model runs."""
     weight = module._parameters.get("weight")
     if weight is None:
-        return "its weight is computed from other parameters (parametrization, weight_norm, spectral_norm or pruning)"
+        return "its weight is computed from other parameters, and differently each time"
     if weight.dtype != torch.float32:
         return f"its weight is {weight.dtype}, not torch.float32"
     if "forward" in module.__dict__:
