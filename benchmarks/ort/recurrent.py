@@ -2,8 +2,9 @@
 
     python benchmarks/ort/recurrent.py
 
-A tagger is an LSTM with a linear layer behind it, both of random weights, on sequences of 64 vectors. onnxruntime's
-quantizer is `quantize_dynamic`, as it is and with weights per channel. `SQNR dB` is that of the tags' logits to fp32's.
+A tagger is an LSTM or GRU with a linear layer behind it, both of random weights, on sequences of 64 vectors.
+onnxruntime's quantizer is `quantize_dynamic`, as it is and with weights per channel; it leaves a GRU in fp32. `SQNR dB`
+is that of the tags' logits to fp32's.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ def rows_of(op_type: str, hidden: int, options: argparse.Namespace, **kind: bool
     onnx.save(tagger(op_type, hidden, **kind), path)
     calibration = [vectors(4, hidden, seed) for seed in range(4)]
     tuned = ort_ext.autotune(path, calibration, session_options=common.options_of(options.threads), progress=False)
-    paths = {"fp32": path, "int8": path.with_suffix(".int8.onnx")}
-    ort_ext.save(tuned, paths["int8"], form="cpu")
+    paths = {"fp32": path}
+    for form in ("cpu", "qdq"):
+        paths[f"int8, {form}"] = path.with_suffix(f".{form}.onnx")
+        ort_ext.save(tuned, paths[f"int8, {form}"], form=form)
     for per_channel in (False, True):
         form = f"onnxruntime dynamic{', per channel' if per_channel else ''}"
         paths[form] = quantizer.dynamic(path, options.exports, None, per_channel=per_channel).path
@@ -95,6 +98,7 @@ def main() -> None:
     quantizer.silence()
     rows = [row for hidden in (256, 1024) for row in rows_of("LSTM", hidden, options)]
     rows += rows_of("LSTM", 256, options, bidirectional=True)
+    rows += [row for hidden in (256, 1024) for row in rows_of("GRU", hidden, options)]
     title = f"onnxruntime {onnxruntime.__version__}, {options.threads} thread, {STEPS} steps"
     measuring.print_table(title, COLUMNS, rows)
 

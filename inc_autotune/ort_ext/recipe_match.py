@@ -36,8 +36,12 @@ COUNTERPARTS = {
     "Conv2d": ("Conv",),
     "Conv3d": ("Conv",),
     "LSTM": ("LSTM",),
+    "GRU": ("GRU",),
+    "RNN": ("RNN",),
 }
-LAYERED_TYPES = ("LSTM",)
+"""PyTorch modules, and the nodes they are exported as."""
+
+LAYERED_TYPES = ("LSTM", "GRU", "RNN")
 """Modules that are exported as one node for each of their layers."""
 
 

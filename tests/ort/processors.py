@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import onnx
 import pytest
 
 from inc_autotune.ort_ext.graph.graph import Graph
-from inc_autotune.ort_ext.graph.graph_model import GraphModel
+from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies
 from inc_autotune.ort_ext.model import unsigned_weights
 from inc_autotune.ort_ext.operators import weight_width
 from inc_autotune.ort_ext.target.saturation import Kernel, saturates
@@ -39,7 +41,7 @@ def wide_products(model: GraphModel) -> list[str]:
     """
     graph = Graph(model)
     found = []
-    for node in graph.nodes:
+    for node in _with_bodies(graph.nodes):
         if node.op_type == "DynamicQuantizeLSTM":
             found += [node.name] if any(_is_wide(graph.constant(name)) for name in node.input[1:3]) else []
             continue
@@ -52,6 +54,13 @@ def wide_products(model: GraphModel) -> list[str]:
         if integers is not None and _is_wide(integers):
             found.append(node.name)
     return found
+
+
+def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for _, body in bodies(node):
+            yield from _with_bodies(body.node)
 
 
 def _is_wide(integers: np.ndarray) -> bool:

@@ -18,9 +18,10 @@ from inc_autotune.ort_ext.emission.gather import emit_gather
 from inc_autotune.ort_ext.emission.linear import emit_linear
 from inc_autotune.ort_ext.emission.lstm import emit_lstm
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
+from inc_autotune.ort_ext.emission.scan import emit_scan
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
 from inc_autotune.ort_ext.graph import Graph, GraphModel, with_inputs
-from inc_autotune.ort_ext.operators import Operator, Operators, after_activation, missing_kernel
+from inc_autotune.ort_ext.operators import SCANNED_TYPES, Operator, Operators, after_activation, missing_kernel
 from inc_autotune.ort_ext.target import GraphForm
 
 
@@ -92,6 +93,9 @@ class _Build:
             return
         if operator.type == "LSTM":
             emit_lstm(self.emission, operator, config)
+            return
+        if operator.type in SCANNED_TYPES:
+            emit_scan(self.emission, operator, config)
             return
         assert calibration.range is not None
         emit_convolution(self.emission, operator, config, calibration.range, self._real(operator.output))

@@ -10,7 +10,7 @@ from onnx import helper
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, read_by
-from inc_autotune.ort_ext.graph.graph_model import GraphModel, copy_fields, initializer, names_read, names_taken
+from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies, copy_fields, initializer, names_read, names_taken
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
 
 
@@ -79,6 +79,15 @@ class GraphBuilder:
         made = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **attributes)
         self._nodes.append(made)
 
+    def collect(self, write: Callable[[], None]) -> list[onnx.NodeProto]:
+        """The nodes that a function adds to this builder, for the body of a node. Constants stay outside the body."""
+        outside, self._nodes = self._nodes, []
+        try:
+            write()
+            return self._nodes
+        finally:
+            self._nodes = outside
+
     def constant(self, name: str, value: Array) -> str:
         """Add a constant, and return its name, which is `new(name)`."""
         name = self.new(name)
@@ -95,9 +104,7 @@ class GraphBuilder:
         proto = onnx.ModelProto()
         copy_fields(old, proto, leave_out={"graph", "functions", "training_info"})
         copy_fields(old.graph, proto.graph, leave_out={"node", "initializer", "value_info"})
-        if any(node.domain == CONTRIB_DOMAIN for node in self._nodes) and CONTRIB_DOMAIN not in {
-            each.domain for each in proto.opset_import
-        }:
+        if _has_contrib(self._nodes) and CONTRIB_DOMAIN not in {each.domain for each in proto.opset_import}:
             proto.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
         proto.graph.node.extend(self._ordered())
         used = names_read(proto.graph) | self.base.inputs
@@ -138,6 +145,13 @@ def with_rewritten(
         else:
             builder.keep(node)
     return Graph(builder.build())
+
+
+def _has_contrib(nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether there is an operator of onnxruntime's own, also in a body."""
+    return any(
+        node.domain == CONTRIB_DOMAIN or any(_has_contrib(body.node) for _, body in bodies(node)) for node in nodes
+    )
 
 
 def _reserved(name: str, taken: set[str]) -> str:

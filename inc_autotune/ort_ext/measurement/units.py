@@ -18,13 +18,13 @@ from inc_autotune.graphs import Feed
 from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, GraphModel
 from inc_autotune.ort_ext.measurement.models import session_clock
 from inc_autotune.ort_ext.model import run_session
-from inc_autotune.ort_ext.operators import Operator, Operators, find_operators
+from inc_autotune.ort_ext.operators import RECURRENT_TYPES, Operator, Operators, find_operators
 
 SHORTEST_SECONDS = 100e-6
 """Units whose integer form takes less are not judged: calling a session takes 10 microseconds by itself, and there is
 little to win."""
 
-JUDGED_TYPES = (*LINEAR_TYPES, "LSTM")
+JUDGED_TYPES = (*LINEAR_TYPES, *RECURRENT_TYPES)
 """What gives floats to whoever reads it, so that it is alone what it is in the model."""
 
 BUDGET_SECONDS = 1.0

@@ -15,6 +15,7 @@ from inc_autotune.ort_ext.graph import (
     GraphBuilder,
     GraphModel,
     attributes,
+    bodies,
     is_depthwise,
     with_inputs,
 )
@@ -47,18 +48,24 @@ def with_unsigned_weights(model: GraphModel) -> GraphModel:
     if not any(saturates(kernel, "uint8", "int8") for kernel in KERNELS):
         return model
     graph = Graph(model)
-    places = {node.name: found for node in graph.nodes if (found := _saturating_places(graph, node))}
-    if not places:
-        return model
     builder = GraphBuilder(graph)
     unsigned: dict[str, str] = {}
-    for node in graph.nodes:
-        inputs = {place: node.input[place] for place in places.get(node.name, ())}
+
+    def converted(node: onnx.NodeProto) -> onnx.NodeProto:
+        inputs = {place: node.input[place] for place in _saturating_places(graph, node)}
         for name in inputs.values():
             if name not in unsigned and _is_signed(graph, [name]):
                 unsigned[name] = builder.constant(f"{name}.unsigned", _raised(graph.constant(name)))
-        builder.keep(with_inputs(node, {place: unsigned.get(name, name) for place, name in inputs.items()}))
-    return builder.build()
+        changed = with_inputs(node, {place: unsigned.get(name, name) for place, name in inputs.items()})
+        for _, body in bodies(changed):
+            nodes = [converted(each) for each in body.node]
+            del body.node[:]
+            body.node.extend(nodes)
+        return changed
+
+    for node in graph.nodes:
+        builder.keep(converted(node))
+    return builder.build() if unsigned else model
 
 
 def _saturating_places(graph: Graph, node: onnx.NodeProto) -> tuple[int, ...]:

@@ -7,14 +7,19 @@ from inc_autotune.ort_ext.operators.availability import APPROACHES, missing_kern
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32, outside_backbone
 from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import Operator, Operators, find_operators, weight_matrix
+from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TYPES, activations, directions
 from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators, warn_of_width, widest_product
 
 __all__ = [
     "APPROACHES",
+    "RECURRENT_TYPES",
+    "SCANNED_TYPES",
     "Operator",
     "Operators",
+    "activations",
     "after_activation",
+    "directions",
     "find_operators",
     "kept_in_fp32",
     "missing_kernel",

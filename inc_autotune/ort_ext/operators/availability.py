@@ -5,9 +5,10 @@ from __future__ import annotations
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.ort_ext.graph import LINEAR_TYPES
+from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES
 
 APPROACHES = {**dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")), "Conv": ("static",)}
-APPROACHES |= {"Gather": ("weight_only",), "LSTM": ("dynamic",)}
+APPROACHES |= {"Gather": ("weight_only",), **dict.fromkeys(RECURRENT_TYPES, ("dynamic",))}
 
 
 def missing_kernel(op_type: str, config: OpConfig) -> str | None:

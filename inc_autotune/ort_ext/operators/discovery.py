@@ -9,9 +9,10 @@ import onnx
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, attributes
+from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TYPES, unscannable
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
-QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather", "LSTM")
+QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather", *RECURRENT_TYPES)
 BOTH_CONSTANT = "both of its operands are constant"
 
 
@@ -58,7 +59,7 @@ class Operators:
 
 
 def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
-    """Look for MatMul, Gemm, Conv, Gather and LSTM with constant float32 weights.
+    """Look for MatMul, Gemm, Conv, Gather, LSTM, GRU and RNN with constant float32 weights.
 
     Args:
         graph: the model.
@@ -167,15 +168,19 @@ def _gather(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     return Operator(node.name, "Gather", node.input[1], table, None, None, node.output[0])
 
 
-def _lstm(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
-    """A whole recurrence. Its bias, peepholes and states stay float, so they need not be constants."""
+def _recurrence(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
+    """A whole recurrence. First states and lengths need not be constants, nor do the bias and peepholes of an LSTM."""
     for weight in node.input[1:3]:
         if not graph.is_float_constant(weight):
             return _why_no_weight(graph, weight, "its weight is not a float32 constant")
     if graph.shape(node.input[0]) is not None:
         return BOTH_CONSTANT
+    reason = unscannable(graph, node) if node.op_type in SCANNED_TYPES else None
+    if reason is not None:
+        return reason
     output = next(name for name in node.output if name)
-    return Operator(node.name, "LSTM", node.input[0], node.input[1], None, None, output)
+    return Operator(node.name, node.op_type, node.input[0], node.input[1], None, None, output)
 
 
-_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather, "LSTM": _lstm}
+_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather}
+_FINDERS |= dict.fromkeys(RECURRENT_TYPES, _recurrence)

@@ -49,12 +49,12 @@ def test_they_are_named_where_there_is_nothing_else() -> None:
         ort_ext.autotune(with_fused_product("none"), vectors(), progress=False)
 
 
-@pytest.mark.parametrize(("op_type", "words"), [("ConvTranspose", "no integer kernel"), ("GRU", "no integer kernel")])
+@pytest.mark.parametrize(("op_type", "words"), [("ConvTranspose", "no integer kernel"), ("GRU", "gates are clipped")])
 def test_standard_operators_without_a_quantized_form(op_type: str, words: str) -> None:
     writer = GraphWriter()
     if op_type == "GRU":
         weights = [writer.random("w", 1, 12, 3), writer.random("r", 1, 12, 4)]
-        writer.add("GRU", "x", *weights, name="op", hidden_size=4)
+        writer.add("GRU", "x", *weights, name="op", hidden_size=4, clip=1.0)
         writer.add("Squeeze", "op.out", writer.constant("axis", [1], np.int64), name="squeeze")
     else:
         writer.add("ConvTranspose", "x", writer.random("w", 2, 3, 3), name="op")
@@ -72,7 +72,7 @@ def test_a_recurrence_whose_weights_are_computed_from_constants_is_listed() -> N
     writer = GraphWriter()
     computed = writer.add("Expand", writer.random("w", 1, 12, 3), writer.constant("shape", [1, 12, 3], np.int64))
     computed = writer.add("CumSum", computed, writer.constant("axis", 0, np.int64))
-    writer.add("GRU", "x", computed, writer.random("r", 1, 12, 4), name="op", hidden_size=4)
+    writer.add("GRU", "x", computed, writer.random("r", 1, 12, 4), name="op", hidden_size=4, clip=1.0)
     writer.add("Squeeze", "op.out", writer.constant("axes", [1], np.int64), name="squeeze")
     graph = Graph(load_source(writer.model({"x": (TensorProto.FLOAT, [5, 2, 3])}, 3)))
     assert "op" in find_operators(graph).skipped
