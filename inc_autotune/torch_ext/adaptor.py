@@ -42,7 +42,7 @@ from inc_autotune.torch_ext.measurement import (
     peak_bytes,
     weight_bytes,
 )
-from inc_autotune.torch_ext.model import replace_modules, shared_copy
+from inc_autotune.torch_ext.model import expanded_copy, replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import (
     convert_module,
     converted_model,
@@ -92,12 +92,16 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             return converted_model(prepared.eval())
         configs, calibrations = self._calibrated(tune_cfg)
         replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
-        return replace_modules(shared_copy(self._base, own_buffers=True), replacements)
+        return self._replaced(replacements)
+
+    def _replaced(self, replacements: Mapping[str, nn.Module]) -> nn.Module:
+        """A copy of the fp32 model with these operators replaced, and expanded only where one of them needs it."""
+        return replace_modules(expanded_copy(self._folded, replacements, own_buffers=True), replacements)
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
         configs, calibrations = self._calibrated(tune_cfg)
-        return prepared_model(self._base, configs, calibrations, reduced=set(filter(self.reduces_range, configs)))
+        return prepared_model(self._folded, configs, calibrations, reduced=set(filter(self.reduces_range, configs)))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
         configs, calibrations = self._calibrated(tune_cfg)
@@ -199,7 +203,7 @@ class TorchAdaptor(
             )
             for name, config in configs.items()
         }
-        return replace_modules(shared_copy(self._base, own_buffers=True), replacements)
+        return self._replaced(replacements)
 
     def gradient_harms(
         self, units: Sequence[Unit], tune_cfg: Mapping[str, Any], expired: Callable[[], bool] = lambda: False

@@ -27,7 +27,7 @@ from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe
 from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
-from inc_autotune.torch_ext.model import base_model
+from inc_autotune.torch_ext.model import base_model, expand
 from inc_autotune.torch_ext.model_check import check_model
 from inc_autotune.torch_ext.modules import (
     converted_model,
@@ -225,7 +225,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
 
 def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
     """With 7-bit weights wherever this processor needs them."""
-    modules = dict(base_model(model, {}).named_modules())
+    modules = dict(expand(base_model(model, {}), recipe.operators).named_modules())
     wide = {
         name: each
         for name, each in recipe.operators.items()
@@ -251,8 +251,8 @@ def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
 def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
     """The prepared model a recipe describes."""
     check_framework(recipe, TorchAdaptor.framework)
-    modules = dict(base_model(model, {}).named_modules())
     quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
+    modules = dict(expand(base_model(model, {}), quantized).named_modules())
     check_operators(quantized, {name: operator_type(modules[name]) for name in quantized if name in modules})
     batch_norms = {
         name: str(each.calibration["batch_norm"])

@@ -40,7 +40,7 @@ from inc_autotune.torch_ext.data import (
     calibration_batches,
     example_batch,
 )
-from inc_autotune.torch_ext.model import base_model
+from inc_autotune.torch_ext.model import base_model, expand
 from inc_autotune.torch_ext.modules import (
     simulation_reason,
 )
@@ -82,6 +82,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     framework = "pytorch"
     timed = "eager forward pass, before jit or compile"
     default_capability = DEFAULT_CAPABILITY
+    expands = True
+    """Whether products hidden inside torch's modules become operators of their own."""
 
     def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
         version = torch.__version__.split("+")[0]
@@ -93,6 +95,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         self._axis: BatchAxis[Batch] | None = None
         self._batch_notes: Sequence[str] = ()
         self._calibration: Calibration[Batch] | None = None
+        self._named: tuple[nn.Module, nn.Module] | None = None
 
     @property
     def trace(self) -> ModelTrace:
@@ -115,6 +118,10 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     @property
     def _base(self) -> nn.Module:
         return self._examined.base
+
+    @property
+    def _folded(self) -> nn.Module:
+        return self._examined.folded
 
     # What the model is
 
@@ -176,13 +183,19 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         }
 
     def _form(self, model: nn.Module) -> nn.Module:
-        """The form of the user's model that has the operators: weights computed from other parameters are computed."""
-        return self._base if self._trace is not None else base_model(model, {})
+        """The form of the user's model that has the operators: weights are computed, hidden products are expanded."""
+        if self._trace is not None:
+            return self._base
+        if self._named is None or self._named[0] is not model:
+            plain = base_model(model, {})
+            self._named = model, expand(plain) if self.expands else plain
+        return self._named[1]
 
     def _other_weights(self, form: nn.Module) -> Mapping[str, OtherWeights]:
         """The owners of weights that are no operators of a known type."""
         if self._trace is not None:
-            return other_weights(form, {*self._trace.operators, *self._trace.skipped})
+            known = {*self._trace.operators, *self._trace.skipped}
+            return other_weights(form, known, self._examined.expansion_problem)
         return other_weights(form, {name for name, each in form.named_modules() if operator_type(each) is not None})
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
@@ -217,30 +230,44 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     # One pass over the data
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
-        watched = base_model(model, {})
+        plain = base_model(model, {})
         if self._given_example is not None:
-            self._example = example_batch(self._given_example, watched)
+            self._example = example_batch(self._given_example, plain)
 
         collectors: list[Collector] = []
 
         def start(first: Batch) -> Collector:
-            self._examined = examine(model, first)
+            self._examined = examine(model, first, expands=self.expands)
             self._example = self._example or first.take(MEASURED_SAMPLES).copy()
             collectors.append(self.make_collector(model, first, sampling_sizes, seed))
             return collectors[0]
 
+        def start_inside(running: nn.Module, first: Batch) -> Collector:
+            collector = start(first)
+            if self._examined.expands:
+                expand(running)
+            return collector
+
+        self._axis = batch_axis(plain)
         if isinstance(dataloader, CalibrationFunction):
-            self._axis = batch_axis(base_model(model, {}))
-            self._calibration = calibrate_by_function(watched, dataloader.function, start, self._axis)
+            running = base_model(model, {})
+            self._calibration = calibrate_by_function(
+                running, dataloader.function, partial(start_inside, running), self._axis
+            )
         else:
-            self._axis = batch_axis(watched)
-            batches = calibration_batches(dataloader, watched, max(sampling_sizes), axis=self._axis)
+            batches = calibration_batches(dataloader, plain, max(sampling_sizes), axis=self._axis)
             first = next(batches)  # an empty loader raises a DataError
-            self._calibration = calibrate(watched, start(first), chain([first], batches))
-        self._take_in(collectors[0], model, watched, seed)
+            collector = start(first)
+            self._calibration = calibrate(self._watched(model), collector, chain([first], batches))
+        self._take_in(collectors[0], model, seed)
         return self._calibration.samples
 
-    def _take_in(self, collector: Collector, model: nn.Module, watched: nn.Module, seed: int) -> None:
+    def _watched(self, model: nn.Module) -> nn.Module:
+        """A copy of the model in which every operator is a module."""
+        plain = base_model(model, {})
+        return expand(plain) if self._examined.expands else plain
+
+    def _take_in(self, collector: Collector, model: nn.Module, seed: int) -> None:
         """Go by what all batches told of the model: another pass over them where the first one told something else."""
         assert collector.seen is not None
         first, every = self.trace, in_order_of(collector.seen, self.trace)
@@ -252,7 +279,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         self._examined = self._examined.revised(model, every, self._example)
         if not served and batches is not None:
             again = self.make_collector(model, batches[0], collector.sizes, seed)
-            self._calibration = calibrate_again(watched, again, batches)
+            self._calibration = calibrate_again(self._watched(model), again, batches)
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""

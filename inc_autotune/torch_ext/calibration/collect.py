@@ -24,6 +24,7 @@ from inc_autotune.core.data import (
 from inc_autotune.core.errors import AutotuneError, DataError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
 from inc_autotune.torch_ext.data import Batch, add_batch, comparable_outputs, output_tensors, run
+from inc_autotune.torch_ext.model import expansions
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators import (
     CONVOLUTION_TYPES,
@@ -239,7 +240,8 @@ def describe_batch(batch: Batch) -> str:
 class _Around(nn.Module):
     """Wraps a model that is a single operator, so that the hooks of the wrapper run around the operator's hooks.
 
-    Without the wrapper, a hook that installs hooks on the same module would see them run from the next pass on only.
+    Without the wrapper, a hook that installs hooks on the same module would see them run from the next pass on only,
+    and so would one that gives the module another forward method by expanding it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -272,7 +274,7 @@ def calibrate_by_function(
         CalibrationError: an activation is not finite.
         Exception: whatever the function itself raises.
     """
-    watched = _Around(model).eval() if not model._modules else model
+    watched = _Around(model).eval() if not model._modules or "" in expansions(model).forms else model
     collectors: list[Collector] = []
     running: list[Batch] = []
     starting = False

@@ -64,6 +64,7 @@ class IpexAdaptor(ModuleAdaptor):
     """
 
     timed = "traced and frozen forward pass"
+    expands = False  # the extension finds functions inside torch's modules itself
 
     def __init__(
         self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False, device: str = "cpu"

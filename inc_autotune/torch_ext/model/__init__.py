@@ -1,4 +1,4 @@
-"""The user's model: run without a trace, copied without its memory, and freed of fused fast paths.
+"""The user's model: run without a trace, copied without its memory, freed of fused fast paths, its products uncovered.
 
 Imports target.
 """
@@ -12,6 +12,7 @@ from inc_autotune.torch_ext.model.copies import (
     replace_modules,
     shared_copy,
 )
+from inc_autotune.torch_ext.model.expansion import expand, expanded_copy, expansions
 from inc_autotune.torch_ext.model.untouched import (
     AddressMap,
     EagerDispatchMode,
@@ -28,6 +29,9 @@ __all__ = [
     "attention_fast_path_disabled",
     "base_model",
     "convert_modules",
+    "expand",
+    "expanded_copy",
+    "expansions",
     "is_replaceable",
     "own_tensors",
     "replace_modules",

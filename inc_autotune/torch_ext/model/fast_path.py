@@ -15,7 +15,7 @@ def disable_fast_paths(model: nn.Module) -> None:
     fused fp32 kernel, so modules put in their place are never called, or their int8 weights are read as fp32.
     `nn.TransformerEncoder` turns a padded batch into a nested tensor for the same kernel, which no other path
     accepts. Both are switched off by attributes, so that copies and pickles of the model keep the choice.
-    Self-attention keeps its own fast path: `in_proj` and `out_proj` are never replaced.
+    Attention keeps its own fast path unless it is expanded.
 
     A nested tensor holds no padding: outputs of the encoder are zero there, and a model may sum over all positions. So
     an encoder that would have used nested tensors gets a hook that writes these zeros. The hook writes them with

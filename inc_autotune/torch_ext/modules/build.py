@@ -8,7 +8,13 @@ from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.model import convert_modules, own_tensors, replace_modules, shared_copy
+from inc_autotune.torch_ext.model import (
+    convert_modules,
+    expanded_copy,
+    own_tensors,
+    replace_modules,
+    shared_copy,
+)
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, prepare_module
 
 
@@ -23,11 +29,11 @@ def prepared_model(
 
     Args:
         base: the fp32 model, batch norms folded.
-        configs: of the operators that leave fp32, by name.
+        configs: of the operators that leave fp32, by name, as in an expanded copy of `base`.
         calibrations: of the same.
         reduced: names of those whose weights get 7 bits.
     """
-    copy = shared_copy(base)
+    copy = expanded_copy(base, configs)
     replacements = {
         name: prepare_module(copy.get_submodule(name), config, calibrations[name], reduce_range=name in reduced)
         for name, config in configs.items()

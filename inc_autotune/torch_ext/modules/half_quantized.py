@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from inc_autotune.core.adaptor import Half
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration import OperatorCalibration
+from inc_autotune.torch_ext.model.layer import become
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
-from inc_autotune.torch_ext.modules.layer import become
 from inc_autotune.torch_ext.modules.registry import prepare_module
 
 

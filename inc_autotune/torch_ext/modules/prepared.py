@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules.layer import become, carry_over, names_of, refuse_reserved
+from inc_autotune.torch_ext.model.layer import become, carry_over, names_of, refuse_reserved
 from inc_autotune.torch_ext.operators import OPERATORS, Operator
 
 _FORWARD_HOOKS = (

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules.layer import carried
+from inc_autotune.torch_ext.model.layer import carried
 from inc_autotune.torch_ext.modules.prepared import describe
 from inc_autotune.torch_ext.target import PackedWeight
 

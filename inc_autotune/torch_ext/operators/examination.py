@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.model import base_model
+from inc_autotune.torch_ext.model import base_model, expand, expanded_copy, expansions
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
 from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
@@ -37,15 +37,21 @@ class Examination:
 
     Args:
         trace: how the model runs; None before the first forward pass.
-        base: the fp32 form that candidates are made of.
+        base: the fp32 form that operators have their names from: batch norms folded, hidden products expanded.
+        folded: the same with nothing expanded, what candidates are made of.
         captured: names of the modules that copies of the model share with the model.
         form_error: relative squared error of `base` against the model; 0 if both compute the same.
+        expands: whether products hidden inside torch's modules are taken out of them, as `base` shows.
+        expansion_problem: why they are not, although `expands` was asked for.
     """
 
     trace: ModelTrace | None = None
     base: nn.Module = field(default_factory=nn.Module)
+    folded: nn.Module = field(default_factory=nn.Module)
     captured: Sequence[str] = ()
     form_error: float = 0.0
+    expands: bool = True
+    expansion_problem: str | None = None
 
     def notes(self) -> list[str]:
         """What the user should know of the model."""
@@ -75,27 +81,48 @@ class Examination:
         trace = replace(trace, skipped=skipped, bears_channels_last=bears)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)
-        base = base_model(model, trace.batch_norms)
-        return Examination(trace, base, self.captured, form_error(model, base, batch))
+        folded = base_model(model, trace.batch_norms)
+        base = expanded_copy(folded) if self.expands else folded
+        return replace(self, trace=trace, base=base, folded=folded, form_error=form_error(model, base, batch))
 
 
-def examine(model: nn.Module, first: Batch) -> Examination:
+def examine(model: nn.Module, first: Batch, *, expands: bool = True) -> Examination:
     """Run copies of a model on a batch, as candidates are copies too, and make the form that candidates are made of.
 
     Args:
         model: the user's; stays as it is.
         first: inputs.
+        expands: whether products hidden inside torch's modules become operators, where that changes no result.
     """
-    copy = base_model(model, {})
+    problem = _expansion_problem(model, first) if expands else None
+    expands = expands and problem is None
+    copy = expand(base_model(model, {})) if expands else base_model(model, {})
     with original_calls(model) as called:
         inputs = first.copy()
         trace = trace_model(copy, inputs.args, inputs.kwargs)
     skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
-    base = base_model(model, trace.batch_norms)
+    folded = base_model(model, trace.batch_norms)
+    base = expanded_copy(folded) if expands else folded
     convolutions = [name for name, operator in trace.operators.items() if operator.type in ("Conv2d", "Conv3d")]
     bears = bears_channels_last(base, convolutions, first.take(COMPARED_SAMPLES))
     trace = replace(trace, skipped=skipped, bears_channels_last=bears)
-    return Examination(trace, base, sorted(called), form_error(model, base, first))
+    return Examination(trace, base, folded, sorted(called), form_error(model, base, first), expands, problem)
+
+
+def _expansion_problem(model: nn.Module, batch: Batch) -> str | None:
+    """Why a model cannot be expanded; None if it computes the same, or has nothing to expand."""
+    plain = base_model(model, {})
+    if not expansions(plain).forms:
+        return None
+    try:
+        error = form_error(plain, expanded_copy(plain), batch)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as failure:  # whatever the model raises: it may ask for the very class, for instance
+        return f"the model fails if its products are taken out of it: {type(failure).__name__}: {failure}"
+    if error:
+        return f"the model differs by a relative squared error of {error:.1e} if its products are taken out of it"
+    return None
 
 
 @contextmanager

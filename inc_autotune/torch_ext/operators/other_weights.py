@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from inc_autotune.torch_ext.model import expansions
+
 _PARAMETRIZED = ".parametrizations."
 
 
@@ -40,26 +42,37 @@ def weights_by_owner(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def other_weights(model: nn.Module, known: Collection[str]) -> dict[str, OtherWeights]:
-    """The owners of weights that are none of the `known` operators, by name."""
-    return dict(_others(model, weights_by_owner(model), known))
+def other_weights(
+    model: nn.Module, known: Collection[str], expansion_problem: str | None = None
+) -> dict[str, OtherWeights]:
+    """The owners of weights that are none of the `known` operators, by name.
+
+    Args:
+        model: expanded, unless there is an `expansion_problem`.
+        known: names of operators.
+        expansion_problem: why modules with hidden products are as they are.
+    """
+    found = expansions(model)
+    reasons = {**found.problems, **dict.fromkeys(found.forms, expansion_problem)}
+    return dict(_others(model, weights_by_owner(model), known, reasons))
 
 
 def _others(
-    model: nn.Module, owners: Mapping[str, Mapping[str, Tensor]], known: Collection[str]
+    model: nn.Module,
+    owners: Mapping[str, Mapping[str, Tensor]],
+    known: Collection[str],
+    reasons: Mapping[str, str | None],
 ) -> Iterator[tuple[str, OtherWeights]]:
     modules = dict(model.named_modules())
     for owner, weights in owners.items():
         if owner in known or (owner in weights and "" in known):
             continue
         module = modules.get(owner, model)
-        yield owner, OtherWeights(type(module).__name__, _reason(module, list(weights)))
+        yield owner, OtherWeights(type(module).__name__, reasons.get(owner) or _reason(module, list(weights)))
 
 
 def _reason(module: nn.Module, names: list[str]) -> str:
     kind = type(module)
-    if isinstance(module, nn.MultiheadAttention):
-        return "torch's attention multiplies by the weights of query, key and value itself, not through a Linear"
     if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
         return "the model uses these parameters in code of its own"
     if kind.__module__.startswith("torch.nn.modules"):

@@ -319,6 +319,7 @@ def test_torch_encoder_with_a_padding_mask():
     mask[0, 3:] = True
     tuned = tune(model, [(inputs, mask)] * 2)
     assert [name for name, dtype in dtypes(tuned).items() if dtype == "int8"] == [
+        *(f"encoder.layers.0.self_attn.{name}_proj" for name in ("q", "k", "v", "out")),
         "encoder.layers.0.linear1",
         "encoder.layers.0.linear2",
         "head",

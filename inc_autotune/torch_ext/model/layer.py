@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.torch_ext.model import CARRIED
+from inc_autotune.torch_ext.model.copies import CARRIED
 
 _JOINED: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
