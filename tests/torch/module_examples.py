@@ -109,6 +109,8 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "Conv3d": lambda: convolution(3, padding=1),
     "ConvTranspose1d": lambda: convolution(1, transposed=True, stride=2),
     "ConvTranspose2d": lambda: convolution(2, integer_config(granularity="per_tensor"), transposed=True, groups=2),
+    "ConvTranspose2d grouped": lambda: convolution(2, transposed=True, stride=2, padding=1, groups=4),
+    "ConvTranspose2d int4": lambda: convolution(2, integer_config("int4", "uint4"), transposed=True, groups=2),
     "ConvTranspose3d": lambda: convolution(3, transposed=True, stride=2, output_padding=1),
     "Embedding": embedding,
     "Embedding int4": lambda: embedding(integer_config("int4", approach="weight_only")),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES
 from inc_autotune.torch_ext.target import has_engine
-
-_LINEAR = ("Linear", "Conv1D")
-_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")
 
 
 def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
@@ -21,13 +19,13 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
         return None
     if operator_name == "Embedding":
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
-    if operator_name not in _LINEAR + _CONVOLUTIONS:
-        return f"no integer kernel for {operator_name} that gives right results"
+    if operator_name not in LINEAR_TYPES + CONVOLUTION_TYPES:
+        return f"no integer kernel for {operator_name}"
     if weight.dtype != "int8" or weight.scheme == "asym":
         return f"no kernel for {weight.dtype} {weight.scheme} weights"
     if activation.dtype not in ("int8", "uint8"):
         return f"no kernel for {activation.dtype} activations"
-    if operator_name in _CONVOLUTIONS:
+    if operator_name in CONVOLUTION_TYPES:
         if config.approach != "static":
             return f"no {config.approach} kernel for {operator_name}"
         if not has_engine("onednn"):
@@ -42,4 +40,4 @@ def multiplies_integers(operator_name: str, config: OpConfig) -> bool:
 
 def writes_integers(operator_name: str, config: OpConfig) -> bool:
     """Whether the operator's kernel writes uint8, so that its output range must be known."""
-    return operator_name in _CONVOLUTIONS and multiplies_integers(operator_name, config)
+    return operator_name in CONVOLUTION_TYPES and multiplies_integers(operator_name, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
@@ -15,6 +15,9 @@ from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.target import kernels, saturation
 
 _decomposed = torch.ops.quantized_decomposed
+
+Geometry: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
+"""Stride, padding and dilation by dimension, and groups."""
 
 
 class QuantizedConvolution(QuantizedOperator):
@@ -70,7 +73,7 @@ class QuantizedConvolution(QuantizedOperator):
         self.in_channels, self.out_channels, self.groups = source.in_channels, source.out_channels, source.groups
         self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
         self.padding, self.padding_mode = source.padding, source.padding_mode
-        self._kernel_padding, self._explicit_padding = _split_padding(source)
+        self._read_geometry(source)
         self.keep("integer_weight", weight)
         self.keep("weight_scale", weight_scale.expand(self.out_channels).clone())
         self.keep("bias", bias)
@@ -79,6 +82,11 @@ class QuantizedConvolution(QuantizedOperator):
         self.keep("output_scale", output_scale)
         self.keep("output_zero_point", output_zero_point)
         self.rebuild()
+
+    def _read_geometry(self, source: Any) -> None:
+        """What the kernel computes, and what is padded before it."""
+        padding, self._explicit_padding = _split_padding(source)
+        self._geometry: Geometry = (source.stride, padding, source.dilation, source.groups)
 
     @torch.no_grad()
     def rebuild(self) -> None:
@@ -90,19 +98,21 @@ class QuantizedConvolution(QuantizedOperator):
         shift = 128 if self.config.activation.dtype == "int8" else 0
         self._input = float(self.input_scale), int(self.input_zero_point) + shift
         self._output = float(self.output_scale), int(self.output_zero_point)
-        self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
+        weight, scale, bias = self._kernel_weight(), self._kernel_scale(), self._kernel_bias()
+        self.keep("_weight_zero_point", torch.zeros_like(scale, dtype=torch.int64), derived=True)
         self.keep("_multiplier", self.input_scale.reciprocal().reshape(1), derived=True)
         self.keep("_offset", torch.full_like(self.input_scale, self._input[1]), derived=True)
-        weight, dimensions = self.integer_weight, len(self.kernel_size)
-        self._weight_is_channels_last = weight.dim() > 3 and _is_channels_last(weight, weight.shape[1])
+        dimensions = len(self.kernel_size)
+        self._weight_is_channels_last = dimensions > 1 and is_channels_last(
+            self.integer_weight, self.integer_weight.shape[1]
+        )
         self._computes_in_float = weight.device.type == "cpu" and saturation.is_too_wide(
             weight, saturation.convolution_saturates(dimensions, saturation.is_depthwise(self))
         )
         if self._computes_in_float:
             saturation.warn_of_wide_weights()
         elif weight.device.type == "cpu" and kernels.has_engine("onednn"):
-            geometry = (self.stride, self._kernel_padding, self.dilation, self.groups)
-            self.keep_packed(kernels.pack_convolution(weight, self.weight_scale, self.bias, *geometry))
+            self.keep_packed(kernels.pack_convolution(weight, scale, bias, *self._geometry))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
@@ -132,29 +142,39 @@ class QuantizedConvolution(QuantizedOperator):
         """
         if batch.dim() < 4:
             return False
-        return self._bears_channels_last or self._weight_is_channels_last or _is_channels_last(batch, self.in_channels)
+        return self._bears_channels_last or self._weight_is_channels_last or is_channels_last(batch, self.in_channels)
 
     def _dequantized(self, x: Tensor) -> Tensor:
         arguments = (*self._input, 0, 255, torch.uint8)
         x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
         weight = _decomposed.dequantize_per_channel(
-            self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
+            self._kernel_weight(), self._kernel_scale(), self._weight_zero_point, 0, -128, 127, torch.int8
         )
-        return self._convolved(x, weight, self.bias)
+        return self._convolved(x, weight, self._kernel_bias())
 
     def _float(self, x: Tensor) -> Tensor:
         """What the integer kernel computes; sums are exact in float32 below 2 ** 24."""
         integers = round_to_integers(x, self._multiplier, self._offset, 0, 255).sub_(self._offset)
-        sums = self._convolved(integers, self.integer_weight.float(), None)
-        by_channel = (-1, *(1,) * len(self.kernel_size))
-        y = sums * (self.weight_scale * self.input_scale).reshape(by_channel)
-        y = y if self.bias is None else y + self.bias.reshape(by_channel)
+        sums = self._convolved(integers, self._kernel_weight().float(), None)
+        by_channel, bias = (-1, *(1,) * len(self.kernel_size)), self._kernel_bias()
+        y = sums * (self._kernel_scale() * self.input_scale).reshape(by_channel)
+        y = y if bias is None else y + bias.reshape(by_channel)
         return fake_quantize(y, self.output_scale, self.output_zero_point, 0, 255)
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
-        y: Tensor = convolve(x, weight, bias, self.stride, self._kernel_padding, self.dilation, self.groups)
+        y: Tensor = convolve(x, weight, bias, *self._geometry)
         return y
+
+    def _kernel_weight(self) -> Tensor:
+        """The weight that the kernel multiplies by; a transposed convolution has another one, as its scale and bias."""
+        return self.integer_weight
+
+    def _kernel_scale(self) -> Tensor:
+        return self.weight_scale
+
+    def _kernel_bias(self) -> Tensor | None:
+        return self.bias
 
     @property
     def weight(self) -> Tensor:
@@ -180,7 +200,7 @@ def _split_padding(source: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(source.padding), ()
 
 
-def _is_channels_last(x: Tensor, channels: int) -> bool:
+def is_channels_last(x: Tensor, channels: int) -> bool:
     """What torch takes for channels last: by strides, since sizes of 1 leave two answers; they are numbers in a trace.
 
     Args:

@@ -67,33 +67,58 @@ class FakeQuantized(PreparedOperator):
         return self.weight * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
 
     def integer_weight(self) -> Tensor:
-        """The smoothed weight's integers, int8 or uint8, in the layout of `weight`; of a convolution in its strides."""
+        """Integers of the smoothed weight, int8 or uint8, arranged as `weight_rows`; a convolution's in its strides."""
         dtype = torch.int8 if integer_type(self.config.weight.dtype).signed else torch.uint8
         with torch.no_grad():
             if self.weight_axis != 0:
-                whole: Tensor = quantize(self.smoothed_weight(), self._weight_parameters(), self.weight_axis)
+                whole: Tensor = quantize(
+                    self.weight_rows(self.smoothed_weight()), self._weight_parameters(), self.weight_axis
+                )
                 return whole.to(dtype)
             # A convolution writes channels last where its weight lies so; kernels of a matrix want it row by row.
             strides = torch.preserve_format if self.weight.dim() > 2 else torch.contiguous_format
-            integers = torch.empty_like(self.weight, dtype=dtype, memory_format=strides)
-            step = max(_BLOCK_ELEMENTS // max(self.weight[0].numel(), 1), 1)
-            for start in range(0, len(self.weight), step):
+            rows = self.weight_rows(self.weight)
+            integers = torch.empty_like(rows, dtype=dtype, memory_format=strides)
+            step = max(_BLOCK_ELEMENTS // max(rows[0].numel(), 1), 1)
+            for start in range(0, len(rows), step):
                 block = slice(start, start + step)
-                weight = self.weight[block] if self.smoothing is None else self.weight[block] * self.smoothing
+                weight = rows[block] if self.smoothing is None else rows[block] * self.smoothing
                 integers[block] = quantize(weight, self._weight_parameters(block), 0)
         return integers
 
     @property
     def weight_axis(self) -> int | None:
-        """The axis of `weight` along which scales differ; None for one scale."""
-        return self.operator.output_axis if self.weight_scale.dim() else None
+        """The axis of `weight_rows(weight)` along which scales differ; None for one scale."""
+        return self.weight_output_axis if self.weight_scale.dim() else None
+
+    @property
+    def weight_output_axis(self) -> int:
+        """The axis of `weight_rows(weight)` that holds the output channels."""
+        return self.operator.output_axis
 
     def fake_weight(self) -> Tensor:
         weight = self.smoothed_weight()
         parameters = self._weight_parameters()
         with torch.no_grad():
-            quantized = dequantize(quantize(weight, parameters, self.weight_axis), parameters, self.weight_axis)
+            integers = quantize(self.weight_rows(weight), parameters, self.weight_axis)
+            quantized = self.weight_from_rows(dequantize(integers, parameters, self.weight_axis))
         return straight_through(weight, quantized)
+
+    def weight_rows(self, weight: Tensor) -> Tensor:
+        """The weight with all output channels along one axis; a view if it can be."""
+        return weight
+
+    def weight_from_rows(self, rows: Tensor) -> Tensor:
+        """Inverse of `weight_rows`."""
+        return rows
+
+    def beside_weight(self, values: Tensor) -> Tensor:
+        """Values of the output channels, shaped to broadcast against `weight`; a 0-d tensor stays one."""
+        if values.dim() == 0:
+            return values
+        shape = [1] * self.weight.dim()
+        shape[self.weight_output_axis] = -1
+        return values.reshape(shape)
 
     def fake_input(self, x: Tensor) -> Tensor:
         if self.smoothing is not None:
@@ -131,15 +156,55 @@ class FakeQuantizedConv3d(FakeQuantized, nn.Conv3d):
     """See `FakeQuantized`."""
 
 
-class FakeQuantizedConvTranspose1d(FakeQuantized, nn.ConvTranspose1d):
+class FakeQuantizedTransposed(FakeQuantized):
+    """A transposed convolution: the weight is [in_channels, out_channels / groups, *kernel].
+
+    Output channels of different groups have ranges of their own, so the weight is rounded with them in front.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return super().forward(x, output_size)
+
+    def integer_weight(self) -> Tensor:
+        return self._in_strides(super().integer_weight())
+
+    def fake_weight(self) -> Tensor:
+        return self._in_strides(super().fake_weight())
+
+    @property
+    def weight_output_axis(self) -> int:
+        return 0
+
+    def weight_rows(self, weight: Tensor) -> Tensor:
+        return _swapped(self, weight)
+
+    def weight_from_rows(self, rows: Tensor) -> Tensor:
+        return _swapped(self, rows)
+
+    def beside_weight(self, values: Tensor) -> Tensor:
+        if values.dim() == 0:
+            return values
+        # Of one group, [1, out]; of several, [in, out / groups].
+        kernel, groups = (1,) * (self.weight.dim() - 2), len(values) // self.weight.shape[1]
+        inputs = 1 if groups == 1 else self.weight.shape[0] // groups
+        return self.weight_from_rows(values.reshape(-1, 1, *kernel).expand(-1, inputs, *kernel))
+
+    def _in_strides(self, weight: Tensor) -> Tensor:
+        """Channels last where the module's weight is, since that decides how the output lies."""
+        last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.dim(), torch.contiguous_format)
+        is_last = self.weight.is_contiguous(memory_format=last) and not self.weight.is_contiguous()
+        return weight.contiguous(memory_format=last if is_last else torch.contiguous_format)
+
+
+class FakeQuantizedConvTranspose1d(FakeQuantizedTransposed, nn.ConvTranspose1d):
     """See `FakeQuantized`."""
 
 
-class FakeQuantizedConvTranspose2d(FakeQuantized, nn.ConvTranspose2d):
+class FakeQuantizedConvTranspose2d(FakeQuantizedTransposed, nn.ConvTranspose2d):
     """See `FakeQuantized`."""
 
 
-class FakeQuantizedConvTranspose3d(FakeQuantized, nn.ConvTranspose3d):
+class FakeQuantizedConvTranspose3d(FakeQuantizedTransposed, nn.ConvTranspose3d):
     """See `FakeQuantized`."""
 
 
@@ -177,6 +242,11 @@ _FAKE_QUANTIZED: Mapping[str, type[FakeQuantized]] = {
 }
 
 
+def _swapped(module: Any, weight: Tensor) -> Tensor:
+    """[in, out / groups, ...] as [out, in / groups, ...], and the other way round; a view where there is one group."""
+    return weight.reshape(module.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+
 def prepare_fake_quantized(
     module: nn.Module, operator_name: str, config: OpConfig, calibration: OperatorCalibration, reduce_range: bool
 ) -> FakeQuantized:
@@ -189,9 +259,9 @@ def prepare_fake_quantized(
     device = prepared.weight.device
     _keep(prepared, "smoothing", _checked_smoothing(prepared, calibration.smoothing))
     parameters = weight_parameters(
-        prepared.smoothed_weight().detach(),
+        prepared.weight_rows(prepared.smoothed_weight().detach()),
         config.weight,
-        axis=prepared.operator.output_axis,
+        axis=prepared.weight_output_axis,
         reduce_range=reduce_range and multiplies_integers(operator_name, config),
     )
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max

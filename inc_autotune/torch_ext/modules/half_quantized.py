@@ -34,11 +34,11 @@ class HalfQuantized(nn.Module):
 
     rounds_weight: bool
 
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         prepared = cast(FakeQuantized, self)
         compute = prepared.operator.compute
         if self.rounds_weight:
             smoothed = x if prepared.smoothing is None else x * prepared.smoothing.reciprocal()
-            return compute(prepared, smoothed, prepared.fake_weight(), prepared.bias, *arguments)
-        y = compute(prepared, prepared.fake_input(x), prepared.smoothed_weight(), prepared.bias, *arguments)
+            return compute(prepared, smoothed, prepared.fake_weight(), prepared.bias, *arguments, **keywords)
+        y = compute(prepared, prepared.fake_input(x), prepared.smoothed_weight(), prepared.bias, *arguments, **keywords)
         return prepared.fake_output(y)

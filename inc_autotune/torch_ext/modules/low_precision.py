@@ -18,9 +18,9 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class LowPrecisionPrepared(PreparedOperator):
     """The form before `convert`: parameters stay those of the float32 module and are cast at every call."""
 
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         dtype, bias = _DTYPES[self.config.dtype], getattr(self, "bias", None)
-        return _compute(self, self.operator_name, x, self.weight.to(dtype), _cast(bias, dtype), *arguments)
+        return _compute(self, self.operator_name, x, self.weight.to(dtype), _cast(bias, dtype), *arguments, **keywords)
 
     def extra_repr(self) -> str:
         return f"{self.operator_name} {list(self.weight.shape)}, {describe(self.config)}"
@@ -47,8 +47,8 @@ class LowPrecisionOperator(QuantizedOperator):
         self.keep("low_precision_weight", source.weight.detach().to(dtype))
         self.keep("bias", _cast(getattr(source, "bias", None), dtype))
 
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
-        return _compute(self, self.operator_name, x, self.low_precision_weight, self.bias, *arguments)
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        return _compute(self, self.operator_name, x, self.low_precision_weight, self.bias, *arguments, **keywords)
 
     @property
     def weight(self) -> Tensor:
@@ -72,8 +72,15 @@ def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _compute(
-    module: nn.Module, operator_name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
+    module: nn.Module,
+    operator_name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *arguments: Any,
+    **keywords: Any,
 ) -> Tensor:
     floating = x.is_floating_point()
-    y = OPERATORS[operator_name].compute(module, x.to(weight.dtype) if floating else x, weight, bias, *arguments)
+    compute, given = OPERATORS[operator_name].compute, x.to(weight.dtype) if floating else x
+    y = compute(module, given, weight, bias, *arguments, **keywords)
     return y.to(x.dtype if floating else torch.float32)

@@ -22,6 +22,7 @@ from inc_autotune.torch_ext.modules.low_precision import (
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, hand_over
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
 from inc_autotune.torch_ext.operators import operator_type
 
 
@@ -104,10 +105,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
     smoothing = _copy(prepared.smoothing)
     input_scale, input_zero_point = _copy(prepared.input_scale), _copy(prepared.input_zero_point)
     if simulation_reason(name, config) is not None:
-        if scale.dim():
-            shape = [1] * weight.dim()
-            shape[prepared.operator.output_axis] = -1
-            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        weight, scale, zero_point = prepared.weight_from_rows(weight), *map(prepared.beside_weight, (scale, zero_point))
         return SimulatedOperator(
             name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point
         )
@@ -119,7 +117,8 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
     assert input_scale is not None
     assert input_zero_point is not None
     assert prepared.output_scale is not None
-    return QuantizedConvolution(
+    form = QuantizedTransposedConvolution if name.startswith("ConvTranspose") else QuantizedConvolution
+    return form(
         config,
         prepared,
         weight,

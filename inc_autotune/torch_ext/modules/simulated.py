@@ -65,13 +65,14 @@ class SimulatedOperator(QuantizedOperator):
         self.keep("input_scale", input_scale)
         self.keep("input_zero_point", input_zero_point)
 
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         dtype = x.dtype if x.is_floating_point() else self.weight_scale.dtype
         if x.is_floating_point():
             x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
             x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
         weight = self._smoothed_weight()
-        return OPERATORS[self.operator_name].compute(self, x, weight, self.bias, *arguments).to(dtype)
+        compute = OPERATORS[self.operator_name].compute
+        return compute(self, x, weight, self.bias, *arguments, **keywords).to(dtype)
 
     def _smoothed_weight(self) -> Tensor:
         return (self.integer_weight.float() - self.weight_zero_point) * self.weight_scale

@@ -16,6 +16,7 @@ from inc_autotune.torch_ext.model import base_model, expand, expanded_copy, expa
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
 from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES
 
 COMPARED_SAMPLES = 2
 """Few, since the outputs of a language model are large."""
@@ -103,7 +104,8 @@ def examine(model: nn.Module, first: Batch, *, expands: bool = True) -> Examinat
     skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
     folded = base_model(model, trace.batch_norms)
     base = expanded_copy(folded) if expands else folded
-    convolutions = [name for name, operator in trace.operators.items() if operator.type in ("Conv2d", "Conv3d")]
+    types = [each for each in CONVOLUTION_TYPES if not each.endswith("1d")]
+    convolutions = [name for name, operator in trace.operators.items() if operator.type in types]
     bears = bears_channels_last(base, convolutions, first.take(COMPARED_SAMPLES))
     trace = replace(trace, skipped=skipped, bears_channels_last=bears)
     return Examination(trace, base, folded, sorted(called), form_error(model, base, first), expands, problem)

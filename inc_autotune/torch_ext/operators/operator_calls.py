@@ -210,7 +210,8 @@ def _is_leaf(module: nn.Module) -> bool:
 def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     if not args:
         return "its input is passed by keyword"
-    if len(args) > 1 or kwargs:
+    sized = kind is not None and kind.startswith("ConvTranspose") and len(args) + len(kwargs) == 2
+    if (len(args) > 1 or kwargs) and not (sized and {*kwargs} <= {"output_size"}):
         return "called with more than its input"
     if tensor.is_nested:
         return "called with a nested tensor"

@@ -72,10 +72,8 @@ def row_sums(weight: Tensor) -> Tensor:
 
 def fp32_reason(module: nn.Module) -> str | None:
     """Why an operator should not be quantized although it could be; None when int8 is worth trying."""
-    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        return "torch has no int8 kernel for transposed convolutions that gives right results"
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        if module.groups > 1 and module.groups == module.in_channels:
+    if isinstance(module, nn.modules.conv._ConvNd):
+        if module.groups > 1 and module.groups == module.in_channels and not module.transposed:
             return "a depthwise convolution is not faster in int8"
         if not has_engine("onednn"):
             return "this torch was built without oneDNN, which the int8 convolution needs"

@@ -10,6 +10,7 @@ given the largest integers of both signs.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -44,8 +45,8 @@ def needs_reduced_range(operator_name: str, module: nn.Module) -> bool:
     """
     if operator_name in ("Linear", "Conv1D"):
         return fused_linear_saturates() or integer_product_saturates() or compiled_linear_saturates()
-    if operator_name in ("Conv1d", "Conv2d", "Conv3d"):
-        return convolution_saturates(int(operator_name[4]), is_depthwise(module))
+    if operator_name.startswith("Conv"):
+        return convolution_saturates(int(operator_name[-2]), is_depthwise(module))
     return False
 
 
@@ -60,8 +61,12 @@ def is_within_7_bits(weight: Tensor) -> bool:
 
 
 def is_depthwise(module: Any) -> bool:
-    """Whether a convolution has one input and one output channel in each group: oneDNN has kernels for it alone."""
-    return bool(module.groups > 1 and module.groups == module.in_channels == module.out_channels)
+    """Whether a convolution has one input and one output channel in each group: oneDNN has kernels for it alone.
+
+    A transposed one runs as an ordinary one with an output channel for each phase.
+    """
+    phases = math.prod(module.stride) if getattr(module, "transposed", False) else 1
+    return bool(module.groups > 1 and module.groups == module.in_channels == module.out_channels * phases)
 
 
 def warn_of_wide_weights() -> None:

@@ -154,13 +154,6 @@ def test_output_range_from_zero_makes_a_relu_free():
     assert signal_to_noise_db(torch.relu(example.module(example.x)), y) > 33
 
 
-def test_transposed_convolution_takes_an_output_size():
-    example = EXAMPLES["ConvTranspose1d"]()
-    size = example.module(example.x).shape[-1] + 1
-    for module in (example.prepared(), example.quantized()):
-        assert module(example.x, [size]).shape == (2, 12, size)
-
-
 @pytest.mark.parametrize("bits", range(1, 8))
 @pytest.mark.parametrize("build", [linear, lambda config: convolution(2, config)], ids=["Linear", "Conv2d"])
 def test_every_bit_width_is_simulated(bits, build):

@@ -38,7 +38,10 @@ PROBES = (
     saturation.convolution_saturates,
 )
 WIDE = "8-bit weights of this model come from a processor with AVX512-VNNI"
-KINDS = ["linear", "linear smoothed", "linear dynamic", "linear dynamic sym", "Conv1D", "Conv1d", "Conv2d", "Conv3d"]
+KINDS = [
+    *("linear", "linear smoothed", "linear dynamic", "linear dynamic sym", "Conv1D", "Conv1d", "Conv2d", "Conv3d"),
+    *("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose2d grouped"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +135,9 @@ def test_an_operator_that_torch_does_not_have_is_not_there_to_saturate(monkeypat
 
 def test_only_proper_depthwise_convolutions_are_taken_for_such():
     assert saturation.is_depthwise(nn.Conv2d(8, 8, 3, groups=8))
-    for module in (nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(8, 8, 3, groups=4), nn.Conv2d(1, 1, 3)):
+    assert saturation.is_depthwise(nn.ConvTranspose2d(8, 8, 3, groups=8))
+    others = nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(8, 8, 3, groups=4), nn.Conv2d(1, 1, 3)
+    for module in (*others, nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8)):
         assert not saturation.is_depthwise(module)
 
 

@@ -1,0 +1,132 @@
+"""Convolutions in int8 against fp32, by part:
+
+`transposed`: single transposed convolutions, as the library computes them and in the two ways it does not.
+
+Every line is one shape or model; numbers are ratios of the fp32 module's CPU time, measured interleaved on one thread.
+
+    python -m benchmarks.torch.convolutions transposed
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.torch.common import interleaved, parse, traced
+from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.torch_ext.calibration import OperatorCalibration
+from inc_autotune.torch_ext.modules import convert_module, prepare_module
+from inc_autotune.torch_ext.target import kernels
+
+STATIC = OpConfig(
+    TensorConfig("int8", "sym", "per_channel", "minmax"),
+    TensorConfig("uint8", "asym", "per_tensor", "minmax"),
+    "static",
+)
+
+TRANSPOSED = [
+    # channels in and out, kernel, stride, padding, output padding, height and width
+    (64, 32, 2, 2, 0, 0, 32),
+    (128, 64, 2, 2, 0, 0, 16),
+    (256, 128, 2, 2, 0, 0, 8),
+    (64, 32, 4, 2, 1, 0, 32),
+    (128, 64, 4, 2, 1, 0, 16),
+    (256, 128, 4, 2, 1, 0, 8),
+    (64, 32, 3, 2, 1, 1, 32),
+    (128, 64, 3, 2, 1, 1, 16),
+    (256, 128, 3, 2, 1, 1, 8),
+    (64, 64, 3, 1, 1, 0, 32),
+    (16, 16, 2, 2, 0, 0, 64),
+]
+
+
+def quantized(module: nn.Module, x: Tensor) -> nn.Module:
+    """A module in int8, calibrated on its input."""
+    y = module(x)
+    limits = (float(each) for each in (x.min(), x.max(), y.min(), y.max()))
+    calibration = OperatorCalibration(next(limits), next(limits), None, next(limits), next(limits))
+    return convert_module(prepare_module(module, STATIC, calibration))
+
+
+def by_phase(module: nn.ConvTranspose2d, x: Tensor) -> Callable[[], Tensor]:
+    """One convolution for each phase; the weights' values are not the module's, which takes no other time."""
+    (kernel, _), (stride, _) = module.kernel_size, module.stride
+    channels, batch, size = module.out_channels, x.shape[0], x.shape[-1]
+    taps = [len(range(rest, kernel, stride)) for rest in range(stride)]
+    packed = {}
+    for rows, columns in product(range(stride), repeat=2):
+        if taps[rows] and taps[columns]:
+            shape = (channels, module.in_channels, taps[rows], taps[columns])
+            packed[rows, columns] = pack(shape, (taps[rows] - 1, taps[columns] - 1))
+
+    def run() -> Tensor:
+        integers = torch.quantize_per_tensor(x, 0.03, 128, torch.quint8)
+        whole = (batch, size, stride, size, stride, channels)
+        out = torch._empty_affine_quantized(whole, scale=0.05, zero_point=128, dtype=torch.quint8)
+        for (rows, columns), weight in packed.items():
+            y = kernels.integer_convolution(integers, weight, 2, 0.05, 128).permute(0, 2, 3, 1)
+            out[:, :, rows, :, columns] = y[:, :size, :size]
+        return out.view(batch, size * stride, size * stride, channels).permute(0, 3, 1, 2).dequantize()
+
+    return run
+
+
+def zero_stuffed(module: nn.ConvTranspose2d, x: Tensor) -> Callable[[], Tensor]:
+    """One convolution on an input with zeros between its values."""
+    (kernel, _), (stride, _) = module.kernel_size, module.stride
+    packed = pack((module.out_channels, module.in_channels, kernel, kernel), (kernel - 1, kernel - 1))
+    size = (x.shape[-1] - 1) * stride + 1
+
+    def run() -> Tensor:
+        stuffed = x.new_zeros(*x.shape[:2], size, size)
+        stuffed[:, :, ::stride, ::stride] = x
+        integers = torch.quantize_per_tensor(stuffed, 0.03, 128, torch.quint8)
+        return kernels.integer_convolution(integers, packed, 2, 0.05, 128).dequantize()
+
+    return run
+
+
+def pack(shape: tuple[int, ...], padding: tuple[int, int]) -> kernels.PackedWeight:
+    weight = torch.randint(-64, 64, shape, dtype=torch.int8)
+    return kernels.pack_convolution(weight, torch.full((shape[0],), 0.01), None, (1, 1), padding, (1, 1), 1)
+
+
+def transposed(repeat: int) -> None:
+    print("| channels | kernel, stride | input | fp32, us | eager | traced | by phase | zero-stuffed |")
+    print("|---|---|---|---|---|---|---|---|")
+    for inputs, outputs, kernel, stride, padding, output_padding, size in TRANSPOSED:
+        torch.manual_seed(0)
+        module = nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding, output_padding).eval()
+        x = torch.randn(1, inputs, size, size)
+        integer = quantized(module, x)
+        frozen = traced(integer, x)
+        calls = [
+            *(partial(form, x) for form in (module, integer, frozen)),
+            by_phase(module, x),
+            zero_stuffed(module, x),
+        ]
+        first, *others = interleaved(calls, repeat)
+        ratios = " | ".join(f"{first / each:.2f}" for each in others)
+        print(f"| {inputs} to {outputs} | {kernel}, {stride} | {size}x{size} | {first * 1e6:.0f} | {ratios} |")
+
+
+PARTS = {"transposed": transposed}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("part", choices=PARTS)
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--repeat", type=int, default=9)
+    options = parse(arguments)
+    with torch.no_grad():
+        PARTS[options.part](options.repeat)
+
+
+if __name__ == "__main__":
+    main()
