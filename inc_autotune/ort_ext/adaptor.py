@@ -55,6 +55,7 @@ from inc_autotune.ort_ext.model import (
 )
 from inc_autotune.ort_ext.operators import (
     APPROACHES,
+    LAYOUTS,
     Operator,
     Operators,
     after_activation,
@@ -161,7 +162,7 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         The latter comes about by a capability of the user's own.
         """
         analysis = self.analysis(model)
-        reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators[name].type, config)
+        reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators[name], config)
         if reason is None and config.approach in ("static", "dynamic"):
             reason = self._unfit_tensor(analysis, name)
         return reason
@@ -311,7 +312,8 @@ class _Analysis:
 
     @cached_property
     def discovered(self) -> Operators:
-        operators = find_operators(self.graph, joins_bias=self.form.joins_bias)
+        layouts = LAYOUTS if self.form.cpu_fusions else LAYOUTS[:1]
+        operators = find_operators(self.graph, joins_bias=self.form.joins_bias, layouts=layouts)
         bodies = {name: (op_type, BODY_REASON) for name, op_type in self.source.body_operators.items()}
         return Operators(operators.found, {**operators.skipped, **bodies})
 

@@ -20,6 +20,7 @@ from inc_autotune.ort_ext.emission.lstm import emit_lstm
 from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pairs
 from inc_autotune.ort_ext.emission.scan import emit_scan
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
+from inc_autotune.ort_ext.emission.stack import emit_left, emit_stack
 from inc_autotune.ort_ext.graph import Graph, GraphModel, with_inputs
 from inc_autotune.ort_ext.operators import SCANNED_TYPES, Operator, Operators, after_activation, missing_kernel
 from inc_autotune.ort_ext.target import GraphForm
@@ -78,7 +79,7 @@ class _Build:
 
     def _emit(self, operator: Operator) -> None:
         config = self.plan.configs.get(operator.name)
-        missing = None if config is None else missing_kernel(operator.type, config)
+        missing = None if config is None else missing_kernel(operator, config)
         if missing is not None:
             raise QuantizationError(f"{operator.name}: {missing}. Change its rule or its entry in the capability.")
         calibration = self.plan.calibration(operator.name)
@@ -88,6 +89,10 @@ class _Build:
             emit_linear(self.emission, written, self._smoothed_input(operator), config, calibration, divisor)
             return
         assert config is not None
+        if operator.layout != "right":
+            write = emit_left if operator.layout == "left" else emit_stack
+            write(self.emission, replace(operator, output=self._real(operator.output)), config, calibration)
+            return
         if operator.type == "Gather":
             emit_gather(self.emission, operator, config)
             return

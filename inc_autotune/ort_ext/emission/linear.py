@@ -15,13 +15,9 @@ from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.emission.weights import quantize_blocks
+from inc_autotune.ort_ext.emission.weights import block_size, quantize_blocks
 from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators import Operator, weight_matrix
-
-BLOCK_SIZES = {4: 32, 8: 128}
-"""Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for accuracy; 8 bits do not,
-and large blocks are faster."""
 
 INT8_ACTIVATIONS = 4
 """Accuracy level of MatMulNBits at which it quantizes its activation by itself, row by row, and multiplies integers."""
@@ -134,12 +130,13 @@ def _emit_weight_only(
     emission: Emission, operator: Operator, tensor: str, config: OpConfig, source: SmoothedWeight, bias: str | None
 ) -> None:
     bits = 4 if integer_type(config.weight.dtype).bits <= 4 else 8
+    outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
+    block = block_size(inputs, bits)
     version = ("blocks", config.weight, source.version)
     weight = emission.weights.get(
-        operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, BLOCK_SIZES[bits])
+        operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, block)
     )
     names = emission.weight(operator.weight, version, weight)
-    outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
     emission.builder.produce(
         "MatMulNBits",
         [tensor, names.values, names.scale, *(["", "", bias] if bias else [])],
@@ -149,6 +146,6 @@ def _emit_weight_only(
         K=inputs,
         N=outputs,
         bits=bits,
-        block_size=BLOCK_SIZES[bits],
+        block_size=block,
         accuracy_level=INT8_ACTIVATIONS,
     )

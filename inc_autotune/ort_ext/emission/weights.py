@@ -12,6 +12,23 @@ from inc_autotune.core.quantization import quantize, weight_parameters
 from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.calibration import FRAMEWORK
 
+LARGEST_BLOCKS = {4: 32, 8: 128}
+"""Elements that share a scale in a weight-only weight, by bits. 4 bits need small blocks for accuracy; 8 bits do not,
+and large blocks are faster."""
+
+SMALLEST_BLOCK = 16
+
+
+def block_size(features: int, bits: int) -> int:
+    """Elements of an output channel that share a scale: the largest block that pads the fewest elements.
+
+    Args:
+        features: elements of an output channel.
+        bits: 4 or 8.
+    """
+    sizes = [size for size in (128, 64, 32, SMALLEST_BLOCK) if size <= LARGEST_BLOCKS[bits]]
+    return min(sizes, key=lambda size: -features % size)
+
 
 def quantize_blocks(matrix: FloatArray, config: TensorConfig, bits: int, block: int) -> QuantizedWeight:
     """Round a matrix to 4 or 8 bits, with a scale for each block of an output channel.

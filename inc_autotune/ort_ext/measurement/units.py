@@ -151,7 +151,7 @@ def _subgraph(graph: Graph, operators: Sequence[Operator], values: Mapping[str, 
 
 
 def _geometry(graph: Graph, operator: Operator) -> Hashable:
-    return operator.type, graph.shape(operator.weight), operator.transposed, operator.bias is None
+    return operator.type, graph.shape(operator.weight), operator.transposed, operator.layout, operator.bias is None
 
 
 def _text(graph: Graph, operators: Sequence[Operator]) -> str:

@@ -13,8 +13,9 @@ from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph import Graph, GraphModel, initializer, is_plain, names_read
 from inc_autotune.ort_ext.model.versions import STANDARD
 
-_WEIGHT_PLACES = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,)}
+_WEIGHT_PLACES = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,)}
 _WEIGHT_PLACES |= dict.fromkeys(("LSTM", "GRU", "RNN"), (1, 2, 3))
+_WEIGHT_PLACES |= dict.fromkeys(("Einsum", "FusedMatMul"), (0, 1))
 """Where these operators read a weight or a bias."""
 
 _RANDOM = ("Random", "Bernoulli", "Multinomial")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import onnx
 
@@ -13,6 +14,8 @@ from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TY
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
 QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather", *RECURRENT_TYPES)
+Layout: TypeAlias = Literal["right", "left", "stack"]
+LAYOUTS: tuple[Layout, ...] = ("right", "left", "stack")
 BOTH_CONSTANT = "both of its operands are constant"
 
 
@@ -29,6 +32,8 @@ class Operator:
         bias_node: name of the Add that adds it, where that is a node of its own.
         output: the tensor with the result, bias included.
         transposed: whether the weight of a linear operator is stored as [out_features, in_features].
+        layout: how the weight of a MatMul multiplies: one matrix that is the second operand ("right") or the first
+            ("left"), or a "stack" of matrices [..., in_features, out_features].
     """
 
     name: str
@@ -39,10 +44,12 @@ class Operator:
     bias_node: str | None
     output: str
     transposed: bool = False
+    layout: Layout = "right"
 
     @property
     def is_linear(self) -> bool:
-        return self.type in LINEAR_TYPES
+        """Whether its input has channels last, which one matrix multiplies: such operators share inputs and scales."""
+        return self.type in LINEAR_TYPES and self.layout == "right"
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,13 @@ class Operators:
     skipped: Mapping[str, tuple[str, str]]
 
 
-def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
+def find_operators(graph: Graph, *, joins_bias: bool = True, layouts: Collection[Layout] = LAYOUTS) -> Operators:
     """Look for MatMul, Gemm, Conv, Gather, LSTM, GRU and RNN with constant float32 weights.
 
     Args:
         graph: the model.
         joins_bias: whether a MatMul and the addition of its bias are one operator.
+        layouts: how the weight of a MatMul may multiply; others stay as they are.
     """
     found: dict[str, Operator] = {}
     skipped: dict[str, tuple[str, str]] = {}
@@ -76,6 +84,10 @@ def find_operators(graph: Graph, *, joins_bias: bool = True) -> Operators:
         result = _FINDERS[node.op_type](graph, node)
         if isinstance(result, Operator) and 0 in (graph.shape(result.weight) or ()):
             result = "its weight has no elements"
+        if isinstance(result, Operator) and result.layout not in layouts:
+            result = (
+                "its weight is a stack of matrices, or the first operand; only onnxruntime's own kernels take these"
+            )
         if isinstance(result, Operator):
             if result.bias_node is not None and not joins_bias:
                 result = replace(result, bias=None, bias_node=None, output=node.output[0])
@@ -94,16 +106,27 @@ def _matmul(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     left, right = node.input
     if not graph.is_float_constant(right):
         if graph.is_float_constant(left):
-            return "its weight is the first operand; integer kernels take it as the second"
+            return _left_matmul(graph, node)
         return _why_no_weight(graph, right, "multiplies two activations") if graph.shape(right) is None else None
     if graph.shape(left) is not None:
         return BOTH_CONSTANT
     shape = graph.shape(right) or ()
-    if len(shape) != 2:
-        return f"its weight has {len(shape)} dimensions; integer kernels take 2"
+    if len(shape) < 2:
+        return "its weight is a vector; integer kernels take matrices"
+    if len(shape) > 2:
+        return Operator(node.name, "MatMul", left, right, None, None, node.output[0], layout="stack")
     bias, add = _added_bias(graph, node, shape[1])
     output = node.output[0] if add is None else add.output[0]
     return Operator(node.name, "MatMul", left, right, bias, add.name if add is not None else None, output)
+
+
+def _left_matmul(graph: Graph, node: onnx.NodeProto) -> Operator | str:
+    """A product with its weight first."""
+    weight, right = node.input
+    rank = graph.rank(right)
+    if len(graph.shape(weight) or ()) != 2 or rank is None or rank < 2:
+        return "its weight is the first operand, and no matrix, or multiplies a tensor of unknown rank"
+    return Operator(node.name, "MatMul", right, weight, None, None, node.output[0], transposed=True, layout="left")
 
 
 def _why_no_weight(graph: Graph, name: str, otherwise: str) -> str:

@@ -62,11 +62,13 @@ def test_a_gemm_that_is_no_plain_product_is_skipped(attributes, bias_shape, reas
     assert reason in operators.skipped["gemm"][1]
 
 
-def test_a_weight_of_three_dimensions_is_skipped():
+def test_a_weight_of_three_dimensions_is_a_stack_of_matrices():
     writer = GraphWriter()
     writer.add("MatMul", "x", writer.random("w", 2, WIDTH, 4), name="batched")
     operators = find_operators(graph_of(writer.model({"x": (TensorProto.FLOAT, [2, "n", WIDTH])}, 3)))
-    assert "3 dimensions" in operators.skipped["batched"][1]
+    assert operators.found["batched"].layout == "stack"
+    skipped = find_operators(graph_of(writer.model({"x": (TensorProto.FLOAT, [2, "n", WIDTH])}, 3)), layouts=("right",))
+    assert "stack of matrices" in skipped.skipped["batched"][1]
 
 
 def test_a_bias_that_something_else_reads_too_is_left_alone():

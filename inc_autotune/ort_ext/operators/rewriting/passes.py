@@ -10,7 +10,10 @@ from inc_autotune.ort_ext.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.model import SourceModel
 from inc_autotune.ort_ext.operators.rewriting.attention import separate_projections
 from inc_autotune.ort_ext.operators.rewriting.batch_norm import fold_batch_norms
+from inc_autotune.ort_ext.operators.rewriting.einsum import multiply_einsums
+from inc_autotune.ort_ext.operators.rewriting.fused_products import separate_products
 from inc_autotune.ort_ext.operators.rewriting.gelu import rewrite_gelu
+from inc_autotune.ort_ext.operators.rewriting.gemm_operands import usual_operands
 from inc_autotune.ort_ext.operators.rewriting.padding import with_full_pads
 from inc_autotune.ort_ext.operators.rewriting.plain_gemm import plain_gemms
 from inc_autotune.ort_ext.operators.rewriting.pooling import separate_averages
@@ -37,6 +40,9 @@ def passes(form: GraphForm) -> tuple[Pass, ...]:
     return (
         separate_projections,
         fold_batch_norms,
+        separate_products,
+        multiply_einsums,
+        usual_operands,
         plain_gemms,
         with_full_pads,
         with_full_sizes,
