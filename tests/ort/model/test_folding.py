@@ -108,10 +108,10 @@ def test_a_matrix_with_leading_ones_is_a_matrix(ones: int, turned: bool) -> None
     check(proto, vectors(8, 4, *(3,) * (rank - 2), WIDTH))
 
 
-def test_a_matrix_that_adds_a_dimension_stays() -> None:
+def test_a_matrix_that_adds_a_dimension_is_a_stack_of_one() -> None:
     graph = GraphWriter()
-    graph.add("MatMul", "x", graph.random("w", 1, WIDTH, 5), name="stays")
-    graph.add("MatMul", graph.nodes[-1].output[0], graph.random("v", 5, 5), name="fc")
+    graph.add("MatMul", "x", graph.random("w", 1, WIDTH, 5), name="fc1")
+    graph.add("MatMul", graph.nodes[-1].output[0], graph.random("v", 5, 5), name="fc2")
     proto = graph.model({"x": (TensorProto.FLOAT, ["n", WIDTH])}, 3)
     proto.graph.output[0].type.tensor_type.shape.dim[0].Clear()
     check(proto, vectors())
