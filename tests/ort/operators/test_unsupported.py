@@ -20,7 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 def with_fused_product(product: str = "MatMul") -> ModelProto:
     writer = GraphWriter()
     weight = writer.random("fused.weight", WIDTH, WIDTH)
-    fused = writer.add("FusedMatMul", "x", weight, name="fused", domain="com.microsoft", alpha=0.5)
+    given = {"domain": "com.microsoft", "activation": "Elu", "activation_alpha": 0.5}
+    fused = writer.add("FusedGemm", "x", weight, name="fused", **given)
     writer.add("Gelu", fused, name="gelu", domain="com.microsoft")
     if product == "MatMul":
         writer.add("MatMul", "gelu.out", writer.random("fc.weight", WIDTH, WIDTH), name="fc")
@@ -65,7 +66,7 @@ def test_standard_operators_without_a_quantized_form(op_type: str, words: str) -
 def test_how_much_is_int8_stands_in_the_first_lines() -> None:
     result = ort_ext.autotune(with_fused_product(), vectors(), progress=False).tuning_result
     assert result.weight_shares == {"fp32": 0.5, "int8": 0.5}
-    assert str(result).splitlines()[1] == "int8: 50 % of the weights; largest in fp32: fused (FusedMatMul) 50 %"
+    assert str(result).splitlines()[1] == "int8: 50 % of the weights; largest in fp32: fused (FusedGemm) 50 %"
 
 
 def test_a_recurrence_whose_weights_are_computed_from_constants_is_listed() -> None:
