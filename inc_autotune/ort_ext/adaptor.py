@@ -162,7 +162,8 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         The latter comes about by a capability of the user's own.
         """
         analysis = self.analysis(model)
-        reason = analysis.kept_in_fp32.get(name) or missing_kernel(analysis.operators[name], config)
+        operator = analysis.operators[name]
+        reason = analysis.kept_in_fp32.get(name) or missing_kernel(operator.type, config, operator.layout)
         if reason is None and config.approach in ("static", "dynamic"):
             reason = self._unfit_tensor(analysis, name)
         return reason

@@ -79,7 +79,7 @@ class _Build:
 
     def _emit(self, operator: Operator) -> None:
         config = self.plan.configs.get(operator.name)
-        missing = None if config is None else missing_kernel(operator, config)
+        missing = None if config is None else missing_kernel(operator.type, config, operator.layout)
         if missing is not None:
             raise QuantizationError(f"{operator.name}: {missing}. Change its rule or its entry in the capability.")
         calibration = self.plan.calibration(operator.name)

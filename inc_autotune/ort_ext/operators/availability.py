@@ -5,20 +5,20 @@ from __future__ import annotations
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.ort_ext.graph import LINEAR_TYPES
-from inc_autotune.ort_ext.operators.discovery import Operator
+from inc_autotune.ort_ext.operators.discovery import Layout
 from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES
 
 APPROACHES = {**dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")), "Conv": ("static",)}
 APPROACHES |= {"Gather": ("weight_only",), **dict.fromkeys(RECURRENT_TYPES, ("dynamic",))}
 
 
-def missing_kernel(operator: Operator, config: OpConfig) -> str | None:
+def missing_kernel(op_type: str, config: OpConfig, layout: Layout = "right") -> str | None:
     """Why an operator cannot have this configuration; None where it can.
 
     Types narrower than 8 bits are values within 8 (in a weight-only weight within 4, if they fit): they run as fast.
     """
-    op_type, approaches = operator.type, APPROACHES[operator.type]
-    if operator.layout == "stack" and config.approach == "weight_only":
+    approaches = APPROACHES[op_type]
+    if layout == "stack" and config.approach == "weight_only":
         return "weight-only kernels take one matrix, not a stack of them"
     if config.approach not in approaches:
         return f"no integer kernel for {op_type} with approach {config.approach!r}, only {', '.join(approaches)}"
