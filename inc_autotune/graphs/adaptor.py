@@ -212,6 +212,8 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
             for unit in units
             if unit.options[0].approach in self.smoothed_approaches
             and all(operators[name].is_linear for name in unit.operator_names)
+            # A branch that only held-out samples take has no rows to score alphas with.
+            and statistics[operators[unit.name].input].sampled_rows is not None
         ]
 
     def least_gain(self, unit: Unit) -> float:

@@ -230,11 +230,9 @@ class TensorFlowAdaptor(
     ) -> Mapping[str, UnitSpeed]:
         if self.choices.form != KERNEL_FORM:
             return {}
-        analysis = self.known
-        graph = next(iter(analysis.graphs.values()))
         configs = {operator: unit.options[0].to_dict() for unit in units for operator in unit.operators}
         plan = self.plan({"op": configs, "calib_iteration": self.samples})
-        return measure_units(units, graph, analysis.operators_of(graph), plan, self.measured_feed(), expired)
+        return measure_units(units, self.known, plan, self.measured_feed(), expired)
 
     def model_size(self, model: Candidate) -> int:
         return weight_bytes(model.model)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.tf_ext.emission import route_of_node
-from inc_autotune.tf_ext.graph import COPIES, node_name
+from inc_autotune.tf_ext.graph import COPIES, Graph, SignatureGraph, bodies_of
 from inc_autotune.tf_ext.measurement import KERNELS, KernelSupport, kernel_support
 from inc_autotune.tf_ext.model import EXTRA, SignatureModel, all_nodes, check_path, with_constants, write_saved_model
 from inc_autotune.tf_ext.tuned_model import TunedModel
@@ -114,7 +113,8 @@ def _beyond_seven_bits(loaded: Any, support: KernelSupport) -> tuple[list[str], 
     saturating: dict[str, None] = {}
     halved: dict[str, None] = {}
     for function in loaded.signatures.values() if support.reduced else ():
-        for node, weight in _integer_weights(with_constants(function).graph.as_graph_def()):
+        frozen = with_constants(function).graph.as_graph_def()
+        for node, weight in _integer_weights(Graph(SignatureGraph("", frozen, {}, (), (), False, {}))):
             route = route_of_node(node, weight.shape)
             if route in support.saturating and np.abs(weight.astype(np.int16)).max() > LARGEST_REDUCED:
                 saturating[_inner(node.name)] = None
@@ -123,15 +123,18 @@ def _beyond_seven_bits(loaded: Any, support: KernelSupport) -> tuple[list[str], 
     return list(saturating), list(halved)
 
 
-def _integer_weights(graph_def: GraphDef) -> Iterator[tuple[NodeDef, Array]]:
-    """Integer operators of a graph with constants, and their weights."""
-    by_name = {node.name: node for node in graph_def.node}
-    for node in graph_def.node:
+def _integer_weights(graph: Graph) -> Iterator[tuple[NodeDef, Array]]:
+    """Integer operators of a graph with constants, and of the functions in it, and their weights."""
+    for node in graph.nodes:
         if node.op in KERNELS:
-            behind = by_name[node_name(node.input[1])]
+            behind = graph.producer(node.input[1])
             while behind.op in ("Bitcast", *COPIES):
-                behind = by_name[node_name(behind.input[0])]
-            yield node, tf.make_ndarray(behind.attr["value"].tensor)
+                behind = graph.producer(behind.input[0])
+            weight = graph.constant(behind.name)
+            assert weight is not None
+            yield node, weight
+    for body in bodies_of(graph):
+        yield from _integer_weights(body.graph)
 
 
 def _inner(name: str) -> str:

@@ -4,7 +4,7 @@ Imports operators and everything below it.
 """
 
 from inc_autotune.tf_ext.calibration.analysis import Analysis
-from inc_autotune.tf_ext.calibration.collect import outputs_or_none, run_inside, watching, with_tensors
+from inc_autotune.tf_ext.calibration.collect import outputs_or_none, run_inside, run_steps, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries, plan_from_recipe
@@ -19,6 +19,7 @@ __all__ = [
     "outputs_or_none",
     "plan_from_recipe",
     "run_inside",
+    "run_steps",
     "watching",
     "with_tensors",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.graphs import WatchedTensor, shared_weights
 from inc_autotune.tf_ext.calibration.ranges import weight_of
-from inc_autotune.tf_ext.graph import Graph, GraphModel, with_unique_names
+from inc_autotune.tf_ext.graph import CONDITION, Body, Graph, GraphModel, bodies_of, with_unique_names
 from inc_autotune.tf_ext.operators import (
     DEPTHWISE,
     DEPTHWISE_REASON,
@@ -31,6 +31,8 @@ class Analysis:
 
     Attributes:
         graphs: by name of the signature.
+        bodies: functions that the nodes of a graph call and that are quantized too, by the graph; those of functions
+            as well.
         operators: those that can be quantized, by name, in the order of the graphs.
         skipped: (type, reason) by name of those that cannot.
         graph_of: the graph of each operator.
@@ -59,31 +61,59 @@ class Analysis:
         self.graph_of: dict[str, Graph] = {}
         self.weights: dict[str, Mapping[Hashable, int]] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
+        self.bodies: dict[Graph, Sequence[Body]] = {}
         for graph in self.graphs.values():
             self._add(graph, skipped or {})
 
-    def _add(self, graph: Graph, unwanted: Mapping[str, str]) -> None:
-        operators = find_operators(graph)
-        neighbours = depthwise_neighbours(graph, operators.found)
-        names = list(operators.found)
+    def _add(self, signature: Graph, unwanted: Mapping[str, str]) -> None:
+        graphs = list(self._with_bodies(signature))
+        by_graph = {graph: find_operators(graph) for graph in graphs}
+        found = {name: each for operators in by_graph.values() for name, each in operators.found.items()}
+        skipped = {name: each for operators in by_graph.values() for name, each in operators.skipped.items()}
+        neighbours = {
+            name: others
+            for graph, operators in by_graph.items()
+            for name, others in depthwise_neighbours(graph, operators.found).items()
+        }
+        names = list(found)
         ends = {"first": names[0], "last": names[-1]} if names else {}
         reasons = {ends[end]: reason for end, reason in unwanted.items() if end in ends}
-        for name, each in operators.found.items():
+        for name, each in found.items():
             if each.type == DEPTHWISE and (
                 name not in neighbours or any(other in reasons for other in neighbours[name])
             ):
                 reasons.setdefault(name, DEPTHWISE_REASON)
-        self.skipped |= operators.skipped
-        nodes = {each.node.name: name for name, each in operators.found.items()}
-        weights = find_weights(graph, {*nodes, *operators.skipped})
-        self.skipped |= weights.others
-        self.weights |= {nodes.get(name, name): own for name, own in weights.by_operator.items()}
-        self.skipped |= {name: (operators.found[name].type, reason) for name, reason in reasons.items()}
-        for name, each in operators.found.items():
-            if name not in reasons:
-                self.operators[name] = each
-                self.graph_of[name] = graph
+        self.skipped |= skipped
+        nodes = {each.node.name: name for name, each in found.items()}
+        for graph in graphs:
+            callers = {body.caller for body in self.bodies[graph]}
+            weights = find_weights(graph, {*nodes, *skipped}, callers)
+            self.skipped |= weights.others
+            self.weights |= {nodes.get(name, name): own for name, own in weights.by_operator.items()}
+        self.skipped |= {name: (found[name].type, reason) for name, reason in reasons.items()}
+        for graph, operators in by_graph.items():
+            for name, each in operators.found.items():
+                if name not in reasons:
+                    self.operators[name] = each
+                    self.graph_of[name] = graph
         self._neighbours |= {name: others for name, others in neighbours.items() if name in self.operators}
+
+    def _with_bodies(self, graph: Graph) -> Iterator[Graph]:
+        """A graph and the functions that are called in it, in the order in which they run."""
+        yield graph
+        self.bodies[graph] = list(bodies_of(graph))
+        for body in self.bodies[graph]:
+            if body.key != CONDITION:
+                yield from self._with_bodies(body.graph)
+            else:
+                self.bodies[body.graph] = []
+
+    def graphs_in(self, signature: str) -> list[Graph]:
+        """The graph of a signature, and those of the functions in it."""
+        found = [self.graphs[signature]]
+        for graph in found:  # grows meanwhile
+            found += [body.graph for body in self.bodies[graph]]
+        return found
 
     def operators_of(self, graph: Graph) -> dict[str, Operator]:
         """The operators of one of the graphs, by name."""
@@ -117,10 +147,10 @@ class Analysis:
 
     def watched(self, signature: str, *, histogram: bool) -> list[WatchedTensor]:
         """The inputs of all operators of a signature, and the outputs of its depthwise convolutions."""
-        graph = self.graphs[signature]
+        graphs = set(self.graphs_in(signature))
         found: dict[str, WatchedTensor] = {}
         for name, each in self.operators.items():
-            if self.graph_of[name] is not graph:
+            if self.graph_of[name] not in graphs:
                 continue
             known = found.get(each.input)
             rows = each.is_linear or (known is not None and known.rows)

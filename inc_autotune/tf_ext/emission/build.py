@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -10,6 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import WeightCache, content
 from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan
+from inc_autotune.tf_ext.emission.calls import emit_call
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
@@ -17,7 +18,7 @@ from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, 
 from inc_autotune.tf_ext.emission.linear import emit_linear
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
-from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, tensor_name
+from inc_autotune.tf_ext.graph import Body, Graph, GraphModel, SignatureGraph, tensor_name
 from inc_autotune.tf_ext.operators import Operator
 from inc_autotune.tf_ext.target import QDQ_FORM
 
@@ -32,14 +33,28 @@ def build_model(analysis: Analysis, plan: QuantizationPlan, weights: WeightCache
     """
     signatures = dict(analysis.model.signatures)
     for name, graph in analysis.graphs.items():
-        operators = analysis.operators_of(graph)
-        if any(operator in plan.configs or operator in plan.calibrations for operator in operators):
-            signatures[name] = build_signature(graph, operators, plan, weights)
+        made = _built(analysis, graph, plan, weights)
+        if made is not None:
+            signatures[name] = made
     return GraphModel(signatures)
 
 
+def _built(analysis: Analysis, graph: Graph, plan: QuantizationPlan, weights: WeightCache) -> SignatureGraph | None:
+    """The quantized form of a signature or of a function in it; None where the plan leaves it as it is."""
+    operators = analysis.operators_of(graph)
+    calls = [(body, _built(analysis, body.graph, plan, weights)) for body in analysis.bodies[graph]]
+    changed = {body.caller for body, form in calls if form is not None}
+    if not changed and not any(name in plan.configs or name in plan.calibrations for name in operators):
+        return None
+    return build_signature(graph, operators, plan, weights, [each for each in calls if each[0].caller in changed])
+
+
 def build_signature(
-    graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan, weights: WeightCache
+    graph: Graph,
+    operators: Mapping[str, Operator],
+    plan: QuantizationPlan,
+    weights: WeightCache,
+    calls: Sequence[tuple[Body, SignatureGraph | None]] = (),
 ) -> SignatureGraph:
     """Build the quantized form of one signature, node by node.
 
@@ -48,19 +63,28 @@ def build_signature(
         operators: of that graph, by name.
         plan: configurations and calibrations of operators.
         weights: quantized weights, kept for the next call.
+        calls: all functions of the nodes that call quantized ones, with their new forms; None: stays as it is.
     """
-    return _Build(graph, operators, plan, weights).run()
+    return _Build(graph, operators, plan, weights, calls).run()
 
 
 class _Build:
     def __init__(
-        self, graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan, weights: WeightCache
+        self,
+        graph: Graph,
+        operators: Mapping[str, Operator],
+        plan: QuantizationPlan,
+        weights: WeightCache,
+        calls: Sequence[tuple[Body, SignatureGraph | None]],
     ) -> None:
         self.graph, self.operators, self.plan = graph, operators, plan
         self.emission = Emission(graph, plan, weights)
         self.chains = IntegerChains(graph, operators, plan)
         self.placement = place_smoothing(graph, operators, plan)
         self._multiplied: dict[tuple[str, str], str] = {}
+        self._calls: dict[str, list[tuple[Body, SignatureGraph | None]]] = {}
+        for call in calls:
+            self._calls.setdefault(call[0].caller, []).append(call)
 
     def run(self) -> SignatureGraph:
         last_nodes: dict[str, Operator] = {}
@@ -133,6 +157,9 @@ class _Build:
     def _keep(self, node: NodeDef) -> None:
         if self.chains.contains(node):
             emit_on_integers(self.emission, node)
+            return
+        if node.name in self._calls:
+            emit_call(self.emission, node, self._calls[node.name])
             return
         divided = [index for index in range(len(node.input)) if (node.name, index) in self.placement.constants]
         if not divided:

@@ -19,7 +19,7 @@ def with_reduced_weights(analysis: Analysis, plan: QuantizationPlan, reduced: Co
         reduced: the routes on which weights must have 7 bits.
     """
     calibrations = dict(plan.calibrations)
-    for graph in analysis.graphs.values() if reduced else ():
+    for graph in analysis.bodies if reduced else ():
         operators = analysis.operators_of(graph)
         chains = IntegerChains(graph, operators, plan)
         for name, operator in operators.items():

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.tf_ext.graph.functions import called_functions
 from inc_autotune.tf_ext.graph.graph import Graph, node_name, reachable
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size, placeholder
 
@@ -40,6 +42,11 @@ class GraphBuilder:
     def keep(self, node: NodeDef) -> None:
         """Add a node of the old graph, perhaps changed."""
         self._made.node.add().CopyFrom(node)
+
+    def add_function(self, function: FunctionDef) -> None:
+        """Add a function that a new node calls; one of an equal name is the same."""
+        if all(each.signature.name != function.signature.name for each in self._made.library.function):
+            self._made.library.function.add().CopyFrom(function)
 
     def make(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with exactly this name, and return the name, which is that of its first output tensor."""
@@ -89,8 +96,9 @@ class GraphBuilder:
         )
         ends = [node_name(description.tensor) for description in (*old.inputs, *old.outputs)]
         needed = reachable(self._made, ends)
-        graph_def = GraphDef(versions=self._made.versions, library=self._made.library)
+        graph_def = GraphDef(versions=self._made.versions)
         graph_def.node.extend(node for node in self._made.node if node.name in needed)
+        graph_def.library.function.extend(called_functions(graph_def.node, self._made.library))
         weights = {name: value for name, value in {**old.weights, **self._weights}.items() if name in needed}
         return replace(old, graph_def=graph_def, weights=weights)
 

@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from tensorflow.core.framework.attr_value_pb2 import NameAttrList
-from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 
 def calls(node: NodeDef) -> Iterator[tuple[str, NameAttrList]]:
-    """What a node calls: the name of its attribute, such as `then_branch`, and the function."""
+    """What a node calls: the name of its attribute, such as `then_branch` or `branches_0`, and the function."""
     for key in sorted(node.attr):
         value = node.attr[key]
-        yield from ((key, each) for each in ([value.func] if value.HasField("func") else value.list.func))
+        if value.HasField("func"):
+            yield key, value.func
+        yield from ((f"{key}_{index}", each) for index, each in enumerate(value.list.func))
 
 
 def is_compiled(caller: NodeDef, function: FunctionDef | None = None) -> bool:
@@ -38,6 +40,20 @@ def _inside(nodes: Iterable[NodeDef], functions: Mapping[str, FunctionDef], path
             place = f"{path}{node.name}/{key}/"
             yield from ((place + each.name, each) for each in body)
             yield from _inside(body, functions, place)
+
+
+def called_functions(nodes: Iterable[NodeDef], library: FunctionDefLibrary) -> list[FunctionDef]:
+    """The functions of a library that nodes call, directly or not, in its order; also those that are operator types."""
+    functions = {each.signature.name: each for each in library.function}
+    found: set[str] = set()
+    left = list(nodes)
+    while left:
+        node = left.pop()
+        for name in (node.op, *(function.name for _, function in calls(node))):
+            if name in functions and name not in found:
+                found.add(name)
+                left += functions[name].node_def
+    return [function for name, function in functions.items() if name in found]
 
 
 def name_by_content(graph_def: GraphDef) -> None:

@@ -89,6 +89,15 @@ class Graph:
         shape = self._imported.get_tensor_by_name(tensor if ":" in tensor else f"{tensor}:0").shape
         return None if shape.rank is None else tuple(shape.as_list())
 
+    def values(self, tensors: Sequence[str]) -> dict[str, Any]:
+        """What tensors are that are computed of constants alone."""
+        if not tensors:
+            return {}
+        fetched = [tensor if ":" in tensor else f"{tensor}:0" for tensor in tensors]
+        with tf.compat.v1.Session(graph=self._imported) as session:
+            given = {f"{name}:0": value for name, value in self.signature.weights.items()}
+            return dict(zip(tensors, session.run(fetched, given), strict=True))
+
     @cached_property
     def _imported(self) -> Any:
         graph = tf.Graph()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import tensorflow as tf
@@ -15,9 +16,10 @@ from inc_autotune.core.analysis import Call, Clock, TimedOperator, TimedUnit, se
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space import Unit
 from inc_autotune.graphs import Feed, WeightCache
-from inc_autotune.tf_ext.calibration import QuantizationPlan, run_inside
+from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan, run_inside, run_steps
 from inc_autotune.tf_ext.emission import IntegerChains, build_signature
 from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorDescription, placeholder
+from inc_autotune.tf_ext.measurement.repeated import repeated
 from inc_autotune.tf_ext.measurement.subgraph import Subgraph
 from inc_autotune.tf_ext.model import SignatureModel
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, find_operators
@@ -48,22 +50,16 @@ def weight_bytes(model: GraphModel) -> int:
 
 
 def measure_units(
-    units: Sequence[Unit],
-    graph: Graph,
-    operators: Mapping[str, Operator],
-    plan: QuantizationPlan,
-    feed: Feed,
-    expired: Callable[[], bool],
+    units: Sequence[Unit], analysis: Analysis, plan: QuantizationPlan, feed: Feed, expired: Callable[[], bool]
 ) -> dict[str, UnitSpeed]:
     """Time every unit by itself; units with equal shapes and configuration are timed once.
 
-    Convolutions that read integers from other nodes, or return integers to them, are not judged: a model of one
-    convolution does not show what that saves.
+    A unit in the body of a loop is timed in a loop with as many steps. Convolutions that read integers from other
+    nodes, or return integers to them, are not judged: a model of one convolution does not show what that saves.
 
     Args:
         units: with an integer configuration as first option.
-        graph: of the fp32 model; units of other graphs are not judged.
-        operators: of that graph, by name.
+        analysis: of the fp32 model; units of other signatures than the first are not judged.
         plan: with every unit at its first option.
         feed: inputs of the model.
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
@@ -71,17 +67,17 @@ def measure_units(
     Returns:
         Speeds by unit name, without units that are too short to be judged.
     """
-    chains = IntegerChains(graph, operators, plan)
-    judged = {
-        unit: [operators[name] for name in unit.operator_names]
-        for unit in units
-        if all(name in operators and _stands_alone(chains, operators[name]) for name in unit.operator_names)
-    }
-    if not judged or expired():
+    signature = next(iter(analysis.graphs))
+    subgraphs: dict[Unit, Subgraph] = {}
+    for graph in analysis.graphs_in(signature):
+        operators = analysis.operators_of(graph)
+        chains = IntegerChains(graph, operators, plan)
+        for unit in units:
+            if all(name in operators and _stands_alone(chains, operators[name]) for name in unit.operator_names):
+                subgraphs[unit] = Subgraph(graph, [operators[name] for name in unit.operator_names])
+    if not subgraphs or expired():
         return {}
-    subgraphs = {unit: Subgraph(graph, members) for unit, members in judged.items()}
-    read = sorted({tensor for subgraph in subgraphs.values() for tensor in subgraph.read})
-    values = run_inside(graph.signature, read, feed)
+    calls = _calls(subgraphs, analysis.graphs[signature], feed)
     weights = WeightCache()
     timed = (
         TimedUnit(
@@ -89,19 +85,65 @@ def measure_units(
             [
                 TimedOperator(
                     (
-                        *(_geometry(graph, operator) for operator in judged[unit]),
-                        values[subgraph.source].shape,
+                        *(_geometry(subgraph.graph, operator) for operator in subgraph.operators),
+                        calls[unit].shape,
+                        calls[unit].times,
                         unit.options[0],
                     ),
-                    f"{_text(graph, judged[unit])} on {'x'.join(map(str, values[subgraph.source].shape))}",
-                    partial(_forms, subgraph, values, plan, weights),
+                    f"{_text(subgraph)} on {'x'.join(map(str, calls[unit].shape))}{calls[unit].text}",
+                    partial(_forms, subgraph, calls[unit], plan, weights),
                 )
             ],
         )
         for unit, subgraph in subgraphs.items()
+        if unit in calls
     )
     shortest = SHORTEST_CALLS * _seconds_of_a_call()
     return time_units(timed, clock(), shortest=shortest, budget=BUDGET_SECONDS, expired=expired)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """How a subgraph is run in one run of the model.
+
+    Args:
+        values: what it reads, by tensor.
+        shape: of its source.
+        times: in the body of a loop, how often; None: once, outside.
+    """
+
+    values: Mapping[str, Array]
+    shape: tuple[int, ...]
+    times: int | None
+
+    @property
+    def text(self) -> str:
+        return "" if self.times is None else f", {self.times} steps"
+
+
+def _calls(subgraphs: Mapping[Unit, Subgraph], graph: Graph, feed: Feed) -> dict[Unit, _Calls]:
+    """The calls of the subgraphs, without those that are not run, or whose inputs are not known.
+
+    Args:
+        subgraphs: of a signature and the functions in it.
+        graph: of the signature.
+        feed: inputs of the model.
+    """
+    outside = {unit: each for unit, each in subgraphs.items() if each.graph is graph}
+    # Of what is inside a function only the rows of the input are known.
+    inside = {
+        unit: each
+        for unit, each in subgraphs.items()
+        if unit not in outside and each.read == {each.source} and len(each.graph.shape(each.source) or ()) == 2
+    }
+    values = run_inside(graph.signature, sorted({tensor for each in outside.values() for tensor in each.read}), feed)
+    steps = run_steps(graph.signature, sorted({each.source for each in inside.values()}), feed) if inside else {}
+    found = {unit: _Calls(values, values[each.source].shape, None) for unit, each in outside.items()}
+    for unit, each in inside.items():
+        first = next((step for step in steps[each.source] if step.size), None)
+        if first is not None:
+            found[unit] = _Calls({each.source: first}, first.shape, len(steps[each.source]))
+    return found
 
 
 def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
@@ -112,19 +154,18 @@ def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
     return operator.type != DEPTHWISE and not returns_integers and not chains.makes_integers(operator.input)
 
 
-def _forms(
-    subgraph: Subgraph, values: Mapping[str, Array], plan: QuantizationPlan, weights: WeightCache
-) -> tuple[Call, Call]:
+def _forms(subgraph: Subgraph, calls: _Calls, plan: QuantizationPlan, weights: WeightCache) -> tuple[Call, Call]:
     """Calls of a subgraph in fp32 and in integers."""
-    fp32 = subgraph.signature(values)
+    fp32 = subgraph.signature(calls.values)
     graph = Graph(fp32)
     integer = build_signature(graph, find_operators(graph).found, plan, weights)
-    source = tf.constant(values[subgraph.source])
-    return _call(fp32, source), _call(integer, source)
+    source = tf.constant(calls.values[subgraph.source])
+    return _call(fp32, source, calls.times), _call(integer, source, calls.times)
 
 
-def _call(signature: SignatureGraph, source: tf.Tensor) -> Call:
-    return partial(SignatureModel(GraphModel({signature.name: signature})).default, source)
+def _call(signature: SignatureGraph, source: tf.Tensor, times: int | None = None) -> Call:
+    model = SignatureModel(GraphModel({signature.name: signature})).default
+    return partial(model, source) if times is None else repeated(model, source, times)
 
 
 def _seconds_of_a_call() -> float:
@@ -144,7 +185,7 @@ def _geometry(graph: Graph, operator: Operator) -> Hashable:
     return operator.type, graph.shape(operator.weight), attributes, function and function.kind
 
 
-def _text(graph: Graph, operators: Sequence[Operator]) -> str:
-    first = operators[0]
-    more = f" and {len(operators) - 1} more" if len(operators) > 1 else ""
-    return f"{first.type} {'x'.join(map(str, graph.shape(first.weight) or ()))}{more}"
+def _text(subgraph: Subgraph) -> str:
+    first, count = subgraph.operators[0], len(subgraph.operators)
+    more = f" and {count - 1} more" if count > 1 else ""
+    return f"{first.type} {'x'.join(map(str, subgraph.graph.shape(first.weight) or ()))}{more}"

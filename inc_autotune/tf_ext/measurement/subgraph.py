@@ -20,6 +20,7 @@ class Subgraph:
         operators: of that graph.
 
     Attributes:
+        graph: the argument.
         operators: the argument.
         source: name of the tensor that the operators read.
         read: names of all tensors that the operators read and other nodes compute: the source, and tensors such as the
@@ -29,7 +30,7 @@ class Subgraph:
     def __init__(self, graph: Graph, operators: Sequence[Operator]) -> None:
         self.operators = operators
         self.source = operators[0].input
-        self._graph = graph
+        self.graph = graph
         self._inside = {name for operator in operators for name in (*operator.nodes, *_reshapes(graph, operator))}
         self.read = {self.source} | {
             tensor
@@ -48,11 +49,11 @@ class Subgraph:
         outputs = tuple(
             TensorDescription(operator.name, tf.float32, None, f"{operator.output}:0") for operator in self.operators
         )
-        builder = GraphBuilder(self._graph)
+        builder = GraphBuilder(self.graph)
         given = builder.compute("Placeholder", [], "given", dtype=tf.float32, shape=tf.TensorShape(shape))
         names = {tensor: builder.constant("given", values[tensor]) for tensor in sorted(self.read - {self.source})}
         names[self.source] = given
-        for node in self._graph.nodes:
+        for node in self.graph.nodes:
             builder.keep(_reading(node, names))
         made = TensorDescription("x", tf.float32, shape, f"{given}:0")
         return builder.build(inputs=(made,), outputs=outputs)

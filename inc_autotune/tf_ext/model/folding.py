@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
-from inc_autotune.core.arrays import Array
 from inc_autotune.tf_ext.graph import (
     OLD_CONTROL_FLOW,
     PRODUCTS,
@@ -34,7 +32,7 @@ def with_folded_weights(signature: SignatureGraph) -> SignatureGraph:
     computed = _computed_weights(graph)
     if not computed:
         return signature
-    values = _values(graph, computed)
+    values = graph.values(computed)
     builder = GraphBuilder(graph)
     names = {tensor: builder.constant(f"{node_name(tensor)}/folded", value) for tensor, value in values.items()}
     for node in graph.nodes:
@@ -58,17 +56,6 @@ def _is_pure(graph: Graph, tensor: str) -> bool:
     definitions = [op_def_registry.get(node.op) for node in nodes]
     lasting = all(each is not None and not each.is_stateful for each in definitions)
     return lasting and not any(node.op in OLD_CONTROL_FLOW or any(True for _ in calls(node)) for node in nodes)
-
-
-def _values(graph: Graph, tensors: Sequence[str]) -> Mapping[str, Array]:
-    weights = graph.signature.weights
-    inside = tf.Graph()
-    with inside.as_default():
-        tf.graph_util.import_graph_def(graph.signature.graph_def, name="")
-    with tf.compat.v1.Session(graph=inside) as session:
-        fetched = [tensor if ":" in tensor else f"{tensor}:0" for tensor in tensors]
-        found = session.run(fetched, {f"{name}:0": value for name, value in weights.items()})
-        return dict(zip(tensors, found, strict=True))
 
 
 def _reading(node: NodeDef, names: Mapping[str, str]) -> NodeDef:

@@ -30,6 +30,7 @@ from inc_autotune.tf_ext.model.check import check_function, check_graph, check_i
 from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
 from inc_autotune.tf_ext.model.folding import with_folded_weights
 from inc_autotune.tf_ext.model.inlining import inlined
+from inc_autotune.tf_ext.model.loops import with_lean_loops
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
 from inc_autotune.tf_ext.model.tables import tables_of
 
@@ -115,7 +116,7 @@ def signature_graph(
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
     signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies, tables)
-    return with_matrix_products(with_folded_weights(signature))
+    return with_matrix_products(with_folded_weights(with_lean_loops(signature)))
 
 
 def _input_names(function: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Products inside functions, which stay as they are: bodies of loops and branches, and what XLA compiles."""
+"""Products inside functions: bodies of loops and branches, and what XLA compiles."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.tf_ext.graph import COPIES, Graph, calls, data_inputs, is_compiled, node_name
+from inc_autotune.tf_ext.graph import (
+    BRANCHES,
+    CONDITION,
+    COPIES,
+    LOOPS,
+    Graph,
+    calls,
+    data_inputs,
+    is_compiled,
+    is_editable,
+    node_name,
+)
 
-_LOOPS = ("While", "StatelessWhile", "For")
-_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+_LOOPS = (*LOOPS, "For")
 
 Bindings = Mapping[str, str]
 """Names of constants of the graph, by name of the argument or copy that holds them inside a function."""
@@ -23,19 +33,24 @@ class InnerOperator:
 
     Attributes:
         node: of the function.
+        caller: name of the graph's node that calls the function, or one that calls it.
         reason: why it stays as it is.
         weights: names of the graph's constants that it reads.
         constants: of the function itself that it reads.
     """
 
     node: NodeDef
+    caller: str
     reason: str
     weights: tuple[str, ...]
     constants: tuple[NodeDef, ...]
 
 
 def inner_operators(graph: Graph) -> Mapping[str, InnerOperator]:
-    """The operators of all functions that a graph calls, directly or not, by the path to them: `while/body/MatMul`."""
+    """The operators of the functions that a graph calls, directly or not, by the path to them: `while/body/MatMul`.
+
+    Functions that can be written anew are left out: they are graphs of their own, see `bodies_of`.
+    """
     functions = {each.signature.name: each for each in graph.signature.graph_def.library.function}
     outside = {
         name: constant
@@ -43,18 +58,26 @@ def inner_operators(graph: Graph) -> Mapping[str, InnerOperator]:
         for name in data_inputs(node)
         if any(True for _ in calls(node)) and (constant := graph.constant_node(name)) is not None
     }
-    return dict(_inside(graph.nodes, functions, outside, "", None))
+    return {
+        path: each for caller in graph.nodes for path, each in _inside(caller, [caller], functions, outside, "", None)
+    }
 
 
 def _inside(
-    nodes: Sequence[NodeDef], functions: Mapping[str, FunctionDef], bindings: Bindings, path: str, reason: str | None
+    outermost: NodeDef,
+    nodes: Sequence[NodeDef],
+    functions: Mapping[str, FunctionDef],
+    bindings: Bindings,
+    path: str,
+    reason: str | None,
 ) -> Iterator[tuple[str, InnerOperator]]:
     for caller in nodes:
+        editable = reason is None and is_editable(caller, functions)
         for key, called in calls(caller):
             function = functions.get(called.name)
-            if function is None:
+            if function is None or (editable and key != CONDITION):
                 continue
-            why = reason or _reason(caller, function)
+            why = reason or _reason(caller, key, function)
             inside = _bindings(caller, function, bindings)
             constants = {node.name: node for node in function.node_def if node.op == "Const"}
             place = f"{path}{caller.name}/{key}/"
@@ -64,18 +87,21 @@ def _inside(
                     place + node.name,
                     InnerOperator(
                         node,
+                        outermost.name,
                         why,
                         tuple(inside[each] for each in read if each in inside),
                         tuple(constants[each] for each in read if each in constants),
                     ),
                 )
-            yield from _inside(function.node_def, functions, inside, place, why)
+            yield from _inside(outermost, function.node_def, functions, inside, place, why)
 
 
-def _reason(caller: NodeDef, function: FunctionDef) -> str:
+def _reason(caller: NodeDef, key: str, function: FunctionDef) -> str:
+    if caller.op in _LOOPS and key == CONDITION:
+        return "it is inside the condition of a loop, control flow that stays as it is"
     if caller.op in _LOOPS:
         return "it is inside the body of a loop, control flow that stays as it is"
-    if caller.op in _BRANCHES:
+    if caller.op in BRANCHES:
         return "it is inside a branch, control flow that stays as it is"
     if is_compiled(caller, function):
         return (

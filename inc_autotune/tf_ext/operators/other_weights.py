@@ -43,12 +43,13 @@ class Weights:
     others: Mapping[str, tuple[str, str]]
 
 
-def find_weights(graph: Graph, known: Collection[str]) -> Weights:
+def find_weights(graph: Graph, known: Collection[str], callers: Collection[str] = ()) -> Weights:
     """Look for all weights.
 
     Args:
-        graph: of a signature.
+        graph: of a signature, or of a function in it.
         known: names of the nodes of operators that are found or skipped already.
+        callers: names of the nodes whose functions are graphs of their own, and are looked at by themselves.
     """
     constants: dict[str, frozenset[str]] = {}
     read: dict[str, dict[Hashable, int]] = {}
@@ -58,33 +59,36 @@ def find_weights(graph: Graph, known: Collection[str]) -> Weights:
             constants[node.name] = frozenset({node.name})
         elif given and node.op not in FUNCTION_CALLS and all(name in constants for name in given):
             constants[node.name] = frozenset().union(*(constants[name] for name in given))
-        elif node.op not in ELEMENTWISE or node.name in known:
+        elif node.name not in callers and (node.op not in ELEMENTWISE or node.name in known):
             sources = sorted(frozenset().union(*(constants.get(name, frozenset()) for name in given)))
             own = {key: size for key, size in (_weight(graph, name) for name in sources) if size}
             if own:
                 read[node.name] = own
-    for name, own in _inner_weights(graph, known).items():
+    for name, (caller, own) in _inner_weights(graph, known).items():
         if own:
             read[name] = own
-            caller = read.get(name.split("/", 1)[0], {})  # what an operator inside reads, its caller does not
-            for key in own.keys() & caller.keys():
-                del caller[key]
+            of_caller = read.get(caller, {})  # what an operator inside reads, its caller does not
+            for key in own.keys() & of_caller.keys():
+                del of_caller[key]
     read = {name: own for name, own in read.items() if own}
     others = {name: graph.by_name[name] for name in read if name not in known}
     return Weights(read, {name: (node.op, _reason(node)) for name, node in others.items()})
 
 
-def _inner_weights(graph: Graph, known: Collection[str]) -> dict[str, dict[Hashable, int]]:
-    """The weights of the known operators inside functions, by the path to them."""
+def _inner_weights(graph: Graph, known: Collection[str]) -> dict[str, tuple[str, dict[Hashable, int]]]:
+    """The caller and the weights of the known operators inside functions, by the path to them."""
     return {
-        path: {
-            key: size
-            for key, size in (
-                *(_weight(graph, name) for name in inner.weights),
-                *(_weight_of(node, None, tf.make_ndarray(node.attr["value"].tensor)) for node in inner.constants),
-            )
-            if size
-        }
+        path: (
+            inner.caller,
+            {
+                key: size
+                for key, size in (
+                    *(_weight(graph, name) for name in inner.weights),
+                    *(_weight_of(node, None, tf.make_ndarray(node.attr["value"].tensor)) for node in inner.constants),
+                )
+                if size
+            },
+        )
         for path, inner in inner_operators(graph).items()
         if path in known
     }

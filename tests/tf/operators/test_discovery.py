@@ -159,11 +159,15 @@ def test_products_without_integer_kernel_are_listed_with_the_reason():
     ]
 
 
-def test_products_in_control_flow_are_skipped():
-    result = find_operators(graph_of(load_source(WithControlFlow())))
-    assert [each.type for each in result.found.values()] == ["MatMul"]
-    assert len(result.skipped) == 2
-    assert all("control flow" in reason for _, reason in result.skipped.values())
+def test_products_in_control_flow_are_found_in_graphs_of_their_own():
+    found = Analysis(load_source(WithControlFlow()))
+    assert not found.skipped
+    assert [name.split("/")[:2] for name in found.operators] == [
+        ["matmul"],
+        ["while", "body"],
+        ["cond", "then_branch"],
+    ]
+    assert len(set(found.graph_of.values())) == 3
 
 
 def test_transposed_weights_and_batched_products_are_right():

@@ -38,16 +38,15 @@ def test_a_table_that_is_looked_up_is_listed():
     assert list(found.weights[product].values()) == [WEIGHT.size]
 
 
-def test_a_loop_that_takes_a_weight_is_listed():
-    def function(x):
-        return (
-            tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(y @ tf.constant(RECURRENT))), (0, x))[1]
-            @ WEIGHT
-        )
+def test_weights_of_a_loop_belong_to_the_operators_in_it():
+    def step(i, y):
+        return i + 1, tf.tanh(y @ tf.constant(RECURRENT)) + tf.gather(tf.constant(TABLE), tf.fill(tf.shape(y)[:1], i))
 
-    found = analysed(function, vectors())
-    kinds = {kind for kind, _ in found.skipped.values()}
-    assert kinds & {"While", "StatelessWhile", "MatMul"}
+    found = analysed(lambda x: tf.while_loop(lambda i, y: i < 3, step, (0, x))[1] @ WEIGHT, vectors())
+    ((table, (kind, _)),) = found.skipped.items()
+    assert kind == "GatherV2"
+    assert list(found.weights[table].values()) == [TABLE.size]
+    assert [sum(found.weights[name].values()) for name in found.operators] == [WEIGHT.size, RECURRENT.size]
 
 
 RECURRENT = random(16, 16)
