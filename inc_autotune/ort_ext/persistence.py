@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import BinaryIO
 
 from onnx import ModelProto
 
@@ -12,7 +11,7 @@ from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.result import Recipe
 from inc_autotune.ort_ext.graph import GraphModel, embedded, embedded_bytes, split
-from inc_autotune.ort_ext.model import LARGEST_EMBEDDED, read_proto, write_atomically, write_model
+from inc_autotune.ort_ext.model import LARGEST_EMBEDDED, read_proto, write_model
 from inc_autotune.ort_ext.target import QDQ
 from inc_autotune.ort_ext.tuned_model import FORM_KEY, RECIPE_KEY, TunedModel, warn_where_too_wide
 
@@ -43,8 +42,8 @@ def convert(tuned: TunedModel, form: str = "qdq") -> ModelProto:
 def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
     """Write a tuned model, and its recipe as YAML beside it: `model.onnx` and `model.recipe.yaml`.
 
-    Existing files are replaced in one step each, so that a crash leaves them as they were. Above 2 GB the weights go
-    to a file of their own. The recipe is in the model's `metadata_props` too.
+    Existing files are replaced in one step: a crash leaves the old model with its recipe or the new one with its own.
+    Above 2 GB the weights go to a file of their own. The recipe is in the model's `metadata_props` too.
 
     Args:
         tuned: what `autotune`, `apply_recipe` or `load` returned.
@@ -52,7 +51,8 @@ def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
         form: see `convert`. None: "qdq", or the form of a loaded model.
 
     Raises:
-        ArgumentError: `tuned` is no tuned model, there is no such form, or the folder does not exist.
+        ArgumentError: `tuned` is no tuned model, there is no such form, the folder does not exist, or nothing can be
+            written there.
     """
     _check_tuned(tuned)
     path = check_file(path)
@@ -62,8 +62,7 @@ def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
     if form == QDQ.name and any(node.op_type == "MatMulNBits" for node in model.proto.graph.node):
         logger.warning("the weight-only operators are MatMulNBits, which only onnxruntime knows")
     text = tuned.recipe.to_yaml().encode()
-    write_atomically(path.with_suffix(".recipe.yaml"), lambda file: _write(file, text))
-    write_model(model.proto, model.weights, path)
+    write_model(model.proto, model.weights, path, beside={path.with_suffix(".recipe.yaml"): text})
 
 
 def load(path: str | Path) -> TunedModel:
@@ -102,7 +101,3 @@ def _check_tuned(tuned: object) -> None:
 def _model(tuned: TunedModel, form: str) -> GraphModel:
     _check_tuned(tuned)
     return tuned.model(form)
-
-
-def _write(file: BinaryIO, content: bytes) -> None:
-    file.write(content)

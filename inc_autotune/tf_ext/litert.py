@@ -15,6 +15,7 @@ from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.tools import flatbuffer_utils
 
 from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.files import write_file
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import WeightCache
 from inc_autotune.tf_ext.calibration import Analysis
@@ -85,7 +86,7 @@ def to_litert(tuned: TunedModel, calib_dataset: Any, path: str | Path | None = N
         if not found or any(is_integer != wanted for _, is_integer in found):
             logger.warning("LiteRT did not follow the tuned type of %s: %s", key, "int8" if wanted else "float32")
     if target is not None:
-        target.write_bytes(content)
+        write_file(target, content)
     return content
 
 

@@ -13,6 +13,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.core.files import locked
 from inc_autotune.tf_ext.emission import route_of_node
 from inc_autotune.tf_ext.graph import COPIES, Graph, SignatureGraph, bodies_of
 from inc_autotune.tf_ext.measurement import KERNELS, KernelSupport, kernel_support
@@ -74,12 +75,12 @@ def load(directory: str | Path) -> Any:
 
     Raises:
         ArgumentError: there is no SavedModel.
-        ModelError: this TensorFlow has no working kernel for one of its operators, or sums saturate on this processor.
-            Weights that are only less exact here are logged as a warning.
+        ModelError: TensorFlow cannot read it, has no working kernel for one of its operators, or sums saturate on this
+            processor. Weights that are only less exact here are logged as a warning.
     """
-    if not tf.saved_model.contains_saved_model(str(directory)):
-        raise ArgumentError(f"directory={str(directory)!r}: is no SavedModel. Allowed: a directory that save() wrote.")
-    loaded = tf.saved_model.load(str(directory))
+    directory = check_path(directory, "directory")
+    with locked(next(each for each in directory.parents if each.is_dir()), shared=True):
+        loaded = _loaded(directory)
     support = kernel_support()
     used = {node.op for each in loaded.signatures.values() for node in all_nodes(each.graph.as_graph_def())}
     missing = sorted(used & set(support.missing))
@@ -106,6 +107,18 @@ def load(directory: str | Path) -> Any:
             remedy,
         )
     return loaded
+
+
+def _loaded(directory: Path) -> Any:
+    if not tf.saved_model.contains_saved_model(str(directory)):
+        raise ArgumentError(f"directory={str(directory)!r}: is no SavedModel. Allowed: a directory that save() wrote.")
+    try:
+        return tf.saved_model.load(str(directory))
+    except Exception as error:  # files that are damaged make TensorFlow raise anything
+        raise ModelError(
+            f"directory={str(directory)!r}: TensorFlow cannot read it: {type(error).__name__}: {error}. Save the model "
+            "again."
+        ) from error
 
 
 def _beyond_seven_bits(loaded: Any, support: KernelSupport) -> tuple[list[str], list[str]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
+from inc_autotune.core.files import DIGEST_SIZE, Content, digest_of, locked, settled, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
@@ -36,6 +40,9 @@ RECIPE = "recipe.yaml"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 
+CONFIGS = "transformers_configs"
+"""In the recipe: names of the files of a transformers model beside it."""
+
 WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
 
@@ -49,7 +56,8 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: what `autotune`, `convert`, `apply_recipe` or `load` returned.
-        path: a folder; made where it does not exist, files of an earlier `save` in it are replaced.
+        path: a folder; made where it does not exist. Files of an earlier `save` in it are replaced all at once: a crash
+            leaves the old model or the new one, and files of other names stay.
 
     Raises:
         ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from, or has state
@@ -77,16 +85,16 @@ def save(model: nn.Module, path: str | Path) -> None:
             "module that owns it, or trace the converted model and save that."
         )
     _check_state(model)
-    try:
+    bits = _weight_bits(modules)
+    configs = _configs(model) if _is_transformers(model) else {}
+    metadata = {**recipe.metadata, "converted": converted, WEIGHT_BITS: bits, CONFIGS: sorted(configs)}
+    text = replace(recipe, metadata=metadata).to_yaml().encode()
+    about = {WEIGHT_BITS: ", ".join(map(str, bits)), RECIPE: _digest(text)}
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        bits = _weight_bits(modules)
-        save_model(model, str(folder / WEIGHTS), metadata={WEIGHT_BITS: ", ".join(map(str, bits))})
-        metadata = {**recipe.metadata, "converted": converted, WEIGHT_BITS: bits}
-        replace(recipe, metadata=metadata).save(folder / RECIPE)
-        if _is_transformers(model):
-            _save_configs(model, folder)
-    except OSError as error:
-        raise ArgumentError(f"path={str(path)!r}: cannot be written: {error}. Give the name of a folder.") from error
+    beside: dict[Path, Content | None] = {folder / WEIGHTS: partial(_write_weights, model, about)}
+    beside |= {folder / name: configs.get(name) for name in (CONFIG, GENERATION_CONFIG)}
+    write_files(folder / RECIPE, text, beside)
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -105,22 +113,71 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     Raises:
         ArgumentError: `model` is needed, or is not a model.
         ModelError: `model` is quantized or has no values.
-        RecipeError: a file is missing, or the model does not fit.
+        RecipeError: a file is missing or comes from another `save`, or the model does not fit.
     """
     folder = _folder(path)
+    with _reading(folder):
+        return _load(folder, model)
+
+
+def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     recipe = Recipe.load(folder / RECIPE)
     source = _transformers_model(folder) if model is None else check_architecture(model)
     prepared = build_from_recipe(source, recipe)
     result = _attach(prepared, None, recipe)
     if recipe.metadata.get("converted"):
         result = convert(result)
+    weights = settled(folder / WEIGHTS)
     try:
-        load_model(result, str(folder / WEIGHTS))
+        _check_together(weights, folder / RECIPE)
+        load_model(result, str(weights))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
-    if _is_transformers(result) and (folder / GENERATION_CONFIG).exists():
-        _load_generation_config(result, folder / GENERATION_CONFIG)
+    if _is_transformers(result) and GENERATION_CONFIG in _written_configs(recipe, folder):
+        _load_generation_config(result, settled(folder / GENERATION_CONFIG))
     return result.eval()
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Let no `save` of another process come between the files."""
+    if not folder.is_dir():
+        yield  # and the first file that is missing tells
+        return
+    with locked(folder, shared=True):
+        yield
+
+
+def _check_together(weights: Path, recipe: Path) -> None:
+    """Refuse weights and a recipe that were not saved together; folders of older versions do not tell.
+
+    Raises:
+        RecipeError: one of them comes from elsewhere.
+        OSError: one cannot be read.
+        SafetensorError: the weights are no safetensors file.
+    """
+    with safe_open(str(weights), framework="pt") as opened:
+        expected = (opened.metadata() or {}).get(RECIPE)
+    if expected is not None and expected != digest_of(recipe):
+        raise RecipeError(
+            f"{recipe}: was not saved together with {weights.name}, or was edited. Save the model again, or pass an "
+            "edited recipe to apply_recipe(model, recipe)."
+        )
+
+
+def _digest(text: bytes) -> str:
+    return blake2b(text, digest_size=DIGEST_SIZE).hexdigest()
+
+
+def _write_weights(model: nn.Module, about: dict[str, str], file: BinaryIO) -> None:
+    save_model(model, file.name, metadata=about)
+
+
+def _written_configs(recipe: Recipe, folder: Path) -> Collection[str]:
+    """Names of the configurations that belong to a model; of what older versions saved, those that are there."""
+    there = [name for name in (CONFIG, GENERATION_CONFIG) if settled(folder / name).exists()]
+    listed = recipe.metadata.get(CONFIGS)
+    return [name for name in there if name in listed] if isinstance(listed, list) else there
 
 
 def _check_state(model: nn.Module) -> None:
@@ -157,12 +214,14 @@ def _is_transformers(model: nn.Module) -> bool:
     return type(model).__module__.startswith("transformers.") and hasattr(model, "config")
 
 
-def _save_configs(model: Any, folder: Path) -> None:
+def _configs(model: Any) -> dict[str, bytes]:
+    """The configurations of a transformers model by the names of their files."""
     description = {**json.loads(model.config.to_json_string(use_diff=False)), "architectures": [type(model).__name__]}
-    (folder / CONFIG).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    found = {CONFIG: json.dumps(description, indent=2).encode()}
     generation = getattr(model, "generation_config", None)
     if generation is not None:
-        (folder / GENERATION_CONFIG).write_text(generation.to_json_string(), encoding="utf-8")
+        found[GENERATION_CONFIG] = generation.to_json_string().encode()
+    return found
 
 
 def _load_generation_config(model: Any, path: Path) -> None:
@@ -172,7 +231,8 @@ def _load_generation_config(model: Any, path: Path) -> None:
 
 
 def _transformers_model(folder: Path) -> nn.Module:
-    if not (folder / CONFIG).exists():
+    config = settled(folder / CONFIG)
+    if not config.exists():
         raise ArgumentError(
             f"model=None: {folder} holds no {CONFIG} of a transformers model, and loading runs no code, so the "
             "architecture is unknown. Pass an fp32 model of the same architecture: load(path, MyModel())."
@@ -180,7 +240,7 @@ def _transformers_model(folder: Path) -> nn.Module:
     require("transformers", extra="test")
     import transformers
 
-    description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    description = json.loads(config.read_text(encoding="utf-8"))
     name = description["architectures"][0]
     architecture = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -265,7 +269,7 @@ def test_save_takes_only_what_we_made(make, tmp_path):
         torch_ext.save(make(), tmp_path)
 
 
-@pytest.mark.parametrize("path", [None, 3, b"folder"])
+@pytest.mark.parametrize("path", [None, 3, b"folder", "", "a\0b"], ids=repr)
 def test_a_path_is_text_or_a_path(path):
     for call_with_path in (lambda: torch_ext.save(nn.Linear(2, 2), path), lambda: torch_ext.load(path)):
         with pytest.raises(ArgumentError, match=r"path=.*Allowed: the name of a folder"):
@@ -276,6 +280,43 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match=r"file.inner'?: cannot be written"):
         torch_ext.save(tune(outlier_mlp(), vectors()), tmp_path / "file" / "inner")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_kills_leave_a_folder_that_holds_one_model(tmp_path):
+    models = [torch_ext.convert(tune(PlainCNN().eval(), image_batches(seed=seed))) for seed in (1, 2)]
+    expected = [model(image_batches()[0]) for model in models]
+    torch_ext.save(models[0], tmp_path / "model")
+    generator = random.Random(0)
+    for _ in range(8):
+        process = os.fork()
+        if process == 0:
+            while True:
+                for model in models:
+                    torch_ext.save(model, tmp_path / "model")
+        time.sleep(generator.uniform(0.02, 0.12))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        found = torch_ext.load(tmp_path / "model", PlainCNN().eval())(image_batches()[0])
+        assert any(torch.equal(found, each) for each in expected)
+
+
+def test_files_of_two_models_are_told_apart(tmp_path):
+    for seed in (1, 2):
+        torch_ext.save(tune(outlier_mlp(), vectors(seed=seed)), tmp_path / str(seed))
+    (tmp_path / "1" / "recipe.yaml").replace(tmp_path / "2" / "recipe.yaml")
+    with pytest.raises(
+        RecipeError, match=r"was not saved together with model.safetensors.*apply_recipe\(model, recipe\)"
+    ):
+        torch_ext.load(tmp_path / "2", outlier_mlp())
+    assert torch_ext.apply_recipe(outlier_mlp(), tmp_path / "2" / "recipe.yaml")
+
+
+def test_what_another_model_left_is_not_taken_and_what_the_user_put_there_stays(tmp_path):
+    torch_ext.save(tune(gpt2(), [padded(ids) for ids in id_batches()]), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    torch_ext.save(tune(outlier_mlp(), vectors()), tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.safetensors", "notes.txt", "recipe.yaml"]
 
 
 def test_save_needs_a_folder(tmp_path):

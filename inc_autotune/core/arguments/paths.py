@@ -18,11 +18,28 @@ def check_path(path: object, argument: str = "path", *, allowed: str = "a str or
         allowed: what the argument may be, for messages.
 
     Raises:
-        ArgumentError: the argument is neither a str nor a path.
+        ArgumentError: the argument is neither a str nor a path, or no file can have such a name.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
         raise ArgumentError(f"{argument}={shown(path)}: not a path. Allowed: {allowed}.")
+    text = os.fspath(path)
+    problem = _problem(text)
+    if problem is not None:
+        raise ArgumentError(f"{argument}={shown(text)}: {problem}. Allowed: {allowed}.")
     return Path(path)
+
+
+def _problem(text: str) -> str | None:
+    """Why a text can be no path on this system."""
+    if not text:
+        return "is empty"
+    try:
+        os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # too long, a NUL inside, lone surrogates, a folder that may not be entered
+        return f"cannot be a path here: {getattr(error, 'strerror', None) or error}"
+    return None
 
 
 def check_file(path: object, argument: str = "path") -> Path:

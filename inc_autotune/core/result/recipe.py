@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.files import read_bytes, write_file
 from inc_autotune.core.op_config import OpConfig
 
 FORMAT_VERSION = 1
+
+LARGEST = 2**30
+"""Bytes that a recipe may have."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,12 @@ class Recipe:
         return yaml.safe_dump(document, sort_keys=False, width=1 << 30)
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe as YAML."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        """Write the recipe as YAML; a file that is there is replaced in one step.
+
+        Raises:
+            ArgumentError: nothing can be written there.
+        """
+        write_file(check_file(path), self.to_yaml().encode())
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "recipe") -> Recipe:
@@ -104,7 +113,7 @@ class Recipe:
             RecipeError: the file is missing or malformed.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_bytes(check_path(path), LARGEST).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {str(path)!r}: cannot be read: {error}") from error
         return cls.from_yaml(text, str(path))

@@ -3,7 +3,6 @@
 Imports target and graph.
 """
 
-from inc_autotune.ort_ext.model.atomic import write_atomically
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.sessions import (
@@ -32,6 +31,5 @@ __all__ = [
     "opset_version",
     "read_proto",
     "run_session",
-    "write_atomically",
     "write_model",
 ]

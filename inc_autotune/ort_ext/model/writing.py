@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from inc_autotune.core.arguments import check_file
 from inc_autotune.core.arrays import Array
+from inc_autotune.core.files import Content, put, sync_folder, write_files, write_temporary, writing
 from inc_autotune.ort_ext.graph import (
     GraphModel,
     embedded,
@@ -25,7 +26,6 @@ from inc_autotune.ort_ext.graph import (
     set_location,
     without_unused,
 )
-from inc_autotune.ort_ext.model.atomic import put, sync_folder, write_atomically, write_temporary
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,12 @@ _CHUNK = 2**24
 
 
 def write_model(
-    proto: ModelProto, weights: Mapping[str, Array], path: str | Path, *, largest_embedded: int = LARGEST_EMBEDDED
+    proto: ModelProto,
+    weights: Mapping[str, Array],
+    path: str | Path,
+    *,
+    beside: Mapping[Path, Content] | None = None,
+    largest_embedded: int = LARGEST_EMBEDDED,
 ) -> None:
     """Write a model; one that is there is replaced in one step, and stays as it was when anything fails.
 
@@ -49,33 +54,36 @@ def write_model(
         proto: the graph; values of initializers that are only a header are looked up in `weights`.
         weights: these values; more than the graph uses is allowed.
         path: the file; its folder must exist.
+        beside: contents of files that belong to the model, by path in the same folder.
         largest_embedded: bytes that a model in one file may have.
 
     Raises:
-        ArgumentError: the folder does not exist, or `path` is a folder.
-        OSError: the disk is full, or cannot be written to.
+        ArgumentError: the folder does not exist, `path` is no file, or nothing can be written there.
     """
     path = check_file(path)
+    path = path.resolve() if path.is_symlink() else path
+    beside = beside or {}
     model = GraphModel(without_unused(proto), weights)
     if embedded_bytes(model) <= largest_embedded:
-        write_atomically(path, partial(_write_proto, embedded(model)))
+        write_files(path, partial(_write_proto, embedded(model)), beside)
         _remove_data(path)
         return
-    temporary, digest = _write_weights(model, path)
-    data = path.with_name(f"{path.name}.{digest}.data")
-    is_new = not data.exists()
-    if not is_new:  # the same content again: who reads the file need not notice
-        os.utime(temporary, ns=(data.stat().st_atime_ns, data.stat().st_mtime_ns))
-    put(temporary, data)
+    with writing(path):
+        temporary, digest = _write_weights(model, path)
+        data = path.with_name(f"{path.name}.{digest}.data")
+        is_new = not data.exists()
+        if not is_new:  # the same content again: who reads the file need not notice
+            os.utime(temporary, ns=(data.stat().st_atime_ns, data.stat().st_mtime_ns))
+        put(temporary, data)
     try:
-        sync_folder(path.parent)
+        with writing(path):
+            sync_folder(path.parent)
         _set_file(model.proto, data.name)
-        put(write_temporary(path, partial(_write_proto, model.proto)), path)
+        write_files(path, partial(_write_proto, model.proto), beside)
     except BaseException:
-        if is_new:
+        if is_new and not (path.is_file() and data.name.encode() in path.read_bytes()):  # it may be in place already
             data.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
     _remove_data(path, but=data.name)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import tensorflow as tf
 
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.files import replace_folder, temporary_name, writing
 from inc_autotune.tf_ext.model.paths import check_path
 from inc_autotune.tf_ext.model.signatures import SignatureCallable, SignatureModel
 
@@ -38,22 +39,35 @@ def write_saved_model(model: SignatureModel, directory: str | Path, extra: Mappi
     """
     directory = check_path(directory, "directory")
     _check_target(directory)
-    temporary = directory.with_name(f".{directory.name}.{uuid4().hex}.tmp")
-    try:
+    temporary = temporary_name(directory)
+    with writing(directory, "directory"):
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise ArgumentError(f"directory={str(directory)!r}: cannot be written: {error}. Give another place.") from error
+        try:
+            signatures = {name: each.function for name, each in model.signatures.items()}
+            with _system_errors():
+                tf.saved_model.save(_module(model), str(temporary), signatures)
+            folder = temporary / EXTRA
+            folder.mkdir(exist_ok=True)
+            for name, content in {_MARK: b"", **(extra or {})}.items():
+                (folder / name).write_bytes(content)
+            replace_folder(temporary, directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """What TensorFlow raises where files cannot be written, a full disk for instance, as an OSError."""
     try:
-        tf.saved_model.save(
-            _module(model), str(temporary), {name: each.function for name, each in model.signatures.items()}
-        )
-        folder = temporary / EXTRA
-        folder.mkdir(exist_ok=True)
-        for name, content in {_MARK: b"", **(extra or {})}.items():
-            (folder / name).write_bytes(content)
-        _put(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except (
+        tf.errors.FailedPreconditionError,
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.ResourceExhaustedError,
+        tf.errors.UnknownError,
+    ) as error:
+        raise OSError(error.message) from error
 
 
 def _check_target(directory: Path) -> None:
@@ -94,22 +108,3 @@ def _serve(signature: SignatureCallable) -> Any:
         function.get_concrete_function(specs)
     function.get_concrete_function({each.name: each.spec for each in signature.inputs})
     return function
-
-
-def _put(temporary: Path, directory: Path) -> None:
-    """Give a complete SavedModel its name. What had the name stays until then, and comes back when that fails."""
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    old = directory.with_name(f".{directory.name}.{uuid4().hex}.old")
-    replaced = directory.exists()
-    if replaced:
-        os.replace(directory, old)
-    try:
-        os.replace(temporary, directory)
-    except BaseException:
-        if replaced:
-            os.replace(old, directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -213,7 +213,7 @@ def test_a_failure_leaves_the_old_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fails)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(ArgumentError, match="cannot be written: disk full"):
             write_saved_model(module_model, tmp_path / "model")
     assert (tmp_path / "model" / EXTRA / "recipe.yaml").read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["model"]

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import inc_autotune
+from inc_autotune.core.arguments import check_file
+from inc_autotune.core.files import write_file
 from inc_autotune.core.optional import require
 from inc_autotune.core.result.report import charts
 from inc_autotune.core.result.report.figure import Chart
@@ -34,12 +36,13 @@ def save_report(result: TuningResult, path: str | Path) -> None:
 
     Raises:
         MissingDependencyError: plotly, the extra `report`, is not installed.
-        OSError: the file cannot be written.
+        ArgumentError: nothing can be written there.
     """
     require("plotly", extra="report")
+    file = check_file(path)
     from plotly.offline import get_plotlyjs
 
-    Path(path).write_text(_page(result, get_plotlyjs()), encoding="utf-8")
+    write_file(file, _page(result, get_plotlyjs()).encode())
 
 
 def _page(result: TuningResult, library: str) -> str:

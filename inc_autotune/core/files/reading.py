@@ -1,0 +1,47 @@
+"""Reading files that may be anything: only regular ones, and no more than there should be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from inc_autotune.core.files.writing import settled
+
+
+def read_bytes(path: Path, largest: int) -> bytes:
+    """The content of a file, of the last complete `write_files` if it was written so.
+
+    Args:
+        path: the file.
+        largest: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is a device or a pipe, or has more bytes.
+    """
+    for _ in range(_TRIES):
+        place = settled(path)
+        try:
+            return _read(place, largest)
+        except FileNotFoundError:
+            if place == path:
+                raise  # else it got its name meanwhile
+    raise OSError(errno.EBUSY, "is written again and again while it is read", str(path))
+
+
+_TRIES = 100
+
+
+def _read(path: Path, largest: int) -> bytes:
+    # Opening a pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        if found.st_size > largest:
+            raise OSError(errno.EFBIG, f"has {found.st_size} bytes, more than {largest}", str(path))
+        return file.read(largest + 1)
