@@ -50,6 +50,7 @@ ABILITIES = {
     ("gradient_harms",): "ranking from gradients; the strategies that need them",
     ("half_quantized",): "whether the weights or the activations of a unit do the harm",
     ("measure",): "a measured speed-up",
+    ("measure_threads",): "the speed-up in several threads",
     ("unit_speeds",): "units whose integer form is not faster stay in fp32",
     ("fp32_reason",): "operators that are not worth it stay in fp32, with a reason",
     ("is_simulated",): "what has no kernel is computed in floats with the values of the integers",

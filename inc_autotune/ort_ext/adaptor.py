@@ -14,11 +14,13 @@ import onnxruntime
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     SupportsSize,
+    SupportsThreads,
     SupportsTiming,
     SupportsUnitSpeeds,
     SupportsWeights,
     Weights,
     interleaved_seconds,
+    wall_clock,
 )
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
@@ -67,7 +69,7 @@ from inc_autotune.ort_ext.operators import (
     weights_of,
 )
 from inc_autotune.ort_ext.operators.rewriting import rewritten
-from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_SETTINGS, GraphForm, GraphRecipes, ModelSettings
+from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_PROVIDER, CPU_SETTINGS, GraphForm, GraphRecipes, ModelSettings
 
 ONLY_SIGNATURE = ""
 """An ONNX model has one, without a name."""
@@ -78,7 +80,9 @@ every gain is above 1.6, and all are worth it: leaving out those below 2 (2 grou
 the output by 11 or 86 %."""
 
 
-class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights):
+class OrtAdaptor(
+    GraphAdaptor["_Analysis"], SupportsTiming, SupportsThreads, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+):
     """Quantizes ONNX models for ONNX Runtime.
 
     The models it is given are `Candidate`s of a `SourceModel`; so are those it returns.
@@ -267,16 +271,24 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
     def measure(self, models: Sequence[Candidate]) -> Sequence[float] | None:
         if not self._on_target:
             return None
+        timed = [model.in_one_thread() for model in models] if self._computes_here else models
+        return interleaved_seconds(self._calls(timed), session_clock(self._first_provider))
+
+    def measure_threads(self, models: Sequence[Candidate]) -> Sequence[float] | None:
+        if not self._on_target or not self._computes_here or all(model.in_one_thread() is model for model in models):
+            return None
+        return interleaved_seconds(self._calls(models), wall_clock())
+
+    def _calls(self, models: Sequence[Candidate]) -> list[Callable[[], object]]:
         feed = self.measured_feed()
-        clock = session_clock([model.session for model in models])
-        return interleaved_seconds([partial(model.run, feed) for model in models], clock)
+        return [partial(model.run, feed) for model in models]
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
         def session(model: GraphModel, extra_outputs: Sequence[str]) -> onnxruntime.InferenceSession:
             settings = self._as_candidate.keywords
-            return make_session(model, extra_outputs=extra_outputs, **settings)
+            return make_session(model, extra_outputs=extra_outputs, one_thread=self._computes_here, **settings)
 
         def quantized(part: Graph, operators: Operators, unit: Unit) -> GraphModel:
             config = unit.options[0].to_dict()
@@ -285,8 +297,8 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
 
         if not self._on_target:
             return {}
-        graph, operators = self.known.graph, self.known.discovered
-        return measure_units(units, graph, operators, self.measured_feed(), session, quantized, expired)
+        graph, operators, clock = self.known.graph, self.known.discovered, session_clock(self._first_provider)
+        return measure_units(units, graph, operators, self.measured_feed(), session, quantized, clock, expired)
 
     def model_size(self, model: Candidate) -> int:
         return weight_bytes(model.model)
@@ -296,6 +308,11 @@ class OrtAdaptor(GraphAdaptor["_Analysis"], SupportsTiming, SupportsUnitSpeeds, 
         """Whether candidates run on the provider they are written for, so that their speed says something."""
         backend = self.settings.backend
         return backend == CPU_BACKEND or self._first_provider == backend.provider
+
+    @property
+    def _computes_here(self) -> bool:
+        """Whether sessions compute on the CPU, in threads that can be one."""
+        return self._first_provider == CPU_PROVIDER
 
     def _reduced(self, configs: Mapping[str, OpConfig]) -> frozenset[str]:
         """Names of the operators whose weights get 7 bits on this processor."""

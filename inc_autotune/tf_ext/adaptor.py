@@ -15,11 +15,13 @@ from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
     SupportsHalves,
     SupportsSize,
+    SupportsThreads,
     SupportsTiming,
     SupportsUnitSpeeds,
     SupportsWeights,
     Weights,
     interleaved_seconds,
+    wall_clock,
 )
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
@@ -43,6 +45,7 @@ from inc_autotune.tf_ext.emission import Primitive, Route, build_model, grid_of,
 from inc_autotune.tf_ext.measurement import (
     KernelSupport,
     clock,
+    has_one_thread,
     is_simulated,
     kernel_support,
     measure_units,
@@ -60,7 +63,13 @@ _PROCESSOR = "this CPU has no VNNI, so weights use 7 bits"
 
 
 class TensorFlowAdaptor(
-    GraphAdaptor[Analysis], SupportsHalves, SupportsTiming, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+    GraphAdaptor[Analysis],
+    SupportsHalves,
+    SupportsTiming,
+    SupportsThreads,
+    SupportsUnitSpeeds,
+    SupportsSize,
+    SupportsWeights,
 ):
     """Quantizes TensorFlow graphs.
 
@@ -218,12 +227,17 @@ class TensorFlowAdaptor(
     # What candidates cost
 
     def measure(self, models: Sequence[Candidate]) -> Sequence[float] | None:
-        if self.choices.form != KERNEL_FORM:
+        return interleaved_seconds(self._calls(models), clock()) if self.choices.form == KERNEL_FORM else None
+
+    def measure_threads(self, models: Sequence[Candidate]) -> Sequence[float] | None:
+        if self.choices.form != KERNEL_FORM or has_one_thread():
             return None
+        return interleaved_seconds(self._calls(models), wall_clock())
+
+    def _calls(self, models: Sequence[Candidate]) -> list[Callable[[], object]]:
         name = next(iter(self.calibrations))
         inputs = {key: tf.constant(value) for key, value in self.measured_feed().inputs.items()}
-        calls = [partial(model.callable.signatures[name], **inputs) for model in models]
-        return interleaved_seconds(calls, clock())
+        return [partial(model.callable.signatures[name], **inputs) for model in models]
 
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False

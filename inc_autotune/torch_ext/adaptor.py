@@ -16,6 +16,7 @@ from inc_autotune.core.analysis import (
     SupportsGradients,
     SupportsHalves,
     SupportsSize,
+    SupportsThreads,
     SupportsTiming,
     SupportsUnitSpeeds,
 )
@@ -38,6 +39,7 @@ from inc_autotune.torch_ext.data import (
 from inc_autotune.torch_ext.measurement import (
     gradient_sensitivities,
     interleaved_seconds,
+    interleaved_seconds_in_threads,
     measure_units,
     peak_bytes,
     weight_bytes,
@@ -62,7 +64,7 @@ from inc_autotune.torch_ext.operators import (
 )
 
 
-class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, SupportsTiming):
+class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, SupportsTiming, SupportsThreads):
     """Quantizes `torch.nn.Module`s: what stock PyTorch and Intel's extension have in common.
 
     Arguments are those of the base class.
@@ -181,6 +183,11 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
         return interleaved_seconds(list(map(_own_copy, models)), self._measured_batch())
+
+    def measure_threads(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
+        if torch.get_num_threads() == 1:
+            return None
+        return interleaved_seconds_in_threads(list(map(_own_copy, models)), self._measured_batch())
 
     def _measured_batch(self) -> Batch:
         """The user's example inputs, else the first samples."""

@@ -7,7 +7,7 @@ import pytest
 
 from inc_autotune.core.adaptor import Adaptor, UnitSpeed, registered_adaptor
 from inc_autotune.core.analysis.block_search import SupportsBlocks
-from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.sensitivity import SupportsGradients, SupportsHalves, UnitHarm, probe_halves
 from inc_autotune.core.analysis.smoothing_plan import SupportsIntegerProduct, SupportsSmoothing
@@ -28,6 +28,7 @@ OPTIONAL = (
     SupportsGradients,
     SupportsBlocks,
     SupportsTiming,
+    SupportsThreads,
     SupportsSize,
     SupportsFootprint,
     SupportsUnitSpeeds,
@@ -145,6 +146,19 @@ def test_gradients_alone_order_the_fallbacks():
         run(MinimalNumpyAdaptor(), strategy="hawq_v2")
 
 
+def test_one_thread_decides_and_the_speed_in_several_is_told():
+    class Timing(MinimalNumpyAdaptor):
+        def measure(self, models):
+            return [2.0, 1.0]
+
+        def measure_threads(self, models):
+            return [3.0, 2.0]
+
+    result = run(Timing(), [1.0, 1.0], tuning_time=60)
+    assert (result.speedup, result.gain) == (1.5, 1.5)
+    assert {trial.gain for trial in result.trials} == {2.0}
+
+
 def test_what_returns_nothing_is_left_out():
     """An adaptor may have a method without an answer for this model."""
 
@@ -156,7 +170,7 @@ def test_what_returns_nothing_is_left_out():
             return {}
 
         measure = model_size = footprint = reference_outputs = half_quantized = gradient_harms = run = nothing
-        integer_product = nothing
+        integer_product = measure_threads = nothing
         input_groups = unit_speeds = blocks = block_reference = run_block = empty
 
     assert all(isinstance(Silent(), each) for each in OPTIONAL)

@@ -15,7 +15,6 @@ import pytest
 
 from inc_autotune.ort_ext import adaptor
 from inc_autotune.ort_ext.graph.graph_model import GraphModel
-from inc_autotune.ort_ext.measurement import units as unit_measurement
 from inc_autotune.ort_ext.model import sessions, unsigned_weights
 from tests.ort.processors import HAS_VNNI, pretend, wide_products
 
@@ -26,13 +25,13 @@ WITHOUT_VNNI = os.environ.get("INC_AUTOTUNE_TEST_WITHOUT_VNNI") == "1"
 def equal_times() -> Iterator[None]:
     """Every call takes the same time on the clock of sessions, so that no test depends on how fast a machine is."""
 
-    def clock(_: Any) -> Callable[[], float]:
+    def clock(*_: Any) -> Callable[[], float]:
         ticks = itertools.count()
         return lambda: next(ticks) / 2**20
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (adaptor, unit_measurement):
-            patch.setattr(module, "session_clock", clock)
+        for name in ("session_clock", "wall_clock"):
+            patch.setattr(adaptor, name, clock)
         yield
 
 

@@ -272,6 +272,7 @@ def fix_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr(TorchAdaptor, "measure", equal)
+    monkeypatch.setattr(TorchAdaptor, "measure_threads", lambda *_: None)
     monkeypatch.setattr(TorchAdaptor, "unit_speeds", unjudged)
 
 

@@ -4,7 +4,7 @@ Imports the adaptor's interface and everything below it.
 """
 
 from inc_autotune.core.analysis.block_search import SupportsBlocks
-from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsTiming
+from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.output_error import (
     LARGEST_OUTPUT,
     SupportsComparison,
@@ -29,7 +29,7 @@ from inc_autotune.core.analysis.smoothing_plan import (
     plan_smoothing,
     planned_steps,
 )
-from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds
+from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds, thread_clock, wall_clock
 from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP, SupportsUnitSpeeds, measured_speeds, slow_units
 from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 from inc_autotune.core.analysis.weight_shares import (
@@ -59,6 +59,7 @@ __all__ = [
     "SupportsIntegerProduct",
     "SupportsSize",
     "SupportsSmoothing",
+    "SupportsThreads",
     "SupportsTiming",
     "SupportsUnitSpeeds",
     "SupportsWeights",
@@ -83,6 +84,8 @@ __all__ = [
     "skipped_operators",
     "slow_units",
     "slowing_units",
+    "thread_clock",
     "time_units",
+    "wall_clock",
     "with_share",
 ]

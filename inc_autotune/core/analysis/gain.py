@@ -14,7 +14,21 @@ class SupportsTiming(Protocol):
     """An adaptor that measures how long models take."""
 
     def measure(self, models: Sequence[Any]) -> Sequence[float] | None:
-        """Seconds of one forward pass of each model, measured in turn on the example inputs; None: not measured."""
+        """Seconds of one forward pass of each model, measured in turn on the example inputs; None: not measured.
+
+        Decisions rest on these, so they are CPU seconds of one thread wherever the framework allows.
+        """
+
+
+@runtime_checkable
+class SupportsThreads(Protocol):
+    """An adaptor that also measures how long models take in the threads of the user's program."""
+
+    def measure_threads(self, models: Sequence[Any]) -> Sequence[float] | None:
+        """The same as `measure` on the wall, in as many threads as the user's settings say; None: that is one thread.
+
+        What the result tells the user; nothing is decided by it.
+        """
 
 
 @runtime_checkable
@@ -53,6 +67,15 @@ def gain(adaptor: Adaptor, objective: Objective, model: Any, candidate: Any) -> 
     if costs is None or not all(costs):
         return None
     return float(costs[0] / costs[1])
+
+
+def speedup_in_threads(adaptor: Adaptor, model: Any, candidate: Any) -> float | None:
+    """fp32 seconds over candidate seconds in the threads of the user's program.
+
+    None if that has one thread, or the adaptor does not measure it.
+    """
+    seconds = adaptor.measure_threads((model, candidate)) if isinstance(adaptor, SupportsThreads) else None
+    return None if seconds is None or not all(seconds) else float(seconds[0] / seconds[1])
 
 
 def _costs(adaptor: Adaptor, objective: Objective, models: Sequence[Any]) -> Sequence[float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,17 @@ Call = Callable[[], object]
 Clock = Callable[[], float]
 
 FEWEST_ROUNDS = 3
-MOST_ROUNDS = 9
+MOST_ROUNDS = 50
 BUDGET_SECONDS = 3.0
 REPRODUCED = 1.02
 """The time of a function is known once its second fastest round is within this factor of the fastest."""
 
 FEWEST_PAIRS = 3
-MOST_PAIRS = 25
-CLEAR = 1.1
-"""No further pairs are timed once all ratios lie on one side of `LEAST_SPEEDUP`, by this factor or more."""
+CLEAR_PAIRS = 7
+MOST_PAIRS = 75
+CLEAR = 1.5
+"""No further pairs are timed once all of at least `CLEAR_PAIRS` lie on one side of `LEAST_SPEEDUP` by this factor.
+Pairs in a row are often disturbed alike, which turns 0.85 into 1.4."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,18 @@ class PairSeconds:
     is_short: bool = False
 
 
-def clock_of(threads: int) -> Clock:
-    """The clock for functions that compute in a number of threads.
+def thread_clock() -> Clock:
+    """The clock for functions that compute in the calling thread: its CPU time, unaffected by other processes.
 
-    For one thread its CPU time, unaffected by other processes. For several threads, which wait for each other, wall
-    time.
+    Every verdict is found on it, in one thread. Threads that wait for each other have no such clock: their CPU time
+    counts waiting in a loop, and a clock on the wall counts whatever else the machine does.
     """
-    return time.thread_time if threads == 1 else time.perf_counter
+    return time.thread_time
+
+
+def wall_clock() -> Clock:
+    """The clock for functions that compute in several threads, or on a device. No verdict may depend on it."""
+    return time.perf_counter
 
 
 def seconds(call: Call, clock: Clock) -> float:
@@ -53,10 +59,10 @@ def interleaved_seconds(calls: Sequence[Call], clock: Clock) -> list[float]:
     """Seconds of one call of each function, called in turn so that drift of the machine affects all alike.
 
     All functions are called once to warm up, then in rounds until all times are known, `FEWEST_ROUNDS` to `MOST_ROUNDS`
-    of them. No round begins after `BUDGET_SECONDS`, but there are always two. The fastest round counts, since other
-    processes can only make a call slower.
+    of them. No round begins after `BUDGET_SECONDS` of the clock, but there are always two. The fastest round counts:
+    other processes can only make a call slower.
     """
-    started = time.perf_counter()
+    started = clock()
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -65,7 +71,7 @@ def interleaved_seconds(calls: Sequence[Call], clock: Clock) -> list[float]:
             taken.append(seconds(call, clock))
         if index + 1 >= FEWEST_ROUNDS and all(map(_is_known, times)):
             break
-        if index and time.perf_counter() - started > BUDGET_SECONDS:
+        if index and clock() - started > BUDGET_SECONDS:
             break
     return [min(taken) for taken in times]
 
@@ -75,15 +81,15 @@ def pair_seconds(
 ) -> PairSeconds:
     """Seconds of both forms of an operator, called in turn until it is clear which is faster.
 
-    The medians, or the fastest calls if the integer form does better by these: int8 is given up where both say that it
-    is slow. Other jobs can make either of them say so by chance, seldom both.
+    The second fastest call of each counts. Other processes share caches and cores with this one, which makes CPU time
+    longer too, and for a while: medians of one operator differ by 40 % between two runs, fastest calls by 2 %. The very
+    fastest does not count, since the clock of a process is late now and then.
 
     Args:
         fp32: computes the operator in fp32.
         integer: computes the operator in integers.
-        clock: see `clock_of`.
-        shortest: where the integer form takes less than this, it is short. Its fastest call tells: a busy machine only
-            makes calls longer.
+        clock: see `thread_clock`.
+        shortest: where the integer form takes less than this, it is short.
         ended: asked after a few pairs; once true, no further ones are made.
     """
 
@@ -92,12 +98,9 @@ def pair_seconds(
 
     pair()  # to warm up
     pairs = [pair() for _ in range(FEWEST_PAIRS)]
-    while not _is_short(pairs, shortest) and not _is_clear(pairs) and len(pairs) < MOST_PAIRS and not ended():
+    while not _is_settled(pairs, shortest) and len(pairs) < MOST_PAIRS and not ended():
         pairs.append(pair())
-    of_fp32, of_integer = zip(*pairs, strict=True)
-    middle = statistics.median(of_fp32), statistics.median(of_integer)
-    fastest = min(of_fp32), min(of_integer)
-    fp32_seconds, integer_seconds = max(middle, fastest, key=lambda each: each[0] / each[1])
+    fp32_seconds, integer_seconds = map(_fast, zip(*pairs, strict=True))
     return PairSeconds(fp32_seconds, integer_seconds, _is_short(pairs, shortest))
 
 
@@ -106,11 +109,19 @@ def _is_known(taken: Sequence[float]) -> bool:
     return second <= REPRODUCED * fastest
 
 
+def _fast(taken: Sequence[float]) -> float:
+    """The second fastest of the calls; the fastest if there are few."""
+    return sorted(taken)[1 if len(taken) >= CLEAR_PAIRS else 0]
+
+
 def _is_short(pairs: Sequence[tuple[float, float]], shortest: float) -> bool:
-    return min(integer for _, integer in pairs) < shortest
+    return _fast([integer for _, integer in pairs]) < shortest
 
 
-def _is_clear(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Whether all pairs agree which form is faster."""
+def _is_settled(pairs: Sequence[tuple[float, float]], shortest: float) -> bool:
+    """Whether there are enough pairs, and they are short, or all agree which form is faster."""
+    if len(pairs) < CLEAR_PAIRS:
+        return False
     ratios = [fp32 / integer for fp32, integer in pairs]
-    return min(ratios) > LEAST_SPEEDUP * CLEAR or max(ratios) < LEAST_SPEEDUP / CLEAR
+    is_clear = min(ratios) > LEAST_SPEEDUP * CLEAR or max(ratios) < LEAST_SPEEDUP / CLEAR
+    return is_clear or _is_short(pairs, shortest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,7 @@ from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis.timing import Call, Clock, PairSeconds, pair_seconds
 
 PATIENCE = 5.0
-"""Budgets after which no further operator is timed. A verdict that is left out means int8, so one that depends on how
-busy the machine is would make two runs give two models."""
+"""Budgets after which no further operator is timed. A verdict that is left out means int8."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +47,20 @@ def time_units(
 
     Args:
         units: to be measured.
-        clock: see `core.timing.clock_of`.
+        clock: see `core.analysis.timing.thread_clock`.
         shortest: seconds; operators whose integer form takes less are not judged alone.
-        budget: seconds for all units together, on the wall of a machine with nothing else to do. Once they are spent
-            every operator gets the fewest pairs; on a busy machine so many units are judged all the same.
+        budget: seconds of the clock for all units together. Once they are spent every operator gets the fewest pairs.
+            On a busy machine they last as long as on an idle one.
         expired: asked between measurements; once true, or once `PATIENCE` budgets are spent, the rest is left out.
 
     Returns:
         By unit name, without units that were not timed to their end. Units whose operators are all short have one
         speed, that of their sum, unless even the sum is too short.
     """
-    started = time.perf_counter()
+    started = clock()
 
     def ended(budgets: float = 1.0) -> bool:
-        return expired() or time.perf_counter() >= started + budgets * budget
+        return expired() or clock() >= started + budgets * budget
 
     known: dict[Hashable, PairSeconds] = {}
     speeds: dict[str, UnitSpeed] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis import SupportsComparison, candidate_errors
-from inc_autotune.core.analysis.gain import gain
+from inc_autotune.core.analysis.gain import gain, speedup_in_threads
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.progress import Phases
@@ -98,9 +98,18 @@ class Candidates:
         """
         if objective == "performance" and self._is_simulated(assignment):
             return None
+        return self._measured(lambda: gain(self._adaptor, objective, self._model, candidate), objective)
+
+    def speedup_in_threads(self, assignment: Assignment, candidate: Any) -> float | None:
+        """fp32 seconds over the candidate's in the threads of the user's program; None as for `gain`, and for one."""
+        if self._is_simulated(assignment):
+            return None
+        return self._measured(lambda: speedup_in_threads(self._adaptor, self._model, candidate), "performance")
+
+    def _measured(self, measure: Callable[[], float | None], objective: Objective) -> float | None:
         with self._phases.phase("measurement"):
             try:
-                return gain(self._adaptor, objective, self._model, candidate)
+                return measure()
             except Exception as error:
                 # A failed measurement must not cost the evaluation that has succeeded.
                 logger.warning("objective %s could not be measured", objective, exc_info=True)

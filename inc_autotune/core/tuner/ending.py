@@ -78,7 +78,11 @@ def _finish(
     space = known.space_of(assignment)
     measured = None if trial is None else trial.gain
     gain = candidates.gain(assignment, candidate, objective) if measured is None else measured
-    speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
+    speedup = candidates.speedup_in_threads(assignment, candidate)
+    if speedup is None:
+        speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
+    elif objective == "performance":
+        gain = speedup
     tuned_model = run.adaptor.tuned_model(space.tune_cfg(assignment), run.model, candidate)
     result = build_result(
         adaptor=run.adaptor,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import onnxruntime
-
-from inc_autotune.core.analysis import timing
+from inc_autotune.core.analysis import Clock, thread_clock, wall_clock
 from inc_autotune.ort_ext.graph import GraphModel, embedded_bytes
+from inc_autotune.ort_ext.target import CPU_PROVIDER
 
 
-def session_clock(sessions: Sequence[onnxruntime.InferenceSession]) -> Callable[[], float]:
-    """The clock for sessions: CPU time of this thread if all sessions compute in this thread alone, else wall time."""
-    threads = {session.get_session_options().intra_op_num_threads for session in sessions}
-    return timing.clock_of(1 if threads == {1} else 0)
+def session_clock(provider: str) -> Clock:
+    """The clock for sessions of one thread: its CPU time, or wall time for a provider that computes elsewhere."""
+    return thread_clock() if provider == CPU_PROVIDER else wall_clock()
 
 
 def weight_bytes(model: GraphModel) -> int:

@@ -11,12 +11,11 @@ import onnxruntime
 from onnx import helper
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis import Call, Clock, TimedOperator, TimedUnit, time_units
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space import Unit
 from inc_autotune.graphs import Feed
 from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, GraphModel
-from inc_autotune.ort_ext.measurement.models import session_clock
 from inc_autotune.ort_ext.model import run_session
 from inc_autotune.ort_ext.operators import RECURRENT_TYPES, Operator, Operators, find_operators
 
@@ -44,6 +43,7 @@ def measure_units(
     feed: Feed,
     make_session: MakeSession,
     quantize: Quantize,
+    clock: Clock,
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
     """Time every unit of linear or recurrent operators by itself; equal shapes and configurations are timed once.
@@ -57,6 +57,7 @@ def measure_units(
         feed: inputs of the model.
         make_session: makes the sessions.
         quantize: makes the integer form of a unit.
+        clock: for the sessions.
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
 
     Returns:
@@ -86,9 +87,7 @@ def measure_units(
         given = tuple(value.shape for value in alone.values())
         return TimedUnit(unit.name, [TimedOperator((shapes, given, unit.options[0]), text, forms)])
 
-    return time_units(
-        map(timed, judged), session_clock([session]), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired
-    )
+    return time_units(map(timed, judged), clock, shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
 
 
 def _forms(

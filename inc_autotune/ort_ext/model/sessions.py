@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -49,6 +50,7 @@ def make_session(
     *,
     extra_outputs: Sequence[str] = (),
     graph_optimization_level: str | None = None,
+    one_thread: bool = False,
     largest_embedded: int = LARGEST_EMBEDDED,
 ) -> ort.InferenceSession:
     """A session of a model.
@@ -67,6 +69,7 @@ def make_session(
             is faster.
         extra_outputs: tensors inside the graph that become outputs too, after its own; without effect where they are.
         graph_optimization_level: one of `OPTIMIZATION_LEVELS`; None leaves what the options say.
+        one_thread: whether it computes in the calling thread alone, whatever the options say.
         largest_embedded: bytes of a model that can be one proto.
 
     Raises:
@@ -83,13 +86,15 @@ def make_session(
         part = with_unsigned_weights(part)
     if isinstance(session_options, ort.SessionOptions):
         _check_same_level(session_options, level)
-        return _self_contained(part, providers, session_options, largest_embedded)
+        with _in_one_thread(session_options) if one_thread else nullcontext():
+            return _self_contained(part, providers, session_options, largest_embedded)
     options = _new_options(session_options)
     if level is not None:
         options.graph_optimization_level = level
     values = _shared_weights(part)
     _add_weights(options, values, model.folder)
-    return _load(part.proto.SerializeToString(), providers, options)  # reads the values, which live until here
+    with _in_one_thread(options) if one_thread else nullcontext():
+        return _load(part.proto.SerializeToString(), providers, options)  # reads the values, which live until here
 
 
 def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array], what: str) -> list[Array]:
@@ -112,6 +117,11 @@ def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array], what
             'op_name_dict={name: {"weight": {"dtype": ["fp32"]}}}.'
         ) from error
     return outputs
+
+
+def has_one_thread(options: ort.SessionOptions) -> bool:
+    """Whether a session with these options computes in the calling thread alone."""
+    return options.intra_op_num_threads == 1 and options.use_per_session_threads and _is_sequential(options)
 
 
 def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
@@ -161,6 +171,24 @@ def check_optimization_level(level: str | None) -> ort.GraphOptimizationLevel | 
             f"{did_you_mean(name, OPTIMIZATION_LEVELS)}"
         )
     return getattr(ort.GraphOptimizationLevel, f"ORT_{name}")
+
+
+@contextmanager
+def _in_one_thread(options: ort.SessionOptions) -> Iterator[None]:
+    """Let sessions made with these options compute in the calling thread; a session keeps what they were then."""
+    names = ("intra_op_num_threads", "use_per_session_threads", "execution_mode")
+    own = {name: getattr(options, name) for name in names}
+    try:
+        options.intra_op_num_threads, options.use_per_session_threads = 1, True
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(options, name, value)
+
+
+def _is_sequential(options: ort.SessionOptions) -> bool:
+    return bool(options.execution_mode == ort.ExecutionMode.ORT_SEQUENTIAL)
 
 
 def _check_same_level(options: ort.SessionOptions, level: ort.GraphOptimizationLevel | None) -> None:

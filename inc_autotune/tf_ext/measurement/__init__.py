@@ -4,6 +4,15 @@ Imports emission and everything below it.
 """
 
 from inc_autotune.tf_ext.measurement.kernel_trial import KERNELS, KernelSupport, is_simulated, kernel_support
-from inc_autotune.tf_ext.measurement.models import clock, measure_units, weight_bytes
+from inc_autotune.tf_ext.measurement.models import clock, has_one_thread, measure_units, weight_bytes
 
-__all__ = ["KERNELS", "KernelSupport", "clock", "is_simulated", "kernel_support", "measure_units", "weight_bytes"]
+__all__ = [
+    "KERNELS",
+    "KernelSupport",
+    "clock",
+    "has_one_thread",
+    "is_simulated",
+    "kernel_support",
+    "measure_units",
+    "weight_bytes",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,21 +25,25 @@ from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, find_operators
 
 SHORTEST_CALLS = 3.0
 """Units whose integer form takes less than this many calls of a model that computes nothing are not judged: there is
-little to win, and a call takes 100 microseconds, or many times that on a busy machine."""
+little to win, and a call takes 100 microseconds."""
 
 BUDGET_SECONDS = 2.0
 """For all units of a model together."""
 
 
 def clock() -> Clock:
-    """The clock for runs of a model.
+    """The clock for runs of a model: the CPU time of the process, unaffected by other processes.
 
-    TensorFlow never computes in the calling thread. If it has one thread, the CPU time of the process is the time of
-    the run, unaffected by other processes. With several threads, which wait for each other, wall time.
+    TensorFlow never computes in the calling thread, and its number of threads is fixed once it has run. The CPU time of
+    all of them together is that of one thread: unlike those of OpenMP, its threads hardly wait in a loop.
     """
+    return time.process_time
+
+
+def has_one_thread() -> bool:
+    """Whether TensorFlow computes in a single thread."""
     threading = tf.config.threading
-    counts = {threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()}
-    return time.process_time if counts == {1} else time.perf_counter
+    return {threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()} == {1}
 
 
 def weight_bytes(model: GraphModel) -> int:
@@ -176,7 +179,7 @@ def _seconds_of_a_call() -> float:
     given, made = (TensorDescription(name, tf.float32, (), f"{name}:0") for name in ("x", "y"))
     call = _call(SignatureGraph("nothing", graph_def, {}, (given,), (made,), True, {}), tf.constant(0.0))
     call()  # to warm up
-    return statistics.median(seconds(call, clock()) for _ in range(9))
+    return min(seconds(call, clock()) for _ in range(50))
 
 
 def _geometry(graph: Graph, operator: Operator) -> Hashable:

@@ -31,7 +31,7 @@ from inc_autotune.torch_ext.ipex.models import (
 )
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
-from inc_autotune.torch_ext.measurement import interleaved_seconds
+from inc_autotune.torch_ext.measurement import interleaved_seconds, interleaved_seconds_in_threads
 from inc_autotune.torch_ext.modules import prepare_module
 from inc_autotune.torch_ext.operators import ModelTrace, operator_type
 
@@ -225,6 +225,10 @@ class IpexAdaptor(ModuleAdaptor):
             return None
         self._compare_traced(models, traced)
         return interleaved_seconds(traced, self._measured_batch())
+
+    def measure_threads(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
+        traced = None if torch.get_num_threads() == 1 else self._traced(models)
+        return None if traced is None else interleaved_seconds_in_threads(traced, self._measured_batch())
 
     def _traced(self, models: Sequence[nn.Module]) -> list[nn.Module] | None:
         """The models traced, frozen and compiled; None if a model cannot be traced."""

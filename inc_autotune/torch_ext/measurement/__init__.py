@@ -5,7 +5,14 @@ Imports modules and everything below it.
 
 from inc_autotune.torch_ext.measurement.footprint import peak_bytes
 from inc_autotune.torch_ext.measurement.gradient_sensitivity import gradient_sensitivities
-from inc_autotune.torch_ext.measurement.models import interleaved_seconds, weight_bytes
+from inc_autotune.torch_ext.measurement.models import interleaved_seconds, interleaved_seconds_in_threads, weight_bytes
 from inc_autotune.torch_ext.measurement.units import measure_units
 
-__all__ = ["gradient_sensitivities", "interleaved_seconds", "measure_units", "peak_bytes", "weight_bytes"]
+__all__ = [
+    "gradient_sensitivities",
+    "interleaved_seconds",
+    "interleaved_seconds_in_threads",
+    "measure_units",
+    "peak_bytes",
+    "weight_bytes",
+]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,13 +15,32 @@ from inc_autotune.torch_ext.data import Batch, run
 
 @torch.no_grad()
 def interleaved_seconds(models: Sequence[nn.Module], batch: Batch) -> list[float]:
-    """Seconds of one forward pass of every model, taken in turn; see `core.analysis.timing.interleaved_seconds`."""
-    return timing.interleaved_seconds([partial(run, model, batch) for model in models], clock())
+    """CPU seconds of one forward pass of every model in one thread, taken in turn.
+
+    See `core.analysis.timing.interleaved_seconds`.
+    """
+    with one_thread():
+        return timing.interleaved_seconds([partial(run, model, batch) for model in models], timing.thread_clock())
 
 
-def clock() -> timing.Clock:
-    """The clock for what torch computes: the CPU time of this thread if torch has one thread, else wall time."""
-    return timing.clock_of(torch.get_num_threads())
+@torch.no_grad()
+def interleaved_seconds_in_threads(models: Sequence[nn.Module], batch: Batch) -> list[float]:
+    """The same on the wall, in as many threads as torch has."""
+    return timing.interleaved_seconds([partial(run, model, batch) for model in models], timing.wall_clock())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone, and then in as many threads as before."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def weight_bytes(model: nn.Module) -> int:

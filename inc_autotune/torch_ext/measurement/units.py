@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, thread_clock, time_units
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext.data import Batch, run
-from inc_autotune.torch_ext.measurement.models import clock
+from inc_autotune.torch_ext.measurement.models import one_thread
 from inc_autotune.torch_ext.model import shared_copy
 from inc_autotune.torch_ext.operators import OPERATORS
 
@@ -55,7 +55,7 @@ def measure_units(
     integer_module: Callable[[str, OpConfig], nn.Module],
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
-    """Time the operators of every unit by themselves; operators of equal geometry and configuration are timed once.
+    """Time the operators of every unit by themselves in one thread; those of equal geometry and configuration once.
 
     Args:
         units: units with an integer configuration as their first option.
@@ -82,7 +82,8 @@ def measure_units(
         )
         for unit in units
     )
-    return time_units(timed, clock(), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
+    with one_thread():
+        return time_units(timed, thread_clock(), shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
 
 
 def _forms(

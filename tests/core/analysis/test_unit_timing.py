@@ -24,7 +24,6 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(timing, "time", clock)
-    monkeypatch.setattr(unit_timing, "time", clock)
     return clock
 
 

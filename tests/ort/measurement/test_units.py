@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,40 @@ def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], list[Any]]]:
 
 
 def test_one_thread_is_timed_on_its_own_clock() -> None:
-    model = chain().SerializeToString()
-    single, several = (onnxruntime.InferenceSession(model, options(threads)) for threads in (1, 2))
-    assert session_clock([single, single]) is time.thread_time
-    assert session_clock([single, several]) is time.perf_counter
+    assert session_clock("CPUExecutionProvider") is time.thread_time
+    assert session_clock("CUDAExecutionProvider") is time.perf_counter
+
+
+@pytest.mark.parametrize("given", [partial(options, 2), options(2), None])
+def test_models_are_compared_in_one_thread_whatever_the_options_say(given: Any) -> None:
+    adaptor = OrtAdaptor(session_options=given)
+    model = adaptor.candidate(load_source(chain()))
+    alone = model.in_one_thread()
+    assert alone.session.get_session_options().intra_op_num_threads == 1
+    assert alone.in_one_thread() is alone
+    assert model.session.get_session_options().intra_op_num_threads != 1
+    if isinstance(given, onnxruntime.SessionOptions):
+        assert given.intra_op_num_threads == 2
+    adaptor.calibrate(model, vectors(4, 4, WIDTH), (16,))
+    assert all(seconds > 0 for seconds in [*adaptor.measure([model, model]), *adaptor.measure_threads([model, model])])
+
+
+def test_options_of_several_threads_are_taken_back() -> None:
+    given = options(2)
+    given.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    given.add_session_config_entry("session.intra_op_thread_affinities", "1")
+    adaptor = OrtAdaptor(session_options=given)
+    alone = adaptor.candidate(load_source(chain())).in_one_thread()
+    assert alone.session.get_session_options().execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    assert given.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+    assert given.get_session_config_entry("session.intra_op_thread_affinities") == "1"
+
+
+def test_one_thread_has_nothing_more_to_measure() -> None:
+    adaptor = OrtAdaptor(session_options=partial(options, 1))
+    model = adaptor.candidate(load_source(chain()))
+    adaptor.calibrate(model, vectors(4, 4, WIDTH), (16,))
+    assert adaptor.measure_threads([model, model]) is None
 
 
 def test_units_of_one_shape_share_a_measurement(pairs: list[Any]) -> None:

@@ -77,6 +77,25 @@ def test_speed_is_measured_on_the_example_inputs_and_leaves_the_model_alone():
     handle.remove()
 
 
+def test_what_decides_is_measured_in_one_thread_and_what_is_told_in_all():
+    torch.set_num_threads(2)
+    try:
+        model, seen = outlier_mlp(), []
+        model.norm.register_forward_pre_hook(lambda module, args: seen.append(torch.get_num_threads()))
+        adaptor, units = calibrated(model, vectors())
+        seen.clear()
+        adaptor.measure([model])
+        adaptor.unit_speeds(units)
+        assert seen.count(2) == 1, "the pass that finds the inputs of units"
+        seen.clear()
+        assert all(seconds > 0 for seconds in adaptor.measure_threads([model]))
+        assert set(seen) == {2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert adaptor.measure_threads([model]) is None
+
+
 # Units
 
 
@@ -104,7 +123,7 @@ def test_autotune_keeps_a_slow_unit_in_fp32_and_names_it():
 
 def test_units_too_short_to_be_judged_are_left_out(monkeypatch):
     ticks = count()
-    monkeypatch.setattr(unit_measurement, "clock", lambda: lambda: next(ticks) * 1e-6)
+    monkeypatch.setattr(unit_measurement, "thread_clock", lambda: lambda: next(ticks) * 1e-6)
     adaptor, units = calibrated(outlier_mlp(), vectors())
     assert adaptor.unit_speeds(units) == {}
 
