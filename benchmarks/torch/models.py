@@ -28,6 +28,38 @@ def minilm() -> nn.Module:
     return model
 
 
+class TorchMiniLM(nn.Module):
+    """The embeddings of a `BertModel` below an `nn.TransformerEncoder` with the weights of its layers."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        config, layers = bert.config, bert.encoder.layer
+        width, heads, inner = config.hidden_size, config.num_attention_heads, config.intermediate_size
+        layer = nn.TransformerEncoderLayer(
+            width, heads, inner, activation="gelu", batch_first=True, layer_norm_eps=config.layer_norm_eps
+        )
+        self.embeddings, self.encoder = bert.embeddings, nn.TransformerEncoder(layer, len(layers))
+        for target, source in zip(self.encoder.layers, layers, strict=True):
+            inputs = [getattr(source.attention.self, name) for name in ("query", "key", "value")]
+            target.self_attn.in_proj_weight.data = torch.cat([each.weight for each in inputs]).detach()
+            target.self_attn.in_proj_bias.data = torch.cat([each.bias for each in inputs]).detach()
+            target.self_attn.out_proj.load_state_dict(source.attention.output.dense.state_dict())
+            target.linear1.load_state_dict(source.intermediate.dense.state_dict())
+            target.linear2.load_state_dict(source.output.dense.state_dict())
+            target.norm1.load_state_dict(source.attention.output.LayerNorm.state_dict())
+            target.norm2.load_state_dict(source.output.LayerNorm.state_dict())
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Hidden states [batch, sequence, features]; those at padding are zero."""
+        x = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        return self.encoder(x, src_key_padding_mask=attention_mask == 0)
+
+
+def torch_minilm() -> nn.Module:
+    """MiniLM by torch's own encoder."""
+    return TorchMiniLM(minilm()).eval()
+
+
 def text_batches(samples: int, length: int, batch_size: int = 8, first: int = 0) -> list[Batch]:
     """English sentences, tokenized for MiniLM and padded to `length`; `first` skips as many sentences."""
     from transformers import AutoTokenizer
@@ -60,6 +92,44 @@ def _sentences() -> list[str]:
 
     text = " ".join(re.sub(r"\s+", " ", topic) for topic in pydoc_data.topics.topics.values())
     return [sentence for sentence in re.split(r"(?<=[a-z]\.) ", text) if len(sentence) >= 40]
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm attention and MLP, as in torchvision's vision transformers."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Logits from images, by patches of 16 x 16."""
+
+    def __init__(self, width: int, heads: int, depth: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (size // 16) ** 2 + 1, width))
+        self.blocks = nn.Sequential(*(AttentionBlock(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1) + self.positions
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def vision_transformer() -> nn.Module:
+    """Logits [batch, 1000] from images [batch, 3, 224, 224]; the sizes of ViT-Tiny, in eval mode."""
+    torch.manual_seed(0)
+    return VisionTransformer(192, 3, 12, 224, 1000).eval()
 
 
 # Convolutional nets

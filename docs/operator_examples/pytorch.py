@@ -113,7 +113,7 @@ def ids(*shape: int) -> Callable[[], Sequence[Any]]:
 
 
 def _of(*modules: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(*(make() for make in modules))
+    return lambda: nn.Sequential(*(make() for make in modules)).eval()
 
 
 def _weight_norm() -> nn.Module:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts, linear
+from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts, is_recorded, linear
 
 _INPUTS = ("q_proj", "k_proj", "v_proj")
 
@@ -161,7 +161,7 @@ def _is_batched(query: Tensor, *others: Any) -> bool:
 
 def _check_masks(key_padding_mask: Tensor | None, attn_mask: Tensor | None, q: Tensor, k: Tensor) -> None:
     """Refuse masks of another size, of which some would be repeated."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if is_recorded():
         return
     (samples, heads, queries, _), keys = q.shape, k.shape[2]
     allowed = {2: (queries, keys), 3: (samples * heads, queries, keys)}

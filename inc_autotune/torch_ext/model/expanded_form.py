@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -53,6 +54,11 @@ class ExpandedForm(nn.Module):
     def problem(module: nn.Module) -> str | None:
         """Why a module of the class cannot be expanded; None: nothing that this class knows of."""
         return None
+
+
+def is_recorded() -> bool:
+    """Whether the call is traced, exported or compiled: a check of sizes would be recorded, or fix them."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def linear(weight: nn.Parameter, bias: nn.Parameter | None, like: nn.Module) -> nn.Linear:

@@ -11,10 +11,20 @@ from torch import nn
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.copies import is_replaceable, shared_copy
 from inc_autotune.torch_ext.model.expanded_attention import ExpandedAttention
+from inc_autotune.torch_ext.model.expanded_bilinear import ExpandedBilinear
+from inc_autotune.torch_ext.model.expanded_cells import ExpandedGRUCell, ExpandedLSTMCell, ExpandedRNNCell
 from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts
 from inc_autotune.torch_ext.model.layer import become, joined_class, names_of
 
-_FORMS: Mapping[type[nn.Module], type[ExpandedForm]] = MappingProxyType({nn.MultiheadAttention: ExpandedAttention})
+_FORMS: Mapping[type[nn.Module], type[ExpandedForm]] = MappingProxyType(
+    {
+        nn.MultiheadAttention: ExpandedAttention,
+        nn.Bilinear: ExpandedBilinear,
+        nn.LSTMCell: ExpandedLSTMCell,
+        nn.GRUCell: ExpandedGRUCell,
+        nn.RNNCell: ExpandedRNNCell,
+    }
+)
 
 
 @dataclass(frozen=True)

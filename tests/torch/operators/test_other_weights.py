@@ -60,7 +60,6 @@ CASES = {
         "OwnForward",
         "OwnForward overrides the forward method of MultiheadAttention",
     ),
-    "bilinear": (lambda: nn.Bilinear(WIDTH, WIDTH, WIDTH), "Bilinear", "Bilinear has no quantized form here"),
     "own": (Own, "Own", "Own uses kernel in code of its own"),
 }
 

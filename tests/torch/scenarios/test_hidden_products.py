@@ -1,4 +1,4 @@
-"""Models built on torch's attention, from `autotune` to what is deployed."""
+"""Modules of torch that multiply in code of their own, from `autotune` to what is deployed."""
 
 from __future__ import annotations
 
@@ -76,6 +76,23 @@ class Twice(nn.Module):
         return x
 
 
+class Tagger(nn.Module):
+    """Cells of every kind over a sequence, and a bilinear form of what two of them make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru, self.rnn = nn.LSTMCell(WIDTH, WIDTH), nn.GRUCell(WIDTH, WIDTH), nn.RNNCell(WIDTH, WIDTH)
+        self.bilinear = nn.Bilinear(WIDTH, WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, hidden, outputs = None, None, []
+        for step in x.unbind(1):
+            state = self.lstm(step, state)
+            hidden = self.gru(state[0], hidden)
+            outputs.append(self.bilinear(hidden, self.rnn(hidden)))
+        return torch.stack(outputs, 1)
+
+
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return make().eval()
@@ -96,6 +113,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], list[Any]], int]] =
     "transformer": (Translator, lambda: list(zip(samples(5, WIDTH), samples(4, WIDTH, seed=2), strict=True)), 16),
     "cross": (Cross, lambda: list(zip(samples(3, WIDTH), samples(5, 8), samples(5, 12), strict=True)), 4),
     "twice": (Twice, lambda: [(x,) for x in samples(5, WIDTH)], 8),
+    "tagger": (Tagger, lambda: [(x,) for x in samples(4, WIDTH)], 7),
     "root": (
         lambda: nn.MultiheadAttention(WIDTH, 2, batch_first=True),
         lambda: [(x, x.clone(), x.clone()) for x in samples(5, WIDTH)],
