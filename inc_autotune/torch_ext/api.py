@@ -37,7 +37,7 @@ from inc_autotune.torch_ext.modules import (
     prepared_model,
 )
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
-from inc_autotune.torch_ext.operators import operator_type, weight_matrix
+from inc_autotune.torch_ext.operators import operator_type, weight_matrix, with_rules_for_hidden_products
 from inc_autotune.torch_ext.target import saturation
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,8 @@ def autotune(
     )
     model = check_model(fp32_form(model))
     adaptor = backend_adaptor(arguments, example_inputs)
+    if adaptor.expands:
+        arguments = with_rules_for_hidden_products(arguments, model)
     evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric, evaluation_function)
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
     try:

@@ -5,6 +5,7 @@ Imports data and everything below it.
 
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON, Examination, examine
+from inc_autotune.torch_ext.operators.hidden_rules import with_rules_for_hidden_products
 from inc_autotune.torch_ext.operators.merged_trace import (
     ANOTHER_WAY,
     given_up,
@@ -53,5 +54,6 @@ __all__ = [
     "unserved",
     "weight_matrix",
     "weights_by_owner",
+    "with_rules_for_hidden_products",
     "without",
 ]

@@ -18,6 +18,7 @@ from tests.torch.small_models import error, tune
 
 WIDTH = 16
 ALL_INT8 = {"int8": pytest.approx(1.0)}
+INT8 = {"weight": {"dtype": ["int8"]}}
 FP32 = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -186,6 +187,28 @@ def test_attention_that_stays_in_fp32_is_torchs_own_again(tmp_path: Path) -> Non
         assert type(first) is nn.MultiheadAttention
         assert isinstance(second, ExpandedForm)
         assert "encoder.layers.0.self_attn.in_proj_weight" in form.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        ({"op_name_dict": {r"encoder\.layers\.0\.self_attn": FP32}}, {"0.self_attn"}),
+        ({"op_name_dict": {".*self_attn": FP32, ".*1.self_attn.q_proj": INT8}}, {"0.self_attn", "1.self_attn"}),
+        ({"op_type_dict": {"MultiheadAttention": FP32}}, {"0.self_attn", "1.self_attn"}),
+        ({"op_type_dict": {"Multi.*|Linear": FP32}, "op_name_dict": {"head": INT8}}, {"0", "1"}),
+        ({"op_type_dict": {"MultiheadAttention": FP32}, "op_name_dict": {".*self_attn": INT8}}, set()),
+    ],
+)
+def test_rules_for_attention_hold_for_its_projections(
+    rules: dict[str, Any], kept: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = tune(seeded(PaddedEncoder), padded(), **rules).tuning_result
+    names = [each.name for each in result.operators if each.dtype == "fp32"]
+    assert all(any(name.startswith(f"encoder.layers.{each}") for each in kept) for name in names)
+    expected = {"0.self_attn": 4, "1.self_attn": 4, "0": 6, "1": 6}
+    named_by_itself = ".*1.self_attn.q_proj" in rules.get("op_name_dict", {})
+    assert len(names) == sum(expected[each] for each in kept) - named_by_itself
+    assert "matches no operator" not in caplog.text
 
 
 def test_tied_weights_stay_tied_and_are_counted_once() -> None:
