@@ -67,9 +67,10 @@ def integer_nodes(path: Path, options: argparse.Namespace) -> str:
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, default=1, help="images in each run")
+    parser.add_argument("--model", choices=list(MODELS), action="append", help="repeatable; default: all")
     options = common.parse(parser)
     quantizer.silence()
-    rows = [row for name in MODELS for row in rows_of(name, options)]
+    rows = [row for name in options.model or MODELS for row in rows_of(name, options)]
     title = f"onnxruntime {onnxruntime.__version__}, {options.threads} thread, {options.batch} x 3 x {SIZE} x {SIZE}"
     measuring.print_table(title, COLUMNS, rows)
 

@@ -48,16 +48,29 @@ class NetWriter:
     def relu6(self, x: str) -> str:
         return self.add("Clip", x, self.constant(0.0), self.constant(6.0))
 
+    def doubled(self, x: str, before: int, after: int, kernel: int) -> str:
+        """A transposed convolution of stride 2."""
+        operands = (
+            self.normal(before, after, kernel, kernel, scale=2.8 / (before**0.5 * kernel)),
+            self.normal(after, scale=0.1),
+        )
+        attributes = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2 - 1] * 4, "strides": [2, 2]}
+        return self.add("ConvTranspose", x, *operands, **attributes)
+
     def model(self, x: str, channels: int) -> onnx.ModelProto:
         """With an average over the image and a classifier behind `x`."""
         flat = self.add("Flatten", self.add("GlobalAveragePool", x))
         self.add("Gemm", flat, self.normal(channels, CLASSES, scale=channels**-0.5), self.normal(CLASSES, scale=0.1))
+        return self.whole(["batch", CLASSES])
+
+    def whole(self, shape: list[str | int]) -> onnx.ModelProto:
+        """With the output of the last node, of this shape."""
         self.nodes[-1].output[0] = "y"
         graph = helper.make_graph(
             self.nodes,
             "net",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -97,4 +110,29 @@ def shufflenet(width: int = 64, blocks: int = 5) -> onnx.ModelProto:
     return net.model(x, width)
 
 
+def unet(kernel: int = 2, width: int = 32) -> onnx.ModelProto:
+    """Down twice and up again, with what was there on the way down beside it (Ronneberger et al. 2015)."""
+    net = NetWriter()
+    x, before, kept = "x", 3, []
+    for level in range(3):
+        after = width << level
+        x = net.add("Relu", net.conv(net.add("Relu", net.conv(x, before, after)), after, after))
+        if level < 2:
+            kept.append((x, after))
+            x = net.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        before = after
+    for skipped, after in reversed(kept):
+        x = net.add("Concat", net.doubled(x, before, after, kernel), skipped, axis=1)
+        x = net.add("Relu", net.conv(net.add("Relu", net.conv(x, 2 * after, after)), after, after))
+        before = after
+    net.conv(x, before, CLASSES, 1)
+    return net.whole(["batch", CLASSES, SIZE, SIZE])
+
+
+def unet_overlapping() -> onnx.ModelProto:
+    """With transposed convolutions of 4 x 4."""
+    return unet(kernel=4)
+
+
 MODELS = {"MobileNetV2-like": mobilenet, "Conv, BatchNorm, ReLU6": plain, "ShuffleNet-like": shufflenet}
+MODELS |= {"UNet, upsampling 2 x 2": unet, "UNet, upsampling 4 x 4": unet_overlapping}

@@ -35,6 +35,8 @@ COUNTERPARTS = {
     "Conv1d": ("Conv",),
     "Conv2d": ("Conv",),
     "Conv3d": ("Conv",),
+    "ConvTranspose1d": ("ConvTranspose",),
+    "ConvTranspose2d": ("ConvTranspose",),
     "LSTM": ("LSTM",),
     "GRU": ("GRU",),
     "RNN": ("RNN",),

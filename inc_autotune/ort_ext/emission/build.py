@@ -21,6 +21,7 @@ from inc_autotune.ort_ext.emission.qdq_pairs import dedicated_pairs, weight_pair
 from inc_autotune.ort_ext.emission.scan import emit_scan
 from inc_autotune.ort_ext.emission.smoothing import Placement, divided_inputs, place_smoothing
 from inc_autotune.ort_ext.emission.stack import emit_left, emit_stack
+from inc_autotune.ort_ext.emission.transposed_convolution import emit_transposed_convolution
 from inc_autotune.ort_ext.graph import Graph, GraphModel, with_inputs
 from inc_autotune.ort_ext.operators import SCANNED_TYPES, Operator, Operators, after_activation, missing_kernel
 from inc_autotune.ort_ext.target import GraphForm
@@ -103,6 +104,12 @@ class _Build:
             emit_scan(self.emission, operator, config)
             return
         assert calibration.range is not None
+        if operator.type == "ConvTranspose":
+            limits = self.plan.output_ranges.get(after_activation(self.graph, operator.output))
+            emit_transposed_convolution(
+                self.emission, operator, config, calibration.range, self._real(operator.output), limits
+            )
+            return
         emit_convolution(self.emission, operator, config, calibration.range, self._real(operator.output))
 
     def _smoothed_input(self, operator: Operator) -> str:

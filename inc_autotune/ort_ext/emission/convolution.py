@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight, quantize_weight
 from inc_autotune.ort_ext.calibration import FRAMEWORK
@@ -12,6 +14,23 @@ from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
 from inc_autotune.ort_ext.graph import attributes
 from inc_autotune.ort_ext.operators import Operator
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a Conv is written with.
+
+    Args:
+        version: says how the kernel is made of the operator's weight.
+        kernel: makes it, float32 [out_channels, in_channels / group, ...].
+        bias: float32 [out_channels]; None without bias.
+        attributes: of the Conv.
+    """
+
+    version: tuple[Hashable, ...]
+    kernel: Callable[[], FloatArray]
+    bias: FloatArray | None
+    attributes: Mapping[str, Any]
 
 
 def emit_convolution(
@@ -26,19 +45,49 @@ def emit_convolution(
         limits: smallest and largest value of the operator's input.
         output: name for the float output.
     """
+    graph = emission.graph
+    convolution = Convolution(
+        version=("kernel",),
+        kernel=lambda: graph.constant(operator.weight),
+        bias=None if operator.bias is None else graph.constant(operator.bias),
+        attributes=attributes(graph.by_name[operator.name]),
+    )
+    emit_kernel(emission, operator, convolution, config, limits, output)
+
+
+def emit_kernel(
+    emission: Emission,
+    operator: Operator,
+    convolution: Convolution,
+    config: OpConfig,
+    limits: tuple[float, float],
+    output: str,
+) -> None:
+    """Write a Conv that computes an operator, or what it is made of.
+
+    Args:
+        emission: the model under construction.
+        operator: whose input the Conv reads.
+        convolution: the Conv.
+        config: static.
+        limits: smallest and largest value of the operator's input.
+        output: name for the float output.
+    """
     graph, builder, name = emission.graph, emission.builder, operator.name
     x = emission.quantized(operator.input, config.activation, limits)
-    bias = None if operator.bias is None or emission.form.float_bias else graph.constant(operator.bias)
+    bias = None if emission.form.float_bias else convolution.bias
 
     reduce_range = emission.plan.calibration(name).reduce_range
 
     def make() -> QuantizedWeight:
-        weight = graph.constant(operator.weight)
-        return quantize_weight(weight, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
+        kernel = convolution.kernel()
+        return quantize_weight(kernel, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
 
-    version: tuple[Hashable, ...] = ("kernel", config.weight, reduce_range, graph.origin(operator.weight))
+    version: tuple[Hashable, ...] = (
+        *(*convolution.version, config.weight, reduce_range, graph.origin(operator.weight)),
+    )
     quantized = emission.weights.get(name, version, make)
-    weight = with_room_for_bias(quantized, lambda: graph.constant(operator.weight), bias, x.step)
+    weight = with_room_for_bias(quantized, convolution.kernel, bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator
         version = (name, *version)
     names = emission.weight(operator.weight, version, weight)
@@ -49,6 +98,7 @@ def emit_convolution(
     ]
     if bias is not None:
         operands.append(emit_bias(emission, name, bias, weight, x.step))
-    elif operator.bias is not None:
-        operands.append(operator.bias)
-    builder.produce("Conv", operands, [output], name, **attributes(graph.by_name[name]))
+    elif convolution.bias is not None:
+        kept = operator.bias if operator.type == "Conv" else None
+        operands.append(kept or builder.constant(f"{name}.bias", convolution.bias))
+    builder.produce("Conv", operands, [output], name, **convolution.attributes)

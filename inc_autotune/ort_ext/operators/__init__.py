@@ -8,6 +8,7 @@ from inc_autotune.ort_ext.operators.backbone import kept_in_fp32, outside_backbo
 from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import LAYOUTS, Operator, Operators, find_operators, weight_matrix
 from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TYPES, activations, directions
+from inc_autotune.ort_ext.operators.transposed_convolution import Phases, find_phases
 from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators, warn_of_width, widest_product
 
@@ -18,10 +19,12 @@ __all__ = [
     "SCANNED_TYPES",
     "Operator",
     "Operators",
+    "Phases",
     "activations",
     "after_activation",
     "directions",
     "find_operators",
+    "find_phases",
     "kept_in_fp32",
     "missing_kernel",
     "outside_backbone",

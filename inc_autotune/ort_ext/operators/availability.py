@@ -8,8 +8,12 @@ from inc_autotune.ort_ext.graph import LINEAR_TYPES
 from inc_autotune.ort_ext.operators.discovery import Layout
 from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES
 
-APPROACHES = {**dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")), "Conv": ("static",)}
-APPROACHES |= {"Gather": ("weight_only",), **dict.fromkeys(RECURRENT_TYPES, ("dynamic",))}
+APPROACHES = {
+    **dict.fromkeys(LINEAR_TYPES, ("static", "dynamic", "weight_only")),
+    **dict.fromkeys(("Conv", "ConvTranspose"), ("static",)),
+    **dict.fromkeys(RECURRENT_TYPES, ("dynamic",)),
+    "Gather": ("weight_only",),
+}
 
 
 def missing_kernel(op_type: str, config: OpConfig, layout: Layout = "right") -> str | None:

@@ -11,9 +11,10 @@ import onnx
 from inc_autotune.core.arrays import Array
 from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, attributes
 from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TYPES, unscannable
+from inc_autotune.ort_ext.operators.transposed_convolution import find_phases
 from inc_autotune.ort_ext.operators.unsupported import unsupported_reason
 
-QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "Gather", *RECURRENT_TYPES)
+QUANTIZABLE_TYPES = (*LINEAR_TYPES, "Conv", "ConvTranspose", "Gather", *RECURRENT_TYPES)
 Layout: TypeAlias = Literal["right", "left", "stack"]
 LAYOUTS: tuple[Layout, ...] = ("right", "left", "stack")
 BOTH_CONSTANT = "both of its operands are constant"
@@ -66,7 +67,7 @@ class Operators:
 
 
 def find_operators(graph: Graph, *, joins_bias: bool = True, layouts: Collection[Layout] = LAYOUTS) -> Operators:
-    """Look for MatMul, Gemm, Conv, Gather, LSTM, GRU and RNN with constant float32 weights.
+    """Look for MatMul, Gemm, Conv, ConvTranspose, Gather, LSTM, GRU and RNN with constant float32 weights.
 
     Args:
         graph: the model.
@@ -178,7 +179,10 @@ def _conv(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     if bias is not None and not graph.is_float_constant(bias):
         return "its bias is not a float32 constant"
-    return Operator(node.name, "Conv", node.input[0], weight, bias, None, node.output[0])
+    phases = find_phases(graph, node) if node.op_type == "ConvTranspose" else None
+    if isinstance(phases, str):
+        return phases
+    return Operator(node.name, node.op_type, node.input[0], weight, bias, None, node.output[0])
 
 
 def _gather(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
@@ -205,5 +209,5 @@ def _recurrence(graph: Graph, node: onnx.NodeProto) -> Operator | str | None:
     return Operator(node.name, node.op_type, node.input[0], node.input[1], None, None, output)
 
 
-_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather}
+_FINDERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "ConvTranspose": _conv, "Gather": _gather}
 _FINDERS |= dict.fromkeys(RECURRENT_TYPES, _recurrence)

@@ -9,7 +9,7 @@ import onnx
 
 from inc_autotune.ort_ext.graph import Graph, bodies
 
-WITHOUT_KERNEL = ("ConvTranspose", "DeformConv", "Einsum")
+WITHOUT_KERNEL = ("DeformConv", "Einsum")
 """onnxruntime has no integer kernels for these on the CPU."""
 
 

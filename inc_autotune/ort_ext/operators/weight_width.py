@@ -91,6 +91,8 @@ def kernel_of(graph: Graph, operator: Operator) -> Kernel:
     """The kernel that computes an operator in integers."""
     if operator.type == "LSTM":
         return "LSTM"
+    if operator.type == "ConvTranspose":
+        return "Conv"
     if operator.type != "Conv":
         return "MatMul"
     depthwise = is_depthwise(graph.by_name[operator.name], graph.shape(operator.weight) or ())

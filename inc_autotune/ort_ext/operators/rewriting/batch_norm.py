@@ -10,7 +10,7 @@ from inc_autotune.ort_ext.graph import Graph, GraphBuilder, attributes, with_inp
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
-    """Multiply a BatchNormalization that is the only reader of a Conv into the weight and bias of that Conv.
+    """Multiply a BatchNormalization that is the only reader of a Conv or ConvTranspose into its weight and bias.
 
     onnxruntime does so too when it loads a float model, but not with quantized weights, and the folded weights are the
     ones to be quantized. The Conv keeps its name; other nodes that read its weight read the old one.
@@ -31,7 +31,7 @@ def _conv_before(graph: Graph, norm: onnx.NodeProto) -> onnx.NodeProto | None:
     if attributes(norm).get("training_mode", 0) or sum(map(bool, norm.output)) != 1:
         return None
     conv = graph.producers.get(norm.input[0])
-    if conv is None or conv.op_type != "Conv" or graph.only_consumer(norm.input[0]) is None:
+    if conv is None or conv.op_type not in ("Conv", "ConvTranspose") or graph.only_consumer(norm.input[0]) is None:
         return None
     constants = [*norm.input[1:], *(name for name in conv.input[1:] if name)]
     return conv if all(map(graph.is_float_constant, constants)) else None
@@ -44,7 +44,7 @@ def _write_folded(builder: GraphBuilder, conv: onnx.NodeProto, norm: onnx.NodePr
     factor = gain / np.sqrt(variance + epsilon)
     weight = _double(graph, conv.input[1])
     bias = _double(graph, conv.input[2]) if len(conv.input) > 2 and conv.input[2] else 0.0
-    folded_weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    folded_weight = weight * _for_weight(conv, factor, weight)
     folded_bias = (bias - mean) * factor + shift
     inputs = {
         1: builder.constant(f"{conv.name}.folded.weight", folded_weight.astype(np.float32)),
@@ -53,6 +53,15 @@ def _write_folded(builder: GraphBuilder, conv: onnx.NodeProto, norm: onnx.NodePr
     changed = with_inputs(conv, inputs)
     changed.output[0] = norm.output[0]
     builder.keep(changed)
+
+
+def _for_weight(conv: onnx.NodeProto, factor: Array, weight: Array) -> Array:
+    """A factor for each output channel, in the shape that multiplies the weight."""
+    others = [1] * (weight.ndim - 2)
+    if conv.op_type == "Conv":
+        return factor.reshape(-1, 1, *others)
+    group = attributes(conv).get("group", 1)  # the weight is [in_channels, out_channels / group, ...]
+    return np.repeat(factor.reshape(group, -1), weight.shape[0] // group, axis=0).reshape(*weight.shape[:2], *others)
 
 
 def _double(graph: Graph, name: str) -> Array:
