@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import random
-import re
 import socket
 import time
 import uuid
@@ -22,6 +21,7 @@ import optuna
 from optuna.trial import TrialState
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
+from inc_autotune.core.search.study.storage_url import holds_secrets, shown_url, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def _proxy(url: str) -> Any:
     """Optuna's gRPC proxy, `grpc://host:port`, which stands before a database for many workers."""
     if find_spec("grpc") is None:
         raise MissingDependencyError(
-            f"storage={_without_password(url)!r}: Optuna's gRPC proxy needs grpcio. Run: pip install grpcio."
+            f"storage={shown_url(url)!r}: Optuna's gRPC proxy needs grpcio. Run: pip install grpcio."
         )
     address = urlsplit(url)
     host, port = address.hostname, address.port
@@ -235,24 +235,18 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
     except Exception as error:
         if storage is None:
             raise
-        shown = _without_password(storage)
+        shown = shown_url(storage)
         driver = getattr(error.__cause__, "name", None)
         if isinstance(error, ImportError) and driver is not None:
             package = _PACKAGES.get(driver, driver)
             raise MissingDependencyError(
                 f"storage={shown!r}: its driver {driver} is not installed. Run: pip install {package}."
-            ) from error
+            ) from (None if holds_secrets(error, storage) else error)
         raise ArgumentError(
-            f"storage={shown!r}: cannot be opened: {str(error).replace(storage, shown)}. Give an Optuna storage URL "
+            f"storage={shown!r}: cannot be opened: {without_secrets(str(error), storage)}. Give an Optuna storage URL "
             "such as 'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in memory."
-        ) from (None if storage in str(error) else error)
+        ) from (None if holds_secrets(error, storage) else error)
 
 
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Packages by the name of their module, if the names differ."""
-
-
-def _without_password(url: str) -> str:
-    """A URL as it may stand in a log; a URL that cannot be parsed may hold a password too."""
-    hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?i)(passw(?:or)?d=)[^&]*", r"\1***", hidden)
