@@ -25,7 +25,7 @@ from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import (
-    FakeQuantized,
+    PreparedInteger,
     QuantizedConvolution,
     QuantizedLinear,
     is_prepared,
@@ -198,7 +198,7 @@ def _weight_bits(modules: Iterable[nn.Module]) -> list[int]:
     for module in modules:
         if isinstance(module, (QuantizedLinear, QuantizedConvolution)):
             bits.add(7 if is_within_7_bits(module.integer_weight) else 8)
-        elif isinstance(module, FakeQuantized) and multiplies_integers(module.operator_name, module.config):
+        elif isinstance(module, PreparedInteger) and multiplies_integers(module.operator_name, module.config):
             bits.add(7 if module.weight_maximum <= SAFE_WEIGHT_MAGNITUDE else 8)
     return sorted(bits)
 

@@ -188,7 +188,8 @@ def _why_no_choice(offered: Sequence[OpConfig]) -> str:
     approaches = {option.approach for option in offered if option.is_quantized}
     if approaches == {"weight_only"}:
         return "on request only: objective='modelsize' or 'footprint', or a rule"
-    return "ruled out by op_type_dict, op_name_dict, approach or excluded_precisions"
+    possible = " or ".join(sorted(filter(None, approaches)))
+    return f"ruled out by op_type_dict, op_name_dict, approach or excluded_precisions; it can be {possible}"
 
 
 def _places(ranks: Mapping[str, Sequence[UnitHarm]]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
+    TYPES_WITHOUT_RANGE,
     CallWatcher,
     ModelTrace,
     analyse,
@@ -89,9 +90,9 @@ class Collector:
 
     @property
     def _leaders(self) -> list[str]:
-        """The first operator of every input group but those of an Embedding: indices have no range."""
+        """The first operator of every input group that is calibrated."""
         leaders = [members[0] for members in self.trace.groups]
-        return [name for name in leaders if self.trace.operators[name].type != "Embedding"]
+        return [name for name in leaders if self.trace.operators[name].type not in TYPES_WITHOUT_RANGE]
 
     @property
     def _convolutions(self) -> list[str]:

@@ -16,6 +16,7 @@ from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.evaluation import isolated
 from inc_autotune.torch_ext.data.items import iterable_loader
 from inc_autotune.torch_ext.data.metric import evaluation_function
+from inc_autotune.torch_ext.data.nested import map_tensors
 from inc_autotune.torch_ext.data.padding import comparable_outputs, real_outputs, real_positions
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "example_batch",
     "isolated",
     "iterable_loader",
+    "map_tensors",
     "output_tensors",
     "real_outputs",
     "real_positions",

@@ -31,10 +31,11 @@ def resident_bytes(model: nn.Module) -> int:
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _own_tensors(model)}
     # Kernels pack the integers of a weight, in another order, into memory that torch does not report.
     packed = {
-        module.integer_weight.data_ptr(): module.integer_weight.nbytes
+        integers.data_ptr(): integers.nbytes
         for module in model.modules()
         if isinstance(module, QuantizedOperator) and module.packed is not None
-        if isinstance(module.integer_weight, Tensor)
+        for integers in [module._buffers.get("integer_weight")]
+        if integers is not None
     }
     return sum(storage.nbytes() for storage in storages.values()) + sum(packed.values())
 

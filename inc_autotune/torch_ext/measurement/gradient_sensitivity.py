@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis import LARGEST_OUTPUT
-from inc_autotune.torch_ext.data import Batch, real_outputs, real_positions
-from inc_autotune.torch_ext.model import attention_fast_path_disabled
-from inc_autotune.torch_ext.operators import LINEAR_TYPES, operator_type
+from inc_autotune.torch_ext.data import Batch, map_tensors, real_outputs, real_positions
+from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
+from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, operator_type
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +113,20 @@ def _random_signs(output: Tensor, tensors: int, generator: torch.Generator) -> T
 def _error_hook(unit: str, quantized: nn.Module, root: Tensor, sums: _Sums) -> Callable[..., Tensor]:
     """A forward hook that adds `gradient . error` of an operator to the unit's sums in the backward pass."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         with torch.no_grad():
-            error = quantized(*args, **kwargs) - output
-        features_last = operator_type(module) in (*LINEAR_TYPES, "Embedding")
-        axes = (-1,) if features_last else tuple(range(1, output.dim()))
+            actual = tensors_in(quantized(*args, **kwargs))
+        features_last = operator_type(module) not in CONVOLUTION_TYPES
+
+        def watch(expected: Tensor) -> Tensor:
+            error = next(actual) - expected.detach()
+            # A packed sequence has indices too.
+            return _watched(expected, error, features_last) if expected.is_floating_point() else expected
+
+        return map_tensors(output, watch)
+
+    def _watched(expected: Tensor, error: Tensor, features_last: bool) -> Tensor:
+        axes = (-1,) if features_last else tuple(range(1, expected.dim()))
 
         def receive(gradient: Tensor) -> None:
             products = (gradient * error).sum(axes)
@@ -125,7 +134,7 @@ def _error_hook(unit: str, quantized: nn.Module, root: Tensor, sums: _Sums) -> C
             key = (unit, products.shape)
             sums[key] = sums[key] + products if key in sums else products
 
-        watched = output + root
+        watched = expected + root
         watched.register_hook(receive)  # type: ignore[no-untyped-call]
         return watched
 

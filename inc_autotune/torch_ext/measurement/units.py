@@ -14,9 +14,9 @@ from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import Call, TimedOperator, TimedUnit, thread_clock, time_units
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space import Unit
-from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.data import Batch, map_tensors, run
 from inc_autotune.torch_ext.measurement.models import one_thread
-from inc_autotune.torch_ext.model import shared_copy
+from inc_autotune.torch_ext.model import shared_copy, tensors_in
 from inc_autotune.torch_ext.operators import OPERATORS
 
 SHORTEST_SECONDS = 200e-6
@@ -37,13 +37,15 @@ class OperatorCall:
     Args:
         geometry: equal for calls that take equally long: type, shapes and attributes.
         name: the first operator with a call of this geometry.
-        input: the tensor that the first call read.
+        args: positional arguments of the first call.
+        kwargs: keyword arguments of the first call.
         text: type and shapes, for people.
     """
 
     geometry: Hashable
     name: str
-    input: Tensor
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     text: str
 
 
@@ -91,7 +93,7 @@ def _forms(
 ) -> tuple[Call, Call]:
     """A call of an operator in fp32 and in integers."""
     fp32, integer = model.get_submodule(call.name), integer_module(call.name, config)
-    return partial(fp32, call.input), partial(integer, call.input)
+    return partial(fp32, *call.args, **call.kwargs), partial(integer, *call.args, **call.kwargs)
 
 
 def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> dict[str, list[OperatorCall]]:
@@ -107,11 +109,14 @@ def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> 
     calls: dict[str, list[OperatorCall]] = {name: [] for name in types}
 
     def note(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        value = (args[0] if args else next(iter(kwargs.values()))).detach()
-        geometry = (types[name], *_attributes(types[name], module), value.shape, value.stride(), value.dtype)
+        given = map_tensors((args, dict(kwargs)), Tensor.detach)
+        tensors = list(tensors_in(given))
+        layouts = ((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors)
+        geometry = (types[name], *_attributes(types[name], module), *layouts)
         if geometry not in first:
-            weight, shape = ("x".join(map(str, tensor.shape)) for tensor in (module.get_parameter("weight"), value))
-            first[geometry] = OperatorCall(geometry, name, value, f"{types[name]} {weight} on {shape}")
+            largest = max(_weights(types[name], module), key=Tensor.numel)
+            weight, shape = ("x".join(map(str, tensor.shape)) for tensor in (largest, tensors[0]))
+            first[geometry] = OperatorCall(geometry, name, given[0], given[1], f"{types[name]} {weight} on {shape}")
         calls[name].append(first[geometry])
 
     for name in types:
@@ -122,4 +127,9 @@ def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> 
 
 def _attributes(op_type: str, module: nn.Module) -> tuple[Hashable, ...]:
     names = (name for name in OPERATORS[op_type].attributes if not name.startswith("_"))
-    return (module.get_parameter("weight").shape, module.bias is None, *(getattr(module, name) for name in names))
+    values = (getattr(module, name) for name in names)
+    return (*(weight.shape for weight in _weights(op_type, module)), getattr(module, "bias", None) is None, *values)
+
+
+def _weights(op_type: str, module: nn.Module) -> list[Tensor]:
+    return [module.get_parameter(name) for name in OPERATORS[op_type].weights(module)]

@@ -6,13 +6,13 @@
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
+from inc_autotune.torch_ext.modules.prepared import PreparedInteger
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, is_quantized, prepare_module
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 
 __all__ = [
-    "FakeQuantized",
+    "PreparedInteger",
     "QuantizedConvolution",
     "QuantizedLinear",
     "QuantizedOperator",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES
+from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES
 from inc_autotune.torch_ext.target import has_engine
 
 
@@ -17,9 +17,10 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
     weight, activation = config.weight, config.activation
     if weight.is_float:
         return None
-    if operator_name == "Embedding":
+    is_table = operator_name == "Embedding"
+    if is_table or (operator_name in RECURRENT_TYPES and config.approach == "weight_only"):
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
-    if operator_name not in LINEAR_TYPES + CONVOLUTION_TYPES:
+    if operator_name not in (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES):
         return f"no integer kernel for {operator_name}"
     if weight.dtype != "int8" or weight.scheme == "asym":
         return f"no kernel for {weight.dtype} {weight.scheme} weights"
@@ -35,7 +36,8 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:
     """Whether the operator runs as u8 * s8 products, which saturate in some kernels on processors without VNNI."""
-    return config.is_quantized and operator_name != "Embedding" and simulation_reason(operator_name, config) is None
+    rounds_both = config.is_quantized and config.approach != "weight_only"
+    return rounds_both and simulation_reason(operator_name, config) is None
 
 
 def writes_integers(operator_name: str, config: OpConfig) -> bool:

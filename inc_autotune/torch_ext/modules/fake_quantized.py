@@ -20,7 +20,7 @@ from inc_autotune.core.quantization import (
 )
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
-from inc_autotune.torch_ext.modules.prepared import PreparedOperator, adopt, describe
+from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
 
 # A weight is quantized this many elements at a time: larger temporaries go back to the system whenever they are freed,
@@ -28,14 +28,13 @@ from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_qua
 _BLOCK_ELEMENTS = 1 << 20
 
 
-class FakeQuantized(PreparedOperator):
-    """Mixin of every prepared operator: parameters of the fp32 module, ranges as buffers.
+class FakeQuantized(PreparedInteger):
+    """Mixin of every prepared operator with one weight: parameters of the fp32 module, ranges as buffers.
 
     `weight` and `bias` are the parameters of the module it was made from, and trainable: gradients pass rounding
     straight through, and are zero for inputs outside the calibrated range. Ranges are fixed when it is made.
 
     Attributes:
-        weight_minimum, weight_maximum: smallest and largest integer of the weight.
         bears_channels_last: whether the quantized form of a convolution may write channels last.
         smoothing: float32 [in_features] or None; the input is divided by it.
         weight_scale: float32, 0-d or [out_channels].
@@ -44,9 +43,7 @@ class FakeQuantized(PreparedOperator):
         output_scale, output_zero_point: 0-d, where the kernel writes uint8, else None.
     """
 
-    weight_minimum: int
     bears_channels_last: bool
-    weight_maximum: int
     smoothing: Tensor | None
     weight_scale: Tensor
     weight_zero_point: Tensor
@@ -57,8 +54,19 @@ class FakeQuantized(PreparedOperator):
 
     def forward(self, x: Tensor, *arguments: Any) -> Tensor:
         dtype = x.dtype
-        y = self.operator.compute(self, self.fake_input(x.float()), self.fake_weight(), self.bias, *arguments)
+        y = self._computed(self.fake_input(x.float()), self.fake_weight(), *arguments)
         return self.fake_output(y).to(dtype)
+
+    def half_rounded(self, rounds_weight: bool, *arguments: Any, **keywords: Any) -> Tensor:
+        x, *others = *arguments, *keywords.values()
+        if rounds_weight:
+            smoothed = x if self.smoothing is None else x * self.smoothing.reciprocal()
+            return self._computed(smoothed, self.fake_weight(), *others)
+        return self.fake_output(self._computed(self.fake_input(x), self.smoothed_weight(), *others))
+
+    def _computed(self, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+        y: Tensor = self.operator.compute(self, x, {"weight": weight, "bias": self.bias}, *arguments)
+        return y
 
     def smoothed_weight(self) -> Tensor:
         """The weight with its input channels multiplied by the smoothing scale."""
@@ -219,7 +227,7 @@ class FakeQuantizedEmbedding(FakeQuantized, nn.Embedding):
     """See `FakeQuantized`. Rows are looked up first, so only those used are rounded."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = self.operator.compute(self, ids, self.weight)
+        rows = self.operator.compute(self, ids, {"weight": self.weight})
         scale, zero_point = self.weight_scale, self.weight_zero_point
         if scale.dim():
             scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from inc_autotune.core.adaptor import Half
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.model.layer import become
-from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+from inc_autotune.torch_ext.modules.prepared import PreparedInteger
 from inc_autotune.torch_ext.modules.registry import prepare_module
 
 
@@ -19,7 +19,7 @@ def half_quantized(
 ) -> nn.Module:
     """An operator that rounds only its weight or only its activation; as prepared, where it rounds only one anyway."""
     prepared = prepare_module(module, config, calibration, reduce_range=reduce_range)
-    if isinstance(prepared, FakeQuantized) and not config.activation.is_float:
+    if isinstance(prepared, PreparedInteger) and not config.activation.is_float:
         prepared.rounds_weight = half == "weight"  # type: ignore[assignment]
         become(prepared, HalfQuantized, type(prepared))
     return prepared
@@ -34,11 +34,5 @@ class HalfQuantized(nn.Module):
 
     rounds_weight: bool
 
-    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        prepared = cast(FakeQuantized, self)
-        compute = prepared.operator.compute
-        if self.rounds_weight:
-            smoothed = x if prepared.smoothing is None else x * prepared.smoothing.reciprocal()
-            return compute(prepared, smoothed, prepared.fake_weight(), prepared.bias, *arguments, **keywords)
-        y = compute(prepared, prepared.fake_input(x), prepared.smoothed_weight(), prepared.bias, *arguments, **keywords)
-        return prepared.fake_output(y)
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        return cast(PreparedInteger, self).half_rounded(self.rounds_weight, *arguments, **keywords)

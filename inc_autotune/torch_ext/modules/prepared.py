@@ -29,8 +29,8 @@ class PreparedOperator(nn.Module):
         operator_name: key of `OPERATORS`.
         config: how the operator is quantized.
         layer_class: class of the module it was made from.
-        weight: the parameter of the module it was made from.
-        bias: the parameter of the module it was made from; absent from an Embedding.
+        weight: the parameter of the module it was made from, where that has one of this name.
+        bias: the parameter of the module it was made from, likewise.
     """
 
     operator_name: str
@@ -42,6 +42,26 @@ class PreparedOperator(nn.Module):
     @property
     def operator(self) -> Operator:
         return OPERATORS[self.operator_name]
+
+
+class PreparedInteger(PreparedOperator):
+    """One with integer weights.
+
+    Attributes:
+        weight_minimum, weight_maximum: smallest and largest integer of its weights.
+    """
+
+    weight_minimum: int
+    weight_maximum: int
+
+    def half_rounded(self, rounds_weight: bool, *arguments: Any, **keywords: Any) -> Any:
+        """The output where only the weights are rounded, or only the activations.
+
+        Args:
+            rounds_weight: which of the two.
+            arguments, keywords: of `forward`.
+        """
+        raise NotImplementedError
 
 
 PreparedType = TypeVar("PreparedType", bound=PreparedOperator)
@@ -70,7 +90,9 @@ def hand_over(source: PreparedOperator, target: nn.Module) -> None:
     Raises:
         ModelError: the user's layer has something under a name that `target` needs.
     """
-    known = {"weight", "bias", *own_names(type(source)), *source.operator.attributes}
+    operator = source.operator
+    theirs_no_more = {*operator.parameters(source), *operator.caches}
+    known = {"weight", "bias", *own_names(type(source)), *operator.attributes, *theirs_no_more}
     theirs = [name for name in names_of(source) if name not in known]
     form = type(target)
     refused = [name for name in theirs if name in set(names_of(target)) or hasattr(form, name)]

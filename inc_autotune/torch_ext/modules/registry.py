@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor, nn
 
@@ -12,18 +14,20 @@ from inc_autotune.torch_ext.modules.availability import simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
+from inc_autotune.torch_ext.modules.fake_recurrent import FakeQuantizedRecurrent, prepare_fake_recurrent
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.low_precision import (
-    LowPrecisionOperator,
     LowPrecisionPrepared,
+    convert_low_precision,
     is_low_precision,
     prepare_low_precision,
 )
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, hand_over
+from inc_autotune.torch_ext.modules.recurrent import QuantizedRecurrent
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
-from inc_autotune.torch_ext.operators import operator_type
+from inc_autotune.torch_ext.operators import RECURRENT_TYPES, operator_type
 
 
 def prepare_module(
@@ -31,9 +35,9 @@ def prepare_module(
 ) -> nn.Module:
     """The form of an operator in the tuned model: float arithmetic, numbers of the integer form.
 
-    It shares the parameters of `module` under the names `weight` and `bias`, is an instance of its class with all that
-    the user's layer has, and can be fine-tuned: gradients pass
-    rounding straight through. Its output equals that of `convert_module(prepared)` up to float32 rounding.
+    It shares the parameters of `module` under their names, is an instance of its class with all that the user's layer
+    has, and can be fine-tuned: gradients pass rounding straight through. Its output equals that of
+    `convert_module(prepared)` up to float32 rounding.
 
     Args:
         module: an operator that `operator_type` knows; it stays as it is.
@@ -48,8 +52,9 @@ def prepare_module(
     name = operator_type(module)
     if name is None:
         raise ModelError(
-            f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding or "
-            "transformers Conv1D with float32 parameters and the forward method of its class; leave it in fp32."
+            f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding, LSTM, "
+            "GRU, RNN or transformers Conv1D with float32 parameters and the forward method of its class; leave it in "
+            "fp32."
         )
     if is_low_precision(config):
         return prepare_low_precision(module, name, config)
@@ -63,6 +68,8 @@ def prepare_module(
             "config: activation granularity 'per_channel': not supported. Allowed: 'per_tensor'; smoothing scales "
             "the channels of an activation one by one."
         )
+    if name in RECURRENT_TYPES:
+        return prepare_fake_recurrent(module, name, config, reduce_range)
     return prepare_fake_quantized(module, name, config, calibration, reduce_range)
 
 
@@ -79,7 +86,9 @@ def convert_module(prepared: nn.Module) -> nn.Module:
     """
     converted: QuantizedOperator
     if isinstance(prepared, LowPrecisionPrepared):
-        converted = LowPrecisionOperator(prepared.operator_name, prepared.config, prepared)
+        converted = convert_low_precision(prepared)
+    elif isinstance(prepared, FakeQuantizedRecurrent):
+        converted = _convert_recurrent(prepared)
     elif isinstance(prepared, FakeQuantized):
         converted = _convert_fake_quantized(prepared)
     else:
@@ -130,6 +139,25 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         prepared.output_zero_point.clone(),
         channels_last=prepared.bears_channels_last,
     )
+
+
+def _convert_recurrent(prepared: FakeQuantizedRecurrent) -> QuantizedOperator:
+    name, config = prepared.operator_name, prepared.config
+    is_simulated = simulation_reason(name, config) is not None
+    products: dict[str, QuantizedOperator] = {}
+    for weight_name in prepared.operator.weights(prepared):
+        product = weight_name.removeprefix("weight_")
+        weight, parameters = prepared.integer_weight(weight_name), prepared.weight_parameters(weight_name)
+        scale, zero_point = parameters.scale.clone(), parameters.zero_point.clone()
+        bias = _copy(prepared._parameters.get(f"bias_{product}"))
+        if config.approach == "dynamic" and not is_simulated:
+            products[product] = QuantizedLinear(config, weight, scale, bias)
+            continue
+        if scale.dim():
+            scale, zero_point = scale.unsqueeze(1), zero_point.unsqueeze(1)
+        sizes = SimpleNamespace(out_features=weight.shape[0], in_features=weight.shape[1])
+        products[product] = SimulatedOperator("Linear", config, sizes, weight, scale, zero_point, bias)
+    return QuantizedRecurrent(name, config, prepared, products, is_simulated)
 
 
 def _copy(tensor: Tensor | None) -> Tensor | None:

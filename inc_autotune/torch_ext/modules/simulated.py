@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
@@ -44,7 +44,7 @@ class SimulatedOperator(QuantizedOperator):
         self,
         operator_name: str,
         config: OpConfig,
-        source: nn.Module,
+        source: Any,
         weight: Tensor,
         weight_scale: Tensor,
         weight_zero_point: Tensor,
@@ -71,8 +71,9 @@ class SimulatedOperator(QuantizedOperator):
             x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
             x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
         weight = self._smoothed_weight()
-        compute = OPERATORS[self.operator_name].compute
-        return compute(self, x, weight, self.bias, *arguments, **keywords).to(dtype)
+        tensors = {"weight": weight, "bias": self.bias}
+        y: Tensor = OPERATORS[self.operator_name].compute(self, x, tensors, *arguments, **keywords)
+        return y.to(dtype)
 
     def _smoothed_weight(self) -> Tensor:
         return (self.integer_weight.float() - self.weight_zero_point) * self.weight_scale

@@ -13,6 +13,7 @@ from inc_autotune.torch_ext.modules.prepared import describe
 from inc_autotune.torch_ext.target import PackedWeight
 
 _HOLDER = "_packed_holder"
+"""How the names of holders begin."""
 
 
 class _PackedHolder(nn.Module):
@@ -35,6 +36,10 @@ class QuantizedOperator(nn.Module):
     non-persistent buffers and the packed weight. `rebuild` runs again whenever the truth may have changed: after
     `load_state_dict`, `deepcopy`, unpickling and `.to()`. Derived state is never saved. Changing the dtype of a model
     (`.half()`, `.to(torch.bfloat16)`) leaves scales and bias in the dtype they have, so that results stay the same.
+
+    Models read `weight.dtype` and `weight.device` of their modules, to cast an input for instance, and must find those
+    of the fp32 module; a few read the values. So a subclass has the weights of the fp32 module as properties,
+    dequantized to float32 anew at every access.
 
     Attributes:
         config: how the operator is quantized.
@@ -68,18 +73,23 @@ class QuantizedOperator(nn.Module):
     @property
     def packed(self) -> PackedWeight | None:
         """The weight in the layout of a kernel, where there is one for this machine."""
-        holder = self._modules.get(_HOLDER)
-        return None if holder is None else holder.packed
+        return next(iter(self.packed_parts), None)
 
-    def keep_packed(self, packed: PackedWeight | None) -> None:
-        """Keep what `packed` returns."""
-        self._modules.pop(_HOLDER, None)
-        if packed is not None:
-            self._modules[_HOLDER] = _PackedHolder(packed)
+    @property
+    def packed_parts(self) -> list[PackedWeight]:
+        """All that is kept in the layout of a kernel."""
+        return [holder.packed for name, holder in self._modules.items() if isinstance(holder, _PackedHolder)]
+
+    def keep_packed(self, *parts: PackedWeight | None) -> None:
+        """Keep what `packed` and `packed_parts` return, in place of what was kept before."""
+        for name in [name for name in self._modules if name.startswith(_HOLDER)]:
+            del self._modules[name]
+        for index, packed in enumerate(part for part in parts if part is not None):
+            self._modules[f"{_HOLDER}{index or ''}"] = _PackedHolder(packed)
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         """Those of the user's layer: the holder of the packed weight is not for other eyes."""
-        return ((name, child) for name, child in super().named_children() if name != _HOLDER)
+        return ((name, child) for name, child in super().named_children() if not name.startswith(_HOLDER))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
@@ -89,15 +99,6 @@ class QuantizedOperator(nn.Module):
         """Whether the buffers that are the truth hold numbers; False on the meta device."""
         truth = set(self._buffers) - self._non_persistent_buffers_set - carried(self)
         return not any(getattr(self._buffers[name], "is_meta", False) for name in truth)
-
-    @property
-    def weight(self) -> Tensor:
-        """The weight dequantized to float32, [out, in, ...], made anew at every access.
-
-        Models read `weight.dtype` and `weight.device` of their modules, to cast an input for instance, and must find
-        those of the fp32 module; a few read the values.
-        """
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{describe(self.config)}, simulated={self.simulated}"
@@ -123,10 +124,19 @@ class QuantizedOperator(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         derived = self._non_persistent_buffers_set - carried(self)
-        state["_modules"] = {name: child for name, child in self._modules.items() if name != _HOLDER}
+        state["_modules"] = {name: child for name, child in self._modules.items() if not name.startswith(_HOLDER)}
         state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in derived}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # Not the layer's own: it would look for what this form does not have.
+        nn.Module.__setstate__(self, state)  # type: ignore[no-untyped-call]
         self.rebuild()
+
+    def rebuild_after_loading(self) -> None:
+        """Let `rebuild` run once more when the children have been loaded: they are after this operator."""
+        self.register_load_state_dict_post_hook(_rebuild)  # type: ignore[no-untyped-call]
+
+
+def _rebuild(operator: Any, incompatible_keys: Any) -> None:
+    operator.rebuild()

@@ -17,12 +17,15 @@ from inc_autotune.torch_ext.operators.merged_trace import (
 )
 from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
 from inc_autotune.torch_ext.operators.other_weights import OtherWeights, weights_by_owner
+from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES, RecurrentCall, directions
 from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
     OPERATORS,
+    TYPES_WITHOUT_RANGE,
     Operator,
+    Tensors,
     operator_type,
     weight_matrix,
 )
@@ -34,14 +37,19 @@ __all__ = [
     "CONVOLUTION_TYPES",
     "LINEAR_TYPES",
     "OPERATORS",
+    "RECURRENT_TYPES",
+    "TYPES_WITHOUT_RANGE",
     "BlockCall",
     "CallWatcher",
     "Examination",
     "ModelTrace",
     "Operator",
     "OtherWeights",
+    "RecurrentCall",
+    "Tensors",
     "analyse",
     "capture_calls",
+    "directions",
     "examine",
     "find_blocks",
     "foldable_batch_norms",

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model import AddressMap, is_replaceable
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES
+from inc_autotune.torch_ext.operators.types import OPERATORS, base_type, operator_type
 
 NOT_RUN = "not run with the example inputs"
 """Why an operator without a call cannot be quantized."""
@@ -71,7 +73,7 @@ class CallWatcher:
         operators = [*self._types, *self._skipped]
         leaves = (name for name, module in self.modules.items() if _is_leaf(module))
         self._names = tuple(dict.fromkeys([*operators, *leaves]))
-        weights = ((self.modules[name]._parameters.get("weight"), name) for name in operators)
+        weights = ((weight, name) for name in operators for weight in _weights(self.modules[name]))
         self._weights = AddressMap((weight, name) for weight, name in weights if weight is not None)
         self._flow: DataFlow | None = None
         self._record = CallRecord({}, {})
@@ -124,10 +126,11 @@ class CallWatcher:
                 return
             call = Call()
             record.calls.setdefault(name, []).append(call)
-            given = [*args, *kwargs.values()]
-            if given and isinstance(given[0], Tensor):
-                call.input_value = flow.value(given[0])
-                call.problem = _unusual_call(record.types.get(name), given[0], args, kwargs)
+            given = next(iter((*args, *kwargs.values())), None)
+            tensor = given.data if isinstance(given, PackedSequence) else given
+            if isinstance(tensor, Tensor):
+                call.input_value = flow.value(tensor)
+                call.problem = _unusual_call(record.types.get(name), tensor, args, kwargs)
             else:
                 call.problem = "called without a tensor"
             flow.scopes.append(name)
@@ -167,8 +170,8 @@ def _candidates(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
             where = repr(name) if name else "the model"
             raise ModelError(f"{where} has uninitialized parameters. Run the model once, or load its weights.")
         kind = operator_type(module)
-        base = _quantizable_base(module)
-        reason = _unfit(module) if kind is not None or base is not None else None
+        base = base_type(module)
+        reason = _unfit(module, base) if base is not None else None
         if reason is None and kind is None and base is not None:
             reason = f"{type(module).__qualname__} is not a plain {base} with float32 parameters"
         if reason is not None:
@@ -178,20 +181,21 @@ def _candidates(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     return types, skipped
 
 
-def _quantizable_base(module: nn.Module) -> str | None:
-    """Name of the quantizable class that `module` is an instance of, subclasses included."""
-    bases = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
-    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return next((base.__name__ for base in (*bases, *transposed) if isinstance(module, base)), None)
+def _weights(module: nn.Module) -> list[Tensor | None]:
+    """The weights of a module of a quantizable class; None for one that is no parameter."""
+    base = base_type(module)
+    names = () if base is None else OPERATORS[base].weights(module)
+    return [module._parameters.get(name) for name in names]
 
 
-def _unfit(module: nn.Module) -> str | None:
+def _unfit(module: nn.Module, base: str) -> str | None:
     """Why a module of a quantizable class cannot be replaced, as far as is known before the model runs."""
-    weight = module._parameters.get("weight")
-    if weight is None:
-        return "its weight is computed from other parameters, and differently each time"
-    if weight.dtype != torch.float32:
-        return f"its weight is {weight.dtype}, not torch.float32"
+    weights = {name: module._parameters.get(name) for name in OPERATORS[base].weights(module)}
+    for name, weight in weights.items():
+        if weight is None:
+            return f"its {name} is computed from other parameters, and differently each time"
+        if weight.dtype != torch.float32:
+            return f"its {name} is {weight.dtype}, not torch.float32"
     if "forward" in module.__dict__:
         return "its forward was replaced on the instance"
     if module._forward_hooks or module._forward_pre_hooks:
@@ -210,14 +214,21 @@ def _is_leaf(module: nn.Module) -> bool:
 def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     if not args:
         return "its input is passed by keyword"
-    sized = kind is not None and kind.startswith("ConvTranspose") and len(args) + len(kwargs) == 2
-    if (len(args) > 1 or kwargs) and not (sized and {*kwargs} <= {"output_size"}):
+    if kind in RECURRENT_TYPES:
+        if len(args) > 2 or {*kwargs} - {"hx"}:
+            return "called with more than its input and initial state"
+    elif (len(args) > 1 or kwargs) and not _has_output_size(kind, args, kwargs):
         return "called with more than its input"
     if tensor.is_nested:
         return "called with a nested tensor"
     if kind != "Embedding" and tensor.dtype != torch.float32:
         return f"its input is {tensor.dtype}, not torch.float32"
     return None
+
+
+def _has_output_size(kind: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    is_transposed = kind is not None and kind.startswith("ConvTranspose")
+    return is_transposed and len(args) + len(kwargs) == 2 and {*kwargs} <= {"output_size"}
 
 
 def _skip_unusable(record: CallRecord, flow: DataFlow) -> None:

@@ -1,4 +1,4 @@
-"""Weights that belong to no operator of a known type, such as those of nn.LSTM: who has them, and why they stay."""
+"""Weights that belong to no operator of a known type, such as those of nn.Bilinear: who has them, and why they stay."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inc_autotune.torch_ext.model import is_replaceable
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
-from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES, TYPES_WITHOUT_RANGE
 
 KEPT = "output"
 
@@ -173,7 +173,7 @@ def _input_groups(
                 continue
             root = _root(call.input_value, by_last, opaque)
             operator_roots.setdefault(name, []).append(root)
-            if kind == "Embedding":  # indices have no range: each table stands alone
+            if kind in TYPES_WITHOUT_RANGE:
                 continue
             reader = first_reader.setdefault((root, by_last), name)
             left, right = sorted((find(reader), find(name)), key=position.__getitem__)

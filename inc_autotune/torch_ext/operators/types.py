@@ -11,10 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inc_autotune.torch_ext.operators.recurrent import (
+    RECURRENT_ATTRIBUTES,
+    RECURRENT_CACHES,
+    RECURRENT_TYPES,
+    compute_recurrent,
+    recurrent_biases,
+    recurrent_weights,
+)
+
 LINEAR_TYPES = ("Linear", "Conv1D")
 """Types that multiply by a matrix along the last dimension. Conv1D is a class of the transformers library."""
 
 CONVOLUTION_TYPES = (*(f"Conv{n}d" for n in (1, 2, 3)), *(f"ConvTranspose{n}d" for n in (1, 2, 3)))
+
+TYPES_WITHOUT_RANGE = ("Embedding", *RECURRENT_TYPES)
+"""Types whose input is not calibrated: indices, and what a recurrent layer rounds at every step. Each stands alone."""
+
+Tensors = Mapping[str, Tensor | None]
+"""Weights and biases of an operator by the names of its parameters."""
 
 _CONVOLUTION_ATTRIBUTES = (
     "in_channels",
@@ -40,14 +55,28 @@ class Operator:
         output_axis: the weight's axis of output channels.
         input_axis: the weight's axis of input channels where the operator can be smoothed, else None.
         attributes: names of the attributes `compute` reads from the module.
-        compute: `compute(module, x, weight, bias, *arguments)`, the operator with tensors that replace the module's.
+        compute: `compute(module, x, tensors, *arguments)`, the operator with tensors that replace the module's.
+        weights: names of the weights that a module has.
+        biases: names of the other tensors that `compute` needs.
+        caches: names of attributes that hold the parameters a second time.
     """
 
     name: str
     output_axis: int
     input_axis: int | None
     attributes: tuple[str, ...]
-    compute: Callable[..., Tensor]
+    compute: Callable[..., Any]
+    weights: Callable[[Any], tuple[str, ...]] = lambda module: ("weight",)
+    biases: Callable[[Any], tuple[str, ...]] = lambda module: ("bias",)
+    caches: tuple[str, ...] = ()
+
+    def parameters(self, module: Any) -> tuple[str, ...]:
+        """Names of all tensors that `compute` needs."""
+        return (*self.weights(module), *self.biases(module))
+
+    def tensors(self, module: nn.Module) -> dict[str, Tensor | None]:
+        """A module's own, by name."""
+        return {name: module._parameters.get(name) for name in self.parameters(module)}
 
 
 def operator_type(module: nn.Module) -> str | None:
@@ -60,12 +89,17 @@ def operator_type(module: nn.Module) -> str | None:
     """
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) or "forward" in module.__dict__:
         return None
-    if not _is_plain_float32(module) or getattr(module, "max_norm", None) is not None:
+    if getattr(module, "max_norm", None) is not None:
         return None
     for name, base in _base_classes().items():
         if isinstance(module, base) and _inherits_computation(type(module), base):
-            return name
+            return name if _is_plain_float32(module, OPERATORS[name]) else None
     return None
+
+
+def base_type(module: nn.Module) -> str | None:
+    """The type of the quantizable class that a module is an instance of, whatever its subclass computes."""
+    return next((name for name, base in _base_classes().items() if isinstance(module, base)), None)
 
 
 def weight_matrix(module: nn.Module) -> Tensor:
@@ -81,42 +115,48 @@ def _base_classes() -> Mapping[str, type[nn.Module]]:
 
 
 def _inherits_computation(cls: type[nn.Module], base: type[nn.Module]) -> bool:
-    methods = ("forward", "_conv_forward", "_output_padding")
+    methods = ("forward", "_conv_forward", "_output_padding", "check_forward_args", "permute_hidden")
     return all(getattr(cls, name, None) is getattr(base, name, None) for name in methods)
 
 
-def _is_plain_float32(module: nn.Module) -> bool:
-    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-    if weight is None or nn.parameter.is_lazy(weight) or weight.layout != torch.strided:
+def _is_plain_float32(module: nn.Module, operator: Operator) -> bool:
+    weights = [module._parameters.get(name) for name in operator.weights(module)]
+    if not all(map(_is_plain, weights)):
         return False
-    if bias is None and getattr(module, "bias", None) is not None:
+    biases = {name: module._parameters.get(name) for name in operator.biases(module)}
+    if any(bias is None and getattr(module, name, None) is not None for name, bias in biases.items()):
         return False
-    return weight.dtype == torch.float32 and (bias is None or bias.dtype == torch.float32)
+    return all(bias is None or bias.dtype == torch.float32 for bias in biases.values())
 
 
-def _linear(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x, weight, bias)
+def _is_plain(weight: Tensor | None) -> bool:
+    if weight is None or nn.parameter.is_lazy(weight):
+        return False
+    return weight.layout == torch.strided and weight.dtype == torch.float32
 
 
-def _transposed_weight_linear(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x, weight.t(), bias)
+def _linear(module: Any, x: Tensor, tensors: Any) -> Tensor:
+    return F.linear(x, tensors["weight"], tensors["bias"])
 
 
-def _embedding(module: Any, ids: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _transposed_weight_linear(module: Any, x: Tensor, tensors: Any) -> Tensor:
+    return F.linear(x, tensors["weight"].t(), tensors["bias"])
+
+
+def _embedding(module: Any, ids: Tensor, tensors: Any) -> Tensor:
     # Not F.embedding, which checks padding_idx, and torch.jit.trace warns of the checks. Index -1 means no padding.
     padding_idx = -1 if module.padding_idx is None else module.padding_idx
-    return torch.embedding(weight, ids, padding_idx, module.scale_grad_by_freq, module.sparse)
+    return torch.embedding(tensors["weight"], ids, padding_idx, module.scale_grad_by_freq, module.sparse)
 
 
-def _convolution(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolution(module: Any, x: Tensor, tensors: Any) -> Tensor:
     base: Any = _CONVOLUTIONS[len(module.kernel_size)]
-    result: Tensor = base._conv_forward(module, x, weight, bias)
+    result: Tensor = base._conv_forward(module, x, tensors["weight"], tensors["bias"])
     return result
 
 
-def _transposed_convolution(
-    module: Any, x: Tensor, weight: Tensor, bias: Tensor | None, output_size: list[int] | None = None
-) -> Tensor:
+def _transposed_convolution(module: Any, x: Tensor, tensors: Any, output_size: list[int] | None = None) -> Tensor:
+    weight, bias = tensors["weight"], tensors["bias"]
     dimensions = len(module.kernel_size)
     output_padding = nn.ConvTranspose2d._output_padding(
         module, x, output_size, module.stride, module.padding, module.kernel_size, dimensions, module.dilation
@@ -136,6 +176,9 @@ _TORCH_CLASSES: Mapping[str, type[nn.Module]] = {
     "ConvTranspose2d": nn.ConvTranspose2d,
     "ConvTranspose3d": nn.ConvTranspose3d,
     "Embedding": nn.Embedding,
+    "LSTM": nn.LSTM,
+    "GRU": nn.GRU,
+    "RNN": nn.RNN,
 }
 
 OPERATORS: Mapping[str, Operator] = {
@@ -152,6 +195,20 @@ OPERATORS: Mapping[str, Operator] = {
             None,
             ("num_embeddings", "embedding_dim", "padding_idx", "scale_grad_by_freq", "sparse"),
             _embedding,
+            biases=lambda module: (),
+        ),
+        *(
+            Operator(
+                name,
+                0,
+                None,
+                RECURRENT_ATTRIBUTES,
+                compute_recurrent,
+                recurrent_weights,
+                recurrent_biases,
+                RECURRENT_CACHES,
+            )
+            for name in RECURRENT_TYPES
         ),
     )
 }

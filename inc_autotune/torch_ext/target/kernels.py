@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeAlias
@@ -60,6 +60,88 @@ def has_fused_linear() -> bool:
         return False
     expected = torch.tensor([[6.0, -4.0]])
     return all(torch.allclose(result, expected, atol=0.2) for result in results)
+
+
+@cache
+def recurrent_kernels() -> frozenset[str]:
+    """Recurrent layers for which torch has FBGEMM's kernels and these compute what they should: `LSTM`, `GRU`.
+
+    As deprecated as FBGEMM's Linear, and tried out like that.
+    """
+    return frozenset(mode for mode in ("LSTM", "GRU") if has_fused_linear() and _is_right_recurrent(mode))
+
+
+def _is_right_recurrent(mode: str) -> bool:
+    """Whether a layer with one feature, two time steps and two sequences gives torch's own result, packed or not."""
+    gates = 4 if mode == "LSTM" else 3
+    weight = torch.linspace(-0.7, 0.8, gates).unsqueeze(1)
+    integers = (weight * 100).round().to(torch.int8)
+    bias, data = torch.full((gates,), 0.1), torch.tensor([[[1.0], [2.0]], [[-1.0], [0.5]]])
+    state = (torch.full((1, 2, 1), 0.3),) * (2 if mode == "LSTM" else 1)
+    layer: Any = getattr(torch._VF, mode.lower())
+    given = list(state) if mode == "LSTM" else state[0]
+    expected = layer(data, given, [weight, weight, bias, bias], True, 1, 0.0, False, False, False)
+    try:
+        packed = pack_linear(integers, torch.full((gates,), 0.01), bias)
+        cell = pack_cell(packed, packed, bias, bias)
+        sizes = torch.tensor([2, 2])
+        whole = run_recurrent(mode, data, None, state, [cell], 1, False)
+        rows = run_recurrent(mode, data.flatten(0, 1), sizes, state, [cell], 1, False)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+        logger.info("FBGEMM's %s is not used, since trying it failed: %s", mode, error)
+        return False
+    close = [torch.allclose(output.reshape(2, 2, 1), expected[0], atol=0.05) for output, _ in (whole, rows)]
+    return all(close) and all(torch.allclose(a, b, atol=0.05) for a, b in zip(whole[1], expected[1:], strict=True))
+
+
+def pack_cell(
+    input_weight: PackedWeight, hidden_weight: PackedWeight, input_bias: Tensor | None, hidden_bias: Tensor | None
+) -> PackedWeight:
+    """One direction of one recurrent layer, for `run_recurrent`.
+
+    Args:
+        input_weight, hidden_weight: from `pack_linear`, with their biases.
+        input_bias, hidden_bias: the same biases; the kernel reads those of the weights, and keeps these.
+    """
+    none = torch.zeros(0)
+    biases = (none if bias is None else bias for bias in (input_bias, hidden_bias))
+    # False: activations use all 8 bits. With 7, as in torch's own modules, the error is twice as large.
+    return torch.ops.quantized.make_quantized_cell_params_dynamic(input_weight, hidden_weight, *biases, False)
+
+
+def run_recurrent(
+    mode: str,
+    data: Tensor,
+    batch_sizes: Tensor | None,
+    state: tuple[Tensor, ...],
+    cells: Sequence[PackedWeight],
+    layers: int,
+    bidirectional: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All layers of an LSTM or GRU in FBGEMM's kernel, activations rounded in the range that they have.
+
+    Args:
+        mode: `LSTM` or `GRU`.
+        data: float32 [time, batch, features], or [rows, features] of a packed sequence.
+        batch_sizes: int64 [time] of a packed sequence, else None.
+        state: initial hidden state, and the cell's; [layers * directions, batch, hidden].
+        cells: from `pack_cell`, one for each direction of each layer.
+        layers: how many.
+        bidirectional: whether each has two directions.
+
+    Returns:
+        (output, in the form of `data`; last state, in the form of `state`).
+    """
+    # Packed weights carry the biases, and the kernel insists on being told that there are some.
+    options = (True, layers, 0.0, False, bidirectional)
+    first: Any = list(state) if mode == "LSTM" else state[0]
+    run: Any = torch.quantized_lstm if mode == "LSTM" else torch.quantized_gru
+    types = {"dtype": torch.qint8, "use_dynamic": True} if mode == "LSTM" else {}
+    if batch_sizes is None:
+        output, *last = run(data, first, list(cells), *options, False, **types)
+    else:
+        output, *last = run(data, batch_sizes, first, list(cells), *options, **types)
+    return output, tuple(last)
 
 
 def row_sums(weight: Tensor) -> Tensor:

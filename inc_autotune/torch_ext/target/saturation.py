@@ -43,7 +43,7 @@ def needs_reduced_range(operator_name: str, module: nn.Module) -> bool:
         operator_name: as from `operator_type`.
         module: the operator, in any form, for its channels and groups.
     """
-    if operator_name in ("Linear", "Conv1D"):
+    if operator_name in ("Linear", "Conv1D", "LSTM", "GRU", "RNN"):  # recurrent layers multiply by Linears
         return fused_linear_saturates() or integer_product_saturates() or compiled_linear_saturates()
     if operator_name.startswith("Conv"):
         return convolution_saturates(int(operator_name[-2]), is_depthwise(module))

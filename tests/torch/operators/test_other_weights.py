@@ -52,9 +52,6 @@ class Last(nn.Module):
 
 
 CASES = {
-    "lstm": (lambda: nn.LSTM(WIDTH, WIDTH, batch_first=True), "LSTM", "LSTM has no quantized form here"),
-    "gru": (lambda: nn.GRU(WIDTH, WIDTH, batch_first=True), "GRU", "GRU has no quantized form here"),
-    "rnn": (lambda: nn.RNN(WIDTH, WIDTH, batch_first=True), "RNN", "RNN has no quantized form here"),
     "attention": (
         lambda: OwnForward(WIDTH, 2, batch_first=True),
         "OwnForward",
@@ -102,8 +99,8 @@ def test_tied_weights_count_once_in_one_form() -> None:
 
 
 def test_where_there_is_nothing_else_the_message_names_it() -> None:
-    model = nn.Sequential(nn.LSTM(WIDTH, WIDTH))
-    with pytest.raises(ModelError, match=r"nothing to quantize(.|\n)*0: LSTM has no quantized form here \(100 %"):
+    model = nn.Sequential(Own())
+    with pytest.raises(ModelError, match=r"nothing to quantize(.|\n)*0: Own uses kernel in code of its own \(100 %"):
         torch_ext.autotune(model.eval(), [torch.randn(4, 3, WIDTH)], progress=False)
 
 
