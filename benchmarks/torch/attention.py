@@ -45,6 +45,7 @@ def encoder() -> Case:
     bert = models.minilm()
     shapes = {f"{batch}x{length}": models.token_batch(batch, length) for batch, length in ((1, 32), (8, 128))}
     unseen = models.text_batches(8, 128, first=400)[0]
+    shapes["8x128, padded"] = unseen
     return Case(
         {"nn.TransformerEncoder": models.torch_minilm(), "BertModel": bert},
         models.text_batches(100, 128),

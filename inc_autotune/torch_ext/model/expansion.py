@@ -15,6 +15,7 @@ from inc_autotune.torch_ext.model.expanded_bilinear import ExpandedBilinear
 from inc_autotune.torch_ext.model.expanded_cells import ExpandedGRUCell, ExpandedLSTMCell, ExpandedRNNCell
 from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts
 from inc_autotune.torch_ext.model.layer import become, joined_class, names_of
+from inc_autotune.torch_ext.model.packed_encoder import PackedEncoder, can_pack
 
 _FORMS: Mapping[type[nn.Module], type[ExpandedForm]] = MappingProxyType(
     {
@@ -66,8 +67,8 @@ def expand(model: nn.Module, operators: Collection[str] | None = None) -> nn.Mod
 
     Args:
         model: a copy of the user's.
-        operators: expand only the modules with a child among these names, and those that share weights with one;
-            None: all.
+        operators: expand only the modules with a child among these names, those that share weights with one, and
+            those in one encoder with one, which can leave out padding if all are expanded; None: all.
     """
     forms = expansions(model).forms
     parts = Parts()
@@ -80,6 +81,8 @@ def expand(model: nn.Module, operators: Collection[str] | None = None) -> nn.Mod
             module._modules.pop(child, None)  # so that they stand in the order in which they run
             module._modules[child] = layer
         become(module, form, type(module))
+    for encoder in _packed_encoders(model).values():
+        become(encoder, PackedEncoder, type(encoder))
     return model
 
 
@@ -101,8 +104,23 @@ def _wanted(
         name: {id(each) for each in model.get_submodule(name)._parameters.values() if each is not None}
         for name in forms
     }
-    named = {key for name in forms if children[name].intersection(operators) for key in weights[name]}
-    yield from (name for name in forms if weights[name] & named)
+    named = {name for name in forms if children[name].intersection(operators)}
+    for encoder in (name for name, module in model.named_modules() if can_pack(module)):
+        inside = {name for name in forms if not encoder or name.startswith(f"{encoder}.")}
+        named |= inside if inside & named else set()
+    keys = {key for name in named for key in weights[name]}
+    yield from (name for name in forms if weights[name] & keys)
+
+
+def _packed_encoders(model: nn.Module) -> dict[str, nn.Module]:
+    """The encoders that become `PackedEncoder`s: all of their attention is expanded."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if can_pack(module)
+        and not isinstance(module, PackedEncoder)
+        and all(isinstance(layer.self_attn, ExpandedAttention) for layer in module.layers)
+    }
 
 
 def _base(module: nn.Module) -> type[nn.Module] | None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+LEFT_OUT_PADDING = "_left_out_padding"
+"""Attribute of an encoder that used nested tensors, before these were switched off."""
+
 
 def disable_fast_paths(model: nn.Module) -> None:
     """Make every TransformerEncoder and TransformerEncoderLayer of `model` call its Linear modules.
@@ -19,7 +22,7 @@ def disable_fast_paths(model: nn.Module) -> None:
 
     A nested tensor holds no padding: outputs of the encoder are zero there, and a model may sum over all positions. So
     an encoder that would have used nested tensors gets a hook that writes these zeros. The hook writes them with
-    gradients enabled too, when torch does not use nested tensors.
+    gradients enabled too, when torch does not use nested tensors. `PackedEncoder` takes the place of nested tensors.
 
     Args:
         model: changed in place, once; call it on a copy of the user's model.
@@ -27,6 +30,7 @@ def disable_fast_paths(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
             module.use_nested_tensor = False
+            module.__dict__[LEFT_OUT_PADDING] = True
             # Not on the encoder: the norm of the encoder comes after the zeros.
             module.layers[-1].register_forward_hook(_zero_padding, with_kwargs=True)
     for module in model.modules():
