@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from benchmarks import measuring
 from benchmarks.ort import common, models, quantizer
-from benchmarks.ort.cnn_models import MODELS, SIZE
+from benchmarks.ort.cnn_models import MODELS, SIZE, silu
 from inc_autotune import ort_ext
 
 COLUMNS = ("model", "form", "ms", "times faster", "SQNR dB", "integer")
@@ -43,6 +43,12 @@ def rows_of(name: str, options: argparse.Namespace) -> Iterator[list[Any]]:
     for form in ("cpu", "qdq"):
         paths[f"int8, {form}"] = path.with_suffix(f".{form}.onnx")
         ort_ext.save(tuned, paths[f"int8, {form}"], form=form)
+    if MODELS[name] is silu:
+        recipes = {"integer_activations": True}
+        threads = common.options_of(options.threads)
+        tuned = ort_ext.autotune(path, calibration, session_options=threads, progress=False, recipes=recipes)
+        paths["int8, SiLU too"] = path.with_suffix(".silu.onnx")
+        ort_ext.save(tuned, paths["int8, SiLU too"], form="cpu")
     prepared = quantizer.preprocessed(path, options.exports)
     paths["onnxruntime static"] = quantizer.static(prepared, calibration, options.exports).path
     sessions = [common.file_session(each, options.threads) for each in paths.values()]

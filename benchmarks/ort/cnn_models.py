@@ -96,6 +96,20 @@ def plain(width: int = 64, layers: int = 12) -> onnx.ModelProto:
     return net.model(x, width)
 
 
+def silu(width: int = 48, blocks: int = 5) -> onnx.ModelProto:
+    """Residual convolutions with SiLU, as in the backbone of a YOLO."""
+    net = NetWriter()
+
+    def activated(x: str) -> str:
+        return net.add("Mul", x, net.add("Sigmoid", x))
+
+    x = activated(net.conv("x", 3, width))
+    for _ in range(blocks):
+        y = activated(net.conv(activated(net.conv(x, width, width, 1)), width, width))
+        x = net.add("Add", x, y)
+    return net.model(x, width)
+
+
 def shufflenet(width: int = 64, blocks: int = 5) -> onnx.ModelProto:
     """Convolutions of groups with shuffled channels between them (Zhang et al. 2018)."""
     net = NetWriter()
@@ -134,5 +148,10 @@ def unet_overlapping() -> onnx.ModelProto:
     return unet(kernel=4)
 
 
-MODELS = {"MobileNetV2-like": mobilenet, "Conv, BatchNorm, ReLU6": plain, "ShuffleNet-like": shufflenet}
+MODELS = {
+    "MobileNetV2-like": mobilenet,
+    "Conv, BatchNorm, ReLU6": plain,
+    "ShuffleNet-like": shufflenet,
+    "Convolutions with SiLU": silu,
+}
 MODELS |= {"UNet, upsampling 2 x 2": unet, "UNet, upsampling 4 x 4": unet_overlapping}

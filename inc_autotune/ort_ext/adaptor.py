@@ -17,6 +17,7 @@ from inc_autotune.core.analysis import (
     SupportsThreads,
     SupportsTiming,
     SupportsUnitSpeeds,
+    SupportsVariants,
     SupportsWeights,
     Weights,
     interleaved_seconds,
@@ -71,6 +72,9 @@ from inc_autotune.ort_ext.operators import (
 from inc_autotune.ort_ext.operators.rewriting import rewritten
 from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_PROVIDER, CPU_SETTINGS, GraphForm, GraphRecipes, ModelSettings
 
+INTEGER_ACTIVATIONS = "activations in integers"
+"""The variant of a model that computes Sigmoid and Mul between convolutions in integers."""
+
 ONLY_SIGNATURE = ""
 """An ONNX model has one, without a name."""
 
@@ -81,7 +85,13 @@ the output by 11 or 86 %."""
 
 
 class OrtAdaptor(
-    GraphAdaptor["_Analysis"], SupportsTiming, SupportsThreads, SupportsUnitSpeeds, SupportsSize, SupportsWeights
+    GraphAdaptor["_Analysis"],
+    SupportsTiming,
+    SupportsThreads,
+    SupportsUnitSpeeds,
+    SupportsVariants,
+    SupportsSize,
+    SupportsWeights,
 ):
     """Quantizes ONNX models for ONNX Runtime.
 
@@ -261,7 +271,13 @@ class OrtAdaptor(
             unfit=self.unfit,
             reduced=reduced,
             folding=self._folding,
+            activations=self.settings.recipes.integer_activations or tune_cfg.get("variant") == INTEGER_ACTIVATIONS,
         )
+
+    def variants(self, model: Candidate) -> Sequence[str]:
+        if self.settings.backend != CPU_BACKEND or self.settings.recipes.integer_activations:
+            return ()
+        return (INTEGER_ACTIVATIONS,) if self.analysis(model).has_activations else ()
 
     def outputs(self, candidate: Candidate, signature: str, feed: Feed) -> Sequence[Array]:
         return candidate.run(feed)
@@ -356,10 +372,19 @@ class _Analysis:
         return kept_in_fp32(self.graph, self.operators, self.recipes)
 
     @cached_property
+    def _static(self) -> Sequence[Operator]:
+        """The operators that may be static."""
+        return [each for each in self.operators.values() if "static" in APPROACHES[each.type]]
+
+    @cached_property
+    def has_activations(self) -> bool:
+        """Whether there are activations that could be on a grid too."""
+        return len(find_grid(self.graph, self._static, self.form, activations=False)) < len(self.grid)
+
+    @cached_property
     def grid(self) -> Mapping[str, GridTensor]:
         """The tensors on a grid where all operators are static."""
-        static = [each for each in self.operators.values() if "static" in APPROACHES[each.type]]
-        return find_grid(self.graph, static, self.form)
+        return find_grid(self.graph, self._static, self.form)
 
     @cached_property
     def fold_targets(self) -> FoldTargets:

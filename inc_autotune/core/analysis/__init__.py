@@ -32,6 +32,7 @@ from inc_autotune.core.analysis.smoothing_plan import (
 from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds, thread_clock, wall_clock
 from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP, SupportsUnitSpeeds, measured_speeds, slow_units
 from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.analysis.variants import SupportsVariants, variants_of
 from inc_autotune.core.analysis.weight_shares import (
     SMALLEST_SHARE,
     SupportsWeights,
@@ -62,6 +63,7 @@ __all__ = [
     "SupportsThreads",
     "SupportsTiming",
     "SupportsUnitSpeeds",
+    "SupportsVariants",
     "SupportsWeights",
     "TimedOperator",
     "TimedUnit",
@@ -86,6 +88,7 @@ __all__ = [
     "slowing_units",
     "thread_clock",
     "time_units",
+    "variants_of",
     "wall_clock",
     "with_share",
 ]

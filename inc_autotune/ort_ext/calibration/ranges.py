@@ -34,6 +34,7 @@ def make_plan(
     unfit: Container[str],
     reduced: frozenset[str],
     folding: bool,
+    activations: bool,
 ) -> QuantizationPlan:
     """The plan for one configuration.
 
@@ -46,6 +47,7 @@ def make_plan(
         unfit: names of the tensors that are on no grid of their own, see `Calibration.unfit`.
         reduced: names of the operators whose weights get one bit less.
         folding: whether smoothing scales are folded where that is exact.
+        activations: whether Sigmoid and Mul between convolutions are computed in integers.
     """
     scales = smoothing_scales(
         operators.found, configs, statistics, partial(weight_of, graph), partial(group_weights, graph)
@@ -58,7 +60,8 @@ def make_plan(
             limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
         calibrations[name] = OperatorCalibration(limits, scales.get(name), reduce_range=name in reduced)
     static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
-    grid = find_grid(graph, static, form, {name for name in statistics if name not in unfit})
+    known = {name for name in statistics if name not in unfit}
+    grid = find_grid(graph, static, form, known, activations=activations)
     ranges = {
         tensor: _range(statistics[tensor], configs[place.owner])
         for tensor, place in grid.items()

@@ -56,13 +56,15 @@ class GraphRecipes(ArgumentModel):
             DequantizeLinear.
         dedicated_qdq_pair: whether each node that reads a quantized activation has a QuantizeLinear and a
             DequantizeLinear of its own.
+        integer_activations: whether Sigmoid, and Mul of two tensors, are computed in integers between convolutions: the
+            two of a SiLU, a gate.
         optypes_to_exclude_output_quant: operator types whose outputs stay in float, beside those whose outputs the
             backend leaves in float.
     """
 
     allowed: ClassVar[str] = (
         "'first_conv_or_matmul_quantization', 'last_conv_or_matmul_quantization', 'pre_post_process_quantization', "
-        "'gemm_to_matmul', 'add_qdq_pair_to_weight', 'dedicated_qdq_pair' (True or False), "
+        "'gemm_to_matmul', 'add_qdq_pair_to_weight', 'dedicated_qdq_pair', 'integer_activations' (True or False), "
         f"'optypes_to_exclude_output_quant' ({OPERATOR_TYPES}), "
         f"'graph_optimization_level' ({', '.join(map(repr, OPTIMIZATION_LEVELS))})"
     )
@@ -74,6 +76,7 @@ class GraphRecipes(ArgumentModel):
     graph_optimization_level: Annotated[str | None, BeforeValidator(check.optional(_level))] = None
     add_qdq_pair_to_weight: Annotated[bool | None, _switch_or_none] = None
     dedicated_qdq_pair: Annotated[bool | None, _switch_or_none] = None
+    integer_activations: Annotated[bool, _switch] = False
     optypes_to_exclude_output_quant: Annotated[tuple[str, ...], BeforeValidator(_operator_types)] = ()
 
     @property

@@ -13,6 +13,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from inc_autotune import ort_ext
+from inc_autotune.core.result.recipe import Recipe
+from inc_autotune.core.search.candidates import Candidates
 from inc_autotune.ort_ext.model.candidate import Candidate
 from inc_autotune.ort_ext.model.source import load_source
 from inc_autotune.ort_ext.operators.rewriting.passes import rewritten
@@ -252,3 +254,63 @@ def test_padding_with_zeros_before_a_pool_of_negative_values() -> None:
     net.conv(net.add("MaxPool", padded, name="pool", kernel_shape=[3, 3]), "conv2")
     model = net.image_model()
     assert_close(run(ort_ext.convert(tune(model))), run(model))
+
+
+def silu_net(*, gate: bool = False) -> ModelProto:
+    """Convolutions with SiLU between them, the first two times; perhaps a gate for each channel, as in EfficientNet."""
+    net = NetWriter()
+    x = "x"
+    for index in range(2):
+        x = net.conv(x, f"conv{index}")
+        x = net.add("Mul", x, net.add("Sigmoid", x, name=f"sigmoid{index}"), name=f"silu{index}")
+    if gate:
+        opened = net.add("Sigmoid", net.conv(net.add("GlobalAveragePool", x), "squeeze"), name="opened")
+        x = net.add("Mul", x, opened, name="gate")
+    x = net.conv(x, "last")
+    net.add("Mul", x, net.add("Sigmoid", x, name="sigmoid.last"), name="silu.last")
+    return net.image_model()
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_activations_in_integers_on_request(gate: bool) -> None:
+    model = silu_net(gate=gate)
+    arguments = {"progress": False, "recipes": {"integer_activations": True}}
+    tuned = ort_ext.autotune(model, IMAGES, **arguments)
+    built = ort_ext.convert(tuned)
+    by_input = {node.input[0]: node.op_type for node in built.graph.node}
+    quantized = {
+        node.name
+        for node in built.graph.node
+        if node.op_type in ("Sigmoid", "Mul") and by_input.get(node.output[0]) == "QuantizeLinear"
+    }
+    expected = {"sigmoid0", "silu0", "sigmoid1", "silu1"} | ({"opened", "gate"} if gate else set())
+    assert quantized == expected  # those behind the last convolution have nothing to gain
+    assert_close(run(built), run(model), 0.06)
+    assert ort_ext.convert(ort_ext.apply_recipe(model, tuned.recipe)) == built
+    usual = ort_ext.convert(ort_ext.autotune(model, IMAGES, progress=False))
+    assert sum(node.op_type == "QuantizeLinear" for node in usual.graph.node) < sum(
+        node.op_type == "QuantizeLinear" for node in built.graph.node
+    )
+
+
+def test_activations_in_integers_are_tried_where_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = silu_net()
+    expected = run(model)
+
+    def closeness(session: onnxruntime.InferenceSession) -> float:
+        found = session.run(None, {"x": IMAGES[0]})[0]
+        return 1.0 - float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+    speeds = iter([1.5, *[1.8] * 9])
+    monkeypatch.setattr(Candidates, "gain", lambda *_: next(speeds))
+    criterion = {"accuracy_criterion": {"absolute": 0.1}, "progress": False}
+    result = ort_ext.autotune(model, IMAGES, closeness, tuning_time=60, **criterion)
+    labels = [trial.label for trial in result.tuning_result.trials]
+    assert labels[-1].endswith("activations in integers")
+    tensors = {name for each in result.recipe.operators.values() for name in each.calibration.get("outputs", {})}
+    assert "silu0.out" in tensors
+    assert ort_ext.convert(ort_ext.apply_recipe(model, Recipe.from_yaml(result.recipe.to_yaml()))) == ort_ext.convert(
+        result
+    )
+    first = ort_ext.autotune(model, IMAGES, closeness, **criterion)
+    assert len(first.tuning_result.trials) == 1

@@ -2,5 +2,6 @@
 
 from inc_autotune.core.search.strategy.base import Proposal, SearchView, Strategy
 from inc_autotune.core.search.strategy.registry import STRATEGIES, check_strategy
+from inc_autotune.core.search.strategy.variants import untried_variant
 
-__all__ = ["STRATEGIES", "Proposal", "SearchView", "Strategy", "check_strategy"]
+__all__ = ["STRATEGIES", "Proposal", "SearchView", "Strategy", "check_strategy", "untried_variant"]
