@@ -25,11 +25,14 @@ class UnitSpeed:
         speedup: fp32 seconds over seconds of the default configuration, of the unit's operators alone.
         measured: what was measured, for people: `Linear 1024x768 on 8x128x768`.
         is_short: whether this is the speed of all operators together that are too short to be judged alone.
+        is_chained: whether the unit takes integers from others and passes integers on, so that in fp32 it costs its
+            neighbours time: it is never judged alone, only with the whole model.
     """
 
     speedup: float
     measured: str
     is_short: bool = False
+    is_chained: bool = False
 
 
 class Adaptor(ABC):

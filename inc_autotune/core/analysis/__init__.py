@@ -42,7 +42,7 @@ from inc_autotune.core.analysis.weight_shares import (
     skipped_operators,
     with_share,
 )
-from inc_autotune.core.analysis.whole_speed import slowing_units
+from inc_autotune.core.analysis.whole_speed import losing_chains, slowing_units
 
 __all__ = [
     "LARGEST_OUTPUT",
@@ -74,6 +74,7 @@ __all__ = [
     "error_or_infinity",
     "estimate_harms",
     "interleaved_seconds",
+    "losing_chains",
     "measured_speeds",
     "operator_weights",
     "percent",

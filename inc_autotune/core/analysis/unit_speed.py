@@ -63,7 +63,7 @@ def slow_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> dict[s
     slow = [
         unit
         for unit in units
-        if unit.name in speeds and speeds[unit.name].speedup < LEAST_SPEEDUP and not speeds[unit.name].is_short
+        if unit.name in speeds and speeds[unit.name].speedup < LEAST_SPEEDUP and _is_judged_alone(speeds[unit.name])
     ]
     if len(slow) == len(units):
         return {}
@@ -73,6 +73,10 @@ def slow_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> dict[s
         for speed in [speeds[unit.name]]
         for name in unit.operator_names
     }
+
+
+def _is_judged_alone(speed: UnitSpeed) -> bool:
+    return not speed.is_short and not speed.is_chained
 
 
 def _is_meant_to_be_fast(adaptor: Adaptor, unit: Unit) -> bool:

@@ -54,6 +54,43 @@ def slowing_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: 
     return {}
 
 
+def losing_chains(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: Gain) -> dict[str, str]:
+    """Operators inside chains of integers that should stay in fp32, since neither they nor the model are faster so.
+
+    Units of equal speed are tried together, the slowest first; those stay in fp32 without which the model is faster. A
+    unit that merely is no faster alone would break the chain for less than that costs its neighbours.
+
+    Args:
+        units: that may fall back.
+        speeds: by unit name, see `SupportsUnitSpeeds.unit_speeds`.
+        gain: measures the model.
+
+    Returns:
+        The reason by operator name.
+    """
+    chained = [unit for unit in units if unit.name in speeds and speeds[unit.name].is_chained]
+    losing = [unit for unit in chained if speeds[unit.name].speedup < LEAST_SPEEDUP]
+    before = gain(()) if losing else None
+    reasons: dict[str, str] = {}
+    fallen: list[str] = []
+    for group in _groups(losing, speeds):
+        names = [unit.name for unit in group]
+        if before is None or len(fallen) + len(names) == len(units):
+            break
+        after = gain([*fallen, *names])
+        if after is None or after < before * LEAST_SPEEDUP:
+            continue
+        for unit in group:
+            speed = speeds[unit.name]
+            reason = (
+                f"{unit.options[0].dtype} is not faster here: {speed.speedup:.2f}x of fp32 ({speed.measured}), and the "
+                f"whole model {before:.2f}x with the {len(group)} units of this reason, {after:.2f}x without"
+            )
+            reasons |= dict.fromkeys(unit.operator_names, reason)
+        fallen, before = [*fallen, *names], after
+    return reasons
+
+
 def _groups(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> list[list[Unit]]:
     """Units of equal speed, the least gaining first, those without a speed last."""
     found: dict[tuple[float, bool], list[Unit]] = {}

@@ -13,6 +13,7 @@ from inc_autotune.core.analysis import (
     OFF,
     SmoothingPlan,
     candidate_errors,
+    losing_chains,
     measured_speeds,
     plan_smoothing,
     planned_steps,
@@ -200,7 +201,10 @@ def _slowing_units(
         return candidates.gain(assignment, model, "performance")
 
     def compute() -> dict[str, str]:
-        return slowing_units(free, speeds, gain)
+        lost = losing_chains(free, speeds, gain)
+        rest = [unit for unit in free if lost.keys().isdisjoint(unit.operator_names)]
+        fallen = [unit.name for unit in free if unit not in rest]
+        return {**lost, **slowing_units(rest, speeds, lambda more: gain([*fallen, *more]))}
 
     if not speeds:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -15,9 +16,10 @@ from inc_autotune.core.analysis import Call, Clock, TimedOperator, TimedUnit, ti
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.space import Unit
 from inc_autotune.graphs import Feed
-from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, GraphModel
+from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, GraphModel, attributes
+from inc_autotune.ort_ext.measurement.chained import between_integers
 from inc_autotune.ort_ext.model import run_session
-from inc_autotune.ort_ext.operators import RECURRENT_TYPES, Operator, Operators, find_operators
+from inc_autotune.ort_ext.operators import RECURRENT_TYPES, Operator, Operators, after_activation, find_operators
 
 SHORTEST_SECONDS = 100e-6
 """Units whose integer form takes less are not judged: calling a session takes 10 microseconds by itself, and there is
@@ -48,7 +50,10 @@ def measure_units(
 ) -> dict[str, UnitSpeed]:
     """Time every unit of linear or recurrent operators by itself; equal shapes and configurations are timed once.
 
-    Convolutions are not judged: they pass integers to each other, which a model of one convolution does not show.
+    Transposed convolutions and those of groups, whose integer kernels are slower than float ones on some processors,
+    are timed as they are between others: from integers to integers, against the float kernel with a DequantizeLinear
+    before it and a QuantizeLinear behind. Other convolutions are not judged: their integer kernels are the faster ones,
+    and a model that they make slower all the same is judged as a whole.
 
     Args:
         units: with an integer configuration as first option.
@@ -67,7 +72,7 @@ def measure_units(
     read = {
         unit.name: _activations(graph, members[unit.name])
         for unit in units
-        if all(operator.type in JUDGED_TYPES for operator in members[unit.name])
+        if all(operator.type in JUDGED_TYPES or _is_chained(graph, operator) for operator in members[unit.name])
     }
     # An input of the model that the feed leaves at its default is not judged: sessions do not hand it out.
     hidden = graph.inputs - feed.inputs.keys()
@@ -87,7 +92,11 @@ def measure_units(
         given = tuple(value.shape for value in alone.values())
         return TimedUnit(unit.name, [TimedOperator((shapes, given, unit.options[0]), text, forms)])
 
-    return time_units(map(timed, judged), clock, shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
+    speeds = time_units(map(timed, judged), clock, shortest=SHORTEST_SECONDS, budget=BUDGET_SECONDS, expired=expired)
+    return {
+        name: replace(speed, is_chained=not speed.is_short and _is_chained(graph, members[name][0]))
+        for name, speed in speeds.items()
+    }
 
 
 def _forms(
@@ -100,18 +109,37 @@ def _forms(
 ) -> tuple[Call, Call]:
     """Calls of a unit alone in fp32 and in integers."""
     subgraph = _subgraph(graph, operators, alone)
-    models = {"in fp32": subgraph.model, "in integers": quantize(subgraph, find_operators(subgraph), unit)}
+    quantized = quantize(subgraph, find_operators(subgraph), unit)
+    forms = (subgraph.model, dict(alone)), (quantized, dict(alone))
+    if _is_chained(graph, operators[0]):
+        forms = between_integers(subgraph, quantized, alone)
     fp32, integer = (
-        partial(run_session, make_session(model, ()), dict(alone), f"{unit.name} alone, {form},")
-        for form, model in models.items()
+        partial(run_session, make_session(model, ()), inputs, f"{unit.name} alone, {what},")
+        for what, (model, inputs) in zip(("in fp32", "in integers"), forms, strict=True)
     )
     return fp32, integer
 
 
+def _is_chained(graph: Graph, operator: Operator) -> bool:
+    """Whether an operator passes integers on, and its kernel for them may be slower than the one for floats."""
+    if operator.type == "ConvTranspose":
+        return True
+    return operator.type == "Conv" and attributes(graph.by_name[operator.name]).get("group", 1) > 1
+
+
 def _nodes(graph: Graph, operators: Sequence[Operator]) -> list[onnx.NodeProto]:
-    """The nodes of operators, with the additions of their biases."""
+    """The nodes of operators, with the additions of their biases, and the ReLU or Clip that their grid takes in."""
     names = [name for operator in operators for name in (operator.name, operator.bias_node) if name is not None]
+    ends = [_end(graph, operator) for operator in operators]
+    names += [
+        graph.producers[end].name for end, operator in zip(ends, operators, strict=True) if end != operator.output
+    ]
     return [graph.by_name[name] for name in names]
+
+
+def _end(graph: Graph, operator: Operator) -> str:
+    """The tensor that an operator passes on."""
+    return after_activation(graph, operator.output) if _is_chained(graph, operator) else operator.output
 
 
 def _activations(graph: Graph, operators: Sequence[Operator]) -> list[str]:
@@ -142,7 +170,7 @@ def _subgraph(graph: Graph, operators: Sequence[Operator], values: Mapping[str, 
                 helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
                 for name, value in values.items()
             ],
-            [helper.make_empty_tensor_value_info(operator.output) for operator in operators],
+            [helper.make_empty_tensor_value_info(_end(graph, operator)) for operator in operators],
             [value for name, value in graph.initializers.items() if name in read],
         )
     )
@@ -150,7 +178,9 @@ def _subgraph(graph: Graph, operators: Sequence[Operator], values: Mapping[str, 
 
 
 def _geometry(graph: Graph, operator: Operator) -> Hashable:
-    return operator.type, graph.shape(operator.weight), operator.transposed, operator.layout, operator.bias is None
+    settings = [each.SerializeToString(deterministic=True) for each in graph.by_name[operator.name].attribute]
+    form = operator.type, operator.transposed, operator.layout, operator.bias is None
+    return *form, graph.shape(operator.weight), tuple(sorted(settings))
 
 
 def _text(graph: Graph, operators: Sequence[Operator]) -> str:

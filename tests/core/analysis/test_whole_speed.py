@@ -1,12 +1,13 @@
 """Units that make the whole model slower, with speeds of the test's own."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import UnitSpeed
-from inc_autotune.core.analysis.whole_speed import slowing_units
+from inc_autotune.core.analysis.whole_speed import losing_chains, slowing_units
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
 from inc_autotune.core.space.units import Unit
@@ -143,3 +144,34 @@ def test_a_model_that_stays_slower_says_so():
     result = run(Timed(seconds=dict.fromkeys(SLOW, 3.0)))
     assert not result.fallbacks
     assert str(result).startswith("Goal met, but nothing gained: 4 of 4 operators int8, 0.33x")
+
+
+class Chain(Machine):
+    """Units that take integers from each other: one in fp32 costs its neighbours time too."""
+
+    def __init__(self, alone, broken):
+        super().__init__(dict.fromkeys(alone, 1.0), {name: 1 / speed for name, speed in alone.items()}, alone)
+        self.speeds = {name: replace(speed, is_chained=True) for name, speed in self.speeds.items()}
+        self.broken = broken
+
+    def gain(self, fallen):
+        return 1 / (1 / super().gain(fallen) + len(fallen) * self.broken / len(self.units))
+
+
+@pytest.mark.parametrize(("broken", "expected"), [(0.0, ["a", "b"]), (0.3, ["a"]), (2.0, [])])
+def test_a_chain_is_broken_only_where_the_whole_model_gets_faster(broken, expected):
+    machine = Chain({"a": 0.5, "b": 0.9, "c": 3.0}, broken)
+    reasons = losing_chains(machine.units, machine.speeds, machine.gain)
+    assert list(reasons) == expected
+    assert all("not faster here" in reason and "whole model" in reason for reason in reasons.values())
+
+
+def test_a_chain_is_not_measured_where_all_of_it_is_faster():
+    machine = Chain({"a": 1.5, "b": 2.0}, 0.0)
+    assert losing_chains(machine.units, machine.speeds, machine.gain) == {}
+    assert machine.asked == []
+
+
+def test_one_unit_of_a_chain_stays():
+    machine = Chain({"a": 0.5}, 0.0)
+    assert losing_chains(machine.units, machine.speeds, machine.gain) == {}

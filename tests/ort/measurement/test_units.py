@@ -166,3 +166,25 @@ def test_an_lstm_is_judged_with_all_that_it_reads(pairs: list[Any]) -> None:
     assert adaptor.unit_speeds(units)["lstm"].measured == "LSTM 1x32x6 on 3x2x6"
     fp32, integer = pairs[0]
     assert np.linalg.norm(integer[0] - fp32[0]) < 0.05 * np.linalg.norm(fp32[0])
+
+
+def test_convolutions_of_groups_are_judged_between_integers(pairs: list[Any]) -> None:
+    graph = GraphWriter()
+    x = graph.add("Conv", "x", graph.random("first.weight", 8, 4, 3, 3, scale=0.2), name="first", pads=[1] * 4)
+    operands = graph.random("depthwise.weight", 8, 1, 3, 3, scale=0.4), graph.random("depthwise.bias", 8)
+    x = graph.add("Conv", x, *operands, name="depthwise", group=8, pads=[1] * 4)
+    x = graph.add("Relu", x)
+    x = graph.add("ConvTranspose", x, graph.random("up.weight", 8, 4, 2, 2, scale=0.3), name="up", strides=[2, 2])
+    graph.add("Conv", x, graph.random("last.weight", 2, 4, 1, 1, scale=0.5), name="last")
+    model = graph.model({"x": (TensorProto.FLOAT, ["batch", 4, 6, 6])}, 4)
+    adaptor, units = calibrated(model, vectors(4, 2, 4, 6, 6))
+    speeds = adaptor.unit_speeds(units)
+    assert {name: each.measured for name, each in speeds.items()} == {
+        "depthwise": "Conv 8x1x3x3 on 2x8x6x6",
+        "up": "ConvTranspose 8x4x2x2 on 2x8x6x6",
+    }
+    for fp32, integer in pairs:
+        assert fp32[0].dtype == integer[0].dtype == np.uint8
+        difference = np.abs(fp32[0].astype(int) - integer[0])
+        assert difference.max() <= 2
+        assert integer[0].std() > 10
