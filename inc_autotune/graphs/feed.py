@@ -55,6 +55,11 @@ class Feed:
     single: bool = False
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all inputs; of text those of the references."""
+        return sum(value.nbytes for value in self.inputs.values())
+
+    @property
     def divisible(self) -> bool:
         """Whether its samples can be told apart."""
         return bool(self.batched)

@@ -168,32 +168,34 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
         found = find_blocks(self._base, self.trace.operators)
-        batch = self.calibration.held_out.batches[0]
-        self._block_calls = capture_calls(self._base, found, batch, real_positions(self._base, batch))
+        self._block_calls = {}
+        for batch in self.calibration.held_out.batches:
+            left = [block for block in found if block not in self._block_calls]
+            if left:
+                self._block_calls |= capture_calls(self._base, left, batch, real_positions(self._base, batch))
         return {block: operators for block, operators in found.items() if block in self._block_calls}
 
     def block_reference(self, block: str) -> Sequence[torch.Tensor]:
         return self._block_calls[block].outputs
 
     def run_block(self, block: str, candidate: nn.Module) -> Sequence[torch.Tensor]:
-        real = real_positions(self._base, self.calibration.held_out.batches[0])
-        return run_block(candidate, block, self._block_calls[block], real)
+        return run_block(candidate, self._block_calls[block])
 
     # What candidates cost
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
-        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batch())
+        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batches())
 
     def measure_threads(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
         if torch.get_num_threads() == 1:
             return None
-        return interleaved_seconds_in_threads(list(map(_own_copy, models)), self._measured_batch())
+        return interleaved_seconds_in_threads(list(map(_own_copy, models)), self._measured_batches())
 
-    def _measured_batch(self) -> Batch:
-        """The user's example inputs, else the first samples."""
-        if self._example is None:
+    def _measured_batches(self) -> Sequence[Batch]:
+        """The user's example inputs, else the first samples, with all the steps that a program makes on them."""
+        if not self._examples:
             raise RuntimeError("the model has not been calibrated yet")
-        return self._example
+        return self._examples
 
 
 class TorchAdaptor(
@@ -232,10 +234,11 @@ class TorchAdaptor(
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
-        return measure_units(units, self._base, self._measured_batch(), self._integer_module, expired)
+        return measure_units(units, self._base, self._measured_batches(), self._integer_module, expired)
 
     def footprint(self, models: Sequence[nn.Module]) -> Sequence[int] | None:
-        return [peak_bytes(_own_copy(model), self._measured_batch()) for model in models]
+        batches = self._measured_batches()
+        return [max(peak_bytes(copy, batch) for batch in batches) for copy in map(_own_copy, models)]
 
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""

@@ -24,6 +24,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup
 from inc_autotune.core.space import Capability, Unit, load_capability
 from inc_autotune.torch_ext.calibration import (
+    MEASURED_SAMPLES,
     Collector,
     calibrate,
     calibrate_again,
@@ -62,9 +63,6 @@ from inc_autotune.torch_ext.operators import (
 from inc_autotune.torch_ext.operators.other_weights import other_weights
 from inc_autotune.torch_ext.target import kernels, saturation
 
-MEASURED_SAMPLES = 8
-"""Of the first batch, those that speed is measured on."""
-
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 
 
@@ -90,7 +88,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         self.capability: Capability = load_capability(self.default_capability, version, capability)
         self._histogram = histogram or self.capability.default_needs_histogram
         self._given_example = example_inputs
-        self._example: Batch | None = None
+        self._examples: Sequence[Batch] = ()
         self._examined = Examination()
         self._axis: BatchAxis[Batch] | None = None
         self._batch_notes: Sequence[str] = ()
@@ -223,8 +221,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def fingerprint(self, model: nn.Module) -> str:
         digest = hashlib.sha256(b"" if self._calibration is None else bytes.fromhex(self._calibration.digest))
         add_model(digest, model)
-        if self._example is not None:
-            add_batch(digest, self._example)
+        for example in self._examples:
+            add_batch(digest, example)
         return digest.hexdigest()
 
     # One pass over the data
@@ -232,19 +230,24 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
         plain = base_model(model, {})
         if self._given_example is not None:
-            self._example = example_batch(self._given_example, plain)
+            self._examples = [example_batch(self._given_example, plain)]
 
         collectors: list[Collector] = []
 
         def start(first: Batch) -> Collector:
+            if collectors:
+                self._examined = examine(model, first, known=self._examined)
+                collectors[0].learn(self.trace)
+                return collectors[0]
             self._examined = examine(model, first, expands=self.expands)
-            self._example = self._example or first.take(MEASURED_SAMPLES).copy()
+            self._examples = self._examples or [first.take(MEASURED_SAMPLES).copy()]
             collectors.append(self.make_collector(model, first, sampling_sizes, seed))
             return collectors[0]
 
         def start_inside(running: nn.Module, first: Batch) -> Collector:
+            is_first = not collectors
             collector = start(first)
-            if self._examined.expands:
+            if is_first and self._examined.expands:
                 expand(running)
             return collector
 
@@ -259,6 +262,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
             first = next(batches)  # an empty loader raises a DataError
             collector = start(first)
             self._calibration = calibrate(self._watched(model), collector, chain([first], batches))
+        if self._given_example is None:
+            self._examples = [*self._examples, *collectors[0].steps]
         self._take_in(collectors[0], model, seed)
         return self._calibration.samples
 
@@ -275,10 +280,9 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         batches, served = collector.kept, is_served(every, first)
         if not served and batches is None:
             every = without(every, unserved(every, first), ANOTHER_WAY)
-        assert self._example is not None
-        self._examined = self._examined.revised(model, every, self._example)
+        self._examined = self._examined.revised(model, every, self._examples)
         if not served and batches is not None:
-            again = self.make_collector(model, batches[0], collector.sizes, seed)
+            again = self.make_collector(model, batches[0][0], collector.sizes, seed)
             self._calibration = calibrate_again(self._watched(model), again, batches)
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:

@@ -13,7 +13,7 @@ from inc_autotune.core.analysis.block_search import search_blocks
 from inc_autotune.core.analysis.output_error import infinity, output_error
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.errors import QuantizationError
-from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, search_alpha
+from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, rows_repeat, search_alpha
 from inc_autotune.core.space import TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def plan_smoothing(
     A number or a list of alphas is used as given. "auto" searches one alpha per layer by local error (with
     `enable_blockwise_loss` one per block by the error of the block). Then it compares these alphas, the best global
     alpha and no smoothing at the model's output, since the sum of local errors does not decide the end metric. The best
-    of these plans is required, the others stay in reserve.
+    of these plans is required, the others stay in reserve. Inputs whose rows repeat each other are not smoothed then.
 
     The best global alpha is found at the output too, by walking down and up the grid from the alpha with the smallest
     sum of local losses. Local losses are measured on samples that also made the ranges, so they favour large alphas,
@@ -112,6 +112,10 @@ def plan_smoothing(
         return (_uniform(groups, arguments.alpha),)
     if isinstance(arguments.alpha, tuple):
         return tuple(_uniform(groups, alpha) for alpha in arguments.alpha)
+    every, groups = groups, [group for group in groups if not rows_repeat(group.statistics)]
+    note = _left_out([group.name for group in every if group not in groups])
+    if not groups:
+        return (replace(OFF, note=note),)
     options = arguments.auto_alpha_args
     grid = alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
     searches = _search_groups(adaptor, groups, grid, options, expired, advance)
@@ -144,7 +148,7 @@ def plan_smoothing(
     plans = _best_first([measured(searched), *uniform, measured(OFF)])
     if failures and all(plan.output_error == math.inf for plan in plans):
         raise failures[-1]
-    return plans
+    return (replace(plans[0], note=note), *plans[1:])
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:
@@ -237,6 +241,16 @@ def _unheeded(arguments: SmoothQuantArgs | None) -> str | None:
     note = "smoothquant_args has no effect: the model has no operator that can be smoothed"
     logger.warning("%s", note)
     return note
+
+
+def _left_out(names: Sequence[str]) -> str | None:
+    """A note on groups that are not smoothed because of their data, if there are any."""
+    if not names:
+        return None
+    return (
+        f"not smoothed, since most of their calibration rows repeat a few: {len(names)} inputs, the first is that of "
+        f"{names[0]!r}. Where a model writes the same word again and again, give it more to say, or give alpha"
+    )
 
 
 def _best_first(plans: Sequence[SmoothingPlan]) -> tuple[SmoothingPlan, ...]:

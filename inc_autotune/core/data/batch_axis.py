@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic
 
-import array_api_compat
 import numpy as np
 
-from inc_autotune.core.arrays import AnyNamespaceArray, Array
+from inc_autotune.core.arrays import AnyNamespaceArray, Array, to_float32
 from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch
 
 SAME_SAMPLE = 1e-6
@@ -46,7 +45,7 @@ def is_batch(run: Run[AnyBatch], batch: AnyBatch) -> bool:
         outputs = run(part.slice(start, stop))
         if outputs is None:
             return False
-        found.append([_to_numpy(output) for output in outputs])
+        found.append([to_float32(output) for output in outputs])
     first, last, every = found
 
     def proved(tolerance: float) -> bool:
@@ -54,7 +53,7 @@ def is_batch(run: Run[AnyBatch], batch: AnyBatch) -> bool:
 
     if proved(SAME_SAMPLE):
         return True
-    again = [_to_numpy(output) for output in run(part) or ()]
+    again = [to_float32(output) for output in run(part) or ()]
     drawn = max((_error(one, other) for one, other in zip(every, again, strict=False)), default=0.0)
     return drawn > SAME_SAMPLE and proved(RANDOM_SAMPLE * drawn)
 
@@ -131,8 +130,3 @@ def _error(expected: Array, actual: Array) -> float:
     expected, actual = expected[finite].astype(np.float64), actual[finite].astype(np.float64)
     error, size = float(np.square(expected - actual).sum()), float(np.square(expected).sum())
     return error / size if size else (float("inf") if error else 0.0)
-
-
-def _to_numpy(array: AnyNamespaceArray) -> Array:
-    xp = array_api_compat.array_namespace(array)
-    return np.asarray(array_api_compat.to_device(xp.astype(array, xp.float32, copy=False), "cpu"))

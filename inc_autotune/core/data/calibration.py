@@ -61,32 +61,61 @@ class CalibrationPass(Generic[AnyBatch]):
         self._snapshots = Snapshots(sizes)
         self._batches = 0
         self._size = 0
+        self._step = 0
+        self._unfinished: int | None = None
         self._compared: AnyBatch | None = None
 
     @property
     def samples(self) -> int:
         """How many samples the batches had whose pass has ended."""
-        return self._snapshots.samples
+        return self._snapshots.samples + (self._unfinished or 0)
 
-    def begin(self, batch: AnyBatch) -> None:
+    def watch(self, empty: Callable[[int], Statistics]) -> None:
+        """Collect statistics of more activations from now on; those of known ones stay.
+
+        Args:
+            empty: makes them, see `SplitStatistics`.
+        """
+        self._split.watch(empty)
+        self.statistics = self._split.current
+
+    def begin(self, batch: AnyBatch, *, continues: bool = False) -> None:
         """To be called before the model runs on a batch.
 
         Sets `statistics`, which the batch is to update, and `is_held_out`: then no rows are to be sampled.
+
+        Args:
+            batch: inputs.
+            continues: the batch holds no new samples but one more step of the last ones, as when a decoder goes on. It
+                shares their fate, and is compared if it is step 1, 2, 4, 8 ... of them.
         """
-        self.is_held_out = self.held_out.wants(self._batches)
-        self.statistics = self._split.batch(held_out=self.is_held_out)
         self._size = batch.size
+        if continues:
+            self._step += 1
+        else:
+            self._finish_samples()
+            self._step = 0
+            self.is_held_out = self.held_out.wants(self._batches)
+            self.statistics = self._split.batch(held_out=self.is_held_out)
         # Copied now, since the model may write into its inputs. The first batch stands in until one is held out.
-        compared = self.is_held_out or self._batches == 0
+        compared = (self.is_held_out or self._batches == 0) and self._step & (self._step - 1) == 0
         self._compared = batch.slice(0, HELD_OUT_SAMPLES).copy() if compared else None
 
     def end(self, outputs: Sequence[AnyNamespaceArray]) -> None:
         """To be called after the model ran on a batch, with the outputs for it."""
         if self._compared is not None:
-            self.held_out.add(self._batches, self._compared, outputs, self._size)
-        self._batches += 1
+            self.held_out.add(self._batches, self._compared, outputs, self._size, step=self._step)
         self._split.compact()
-        self._snapshots.advance(self._size, self._split)
+        self.statistics = self._split.current
+        if not self._step:
+            self._unfinished = self._size
+
+    def _finish_samples(self) -> None:
+        """All steps of the last samples have been made."""
+        if self._unfinished is not None:
+            self._batches += 1
+            self._snapshots.advance(self._unfinished, self._split)
+            self._unfinished = None
 
     def finish(self, digest: str, argument: str) -> Calibration[AnyBatch]:
         """What the pass found.
@@ -100,5 +129,6 @@ class CalibrationPass(Generic[AnyBatch]):
         """
         if self.samples == 0:
             raise no_sample(argument)
+        self._finish_samples()
         self._snapshots.finish(self._split)
         return Calibration(self._snapshots, self.held_out, digest)

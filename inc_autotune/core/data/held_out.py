@@ -36,6 +36,10 @@ class Batch(Protocol):
         """Number of samples."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the inputs."""
+
+    @property
     def divisible(self) -> bool:
         """Whether the batch can be cut into samples."""
 
@@ -59,6 +63,7 @@ class HeldOut(Generic[AnyBatch]):
         batches: inputs of the samples kept.
         outputs: what the fp32 model returned for these batches and `comparable` left.
         stands_in: whether the samples are of the first batch, which is not held out.
+        samples: how many are kept; several steps of one sample count once.
         first: the first samples of the first batch as it came, to measure speed on; set by `cut`.
     """
 
@@ -67,10 +72,8 @@ class HeldOut(Generic[AnyBatch]):
     outputs: list[AnyNamespaceArray] = field(default_factory=list)
     stands_in: bool = False
     first: AnyBatch = field(init=False)
-
-    @property
-    def samples(self) -> int:
-        return sum(batch.size for batch in self.batches)
+    samples: int = field(default=0, init=False)
+    _room: int = field(default=HELD_OUT_SAMPLES, init=False)
 
     @property
     def notes(self) -> list[str]:
@@ -90,7 +93,13 @@ class HeldOut(Generic[AnyBatch]):
         return index % 2 == 1 and (index == 1 or self.samples < HELD_OUT_SAMPLES)
 
     def add(
-        self, index: int, batch: AnyBatch, outputs: Sequence[AnyNamespaceArray], samples: int | None = None
+        self,
+        index: int,
+        batch: AnyBatch,
+        outputs: Sequence[AnyNamespaceArray],
+        samples: int | None = None,
+        *,
+        step: int = 0,
     ) -> None:
         """Keep the first samples of a batch and the outputs for them, if there is room.
 
@@ -100,18 +109,25 @@ class HeldOut(Generic[AnyBatch]):
             outputs: what the model returned for the whole batch; where the first dimension is the number of samples,
                 the outputs are cut along it.
             samples: how many the whole batch has; None: as many as `batch`.
+            step: greater than 0 for a later step of the samples of batch number `index`, see `CalibrationPass.begin`.
         """
-        if index == 1:
-            self.batches, self.outputs = [], []
+        if index == 1 and not step:
+            self.batches, self.outputs, self.samples = [], [], 0
+        if not step:
+            self._room = HELD_OUT_SAMPLES - self.samples
         self.stands_in = index == 0
         samples = batch.size if samples is None else samples
-        kept = batch.slice(0, HELD_OUT_SAMPLES - self.samples).copy()
+        kept = batch.slice(0, self._room).copy()
         if kept.size < samples:
             outputs = [output[: kept.size] if output.shape[:1] == (samples,) else output for output in outputs]
         compared = self.comparable(kept, outputs)
-        if not self.batches or sum(output.nbytes for output in (*self.outputs, *compared)) <= HELD_OUT_BYTES:
+        taken = sum(output.nbytes for output in (*self.outputs, *compared))
+        if step:  # inputs of a decoder hold all that came before
+            taken += sum(each.nbytes for each in (*self.batches, kept))
+        if not self.batches or taken <= HELD_OUT_BYTES:
             self.batches.append(kept)
             self.outputs += [array_namespace(output).asarray(output, copy=True) for output in compared]
+            self.samples += 0 if step else kept.size
 
 
 def cut(batches: Iterable[AnyBatch], sizes: Sequence[int], least: int = LEAST_BATCHES) -> Iterator[AnyBatch]:

@@ -14,6 +14,7 @@ from inc_autotune.core.quantization.affine import (
     signal_to_noise_db,
     weight_parameters,
 )
+from inc_autotune.core.quantization.distinct_rows import rows_repeat
 from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
     InputGroup,
@@ -50,6 +51,7 @@ __all__ = [
     "integer_type",
     "quantization_parameters",
     "quantize",
+    "rows_repeat",
     "search_alpha",
     "signal_to_noise_db",
     "smoothed_range",

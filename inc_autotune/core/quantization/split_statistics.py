@@ -59,15 +59,25 @@ class SplitStatistics:
     """
 
     def __init__(self, empty: Callable[[int], Statistics], seeds: tuple[int, int]) -> None:
-        self._parts = [*map(empty, seeds), empty(seeds[0])]
+        self._seeds = (*seeds, seeds[0])
+        self._parts: list[Statistics] = [*map(empty, self._seeds)]
         self._current = 0
         self._fitted_batches = 0
+
+    @property
+    def current(self) -> Statistics:
+        """The statistics that the last batch updates."""
+        return self._parts[self._current]
+
+    def watch(self, empty: Callable[[int], Statistics]) -> None:
+        """Take in statistics of more activations, which have seen nothing; known ones stay as they are."""
+        self._parts = [{**empty(seed), **part} for seed, part in zip(self._seeds, self._parts, strict=True)]
 
     def batch(self, *, held_out: bool) -> Statistics:
         """The statistics that the next batch is to update; without rows, if the batch is held out."""
         self._current = _HELD_OUT if held_out else self._fitted_batches % 2
         self._fitted_batches += not held_out
-        return self._parts[self._current]
+        return self.current
 
     def compact(self) -> None:
         """Move what the last batch has updated to memory of its own.
@@ -131,12 +141,13 @@ _HELD_OUT = 2
 
 
 def _completed(snapshot: Snapshot, last: Snapshot) -> Snapshot:
-    missing = [name for name, each in snapshot.every.items() if each.count == 0]
-    if not missing:
-        return snapshot
-    every = {**snapshot.every, **{name: last.every[name] for name in missing}}
-    fitted = {**snapshot.fitted, **{name: last.fitted[name] for name in missing}}
-    return Snapshot(every, fitted, snapshot.folds)
+    known = {name for name, each in snapshot.every.items() if each.count}
+
+    def completed(statistics: Statistics, complete: Statistics) -> Statistics:
+        return {name: statistics[name] if name in known else complete[name] for name in complete}
+
+    one, other = (completed(*folds) for folds in zip(snapshot.folds, last.folds, strict=True))
+    return Snapshot(completed(snapshot.every, last.every), completed(snapshot.fitted, last.fitted), (one, other))
 
 
 def _copied(statistics: Statistics) -> dict[str, ActivationStatistics]:

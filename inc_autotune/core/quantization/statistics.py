@@ -6,7 +6,7 @@ import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
-from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
+from inc_autotune.core.arrays import AnyNamespaceArray, to_float32
 from inc_autotune.core.errors import CalibrationError
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.vocabulary import ALGORITHMS
@@ -77,7 +77,7 @@ class ActivationStatistics:
                 xp.reshape(xp.moveaxis(x, channel_axis, -1), (-1, channels)), self._generator.random(tokens)
             )
         if self.histogram is not None:
-            self.histogram.update(_to_numpy(x))
+            self.histogram.update(to_float32(x))
 
     @property
     def channel_minimum(self) -> AnyNamespaceArray:
@@ -216,7 +216,7 @@ class ActivationStatistics:
                 f"{self.name}: the activation has {minimum.shape[0]} channels, earlier batches had "
                 f"{self._channel_minimum.shape[0]}. Statistics of one name must come from one tensor."
             )
-        finite = np.isfinite(_to_numpy(minimum)) & np.isfinite(_to_numpy(maximum))
+        finite = np.isfinite(to_float32(minimum)) & np.isfinite(to_float32(maximum))
         if not finite.all():
             raise CalibrationError(
                 f"{self.name}: NaN or infinity in the activation of shape {shape}, first in channel "
@@ -235,8 +235,3 @@ class ActivationStatistics:
 
 def _copied(x: AnyNamespaceArray | None) -> AnyNamespaceArray | None:
     return None if x is None else array_api_compat.array_namespace(x).asarray(x, copy=True)
-
-
-def _to_numpy(x: AnyNamespaceArray) -> FloatArray:
-    xp = array_api_compat.array_namespace(x)
-    return np.asarray(array_api_compat.to_device(xp.astype(x, xp.float32, copy=False), "cpu"))

@@ -3,11 +3,12 @@
 Imports operators and everything below it.
 """
 
+from inc_autotune.torch_ext.calibration.by_function import calibrate_by_function
 from inc_autotune.torch_ext.calibration.collect import (
+    MEASURED_SAMPLES,
     Collector,
     calibrate,
     calibrate_again,
-    calibrate_by_function,
     describe_batch,
     input_of,
 )
@@ -16,6 +17,7 @@ from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_ca
 from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries, calibrations_from_recipe
 
 __all__ = [
+    "MEASURED_SAMPLES",
     "REDUCED",
     "Collector",
     "OperatorCalibration",

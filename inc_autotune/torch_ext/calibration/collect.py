@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,28 +14,31 @@ from torch import nn
 from inc_autotune.core.data import (
     HELD_OUT_BYTES,
     LEAST_BATCHES,
-    BatchAxis,
     Calibration,
     CalibrationPass,
     cut,
     describe,
     model_fails,
 )
-from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.core.errors import AutotuneError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
+from inc_autotune.torch_ext.calibration.operator_hooks import OperatorHooks
 from inc_autotune.torch_ext.data import Batch, add_batch, comparable_outputs, output_tensors, run
-from inc_autotune.torch_ext.model import expansions
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
     TYPES_WITHOUT_RANGE,
-    CallWatcher,
     ModelTrace,
     analyse,
-    foldable_batch_norms,
     merged,
 )
+
+MEASURED_SAMPLES = 8
+"""Of the first batch, those that speed is measured on."""
+
+MEASURED_STEPS = 32
+"""Of the same samples, where a program runs the model on them again and again."""
 
 
 def input_of(operator: str) -> str:
@@ -52,9 +55,11 @@ class Collector:
     """Collects statistics of a traced model while hooks are installed on it, and traces it on every batch.
 
     Attributes:
+        trace: how the model runs, by which statistics are collected.
         seen: what all batches together told of the model; None before the first.
-        kept: the batches, for a second pass where `trace` turns out to hold for some of them only; None once they take
-            more than `HELD_OUT_BYTES`.
+        kept: the batches, for a second pass where `trace` turns out to hold for some of them only, and whether they
+            continue the one before; None once they take more than `HELD_OUT_BYTES`.
+        steps: of the first samples, after their first batch: what speed is measured on.
 
     Args:
         model: its signature says which input is a padding mask.
@@ -77,62 +82,68 @@ class Collector:
             self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed
         )
         self._digest = hashlib.sha256()
-        self._watcher: CallWatcher | None = None
-        self._norms: Mapping[str, int] = {}
+        self._hooks: OperatorHooks | None = None
+        self._readers, self._writers = _readers(trace), _writers(trace)
         self.seen: ModelTrace | None = None
-        self.kept: list[Batch] | None = []
+        self.kept: list[tuple[Batch, bool]] | None = []
         self._kept_bytes = 0
+        self.steps: list[Batch] = []
+        self._first_samples = 0
 
     @property
     def samples(self) -> int:
         """How many samples the model has seen."""
         return self._pass.samples
 
-    @property
-    def _leaders(self) -> list[str]:
-        """The first operator of every input group that is calibrated."""
-        leaders = [members[0] for members in self.trace.groups]
-        return [name for name in leaders if self.trace.operators[name].type not in TYPES_WITHOUT_RANGE]
-
-    @property
-    def _convolutions(self) -> list[str]:
-        return [name for name, operator in self.trace.operators.items() if operator.type in CONVOLUTION_TYPES]
+    def learn(self, trace: ModelTrace) -> None:
+        """Collect by a trace that knows more operators than the one so far."""
+        self.trace = trace
+        self._readers, self._writers = _readers(trace), _writers(trace)
+        self._pass.watch(self._empty_statistics)
 
     def _empty_statistics(self, seed: int) -> Statistics:
         statistics = {}
-        for name in self._leaders:
+        for name in dict.fromkeys(_readers(self.trace).values()):
             rows = SAMPLED_ROWS if self.trace.operators[name].type in LINEAR_TYPES else 0
             statistics[input_of(name)] = ActivationStatistics(name, rows=rows, seed=seed, histogram=self._histogram)
-        return statistics | {output_of(name): ActivationStatistics(name) for name in self._convolutions}
+        return statistics | {output_of(name): ActivationStatistics(name) for name in _writers(self.trace).values()}
 
-    def begin_batch(self, batch: Batch) -> None:
-        """To be called before a forward pass, with the inputs."""
-        self._pass.begin(batch)
-        add_batch(self._digest, batch)
-        self._keep(batch)
-        if self._watcher is not None:
-            self._watcher.begin()
+    def begin_batch(self, batch: Batch, *, continues: bool = False) -> None:
+        """To be called before a forward pass.
+
+        Args:
+            batch: inputs.
+            continues: they are another step of the samples before, see `CalibrationPass.begin`.
+        """
+        self._first_samples += not continues
+        if continues and self._first_samples == 1 and len(self.steps) < MEASURED_STEPS:
+            self.steps.append(batch.take(MEASURED_SAMPLES).copy())
+        self._pass.begin(batch, continues=continues)
+        add_batch(self._digest, batch, with_state=not continues)
+        self._keep(batch, continues)
+        if self._hooks is not None:
+            self._hooks.watcher.begin()
 
     def leave_model(self) -> None:
         """To be called when a forward pass is over, whatever happened, with what the model returned still held."""
-        if self._watcher is not None:
-            self._watcher.end()
+        if self._hooks is not None:
+            self._hooks.watcher.end()
 
     def end_batch(self, output: Any) -> None:
         """To be called after a forward pass, with what the model returned."""
-        if self._watcher is not None:
-            trace = analyse(self._watcher.end(), self._watcher.modules, self._norms)
+        if self._hooks is not None:
+            trace = analyse(self._hooks.watcher.end(), self._hooks.watcher.modules, self._hooks.norms)
             self.seen = trace if self.seen is None else merged(self.seen, trace)
         self._pass.end(output_tensors(output))
 
-    def _keep(self, batch: Batch) -> None:
+    def _keep(self, batch: Batch, continues: bool) -> None:
         if self.kept is None:
             return
         self._kept_bytes += batch.nbytes
         if self._kept_bytes > HELD_OUT_BYTES:
             self.kept = None
         else:
-            self.kept.append(batch.copy())
+            self.kept.append((batch.copy(), continues))
 
     def finish(self, argument: str) -> Calibration[Batch]:
         """What was found, to be called after the last batch.
@@ -148,41 +159,46 @@ class Collector:
     @contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
-        groups = {members[0]: members for members in self.trace.groups}
-        watcher, self._norms = CallWatcher(model), foldable_batch_norms(model)
-        with watcher.installed(), ExitStack() as stack:
-            self._watcher = watcher
-            for leader in self._leaders:
-                # Members read one tensor, but the inputs may differ if a module runs several times.
-                several = any(self.trace.operators[name].calls > 1 for name in groups[leader])
-                for name in groups[leader] if several else (leader,):
-                    hook = self._input_hook(watcher, leader, self.trace.operators[name].type)
-                    handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
-                    stack.callback(handle.remove)
-            for name in self._convolutions:
-                source = model.get_submodule(self.trace.batch_norms.get(name, name))
-                stack.callback(source.register_forward_hook(self._output_hook(watcher, name)).remove)
+        self._hooks = OperatorHooks(model, self)
+        with self._hooks.installed():
             yield
 
-    def _input_hook(self, watcher: CallWatcher, leader: str, op_type: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            value = args[0] if args else next(iter(kwargs.values()))
-            axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
-            keep_rows = not self._pass.is_held_out
-            with watcher.paused():
-                self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
-
-        return hook
-
-    def _output_hook(self, watcher: CallWatcher, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def read(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        leader = self._readers.get(name)
+        if leader is None:
+            return
         op_type = self.trace.operators[name].type
+        value = args[0] if args else next(iter(kwargs.values()))
+        axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
+        keep_rows = not self._pass.is_held_out
+        self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
 
-        def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            axis = _channel_axis(output, op_type)
-            with watcher.paused():
-                self._pass.statistics[output_of(name)].update(output.detach(), channel_axis=axis, keep_rows=False)
+    def wrote(self, name: str, output: torch.Tensor) -> None:
+        convolution = self._writers.get(name)
+        if convolution is None:
+            return
+        axis = _channel_axis(output, self.trace.operators[convolution].type)
+        self._pass.statistics[output_of(convolution)].update(output.detach(), channel_axis=axis, keep_rows=False)
 
-        return hook
+
+def _readers(trace: ModelTrace) -> dict[str, str]:
+    """Operators whose input is looked at, with the leader of their group.
+
+    Members of a group read one tensor, so its leader stands for all; but where a module runs several times, the inputs
+    of the members may differ. Operators without a range are left out.
+    """
+    groups = [group for group in trace.groups if trace.operators[group[0]].type not in TYPES_WITHOUT_RANGE]
+    return {
+        name: group[0]
+        for group in groups
+        for name in (group if any(trace.operators[each].calls > 1 for each in group) else group[:1])
+    }
+
+
+def _writers(trace: ModelTrace) -> dict[str, str]:
+    """Modules whose output is looked at, with the convolution that takes them in, or is them."""
+    convolutions = [name for name, operator in trace.operators.items() if operator.type in CONVOLUTION_TYPES]
+    return {trace.batch_norms.get(name, name): name for name in convolutions}
 
 
 def _channel_axis(value: torch.Tensor, op_type: str) -> int:
@@ -211,15 +227,22 @@ def calibrate(model: nn.Module, collector: Collector, batches: Iterable[Batch]) 
 
 
 @torch.no_grad()
-def calibrate_again(model: nn.Module, collector: Collector, batches: Sequence[Batch]) -> Calibration[Batch]:
+def calibrate_again(
+    model: nn.Module, collector: Collector, batches: Sequence[tuple[Batch, bool]]
+) -> Calibration[Batch]:
     """Run the fp32 model over batches that it has run on before, as they are.
+
+    Args:
+        model: gets hooks for the duration of the call.
+        collector: of the traced model.
+        batches: `kept` by another collector.
 
     Raises:
         CalibrationError: an activation is not finite.
     """
     with untouched(model), collector.installed(model):
-        for batch in batches:
-            collector.begin_batch(batch)
+        for batch, continues in batches:
+            collector.begin_batch(batch, continues=continues)
             collector.end_batch(run(model, batch))
     return collector.finish("calib_dataloader")
 
@@ -236,89 +259,3 @@ def _checked_run(model: nn.Module, batch: Batch, samples: int) -> Any:
 def describe_batch(batch: Batch) -> str:
     """Types, shapes, dtypes and keys of a batch, on one line."""
     return describe((*batch.args, *([batch.kwargs] if batch.kwargs else [])))
-
-
-class _Around(nn.Module):
-    """Wraps a model that is a single operator, so that the hooks of the wrapper run around the operator's hooks.
-
-    Without the wrapper, a hook that installs hooks on the same module would see them run from the next pass on only,
-    and so would one that gives the module another forward method by expanding it.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.model(*args, **kwargs)
-
-
-@torch.no_grad()
-def calibrate_by_function(
-    model: nn.Module,
-    calib_func: Callable[[nn.Module], object],
-    start: Callable[[Batch], Collector],
-    axis: BatchAxis[Batch],
-) -> Calibration[Batch]:
-    """Let the user's function run the fp32 model, and watch.
-
-    A sampling size ends with the call that reaches it. What the function shows after the largest one makes no range.
-
-    Args:
-        model: a copy of the user's model, which gets hooks for the duration of the call.
-        calib_func: calls the model it is given, once a batch.
-        start: called with the inputs of the first call, traces the model and makes the collector.
-        axis: what finds out whether batches can be cut; of another copy of the model.
-
-    Raises:
-        DataError: the function never called the model or showed no sample, or the model fails on what it passes.
-        CalibrationError: an activation is not finite.
-        Exception: whatever the function itself raises.
-    """
-    watched = _Around(model).eval() if not model._modules or "" in expansions(model).forms else model
-    collectors: list[Collector] = []
-    running: list[Batch] = []
-    starting = False
-
-    with ExitStack() as stack:
-
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal starting
-            if starting:
-                return
-            running[:] = [axis.checked(Batch.of(args, kwargs))]
-            if not collectors:
-                starting = True
-                collectors.append(start(running[0]))
-                starting = False
-                stack.enter_context(collectors[0].installed(model))
-            collectors[0].begin_batch(running[0])
-
-        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if collectors and not starting:
-                collectors[0].leave_model()
-
-        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if not starting:
-                collectors[0].end_batch(output)
-                running.clear()
-
-        stack.enter_context(untouched(model))
-        stack.callback(watched.register_forward_pre_hook(before, with_kwargs=True).remove)
-        stack.callback(watched.register_forward_hook(leave, with_kwargs=True, always_call=True).remove)
-        stack.callback(watched.register_forward_hook(after, with_kwargs=True).remove)
-        try:
-            calib_func(watched)
-        except (AutotuneError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if not running:  # the function's own error, not the model's
-                raise
-            samples = collectors[0].samples if collectors else 0
-            raise model_fails("calib_func", describe_batch(running[0]), samples, error) from error
-    if not collectors:
-        raise DataError(
-            "calib_func returned without calling the model it was given. It must run that model on calibration "
-            "inputs, for example: def calib_func(model): [model(x) for x in batches]."
-        )
-    return collectors[0].finish("calib_func")

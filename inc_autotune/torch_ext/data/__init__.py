@@ -3,34 +3,34 @@
 Imports model and target.
 """
 
-from inc_autotune.torch_ext.data.batches import (
-    Batch,
-    batch_axis,
-    calibration_batches,
-    example_batch,
-    output_tensors,
-    run,
-)
+from inc_autotune.torch_ext.data.batch import Batch, call, main_input, run
+from inc_autotune.torch_ext.data.batches import batch_axis, calibration_batches, example_batch
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.evaluation import isolated
 from inc_autotune.torch_ext.data.items import iterable_loader
+from inc_autotune.torch_ext.data.lineage import Lineage
 from inc_autotune.torch_ext.data.metric import evaluation_function
-from inc_autotune.torch_ext.data.nested import map_tensors
+from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
+from inc_autotune.torch_ext.data.outputs import output_tensors
 from inc_autotune.torch_ext.data.padding import comparable_outputs, real_outputs, real_positions
 
 __all__ = [
     "Batch",
     "CalibrationFunction",
+    "Lineage",
     "add_batch",
     "add_model",
     "batch_axis",
     "calibration_batches",
+    "call",
     "comparable_outputs",
     "evaluation_function",
+    "every_tensor",
     "example_batch",
     "isolated",
     "iterable_loader",
+    "main_input",
     "map_tensors",
     "output_tensors",
     "real_outputs",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -13,108 +12,13 @@ from torch import Tensor, nn
 
 from inc_autotune.core.data import BatchAxis, Reading, describe, no_item
 from inc_autotune.core.errors import AutotuneError, DataError
+from inc_autotune.torch_ext.data.batch import Batch, call, run
 from inc_autotune.torch_ext.data.items import ALLOWED_ITEMS, check_item, iterable_loader, to_torch
-from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
+from inc_autotune.torch_ext.data.outputs import output_tensors
 from inc_autotune.torch_ext.data.readings import possible_readings, signature_text, unknown_keys
-from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
 from inc_autotune.torch_ext.model.untouched import untouched
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Batch:
-    """The arguments of one model call.
-
-    Args:
-        args: positional inputs.
-        kwargs: keyword inputs.
-        size: number of samples: the first dimension of the first tensor that has one, else 1; 1 also where the inputs
-            cannot be cut (see `batch_axis`).
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    size: int
-
-    @classmethod
-    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Batch:
-        """A batch of the size that the tensors have."""
-        kwargs = dict(kwargs or {})
-        sizes = (tensor.shape[0] for tensor in tensors_in((args, kwargs)) if tensor.ndim > 0)
-        return cls(tuple(args), kwargs, int(next(sizes, 1)))
-
-    @property
-    def divisible(self) -> bool:
-        """Whether the samples can be told apart."""
-        return self.size > 1
-
-    def slice(self, start: int, stop: int) -> Batch:
-        """Samples `start` to `stop`: cuts every tensor with as many rows as the batch has samples.
-
-        Also tensors inside other objects, such as a key-value cache, which is copied.
-        """
-
-        def cut(tensor: Tensor) -> Tensor:
-            return tensor[start:stop] if tensor.ndim > 0 and tensor.shape[0] == self.size else tensor
-
-        start, stop = max(start, 0), min(stop, self.size)
-        if start == 0 and stop == self.size:
-            return self
-        return self._mapped(cut, stop - start)
-
-    def whole(self) -> Batch:
-        """The same inputs as one sample, never to be cut."""
-        return replace(self, size=1)
-
-    @property
-    def form(self) -> Hashable:
-        """Which inputs there are, of which rank, and which of them are cut; equal for batches that differ in length."""
-        tensors = [(each.ndim, each.shape[:1] == (self.size,)) for each in every_tensor((self.args, self.kwargs))]
-        return len(self.args), tuple(self.kwargs), tuple(tensors)
-
-    def take(self, count: int) -> Batch:
-        """The first `count` samples, all of them when there are fewer."""
-        return self.slice(0, count)
-
-    def copy(self) -> Batch:
-        """The same inputs in memory of their own, objects that hold state too, since a call may change these."""
-        return self._mapped(_copied, self.size)
-
-    def _mapped(self, function: Callable[[Tensor], Tensor], size: int) -> Batch:
-        args, kwargs = map_tensors((self.args, self.kwargs), function)
-        return replace(self, args=args, kwargs=kwargs, size=size)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors among the inputs."""
-        return sum(tensor.nbytes for tensor in every_tensor((self.args, self.kwargs)))
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
-def run(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a copy of a batch, since models may write into inputs, and without gradients.
-
-    Torch's fused attention is off, so that hooks see every module and fp32 and quantized models take the same path.
-    """
-    batch = batch.copy()
-    with torch.no_grad(), attention_fast_path_disabled():
-        return model(*batch.args, **batch.kwargs)
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """The real tensors of a model's output, in the order of its tuples, dicts, dataclasses or fields.
-
-    Complex tensors are taken as pairs of real and imaginary parts. Where there are no others, integers count, as
-    float32; beside others they follow from these, as labels do from scores.
-    """
-    tensors = list(tensors_in(output))
-    real = [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in tensors]
-    floating = [tensor for tensor in real if tensor.is_floating_point()]
-    return floating or [tensor.float() for tensor in real]
 
 
 def batch_axis(model: nn.Module) -> BatchAxis[Batch]:
@@ -263,7 +167,7 @@ def _failure(model: nn.Module, batch: Batch) -> Exception | None:
     try:
         inputs = batch.copy()
         with untouched(model):
-            model(*inputs.args, **inputs.kwargs)
+            call(model, inputs)
     except (AutotuneError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises on inputs that do not fit

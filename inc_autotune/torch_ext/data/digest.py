@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.search.study import Fingerprint, assigned, called_in, methods
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.batch import Batch
 from inc_autotune.torch_ext.data.nested import every_tensor
+from inc_autotune.torch_ext.model import tensors_in
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -26,9 +27,17 @@ def add_tensor(digest: Digest, name: str, tensor: Tensor) -> None:
     digest.update(values.numpy().data)
 
 
-def add_batch(digest: Digest, batch: Batch) -> None:
-    """Take the inputs of one call of the model into a digest."""
-    for index, tensor in enumerate(every_tensor((batch.args, batch.kwargs))):
+def add_batch(digest: Digest, batch: Batch, *, with_state: bool = True) -> None:
+    """Take the inputs of one call of the model into a digest.
+
+    Args:
+        digest: changed in place.
+        batch: inputs.
+        with_state: False leaves out tensors inside of objects, such as caches, which follow from earlier calls.
+    """
+    digest.update(batch.module.encode())
+    inputs = (batch.args, batch.kwargs)
+    for index, tensor in enumerate(every_tensor(inputs) if with_state else tensors_in(inputs)):
         add_tensor(digest, f"input {index}", tensor)
 
 

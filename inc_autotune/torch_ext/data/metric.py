@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from inc_autotune.core.data import Reading
 from inc_autotune.core.evaluation import make_metric, metric_value
-from inc_autotune.torch_ext.data.batches import labelled_batches, output_tensors, run
+from inc_autotune.torch_ext.data.batch import run
+from inc_autotune.torch_ext.data.batches import labelled_batches
 from inc_autotune.torch_ext.data.items import iterable_loader
 from inc_autotune.torch_ext.data.nested import map_tensors
+from inc_autotune.torch_ext.data.outputs import output_tensors
 
 
 def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.Module], float]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data.batches import Batch, output_tensors
+from inc_autotune.torch_ext.data.batch import Batch
+from inc_autotune.torch_ext.data.outputs import output_tensors
 from inc_autotune.torch_ext.data.readings import forward_signature
 
 
@@ -52,7 +53,7 @@ def real_outputs(output: Any, real: Tensor | None) -> Sequence[Tensor]:
 
 
 def _named_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    signature = forward_signature(model)
+    signature = forward_signature(model.get_submodule(batch.module))
     if signature is None:
         return dict(batch.kwargs)
     bound = signature.bind_partial(*batch.args, **batch.kwargs).arguments

@@ -146,7 +146,12 @@ class IpexAdaptor(ModuleAdaptor):
         return samples
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
-        """A collector that also runs the extension's observers."""
+        """A collector that also runs the extension's observers.
+
+        Raises:
+            DataError: a module of the model is called by itself.
+        """
+        _check_is_whole(first)
         # The whole batch, since a single sample may lack the padding that makes a model apply its mask.
         self._first = first.copy()
         self._sources = observed_model(model, self._first)
@@ -224,15 +229,15 @@ class IpexAdaptor(ModuleAdaptor):
         if traced is None:
             return None
         self._compare_traced(models, traced)
-        return interleaved_seconds(traced, self._measured_batch())
+        return interleaved_seconds(traced, self._measured_batches()[:1])
 
     def measure_threads(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
         traced = None if torch.get_num_threads() == 1 else self._traced(models)
-        return None if traced is None else interleaved_seconds_in_threads(traced, self._measured_batch())
+        return None if traced is None else interleaved_seconds_in_threads(traced, self._measured_batches()[:1])
 
     def _traced(self, models: Sequence[nn.Module]) -> list[nn.Module] | None:
         """The models traced, frozen and compiled; None if a model cannot be traced."""
-        batch = self._measured_batch()
+        batch = self._measured_batches()[0]
         try:
             with warnings.catch_warnings():
                 # The tracer warns that other inputs may take another path, which does not matter for measuring.
@@ -250,7 +255,7 @@ class IpexAdaptor(ModuleAdaptor):
         """Remember for each candidate whether its traced form, which is deployed, computes the same."""
         for eager, deployed in zip(models, traced, strict=False):
             if eager in self._tune_cfgs:
-                self._traced_notes[eager] = traced_note(self._base, eager, deployed, self._measured_batch())
+                self._traced_notes[eager] = traced_note(self._base, eager, deployed, self._measured_batches()[0])
 
 
 class _WatchedCollector(Collector):
@@ -273,8 +278,9 @@ class _WatchedCollector(Collector):
         self._observed = observed
         self._batch = Batch((), {}, 1)
 
-    def begin_batch(self, batch: Batch) -> None:
-        super().begin_batch(batch)
+    def begin_batch(self, batch: Batch, *, continues: bool = False) -> None:
+        _check_is_whole(batch)
+        super().begin_batch(batch, continues=continues)
         self._batch = batch.copy()
 
     def end_batch(self, output: Any) -> None:
@@ -291,6 +297,19 @@ class _WatchedCollector(Collector):
                 "Or use backend='default'."
             ) from error
         super().end_batch(output)
+
+
+def _check_is_whole(batch: Batch) -> None:
+    """Make sure that the model itself is called.
+
+    Raises:
+        DataError: a module of the model is called by itself, which the extension does not observe.
+    """
+    if batch.module:
+        raise DataError(
+            f"calib_func: calls {batch.module!r} by itself, as generate does with an encoder, and backend='ipex' "
+            "observes calls of the model only. Let calib_func call model(...), or use backend='default'."
+        )
 
 
 def _check_has_parts(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.data import Batch, every_tensor, run
 from inc_autotune.torch_ext.model import EagerDispatchMode, tensors_in
 from inc_autotune.torch_ext.modules import QuantizedOperator
 
@@ -20,7 +20,7 @@ def peak_bytes(model: nn.Module, batch: Batch) -> int:
     The copy of the inputs that the pass makes counts too. Memory that a kernel allocates and frees within one operator
     is not seen. The count depends on the model and the shapes alone.
     """
-    live = _LiveBytes([*_own_tensors(model), *tensors_in((batch.args, batch.kwargs))])
+    live = _LiveBytes([*_own_tensors(model), *every_tensor((batch.args, batch.kwargs))])
     with live:
         run(model, batch)
     return resident_bytes(model) + live.peak

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis import LARGEST_OUTPUT
-from inc_autotune.torch_ext.data import Batch, map_tensors, real_outputs, real_positions
+from inc_autotune.torch_ext.data import Batch, call, map_tensors, real_outputs, real_positions
 from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
 from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, operator_type
 
@@ -65,6 +65,7 @@ def gradient_sensitivities(
             hook = _error_hook(unit, quantized, root, sums)
             model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
     sensitivities = dict.fromkeys(units, 0.0)
+    seen = False
     generator = torch.Generator().manual_seed(seed)
     parts = [part for batch in batches for part in _parts(model, batch)]
     for done, (batch, real) in enumerate(parts):
@@ -83,9 +84,10 @@ def gradient_sensitivities(
         except RuntimeError as error:  # an operator without a derivative, or a graph that the model broke
             logger.warning("no gradients of this model, sensitivity is measured unit by unit: %s", error)
             return None
-        if not outputs:
-            logger.warning("no gradients of this model, sensitivity is measured unit by unit: its outputs carry none")
-            return None
+        seen = seen or bool(outputs)
+    if not seen:
+        logger.warning("no gradients of this model, sensitivity is measured unit by unit: its outputs carry none")
+        return None
     return sensitivities
 
 
@@ -97,8 +99,7 @@ def _parts(model: nn.Module, batch: Batch) -> Iterator[tuple[Batch, Tensor | Non
 
 
 def _outputs(model: nn.Module, batch: Batch, real: Tensor | None) -> Sequence[Tensor]:
-    inputs = batch.copy()
-    return real_outputs(model(*inputs.args, **inputs.kwargs), real)
+    return real_outputs(call(model, batch.copy()), real)
 
 
 def _random_signs(output: Tensor, tensors: int, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,19 +14,28 @@ from inc_autotune.torch_ext.data import Batch, run
 
 
 @torch.no_grad()
-def interleaved_seconds(models: Sequence[nn.Module], batch: Batch) -> list[float]:
-    """CPU seconds of one forward pass of every model in one thread, taken in turn.
+def interleaved_seconds(models: Sequence[nn.Module], batches: Sequence[Batch]) -> list[float]:
+    """CPU seconds of every model for all batches in one thread, taken in turn.
 
     See `core.analysis.timing.interleaved_seconds`.
     """
     with one_thread():
-        return timing.interleaved_seconds([partial(run, model, batch) for model in models], timing.thread_clock())
+        return timing.interleaved_seconds(_runs(models, batches), timing.thread_clock())
 
 
 @torch.no_grad()
-def interleaved_seconds_in_threads(models: Sequence[nn.Module], batch: Batch) -> list[float]:
+def interleaved_seconds_in_threads(models: Sequence[nn.Module], batches: Sequence[Batch]) -> list[float]:
     """The same on the wall, in as many threads as torch has."""
-    return timing.interleaved_seconds([partial(run, model, batch) for model in models], timing.wall_clock())
+    return timing.interleaved_seconds(_runs(models, batches), timing.wall_clock())
+
+
+def _runs(models: Sequence[nn.Module], batches: Sequence[Batch]) -> list[Callable[[], None]]:
+    return [partial(_run_all, model, batches) for model in models]
+
+
+def _run_all(model: nn.Module, batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        run(model, batch)
 
 
 @contextmanager

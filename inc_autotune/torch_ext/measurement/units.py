@@ -53,7 +53,7 @@ class OperatorCall:
 def measure_units(
     units: Sequence[Unit],
     model: nn.Module,
-    batch: Batch,
+    batches: Sequence[Batch],
     integer_module: Callable[[str, OpConfig], nn.Module],
     expired: Callable[[], bool],
 ) -> dict[str, UnitSpeed]:
@@ -62,7 +62,7 @@ def measure_units(
     Args:
         units: units with an integer configuration as their first option.
         model: fp32, batch norms folded.
-        batch: inputs of the model.
+        batches: inputs of the model; all of them make one run.
         integer_module: takes the name of an operator and a configuration, and returns the quantized form.
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
 
@@ -71,7 +71,7 @@ def measure_units(
     """
     if not units or expired():
         return {}
-    calls = operator_calls(model, {name: op_type for unit in units for name, op_type in unit.operators}, batch)
+    calls = operator_calls(model, {name: op_type for unit in units for name, op_type in unit.operators}, batches)
     timed = (
         TimedUnit(
             unit.name,
@@ -96,13 +96,15 @@ def _forms(
     return partial(fp32, *call.args, **call.kwargs), partial(integer, *call.args, **call.kwargs)
 
 
-def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> dict[str, list[OperatorCall]]:
-    """Run a model once and note what its operators read; of every geometry one input is kept.
+def operator_calls(
+    model: nn.Module, types: Mapping[str, str], batches: Sequence[Batch]
+) -> dict[str, list[OperatorCall]]:
+    """Run a model once on all batches and note what its operators read; of every geometry one input is kept.
 
     Args:
         model: left as it was.
         types: operator types by operator name.
-        batch: inputs of the model.
+        batches: inputs of the model.
     """
     watched = shared_copy(model, own_buffers=True)
     first: dict[Hashable, OperatorCall] = {}
@@ -121,7 +123,8 @@ def operator_calls(model: nn.Module, types: Mapping[str, str], batch: Batch) -> 
 
     for name in types:
         watched.get_submodule(name).register_forward_pre_hook(partial(note, name), with_kwargs=True)
-    run(watched, batch)
+    for batch in batches:
+        run(watched, batch)
     return calls
 
 

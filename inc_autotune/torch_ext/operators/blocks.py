@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, real_outputs, run
+from inc_autotune.torch_ext.data import Batch, call, real_outputs, run
 
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One call of a block: inputs as they were before the call, and outputs at real positions."""
+    """One call of a block: inputs as they were before the call, outputs at real positions, and which these are."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    inputs: Batch
     outputs: Sequence[Tensor]
+    real: Tensor | None
 
 
 def find_blocks(model: nn.Module, operators: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -54,14 +53,14 @@ def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch, real: T
         batch: inputs of the model.
         real: which positions are not padding; None: all.
     """
-    before: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
+    before: dict[str, list[Batch]] = {}
     after: dict[str, Any] = {}
     with ExitStack() as stack:
         for block in blocks:
 
             def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], block: str = block) -> None:
                 # A copy, since caches among the arguments grow during the call.
-                before.setdefault(block, []).append(copy.deepcopy((args, kwargs)))
+                before.setdefault(block, []).append(Batch.of(args, kwargs, block).copy())
 
             def leave(module: nn.Module, args: tuple[Any, ...], output: Any, block: str = block) -> None:
                 after[block] = output
@@ -71,14 +70,13 @@ def capture_calls(model: nn.Module, blocks: Iterable[str], batch: Batch, real: T
             stack.callback(module.register_forward_hook(leave).remove)
         run(model, batch)
     return {
-        block: BlockCall(*calls[0], real_outputs(after[block], real))
+        block: BlockCall(calls[0], real_outputs(after[block], real), real)
         for block, calls in before.items()
         if len(calls) == 1
     }
 
 
 @torch.no_grad()
-def run_block(model: nn.Module, block: str, call: BlockCall, real: Tensor | None) -> Sequence[Tensor]:
-    """Outputs of the block in another model, on the inputs of `call`."""
-    args, kwargs = copy.deepcopy((call.args, call.kwargs))
-    return real_outputs(model.get_submodule(block)(*args, **kwargs), real)
+def run_block(model: nn.Module, captured: BlockCall) -> Sequence[Tensor]:
+    """Outputs of the same block in another model, on the inputs of a captured call."""
+    return real_outputs(call(model, captured.inputs.copy()), captured.real)

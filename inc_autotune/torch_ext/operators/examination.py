@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import base_model, expand, expanded_copy, expansions
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
+from inc_autotune.torch_ext.operators.merged_trace import extended
 from inc_autotune.torch_ext.operators.outputs import untouched_outputs
-from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_model
+from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_call
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES
 
 COMPARED_SAMPLES = 2
@@ -69,13 +70,13 @@ class Examination:
             )
         return notes
 
-    def revised(self, model: nn.Module, trace: ModelTrace, batch: Batch) -> Examination:
+    def revised(self, model: nn.Module, trace: ModelTrace, batches: Sequence[Batch]) -> Examination:
         """What is known once more batches have told how the model runs.
 
         Args:
             model: the user's; stays as it is.
             trace: of all batches.
-            batch: inputs.
+            batches: inputs; one of each module stands for all.
         """
         skipped = {name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()}
         bears = self.trace is not None and self.trace.bears_channels_last
@@ -84,40 +85,57 @@ class Examination:
             return replace(self, trace=trace)
         folded = base_model(model, trace.batch_norms)
         base = expanded_copy(folded) if self.expands else folded
-        return replace(self, trace=trace, base=base, folded=folded, form_error=form_error(model, base, batch))
+        firsts = {batch.module: batch.take(COMPARED_SAMPLES) for batch in reversed(batches)}.values()
+        errors = [form_error(model, untouched_outputs(base, few, fast_path=True), few) for few in firsts]
+        return replace(self, trace=trace, base=base, folded=folded, form_error=max(errors))
 
 
-def examine(model: nn.Module, first: Batch, *, expands: bool = True) -> Examination:
+def examine(model: nn.Module, first: Batch, *, expands: bool = True, known: Examination | None = None) -> Examination:
     """Run copies of a model on a batch, as candidates are copies too, and make the form that candidates are made of.
 
     Args:
         model: the user's; stays as it is.
         first: inputs.
         expands: whether products hidden inside torch's modules become operators, where that changes no result.
+        known: what calls of other modules of the model have told, which also decides what is expanded.
     """
-    problem = _expansion_problem(model, first) if expands else None
-    expands = expands and problem is None
+    if known is not None:
+        expands, problem = known.expands, known.expansion_problem
+    else:
+        problem = _expansion_problem(model, first) if expands else None
+        expands = expands and problem is None
     copy = expand(base_model(model, {})) if expands else base_model(model, {})
     with original_calls(model) as called:
-        inputs = first.copy()
-        trace = trace_model(copy, inputs.args, inputs.kwargs)
-    skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
-    folded = base_model(model, trace.batch_norms)
+        trace = trace_call(copy, first.copy())
+    convolutions, earlier = _convolutions(trace), known.trace if known is not None else None
+    if earlier is not None:
+        trace = extended(earlier, trace)
+    folded, few = base_model(model, trace.batch_norms), first.take(COMPARED_SAMPLES)
     base = expanded_copy(folded) if expands else folded
-    types = [each for each in CONVOLUTION_TYPES if not each.endswith("1d")]
-    convolutions = [name for name, operator in trace.operators.items() if operator.type in types]
-    bears = bears_channels_last(base, convolutions, first.take(COMPARED_SAMPLES))
+    outputs = untouched_outputs(base, few, fast_path=True)
+    bears, error = bears_channels_last(base, convolutions, few, outputs), form_error(model, outputs, few)
+    if known is not None and earlier is not None:
+        called, error = {*called, *known.captured}, max(error, known.form_error)
+        if _convolutions(earlier):
+            bears = earlier.bears_channels_last and (bears or not convolutions)
+    skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
     trace = replace(trace, skipped=skipped, bears_channels_last=bears)
-    return Examination(trace, base, folded, sorted(called), form_error(model, base, first), expands, problem)
+    return Examination(trace, base, folded, sorted(called), error, expands, problem)
+
+
+def _convolutions(trace: ModelTrace) -> list[str]:
+    """Names of the convolutions with outputs that may lie channels last."""
+    types = [each for each in CONVOLUTION_TYPES if not each.endswith("1d")]
+    return [name for name, operator in trace.operators.items() if operator.type in types]
 
 
 def _expansion_problem(model: nn.Module, batch: Batch) -> str | None:
     """Why a model cannot be expanded; None if it computes the same, or has nothing to expand."""
-    plain = base_model(model, {})
+    plain, few = base_model(model, {}), batch.take(COMPARED_SAMPLES)
     if not expansions(plain).forms:
         return None
     try:
-        error = form_error(plain, expanded_copy(plain), batch)
+        error = form_error(plain, untouched_outputs(expanded_copy(plain), few, fast_path=True), few)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as failure:  # whatever the model raises: it may ask for the very class, for instance
@@ -142,23 +160,27 @@ def original_calls(model: nn.Module) -> Iterator[set[str]]:
         yield called
 
 
-def form_error(model: nn.Module, form: nn.Module, batch: Batch) -> float:
-    """Relative squared error of another form of a model on the first samples of a batch; both stay as they are.
+def form_error(model: nn.Module, actual: Sequence[Tensor], batch: Batch) -> float:
+    """Relative squared error of another form of a model.
 
     The model runs as the user runs it, with torch's fused attention if the user has not switched that off.
+
+    Args:
+        model: stays as it is.
+        actual: what the other form returns, run in the same way.
+        batch: inputs of both.
 
     Returns:
         0 if the error is within `TOLERANCE`, or if the model itself returns something else in every forward pass.
     """
-    batch = batch.take(COMPARED_SAMPLES)
     expected = untouched_outputs(model, batch, fast_path=True)
-    error = _error(expected, untouched_outputs(form, batch, fast_path=True))
+    error = _error(expected, actual)
     if error <= TOLERANCE or _error(expected, untouched_outputs(model, batch, fast_path=True)) > TOLERANCE:
         return 0.0
     return error
 
 
-def _error(expected: list[Tensor], actual: list[Tensor]) -> float:
+def _error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
     """The largest error of an output; infinite if shapes differ, 0 if no expected output is finite."""
     if [output.shape for output in expected] != [output.shape for output in actual]:
         return float("inf")

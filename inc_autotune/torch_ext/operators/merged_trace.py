@@ -52,6 +52,29 @@ def merged(one: ModelTrace, other: ModelTrace) -> ModelTrace:
     )
 
 
+def extended(trace: ModelTrace, later: ModelTrace) -> ModelTrace:
+    """The first trace, and what the later one tells of operators that did not run in the first one."""
+    reasons = {name: reason for name, reason in trace.skipped.items() if reason != NOT_RUN}
+    new = {name: each for name, each in later.operators.items() if name not in trace.operators and name not in reasons}
+    operators, groups = {**trace.operators, **new}, [[name for name in group if name in new] for group in later.groups]
+    leaders = {group[0] for group in groups if group}
+    skipped = {**trace.skipped, **later.skipped, **reasons}
+    return replace(
+        trace,
+        operators=operators,
+        groups=(*trace.groups, *(tuple(group) for group in groups if group)),
+        batch_norms={**trace.batch_norms, **{name: each for name, each in later.batch_norms.items() if name in new}},
+        relu_outputs=trace.relu_outputs | {name for name in later.relu_outputs if name in new},
+        output_groups={
+            **trace.output_groups,
+            **{name: each for name, each in later.output_groups.items() if name in new and each in leaders},
+        },
+        consumers={**trace.consumers, **{name: each for name, each in later.consumers.items() if name in leaders}},
+        skipped={name: reason for name, reason in skipped.items() if name not in operators},
+        ran=trace.ran | later.ran,
+    )
+
+
 def is_served(trace: ModelTrace, by: ModelTrace) -> bool:
     """Whether statistics that were collected by one trace are all that another one needs."""
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from inc_autotune.core.errors import ModelError
+from inc_autotune.torch_ext.data import Batch, call
 from inc_autotune.torch_ext.model import AddressMap, is_replaceable
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
@@ -60,6 +61,10 @@ class CallRecord:
 class CallWatcher:
     """Notes every call of an operator or leaf module in forward passes of a model, one pass after the other.
 
+    Attributes:
+        types: operator types by name, of operators that may be quantized.
+        modules: all modules by name.
+
     Args:
         model: without hooks of ours.
 
@@ -68,9 +73,9 @@ class CallWatcher:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._types, self._skipped = _candidates(model)
+        self.types, self._skipped = _candidates(model)
         self.modules = dict(model.named_modules())
-        operators = [*self._types, *self._skipped]
+        operators = [*self.types, *self._skipped]
         leaves = (name for name, module in self.modules.items() if _is_leaf(module))
         self._names = tuple(dict.fromkeys([*operators, *leaves]))
         weights = ((weight, name) for name in operators for weight in _weights(self.modules[name]))
@@ -93,7 +98,7 @@ class CallWatcher:
     def begin(self) -> None:
         """To be called before a forward pass."""
         self.end()
-        self._record = CallRecord(dict(self._types), dict(self._skipped))
+        self._record = CallRecord(dict(self.types), dict(self._skipped))
         self._flow = DataFlow(self._weights)
         self._flow.__enter__()  # type: ignore[no-untyped-call]
 
@@ -147,16 +152,16 @@ class CallWatcher:
         return before, after
 
 
-def record_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallRecord:
-    """Run the model once, leaving it as it was, and note every call of an operator or leaf module.
+def record_calls(model: nn.Module, batch: Batch) -> CallRecord:
+    """Run the model once, leaving it and its inputs as they were, and note every call of an operator or leaf module.
 
     Raises:
         ModelError: a parameter is not initialized yet (lazy modules).
     """
     watcher = CallWatcher(model)
-    with untouched(model, args, kwargs), watcher.installed():
+    with untouched(model, batch.args, batch.kwargs), watcher.installed():
         watcher.begin()
-        output = model(*args, **kwargs)
+        output = call(model, batch)
         record = watcher.end()
         del output
     return record

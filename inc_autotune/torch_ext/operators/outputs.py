@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data import Batch, output_tensors
+from inc_autotune.torch_ext.data import Batch, call, output_tensors
 from inc_autotune.torch_ext.model.untouched import untouched
 
 
@@ -18,4 +18,4 @@ def untouched_outputs(model: nn.Module, batch: Batch, *, fast_path: bool = False
     """
     inputs = batch.copy()
     with untouched(model, fast_path=fast_path):
-        return output_tensors(model(*inputs.args, **inputs.kwargs))
+        return output_tensors(call(model, inputs))

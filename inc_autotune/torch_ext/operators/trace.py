@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import is_replaceable
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
@@ -81,8 +82,13 @@ def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[st
         ModelError: a parameter is not initialized yet (lazy modules).
         Exception: whatever the model raises on these inputs.
     """
+    return trace_call(model, Batch.of(args, kwargs))
+
+
+def trace_call(model: nn.Module, batch: Batch) -> ModelTrace:
+    """The same for a call of any module of `model`."""
     norms = foldable_batch_norms(model)
-    return analyse(record_calls(model, tuple(args), dict(kwargs or {})), dict(model.named_modules()), norms)
+    return analyse(record_calls(model, batch), dict(model.named_modules()), norms)
 
 
 def foldable_batch_norms(model: nn.Module) -> dict[str, int]:

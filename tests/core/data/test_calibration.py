@@ -64,3 +64,21 @@ def test_samples_and_snapshots_are_told():
 def test_no_sample_is_an_error(sizes):
     with pytest.raises(DataError, match="calib_dataset is empty: it yielded no sample"):
         passed(*sizes).finish("", "calib_dataset")
+
+
+def test_steps_of_the_same_samples_count_once_and_are_held_out_together():
+    run = passed(sampling_sizes=(4,))
+    for item in range(3):
+        for step in range(6):
+            values = np.full((4, 1), 10.0 * item + step, np.float32)
+            run.begin(Feed({"x": values}, 4, frozenset({"x"})), continues=step > 0)
+            assert run.is_held_out == (item == 1)
+            run.statistics["x"].update(values, keep_rows=not run.is_held_out)
+            run.end([values])
+    assert run.samples == 12
+    found = run.finish("", "data")
+    assert found.samples == 12
+    assert float(found.snapshot(4).every["x"].maximum) == 5
+    assert float(found.snapshot().fitted["x"].maximum) == 25
+    assert [float(each[0, 0]) for each in found.held_out.outputs] == [10, 11, 12, 14]
+    assert found.held_out.samples == 4

@@ -105,3 +105,20 @@ def test_what_comes_after_the_largest_sampling_size_is_known_of_all_samples_only
 def test_the_first_batch_belongs_to_the_first_fold():
     snapshot = collected((1.0, False), (9.0, True), (2.0, False), (3.0, False))
     assert [float(fold["x"].maximum) for fold in snapshot.folds] == [3.0, 2.0]
+
+
+def test_an_activation_that_is_watched_later_is_known_at_every_size():
+    statistics = SplitStatistics(lambda seed: {"x": ActivationStatistics("x", seed=seed)}, (0, 1))
+    taken = Snapshots([4, 8])
+    for step in range(2):
+        if step:
+            statistics.watch(lambda seed: {each: ActivationStatistics(each, seed=seed) for each in "xy"})
+        for each in statistics.batch(held_out=False).values():
+            each.update(np.full((4, 1), step + 1.0, np.float32))
+        taken.advance(4, statistics)
+    taken.finish(statistics)
+    assert known(taken, 4) == 1
+    for size in (4, 8):
+        snapshot = taken.at(size)
+        assert float(snapshot.every["y"].maximum) == float(snapshot.fitted["y"].maximum) == 2
+        assert all("y" in fold for fold in snapshot.folds)

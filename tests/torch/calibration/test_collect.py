@@ -5,14 +5,10 @@ import torch
 from torch import nn
 
 from inc_autotune.core.quantization.split_statistics import SAMPLED_ROWS
-from inc_autotune.torch_ext.calibration.collect import (
-    Collector,
-    calibrate,
-    calibrate_by_function,
-    input_of,
-    output_of,
-)
-from inc_autotune.torch_ext.data.batches import Batch, batch_axis
+from inc_autotune.torch_ext.calibration.by_function import calibrate_by_function
+from inc_autotune.torch_ext.calibration.collect import Collector, calibrate, input_of, output_of
+from inc_autotune.torch_ext.data.batch import Batch
+from inc_autotune.torch_ext.data.batches import batch_axis
 from inc_autotune.torch_ext.operators.trace import trace_model
 from tests.torch.small_models import FEATURES, CalledTwice, Text, image_batches, outlier_mlp, small_cnn, vectors
 
@@ -81,7 +77,7 @@ def test_hooks_are_removed_whatever_happens():
     model = outlier_mlp()
     with pytest.raises(BrokenError):
         calibrate_by_function(
-            model, calib_func, lambda first: collector(model, first, (100,)), batch_axis(outlier_mlp())
+            model, calib_func, lambda first: collector(outlier_mlp(), first, (100,)), batch_axis(outlier_mlp())
         )
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -94,7 +90,7 @@ def test_a_function_gives_what_the_same_batches_give(sizes):
     found = calibrate_by_function(
         model,
         lambda watched: [watched(batch) for batch in data],
-        lambda first: collector(model, first, sizes),
+        lambda first: collector(outlier_mlp(), first, sizes),
         batch_axis(outlier_mlp()),
     )
     assert found.digest == expected.digest

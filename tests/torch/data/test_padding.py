@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.batch import Batch
 from inc_autotune.torch_ext.data.padding import real_outputs, real_positions
 
 

@@ -13,7 +13,7 @@ from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.search.options import allowed_options, offered_options
 from inc_autotune.core.space.units import build_space
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.batch import Batch
 from inc_autotune.torch_ext.measurement import units as unit_measurement
 from inc_autotune.torch_ext.measurement.footprint import peak_bytes, resident_bytes
 from inc_autotune.torch_ext.measurement.units import operator_calls
@@ -143,7 +143,7 @@ def test_operators_of_one_geometry_share_a_measurement():
     layers = [nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 8), nn.Linear(8, 16)]
     model = nn.Sequential(*layers, nn.Linear(16, 16, bias=False)).eval()
     types = {str(index): "Linear" for index, layer in enumerate(model) if isinstance(layer, nn.Linear)}
-    calls = operator_calls(model, types, Batch.of((vectors(1)[0],)))
+    calls = operator_calls(model, types, [Batch.of((vectors(1)[0],))])
     geometries = {name: each.geometry for name, (each,) in calls.items()}
     assert geometries["0"] == geometries["2"]
     assert len(set(geometries.values())) == 4, "other shapes, and the one without a bias, stand apart"
@@ -151,13 +151,13 @@ def test_operators_of_one_geometry_share_a_measurement():
 
 
 def test_an_operator_that_is_called_several_times_is_measured_so_often():
-    calls = operator_calls(CalledTwice().eval(), {"shared": "Linear"}, Batch.of((vectors(1)[0],)))
+    calls = operator_calls(CalledTwice().eval(), {"shared": "Linear"}, [Batch.of((vectors(1)[0],))])
     assert len(calls["shared"]) == 3
 
 
 def test_watching_a_model_leaves_no_hook():
     model = outlier_mlp()
-    operator_calls(model, {"query": "Linear"}, Batch.of((vectors(1)[0],)))
+    operator_calls(model, {"query": "Linear"}, [Batch.of((vectors(1)[0],))])
     assert not model.query._forward_pre_hooks
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from inc_autotune import torch_ext
-from inc_autotune.torch_ext.data.batches import Batch
+from inc_autotune.torch_ext.data.batch import Batch
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
+from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 from tests.torch.small_models import error, image_batches, small_cnn, tune
 
 
@@ -42,12 +43,13 @@ def test_what_shows_strides_is_found(ending):
     function, bears = ENDINGS[ending]
     model = Ending(function).eval()
     (first, *_) = image_batches()
-    assert bears_channels_last(model, ["first", "second"], Batch((first,), {}, len(first))) is bears
+    batch = Batch.of((first,))
+    assert bears_channels_last(model, ["first", "second"], batch, untouched_outputs(model, batch)) is bears
     assert not model.first._forward_hooks
 
 
 def test_a_model_without_convolutions_has_nothing_to_bear():
-    assert not bears_channels_last(nn.Linear(4, 4), [], Batch((torch.randn(2, 4),), {}, 2))
+    assert not bears_channels_last(nn.Linear(4, 4), [], Batch.of((torch.randn(2, 4),)), [])
 
 
 @pytest.mark.parametrize("ending", ["flatten", "view", "returned"])

@@ -181,6 +181,6 @@ def test_batches_that_agree_take_one_pass_and_no_note():
     adaptor = TorchAdaptor()
     model.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     adaptor.calibrate(model, images(*["none"] * 4), (100,))
-    reading, tracing, proving, layout, comparing, one_pass = 1, 4, 1 + 1 + 4, 2 * 2, 2 * 2, 16
+    reading, tracing, proving, layout, comparing, one_pass = 1, 4, 1 + 1 + 4, 2, 2 * 2, 16
     assert sum(seen) == reading + tracing + proving + layout + comparing + one_pass
     assert not [note for note in adaptor.notes() if "calibration batches differ" in note]
