@@ -20,6 +20,7 @@ from inc_autotune.core.analysis import (
     Weights,
 )
 from inc_autotune.core.data import BatchAxis, Calibration
+from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup
 from inc_autotune.core.space import Capability, Unit, load_capability
@@ -48,6 +49,7 @@ from inc_autotune.torch_ext.modules import (
 from inc_autotune.torch_ext.operators import (
     ANOTHER_WAY,
     LINEAR_TYPES,
+    RECURRENT_TYPES,
     Examination,
     ModelTrace,
     OtherWeights,
@@ -86,6 +88,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
+        _check_recurrent(self.capability)
         self._histogram = histogram or self.capability.default_needs_histogram
         self._given_example = example_inputs
         self._examples: Sequence[Batch] = ()
@@ -310,6 +313,15 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def integer_product(self) -> Callable[[Any, Any], Any] | None:
         is_exact = saturation.has_fast_integer_product() and not saturation.integer_product_saturates()
         return _integer_product if is_exact else None
+
+
+def _check_recurrent(capability: Capability) -> None:
+    for op_type in RECURRENT_TYPES:
+        if any(option.approach == "static" for option in capability.options(op_type)):
+            raise CapabilityError(
+                f"capability: static {op_type}: the hidden state has another range at every step, and calibration does "
+                "not see it. Allowed: dynamic and weight_only."
+            )
 
 
 def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from inc_autotune.core.quantization import (
 from inc_autotune.torch_ext.modules.availability import multiplies_integers
 from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
-from inc_autotune.torch_ext.modules.recurrent_steps import run_steps
+from inc_autotune.torch_ext.modules.recurrent_steps import eager_steps, run_layers
 from inc_autotune.torch_ext.modules.rounding import straight_through
 from inc_autotune.torch_ext.operators import RecurrentCall
 
@@ -52,7 +52,7 @@ class FakeQuantizedRecurrent(PreparedInteger):
             return F.linear(fake_quantized_input(rows, self.config, None, None), weight, tensors.get(f"bias_{name}"))
 
         call = RecurrentCall.of(self, given, hx, torch.float32)
-        return call.results(*run_steps(self, call, product))
+        return call.results(*run_layers(self, call, product, eager_steps(self, call, product)))
 
     def fake_weight(self, name: str) -> Tensor:
         """A weight with the values of its integers, by the parameter's name."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.recurrent_form import RecurrentForm
-from inc_autotune.torch_ext.modules.recurrent_steps import run_steps
+from inc_autotune.torch_ext.modules.recurrent_script import script_steps
+from inc_autotune.torch_ext.modules.recurrent_steps import State, eager_steps, run_layers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.operators import OPERATORS, RecurrentCall, directions
 from inc_autotune.torch_ext.target import kernels
@@ -25,7 +26,8 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
     1. FBGEMM's LSTM and GRU, which multiply the input of a layer as a whole and the hidden state step by step, for all
        layers in one call: where torch has them, no projection is asked for, and FBGEMM's Linear is exact with these
        weights;
-    2. else the same steps around the Linears, which choose their kernels by themselves;
+    2. else the same steps around the Linears: in one program of TorchScript where FBGEMM's Linear is exact, one by one
+       where the Linears choose other kernels;
     3. under `torch.export`, and away from the CPU: torch's own layer with the weights dequantized, for any length.
 
     Weight-only is 3 everywhere: a quarter of the memory, and the time of fp32 and a little more.
@@ -82,15 +84,23 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
                 self.mode, call.data, call.batch_sizes, call.state, cells, self.num_layers, self.bidirectional
             )
         else:
-            output, state = run_steps(self, call, lambda name, rows: self._linear(name)(rows))
+            output, state = self._run_steps(call)
         return call.results(output, state)
+
+    def _run_steps(self, call: RecurrentCall) -> tuple[Tensor, State]:
+        def product(name: str, rows: Tensor) -> Tensor:
+            result: Tensor = self._linear(name)(rows)
+            return result
+
+        steps = None if self.simulated else script_steps(self.mode, call, self._linear)
+        return run_layers(self, call, product, steps or eager_steps(self, call, product))
 
     @property
     def _is_on_cpu(self) -> bool:
         return bool(self._linear("ih_l0").weight_scale.is_cpu)
 
     def _linear(self, name: str) -> Any:
-        return self._modules[name]
+        return self._modules.get(name)
 
     def _float_tensors(self) -> dict[str, Tensor | None]:
         return {name: self.float_tensor(name) for name in OPERATORS[self.operator_name].parameters(self)}

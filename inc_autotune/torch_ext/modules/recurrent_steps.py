@@ -15,13 +15,14 @@ Product: TypeAlias = Callable[[str, Tensor], Tensor]
 """`product("ih_l0", x)`: the product of rows with the weight of that name, its bias added."""
 
 State: TypeAlias = tuple[Tensor, ...]
-"""The hidden state and, of an LSTM, the cell's; each [rows, features]."""
+"""The hidden state and, of an LSTM, the cell's; each [sequences, features]."""
 
-Step: TypeAlias = Callable[[Tensor, State], State]
-"""From the products of one time step's input, [rows, gates], and the state to the next state."""
+Steps: TypeAlias = Callable[[str, Tensor, State, bool], tuple[Tensor, State]]
+"""`steps("l0", projected, state, backwards)`: output and last state of one direction of one layer, from the products of
+its input, which have the form of the input."""
 
 
-def run_steps(module: Any, call: RecurrentCall, product: Product) -> tuple[Tensor, State]:
+def run_layers(module: Any, call: RecurrentCall, product: Product, steps: Steps) -> tuple[Tensor, State]:
     """Output and last state of all layers.
 
     The input of each layer is multiplied as a whole, the hidden state at every step: a form that rounds to the range of
@@ -31,19 +32,17 @@ def run_steps(module: Any, call: RecurrentCall, product: Product) -> tuple[Tenso
         module: a recurrent layer in any of its forms, for its attributes.
         call: what it is called with.
         product: multiplies by the layer's weights.
+        steps: takes the time steps.
     """
-    sizes = None if call.batch_sizes is None else call.batch_sizes.tolist()
     names, ways = directions(module), 2 if module.bidirectional else 1
     x, last = call.data, []
     for layer in range(module.num_layers):
         outputs = []
         for way in range(ways):
             index = layer * ways + way
-            projected = product(f"ih_{names[index]}", x)
-            rows = projected.unbind(0) if sizes is None else torch.split(projected, sizes)
-            step = _step(module.mode, names[index], product, bool(module.proj_size))
-            steps, state = _scan(step, rows, tuple(each[index] for each in call.state), backwards=way == 1)
-            outputs.append(torch.stack(steps) if sizes is None else torch.cat(steps))
+            state = tuple(each[index] for each in call.state)
+            output, state = steps(names[index], product(f"ih_{names[index]}", x), state, way == 1)
+            outputs.append(output)
             last.append(state)
         x = outputs[0] if ways == 1 else torch.cat(outputs, -1)
         if module.training and module.dropout and layer < module.num_layers - 1:
@@ -51,7 +50,38 @@ def run_steps(module: Any, call: RecurrentCall, product: Product) -> tuple[Tenso
     return x, tuple(torch.stack(states) for states in zip(*last, strict=True))
 
 
-def _step(mode: str, direction: str, product: Product, has_projection: bool) -> Step:
+def eager_steps(module: Any, call: RecurrentCall, product: Product) -> Steps:
+    """Time steps one by one; a trace of them holds for the number of steps that it was made with.
+
+    Arguments are those of `run_layers`.
+    """
+    sizes = None if call.batch_sizes is None else call.batch_sizes.tolist()
+
+    def steps(direction: str, projected: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:
+        rows: Sequence[Tensor] = projected.unbind(0) if sizes is None else torch.split(projected, sizes)
+        step = _step(module.mode, direction, product, bool(module.proj_size))
+        outputs: list[Tensor] = []
+        for each in reversed(rows) if backwards else rows:
+            count = each.shape[0]
+            running = tuple(part[:count] for part in state)
+            begun = step(each, running)
+            outputs.append(begun[0])
+            # Sequences that are over, or have not begun, stand behind the others.
+            is_all = sizes is None or count == len(state[0])
+            state = begun if is_all else tuple(map(_followed, begun, state))
+        outputs = outputs[::-1] if backwards else outputs
+        return torch.stack(outputs) if sizes is None else torch.cat(outputs), state
+
+    return steps
+
+
+def _followed(begun: Tensor, all_sequences: Tensor) -> Tensor:
+    return torch.cat([begun, all_sequences[len(begun) :]])
+
+
+def _step(mode: str, direction: str, product: Product, has_projection: bool) -> Callable[[Tensor, State], State]:
+    """From the products of one time step's input, [sequences, gates], and the state to the next state."""
+
     def hidden_product(hidden: Tensor) -> Tensor:
         return product(f"hh_{direction}", hidden)
 
@@ -83,35 +113,3 @@ def gru_cell(projected: Tensor, recurrent: Tensor, hidden: Tensor) -> Tensor:
     reset, update = torch.sigmoid(reset + reset_hidden), torch.sigmoid(update + update_hidden)
     new = torch.tanh(new + reset * new_hidden)
     return (hidden - new) * update + new
-
-
-def _scan(step: Step, rows: Sequence[Tensor], state: State, *, backwards: bool) -> tuple[list[Tensor], State]:
-    """Hidden states at every time step, in the order of time, and the state at the end of each sequence.
-
-    Args:
-        step: one time step.
-        rows: of each time step; sequences that are over are left out, longer ones stand first.
-        state: the initial one, of all sequences.
-        backwards: whether time runs from the end to the beginning.
-    """
-    outputs: list[Tensor] = []
-    if backwards:
-        initial, state = state, tuple(each[: len(rows[-1])] for each in state)
-        for each_rows in reversed(rows):
-            begun = len(state[0])
-            if len(each_rows) > begun:
-                pairs = zip(state, initial, strict=True)
-                state = tuple(torch.cat([each, first[begun : len(each_rows)]]) for each, first in pairs)
-            state = step(each_rows, state)
-            outputs.append(state[0])
-        return outputs[::-1], state
-    over: list[State] = []
-    for each_rows in rows:
-        if len(each_rows) < len(state[0]):
-            over.append(tuple(each[len(each_rows) :] for each in state))
-            state = tuple(each[: len(each_rows)] for each in state)
-        state = step(each_rows, state)
-        outputs.append(state[0])
-    if over:
-        state = tuple(torch.cat(parts) for parts in zip(state, *reversed(over), strict=True))
-    return outputs, state

@@ -145,6 +145,19 @@ def test_narrow_integers_are_simulated(kind):
     assert worst(fake(x), quantized(x)) >= 90
 
 
+@pytest.mark.parametrize(("kind", "arguments"), [("LSTM", {}), ("RNN", {}), ("LSTM", {"proj_size": PROJECTED})])
+def test_its_output_is_an_ordinary_tensor(kind, arguments):
+    """A program may train what stands behind it, or keep the state for the next call."""
+    quantized = convert_module(prepared(layer(kind, **arguments)))
+    x = torch.randn(5, 3, FEATURES)
+    expected = quantized(x)
+    with torch.enable_grad():
+        output, last = quantized(x.clone().requires_grad_())
+        assert torch.equal(output, expected[0])
+        nn.Linear(output.shape[-1], 2)(output).sum().backward()
+        quantized(x, last)
+
+
 def test_a_static_recurrent_layer_is_an_error():
     with pytest.raises(ArgumentError, match=r"hidden state(.|\n)*dynamic or weight_only"):
         prepared(layer("LSTM"), integer_config())
@@ -270,18 +283,21 @@ def test_exported_it_keeps_integer_weights(kind):
     assert program.module()(x[:3])[0].shape == (3, 5, HIDDEN)
 
 
+TRACED = [*((kind, {}) for kind in KINDS), ("RNN", {"nonlinearity": "relu"}), ("LSTM", {"proj_size": PROJECTED})]
+
+
 @pytest.mark.parametrize("config", [DYNAMIC, WEIGHT_ONLY], ids=["dynamic", "weight only"])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_traced_it_takes_any_length(kind, config, tmp_path):
+@pytest.mark.parametrize(("kind", "arguments"), TRACED)
+def test_traced_it_takes_any_length(kind, arguments, config, tmp_path):
     reduced = saturation.needs_reduced_range(kind, nn.Linear(1, 1))
-    quantized = convert_module(prepared(layer(kind, num_layers=2, bidirectional=True), config, reduced))
-    if config is DYNAMIC and not quantized.packed_parts:
-        pytest.skip("FBGEMM's recurrent kernels are not available")
+    quantized = convert_module(prepared(layer(kind, num_layers=2, bidirectional=True, **arguments), config, reduced))
+    if config is DYNAMIC and not kernels.has_fused_linear():
+        pytest.skip("FBGEMM's fused Linear is not available")
     traced = torch.jit.freeze(torch.jit.trace(quantized, torch.randn(5, 3, FEATURES)))
     traced.save(tmp_path / "model.pt")
     for program in (traced, torch.jit.load(tmp_path / "model.pt")):
-        x = torch.randn(9, 2, FEATURES)
-        assert same(program(x), quantized(x))
+        for x in (torch.randn(9, 2, FEATURES), torch.randn(1, 4, FEATURES), torch.randn(7, 1, FEATURES)):
+            assert same(program(x), quantized(x))
 
 
 class PackedModel(nn.Module):
@@ -296,9 +312,11 @@ class PackedModel(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.skipif(not kernels.has_fused_linear(), reason="FBGEMM's fused Linear is not available")
-def test_traced_it_takes_packed_sequences():
-    reduced = saturation.needs_reduced_range("LSTM", nn.Linear(1, 1))
-    model = PackedModel(convert_module(prepared(layer("LSTM"), reduce_range=reduced))).eval()
+@pytest.mark.parametrize(("kind", "arguments"), TRACED)
+def test_traced_it_takes_packed_sequences(kind, arguments):
+    reduced = saturation.needs_reduced_range(kind, nn.Linear(1, 1))
+    module = layer(kind, bidirectional=True, **arguments)
+    model = PackedModel(convert_module(prepared(module, reduce_range=reduced))).eval()
     traced = torch.jit.trace(model, (torch.randn(5, 3, FEATURES), torch.tensor([5, 4, 2])))
-    x, lengths = torch.randn(7, 3, FEATURES), torch.tensor([7, 3, 1])
+    x, lengths = torch.randn(7, 4, FEATURES), torch.tensor([7, 3, 1, 1])
     assert torch.equal(traced(x, lengths), model(x, lengths))

@@ -11,6 +11,7 @@ from inc_autotune import torch_ext
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.torch_ext.operators.trace import trace_model
+from inc_autotune.torch_ext.target import kernels
 from tests.torch.small_models import error, tune
 
 FEATURES, HIDDEN, CLASSES = 12, 24, 5
@@ -128,6 +129,28 @@ def test_static_is_no_option():
         tune(Tagger().eval(), sequences(), op_type_dict={"LSTM": {"activation": {"quant_mode": ["static"]}}})
 
 
+def test_a_capability_with_a_static_layer_is_an_error():
+    one = {"scheme": ["sym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+    gru = {"weight": {"dtype": ["int8"], **one}, "activation": {"dtype": ["uint8"], **one}}
+    static = {"int8": {"static": {"GRU": gru}}}
+    with pytest.raises(CapabilityError, match=r"static GRU: the hidden state"):
+        tune(Tagger("GRU").eval(), sequences(), capability=static)
+
+
+def test_an_lstm_in_bf16(tmp_path):
+    bf16 = {"weight": {"dtype": ["bf16"]}, "activation": {"dtype": ["bf16"]}}
+    capability = {"bf16": ["LSTM"]}
+    model, x = Tagger(num_layers=2).eval(), sequences()[0]
+    if not kernels.has_bf16():
+        pytest.skip("this processor has no bf16")
+    tuned = tune(model, sequences(), op_type_dict={"LSTM": bf16}, capability=capability, excluded_precisions=[])
+    assert forms(tuned) == {"rnn": ("bf16", None), "head": ("int8", "static")}
+    converted = torch_ext.convert(tuned)
+    assert error(converted(x), model(x)) < 1e-3
+    torch_ext.save(converted, tmp_path)
+    assert torch.equal(torch_ext.load(tmp_path, Tagger(num_layers=2))(x), converted(x))
+
+
 def test_rules_by_type_and_name():
     fp32 = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
     assert forms(tune(Tagger().eval(), sequences(), op_type_dict={"LSTM": fp32}))["rnn"] == ("fp32", None)
@@ -169,6 +192,15 @@ def test_harmful_units_fall_back_one_by_one():
     assert tuned.tuning_result.met
     assert forms(tuned)["rnn"][0] == "fp32"
     assert forms(tuned)["head"][0] == "int8"
+
+
+@pytest.mark.parametrize("strategy", ["hawq_v2", "mse_v2"])
+def test_harm_is_measured_in_packed_sequences_too(strategy):
+    tuned = tune(
+        Classifier().eval(), with_lengths(), lambda model: float("Quantized" not in repr(model.rnn)), strategy=strategy
+    )
+    harms = {harm.unit: harm.error for harm in tuned.tuning_result.harms}
+    assert 0 < harms["rnn"] < 1e-3
 
 
 def test_a_model_that_is_one_layer():
