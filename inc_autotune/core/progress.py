@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar without the thread that refreshes bars, which tqdm starts even for one that is not shown."""
+
+    monitor_interval = 0
+
+
 class Phases:
     """Times the phases of a run and shows a bar for each.
 
@@ -32,7 +38,7 @@ class Phases:
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[], object]]:
         """Time a phase; yields the function that advances its bar by one."""
         started = self._clock()
-        with tqdm(total=total, desc=name, disable=None if self._show else True, leave=False) as bar:
+        with _Bar(total=total, desc=name, disable=None if self._show else True, leave=False, miniters=1) as bar:
             try:
                 yield lambda: bar.update(1)
             finally:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import nn
 
 from inc_autotune.core.analysis import timing
+from inc_autotune.core.shared_switch import SharedSwitch
 from inc_autotune.torch_ext.data import Batch, run
 
 
@@ -39,17 +40,21 @@ def _run_all(model: nn.Module, batches: Sequence[Batch]) -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread alone, and then in as many threads as before."""
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+_ONE_THREAD = SharedSwitch(_one_thread)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """Let torch compute in the calling thread alone, and then in as many threads as before."""
+    return nullcontext() if torch.get_num_threads() == 1 else _ONE_THREAD
 
 
 def weight_bytes(model: nn.Module) -> int:

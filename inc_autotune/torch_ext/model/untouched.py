@@ -7,12 +7,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from inc_autotune.core.shared_switch import SharedSnapshots, SharedSwitch
 
 Label = TypeVar("Label")
 
@@ -144,21 +146,44 @@ def _snapshot(values: dict[str, Any]) -> Callable[[], None]:
     return restore
 
 
-def _module_snapshots(model: nn.Module) -> list[Callable[[], None]]:
-    snapshots = []
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        snapshots.append(_snapshot(module.__dict__))
-        snapshots += [_snapshot(value) for value in module.__dict__.values() if isinstance(value, dict)]
-    return snapshots
+_SNAPSHOTS = SharedSnapshots()
 
 
-def _tensor_snapshots(model: nn.Module) -> list[Callable[[], None]]:
-    return [
-        *(_parameter_snapshot(parameter) for parameter in model.parameters()),
-        *(_buffer_snapshot(buffer) for buffer in model.buffers()),
-    ]
+@contextmanager
+def _held(takes: Mapping[int, Callable[[], Callable[[], object]]]) -> Iterator[None]:
+    """Put objects back, by `id`, when the last thread that holds them leaves."""
+    held = []
+    try:
+        for key, take in takes.items():
+            _SNAPSHOTS.hold(key, take)
+            held.append(key)
+        yield
+    finally:
+        for key in held:
+            _SNAPSHOTS.release(key)
+
+
+def _modules(model: nn.Module) -> dict[int, Callable[[], Callable[[], object]]]:
+    modules = (module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule))
+    return {id(module): partial(_module_snapshot, module) for module in modules}
+
+
+def _module_snapshot(module: nn.Module) -> Callable[[], None]:
+    snapshots = [_snapshot(module.__dict__)]
+    snapshots += [_snapshot(value) for value in module.__dict__.values() if isinstance(value, dict)]
+
+    def restore() -> None:
+        for each in snapshots:
+            each()
+
+    return restore
+
+
+def _tensors(model: nn.Module) -> dict[int, Callable[[], Callable[[], object]]]:
+    return {
+        **{id(parameter): partial(_parameter_snapshot, parameter) for parameter in model.parameters()},
+        **{id(buffer): partial(_buffer_snapshot, buffer) for buffer in model.buffers()},
+    }
 
 
 def _parameter_snapshot(parameter: nn.Parameter) -> Callable[[], None]:
@@ -191,19 +216,14 @@ def restored(model: nn.Module) -> Iterator[None]:
 
     Covered: attributes, hooks, modes, parameters and buffers that are replaced (as by `.to()`), `requires_grad` and
     gradients, buffers written in place. Not covered are parameters written in place, since copies of all parameters
-    would double the model.
+    would double the model. Several threads may be inside with the same model: the last one undoes.
     """
-    snapshots = [*_tensor_snapshots(model), *_module_snapshots(model)]
-    try:
+    with _held({**_tensors(model), **_modules(model)}):
         yield
-    finally:
-        for restore in snapshots:
-            restore()
 
 
 @contextmanager
-def attention_fast_path_disabled() -> Iterator[None]:
-    """Switch off torch's fused attention and encoder layers, process-wide, for the duration of the block."""
+def _fast_path_disabled() -> Iterator[None]:
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -212,12 +232,22 @@ def attention_fast_path_disabled() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+_FAST_PATH_DISABLED = SharedSwitch(_fast_path_disabled)
+
+
+def attention_fast_path_disabled() -> AbstractContextManager[None]:
+    """Switch off torch's fused attention and encoder layers, process-wide, for the duration of the block."""
+    return _FAST_PATH_DISABLED
+
+
 def uncompiled() -> AbstractContextManager[Any]:
     """Functions that the user compiled run as written, so that hooks see them and nothing is compiled for one pass."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled yet, and loading the compiler takes a second
         return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+    return _EAGER
+
+
+_EAGER = SharedSwitch(lambda: torch.compiler.set_stance("force_eager"))
 
 
 @contextmanager
@@ -237,9 +267,9 @@ def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterat
     """
     guard = _WriteGuard([*model.parameters(), *model.buffers(), *tensors_in(inputs)])
     devices = {parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"}
-    snapshots = _module_snapshots(model)
     try:
         with (
+            _held(_modules(model)),
             torch.random.fork_rng(sorted(devices)),
             nullcontext() if fast_path else attention_fast_path_disabled(),
             uncompiled(),
@@ -248,6 +278,4 @@ def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterat
         ):
             yield
     finally:
-        for restore in snapshots:
-            restore()
         guard.restore()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -147,16 +147,17 @@ def _expansion_problem(model: nn.Module, batch: Batch) -> str | None:
 
 @contextmanager
 def original_calls(model: nn.Module) -> Iterator[set[str]]:
-    """Names of the modules of `model` that are called inside the block, in which only copies of `model` should run."""
+    """Names of the modules of `model` that this thread calls inside the block, where only copies should run."""
+    # Hooks on the modules would be seen, and copied, by another thread that tunes the same model.
+    names = {id(each): name for name, each in model.named_modules() if not isinstance(each, torch.jit.ScriptModule)}
     called: set[str] = set()
+    thread = get_ident()
 
-    def note(name: str, *_: Any) -> None:
-        called.add(name)
+    def note(module: nn.Module, _: Any) -> None:
+        if get_ident() == thread and id(module) in names:
+            called.add(names[id(module)])
 
-    with ExitStack() as hooks:
-        for name, module in model.named_modules():
-            if not isinstance(module, torch.jit.ScriptModule):
-                hooks.callback(module.register_forward_pre_hook(partial(note, name)).remove)
+    with torch.nn.modules.module.register_module_forward_pre_hook(note):
         yield called
 
 

@@ -7,15 +7,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from threading import RLock
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.shared_switch import SharedSwitch
+
 PackedWeight: TypeAlias = Any
 """A weight in the layout of a kernel: a TorchScript object."""
 
 logger = logging.getLogger(__name__)
+
+_ENGINE = RLock()
 
 
 @cache
@@ -33,13 +38,17 @@ def has_engine(name: str) -> bool:
 
 @contextmanager
 def quantized_engine(name: str) -> Iterator[None]:
-    """Select the engine that packs weights; the user's choice is restored whatever happens inside."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = name
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
+    """Select the engine that packs weights; the user's choice is restored whatever happens inside.
+
+    Other threads wait: the engine is that of the process.
+    """
+    with _ENGINE:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = name
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before
 
 
 @cache
@@ -233,9 +242,18 @@ def integer_convolution(x: Tensor, packed: PackedWeight, dimensions: int, scale:
     return result
 
 
+@contextmanager
+def _deprecation_ignored() -> Iterator[None]:
+    """torch warns once that quantized tensors are deprecated; they live only inside packed weights here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*quantized tensor creation functions", category=UserWarning)
+        yield
+
+
+_DEPRECATION_IGNORED = SharedSwitch(_deprecation_ignored)
+
+
 def _quantized_tensor(weight: Tensor, weight_scale: Tensor) -> Tensor:
     zero_points = torch.zeros(weight.shape[0], dtype=torch.int64)
-    with warnings.catch_warnings():
-        # torch warns once that quantized tensors are deprecated; they live only inside packed weights here.
-        warnings.filterwarnings("ignore", message=r".*quantized tensor creation functions", category=UserWarning)
+    with _DEPRECATION_IGNORED:
         return torch._make_per_channel_quantized_tensor(weight.contiguous(), weight_scale.double(), zero_points, 0)

@@ -8,7 +8,6 @@ comparison; `auto` is the strategy to use.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,8 +92,7 @@ def _draw(
     """Parameters of an untried model; some must be left."""
     finished = sum(not trial.interrupted for trial in view.trials)
     seed = int.from_bytes(hashlib.sha256(f"{view.seed} {finished}".encode()).digest()[:4], "big")
-    with quiet_optuna(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet_optuna():
         for chosen, attempts in ((sampler(seed), ATTEMPTS), (BruteForceSampler(seed=seed), 1)):
             study = optuna.create_study(direction="maximize", sampler=chosen)
             study.add_trials(covered.values())

@@ -11,7 +11,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 from inc_autotune.core.search.study.storage_url import holds_secrets, shown_url, without_secrets
+from inc_autotune.core.shared_switch import SharedSwitch
 
 logger = logging.getLogger(__name__)
 
@@ -157,14 +158,23 @@ def read_text(attributes: Mapping[str, Any], name: str) -> str | None:
 
 
 @contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Optuna logs each trial to stderr; the tuner reports in its own words."""
+def _quiet_optuna() -> Iterator[None]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+_QUIET_OPTUNA = SharedSwitch(_quiet_optuna)
+
+
+def quiet_optuna() -> AbstractContextManager[None]:
+    """Optuna logs each trial to stderr, and warns of samplers and proxies; the tuner reports in its own words."""
+    return _QUIET_OPTUNA
 
 
 def _storage(url: str | None) -> Any:
@@ -196,8 +206,7 @@ def _proxy(url: str) -> Any:
     host, port = address.hostname, address.port
     if host is None or port is None:
         raise ValueError("a gRPC proxy is named by host and port, such as 'grpc://localhost:13000'")
-    with socket.create_connection((host, port), timeout=GRPC_PATIENCE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with socket.create_connection((host, port), timeout=GRPC_PATIENCE), quiet_optuna():
         return optuna.storages.GrpcStorageProxy(host=host, port=port)
 
 
