@@ -14,7 +14,7 @@ import onnxruntime
 from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
-from inc_autotune.core.result import Recipe, TuningResult, warn_of_shortcomings
+from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
@@ -201,10 +201,11 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.recipe, or the path of a recipe in YAML."
         )
     source = load_source(model)
-    if recipe.framework == TORCH_FRAMEWORK:
-        recipe = from_torch_recipe(recipe, source)
-    tuned = TunedModel(recipe, None, source)
-    warn_where_too_wide(tuned, QDQ.name)  # what does not fit is found now, when the model is built
+    with applying(recipe):
+        if recipe.framework == TORCH_FRAMEWORK:
+            recipe = from_torch_recipe(recipe, source)
+        tuned = TunedModel(recipe, None, source)
+        warn_where_too_wide(tuned, QDQ.name)  # what does not fit is found now, when the model is built
     return tuned
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
-from inc_autotune.core.result import Recipe, warn_of_shortcomings
+from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
@@ -196,8 +196,9 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.recipe, or the path of a recipe in YAML."
         )
     source = load_source(model, signatures)
-    tuned = TunedModel(source, recipe_for_here(source, recipe))
-    _ = tuned.model  # what does not fit is found now
+    with applying(recipe):
+        tuned = TunedModel(source, recipe_for_here(source, recipe))
+        _ = tuned.model  # what does not fit is found now
     return tuned
 
 

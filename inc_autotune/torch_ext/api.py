@@ -18,7 +18,14 @@ from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.result import Recipe, check_framework, check_operators, check_smoothing, warn_of_shortcomings
+from inc_autotune.core.result import (
+    Recipe,
+    applying,
+    check_framework,
+    check_operators,
+    check_smoothing,
+    warn_of_shortcomings,
+)
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
@@ -221,8 +228,9 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.tuning_result.recipe, or the path of a recipe in YAML."
         )
-    recipe = _fitted(recipe, model)
-    return _attach(build_from_recipe(model, recipe), None, recipe)
+    with applying(recipe):
+        recipe = _fitted(recipe, model)
+        return _attach(build_from_recipe(model, recipe), None, recipe)
 
 
 def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
@@ -262,6 +270,7 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
         if "batch_norm" in each.calibration
     }
     missing = [name for pair in batch_norms.items() for name in pair if name not in modules]
+    missing += [name for name in batch_norms.values() if not hasattr(modules.get(name), "running_mean")]
     if missing:
         raise RecipeError(
             f"recipe: {missing[0]!r} is not in the model. Is it the same model, its batch norms not folded?"

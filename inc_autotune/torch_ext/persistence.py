@@ -20,7 +20,7 @@ from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.files import DIGEST_SIZE, Content, digest_of, locked, settled, write_files, writing
 from inc_autotune.core.optional import require
-from inc_autotune.core.result import Recipe
+from inc_autotune.core.result import Recipe, applying
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model_check import check_architecture
@@ -123,10 +123,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     recipe = Recipe.load(folder / RECIPE)
     source = _transformers_model(folder) if model is None else check_architecture(model)
-    prepared = build_from_recipe(source, recipe)
-    result = _attach(prepared, None, recipe)
-    if recipe.metadata.get("converted"):
-        result = convert(result)
+    with applying(recipe):
+        prepared = build_from_recipe(source, recipe)
+        result = _attach(prepared, None, recipe)
+        if recipe.metadata.get("converted"):
+            result = convert(result)
     weights = settled(folder / WEIGHTS)
     try:
         _check_together(weights, folder / RECIPE)

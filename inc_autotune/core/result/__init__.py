@@ -4,13 +4,21 @@ Imports search and everything below it.
 """
 
 from inc_autotune.core.result.build import build_result, choose_best, warn_of_shortcomings
-from inc_autotune.core.result.recipe import OperatorRecipe, Recipe, check_framework, check_operators, check_smoothing
+from inc_autotune.core.result.recipe import (
+    OperatorRecipe,
+    Recipe,
+    applying,
+    check_framework,
+    check_operators,
+    check_smoothing,
+)
 from inc_autotune.core.result.tuning_result import TuningResult
 
 __all__ = [
     "OperatorRecipe",
     "Recipe",
     "TuningResult",
+    "applying",
     "build_result",
     "check_framework",
     "check_operators",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import yaml
 
 from inc_autotune.core.arguments import check_file, check_path
-from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.errors import AutotuneError, RecipeError
 from inc_autotune.core.files import read_bytes, write_file
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.result.recipe_schema import check_document
 
 FORMAT_VERSION = 1
 
@@ -88,8 +90,9 @@ class Recipe:
         """
         try:
             document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{source}: not a YAML file: {error}") from error
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            # PyYAML raises more than its own for texts that do not fit their tag, and for very deep ones.
+            raise RecipeError(f"{source}: not a YAML file: {type(error).__name__}: {error}") from error
         if not isinstance(document, dict) or "inc_autotune_recipe" not in document:
             raise RecipeError(f"{source}: not a recipe: the key 'inc_autotune_recipe' is missing.")
         if document["inc_autotune_recipe"] != FORMAT_VERSION:
@@ -97,13 +100,11 @@ class Recipe:
                 f"{source}: recipe format {document['inc_autotune_recipe']!r}; "
                 f"this version reads {FORMAT_VERSION}. Install the version of inc-autotune that wrote it."
             )
-        try:
-            operators = {name: _operator(entry) for name, entry in document["operators"].items()}
-            arrays = {name: _decode(entry) for name, entry in (document.get("arrays") or {}).items()}
-            metadata, settings = (document.get(key) or {} for key in ("metadata", "settings"))
-            return cls(document["framework"], operators, arrays, metadata, settings)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RecipeError(f"{source}: malformed recipe: {type(error).__name__}: {error}") from error
+        check_document(document, source)
+        operators = {name: _operator(entry) for name, entry in document["operators"].items()}
+        arrays = {name: _decode(entry) for name, entry in (document.get("arrays") or {}).items()}
+        metadata, settings = (document.get(key) or {} for key in ("metadata", "settings"))
+        return cls(document["framework"], operators, arrays, metadata, settings)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -117,6 +118,26 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {str(path)!r}: cannot be read: {error}") from error
         return cls.from_yaml(text, str(path))
+
+
+@contextmanager
+def applying(recipe: Recipe) -> Iterator[None]:
+    """Turn what a recipe that does not fit makes fail inside into a RecipeError.
+
+    A recipe may have every right form and still hold what its model cannot have.
+
+    Raises:
+        RecipeError: something failed that is no error of this library, nor a lack of memory.
+    """
+    try:
+        yield
+    except (AutotuneError, MemoryError):
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"recipe: cannot be applied: {type(error).__name__}: {error}. Is it the same model, and the recipe of its "
+            f"{len(recipe.operators)} operators as recipe.save() wrote it?"
+        ) from error
 
 
 def check_framework(recipe: Recipe, framework: str) -> None:
