@@ -11,7 +11,9 @@ INT8 = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), TensorConf
 def recipe() -> Recipe:
     scale = np.array([1.1, 0.3, np.pi], np.float32)
     operators = {
-        "fc": OperatorRecipe("Linear", INT8, "", {"input_minimum": -0.1, "input_maximum": 0.2, "smoothing": "fc.smoothing"}),
+        "fc": OperatorRecipe(
+            "Linear", INT8, "", {"input_minimum": -0.1, "input_maximum": 0.2, "smoothing": "fc.smoothing"}
+        ),
         "head": OperatorRecipe("Linear", FP32, "harm rank 1 of 2"),
     }
     return Recipe("pytorch", operators, {"fc.smoothing": scale}, {"score": 0.9})
