@@ -156,7 +156,8 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
         return analysis.skipped[name][0] if name in analysis.skipped else analysis.operators[name].type
 
     def notes(self) -> Sequence[str]:
-        return [note for each in self.calibrations.values() for note in each.held_out.notes]
+        notes = [note for each in self.calibrations.values() for note in each.held_out.notes]
+        return [*notes, *dict.fromkeys(each.note for each in self.calibrations.values() if each.note)]
 
     def add_data(self, digest: Digest) -> None:
         """Take the calibration data, and the example that gains are measured on, into a fingerprint."""

@@ -15,6 +15,7 @@ from inc_autotune.core.errors import DataError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.outputs import comparison_note
 from inc_autotune.graphs.padding import comparable_outputs
 
 
@@ -25,9 +26,11 @@ class Calibration(calibration.Calibration[Feed]):
     Args:
         unfit: of the watched tensors that should not become integers, the reason by name: they held NaN or infinity,
             and their statistics are of the other rows; or they never had an element.
+        note: what the user should know of how candidates are compared; None: they are, by numbers that are no integers.
     """
 
     unfit: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def calibrate(
 
     digest = hashlib.sha256()
     unfit: dict[str, str] = {}
+    note: str | None = None
     calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
         calibrating.begin(feed)
@@ -110,12 +114,13 @@ def calibrate(
                 )
                 value = value[finite.all(axis=-1)]
             calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out)
+        note = comparison_note(values.outputs)
         calibrating.end(values.outputs)
     found = calibrating.finish(digest.hexdigest(), argument)
     for name, statistics in found.snapshot().every.items():
         if statistics.count == 0:
             unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
-    return Calibration(found.snapshots, found.held_out, found.digest, unfit)
+    return Calibration(found.snapshots, found.held_out, found.digest, unfit, note)
 
 
 def _tokens(value: Array, channel_axis: int | None) -> Array:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from inc_autotune.core.arrays import Array
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.outputs import comparable_arrays
 
 PADDING_MASK = "attention_mask"
 """An input of this name with a 1 at real tokens and a 0 at padding."""
@@ -28,11 +27,11 @@ def comparable_outputs(feed: Feed, outputs: Iterable[Any]) -> list[Array]:
 
 
 def real_outputs(outputs: Iterable[Any], real: Array | None) -> list[Array]:
-    """The float arrays among a model's outputs, without the rows of padded positions.
+    """The `comparable_arrays` of a model's outputs, without the rows of padded positions.
 
     The outputs at padding are never read, and their errors are erratic enough to drown those that matter.
     """
-    floats = [each for each in outputs if isinstance(each, np.ndarray) and each.dtype.kind == "f"]
+    arrays = comparable_arrays(outputs)
     if real is None:
-        return floats
-    return [each[real] if each.shape[:2] == real.shape else each for each in floats]
+        return arrays
+    return [each[real] if each.shape[:2] == real.shape else each for each in arrays]

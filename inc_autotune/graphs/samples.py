@@ -11,6 +11,7 @@ import numpy as np
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import NOT_A_BATCH, is_batch
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.outputs import comparable_arrays
 
 SPREAD_ITEMS = 8
 """The samples asked for come from so many items, where the first one alone has enough: frames of one recording, or
@@ -79,7 +80,7 @@ class SampleAxis:
 
     def _real_outputs(self, feed: Feed) -> list[Array] | None:
         outputs = self._outputs(feed)
-        return None if outputs is None else [each for each in outputs if each.dtype.kind in "fiub"]
+        return None if outputs is None else comparable_arrays(outputs)
 
 
 def _same_row(every: Sequence[Array], alike: Sequence[Array], index: int, size: int) -> bool:

@@ -32,6 +32,7 @@ from inc_autotune.torch_ext.calibration import (
 )
 from inc_autotune.torch_ext.data import (
     Batch,
+    outputs_of,
     real_outputs,
     real_positions,
     run,
@@ -162,8 +163,10 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
     @torch.no_grad()
     def run(self, candidate: nn.Module) -> Sequence[torch.Tensor]:
         outputs: list[torch.Tensor] = []
-        for batch in self.calibration.held_out.batches:
-            outputs += real_outputs(run(candidate, batch), real_positions(self._base, batch))
+        with outputs_of(candidate, self.trace.last) as last:
+            for batch in self.calibration.held_out.batches:
+                outputs += real_outputs(run(candidate, batch), real_positions(self._base, batch), last)
+                last.clear()
         return outputs
 
     def blocks(self) -> Mapping[str, Sequence[str]]:
@@ -228,7 +231,7 @@ class TorchAdaptor(
                 for unit in units
             }
         watched, batches = shared_copy(self._base, own_buffers=True), self.calibration.held_out.batches
-        return gradient_sensitivities(watched, quantized, batches, expired=expired)
+        return gradient_sensitivities(watched, quantized, batches, expired=expired, last=self.trace.last)
 
     @torch.no_grad()
     def unit_speeds(

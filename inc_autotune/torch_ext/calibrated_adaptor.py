@@ -95,6 +95,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         self._examined = Examination()
         self._axis: BatchAxis[Batch] | None = None
         self._batch_notes: Sequence[str] = ()
+        self._output_notes: Sequence[str] = ()
         self._calibration: Calibration[Batch] | None = None
         self._named: tuple[nn.Module, nn.Module] | None = None
 
@@ -206,7 +207,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         notes = self._examined.notes()
         if self._axis is not None:
             notes += self._axis.notes
-        notes += self._batch_notes
+        notes += [*self._batch_notes, *self._output_notes]
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
         if self._trace is not None:
@@ -278,6 +279,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def _take_in(self, collector: Collector, model: nn.Module, seed: int) -> None:
         """Go by what all batches told of the model: another pass over them where the first one told something else."""
         assert collector.seen is not None
+        self._output_notes = _output_notes(collector, self.trace)
         first, every = self.trace, in_order_of(collector.seen, self.trace)
         self._batch_notes = given_up(first, every)
         batches, served = collector.kept, is_served(every, first)
@@ -322,6 +324,22 @@ def _check_recurrent(capability: Capability) -> None:
                 f"capability: static {op_type}: the hidden state has another range at every step, and calibration does "
                 "not see it. Allowed: dynamic and weight_only."
             )
+
+
+def _output_notes(collector: Collector, trace: ModelTrace) -> list[str]:
+    """A note where the model's outputs do not show how far a candidate is from fp32."""
+    if collector.shows_errors:
+        return []
+    if not trace.last:
+        return [
+            "the model returns nothing with numbers in which candidates could be compared with fp32: what is tried "
+            "first, and what falls back first, is not ordered by harm"
+        ]
+    names = ", ".join(map(repr, sorted(trace.last)[:3]))
+    return [
+        "the model returns integers or no numbers at all, so candidates are compared with fp32 at the outputs of the "
+        f"last operators: {names}{', ...' if len(trace.last) > 3 else ''}"
+    ]
 
 
 def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from inc_autotune.core.arrays import Array
@@ -27,8 +27,8 @@ def watching(session: onnxruntime.InferenceSession, own_outputs: int) -> Callabl
     return run
 
 
-def outputs_or_none(session: onnxruntime.InferenceSession, own_outputs: int, feed: Feed) -> list[Array] | None:
-    """The model's own tensors for a feed; None where it does not take it, without onnxruntime's printed complaint.
+def outputs_or_none(session: onnxruntime.InferenceSession, own_outputs: int, feed: Feed) -> list[Any] | None:
+    """The model's own outputs for a feed; None where it does not take it, without onnxruntime's printed complaint.
 
     Args:
         session: as in `watching`.
@@ -39,10 +39,10 @@ def outputs_or_none(session: onnxruntime.InferenceSession, own_outputs: int, fee
     quiet.log_severity_level = 4
     names = [output.name for output in session.get_outputs()[:own_outputs]]
     try:
-        outputs = session.run(names, dict(feed.inputs), quiet)
+        outputs: list[Any] = session.run(names, dict(feed.inputs), quiet)
     except Exception:  # whatever onnxruntime raises
         return None
-    return [output for output in outputs if isinstance(output, np.ndarray)]
+    return outputs
 
 
 def run_fp32(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,15 @@ from inc_autotune.core.data import (
 from inc_autotune.core.errors import AutotuneError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
 from inc_autotune.torch_ext.calibration.operator_hooks import OperatorHooks
-from inc_autotune.torch_ext.data import Batch, add_batch, comparable_outputs, output_tensors, run
+from inc_autotune.torch_ext.data import (
+    Batch,
+    add_batch,
+    comparable_outputs,
+    compared_tensors,
+    outputs_of,
+    run,
+    shows_errors,
+)
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators import (
     CONVOLUTION_TYPES,
@@ -60,6 +68,7 @@ class Collector:
         kept: the batches, for a second pass where `trace` turns out to hold for some of them only, and whether they
             continue the one before; None once they take more than `HELD_OUT_BYTES`.
         steps: of the first samples, after their first batch: what speed is measured on.
+        shows_errors: whether every output had numbers in which candidates can be compared.
 
     Args:
         model: its signature says which input is a padding mask.
@@ -88,6 +97,8 @@ class Collector:
         self.kept: list[tuple[Batch, bool]] | None = []
         self._kept_bytes = 0
         self.steps: list[Batch] = []
+        self.shows_errors = True
+        self._watching, self._watched, self._last = ExitStack(), frozenset[str](), list[torch.Tensor]()
         self._first_samples = 0
 
     @property
@@ -122,6 +133,8 @@ class Collector:
         add_batch(self._digest, batch, with_state=not continues)
         self._keep(batch, continues)
         if self._hooks is not None:
+            self._watch_last(self._hooks.model)
+            self._last.clear()
             self._hooks.watcher.begin()
 
     def leave_model(self) -> None:
@@ -134,7 +147,9 @@ class Collector:
         if self._hooks is not None:
             trace = analyse(self._hooks.watcher.end(), self._hooks.watcher.modules, self._hooks.norms)
             self.seen = trace if self.seen is None else merged(self.seen, trace)
-        self._pass.end(output_tensors(output))
+        self.shows_errors = self.shows_errors and shows_errors(output)
+        self._pass.end(compared_tensors(output, self._last))
+        self._last.clear()
 
     def _keep(self, batch: Batch, continues: bool) -> None:
         if self.kept is None:
@@ -160,8 +175,17 @@ class Collector:
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Hooks on `model` for the duration of the context."""
         self._hooks = OperatorHooks(model, self)
-        with self._hooks.installed():
+        with self._hooks.installed(), self._watching:
             yield
+
+    def _watch_last(self, model: nn.Module) -> None:
+        """Keep what the last operators return, also those of modules that are called later."""
+        if self._watched != self.trace.last:
+            self._watching.close()
+            self._watched, self._last = (
+                self.trace.last,
+                self._watching.enter_context(outputs_of(model, self.trace.last)),
+            )
 
     def read(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         leader = self._readers.get(name)

@@ -12,7 +12,7 @@ from inc_autotune.torch_ext.data.items import iterable_loader
 from inc_autotune.torch_ext.data.lineage import Lineage
 from inc_autotune.torch_ext.data.metric import evaluation_function
 from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
-from inc_autotune.torch_ext.data.outputs import output_tensors
+from inc_autotune.torch_ext.data.outputs import compared_tensors, output_tensors, outputs_of, shows_errors
 from inc_autotune.torch_ext.data.padding import comparable_outputs, real_outputs, real_positions
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "calibration_batches",
     "call",
     "comparable_outputs",
+    "compared_tensors",
     "evaluation_function",
     "every_tensor",
     "example_batch",
@@ -33,7 +34,9 @@ __all__ = [
     "main_input",
     "map_tensors",
     "output_tensors",
+    "outputs_of",
     "real_outputs",
     "real_positions",
     "run",
+    "shows_errors",
 ]

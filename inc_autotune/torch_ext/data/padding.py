@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.torch_ext.data.batch import Batch
-from inc_autotune.torch_ext.data.outputs import output_tensors
+from inc_autotune.torch_ext.data.outputs import compared_tensors
 from inc_autotune.torch_ext.data.readings import forward_signature
 
 
@@ -41,12 +41,17 @@ def comparable_outputs(model: nn.Module, batch: Batch, output: Any) -> list[Tens
     return [tensor.detach().float() for tensor in real_outputs(output, real_positions(model, batch))]
 
 
-def real_outputs(output: Any, real: Tensor | None) -> Sequence[Tensor]:
+def real_outputs(output: Any, real: Tensor | None, last: Sequence[Tensor] = ()) -> Sequence[Tensor]:
     """The floating-point tensors of a model's output, without the rows of padded positions.
 
     Outputs at padding are never read, and the errors there are erratic enough to drown the errors at real positions.
+
+    Args:
+        output: of the model.
+        real: see `real_positions`.
+        last: what is compared where the output has no such tensors, see `compared_tensors`.
     """
-    tensors = output_tensors(output)
+    tensors = compared_tensors(output, last)
     if real is None or not bool(real.any()):
         return tensors
     return [tensor[real] if tensor.shape[:2] == real.shape else tensor for tensor in tensors]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis import LARGEST_OUTPUT
-from inc_autotune.torch_ext.data import Batch, call, map_tensors, real_outputs, real_positions
+from inc_autotune.torch_ext.data import Batch, call, map_tensors, outputs_of, real_outputs, real_positions
 from inc_autotune.torch_ext.model import attention_fast_path_disabled, tensors_in
 from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, operator_type
 
@@ -31,6 +31,7 @@ def gradient_sensitivities(
     batches: Sequence[Batch],
     seed: int = 0,
     expired: Callable[[], bool] = lambda: False,
+    last: Collection[str] = (),
 ) -> dict[str, float] | None:
     """Estimate, for every unit, the relative squared error at the model's output with only that unit quantized.
 
@@ -49,6 +50,7 @@ def gradient_sensitivities(
         batches: inputs of the model, held out from calibration.
         seed: of the random vectors.
         expired: asked after every few samples; once true, the estimate is that of the samples seen so far.
+        last: names of the operators that stand for the output where that is made of integers.
 
     Returns:
         The estimate by unit, on the scale of `core.output_error.relative_error`; None where the model gives no
@@ -64,6 +66,26 @@ def gradient_sensitivities(
         for name, quantized in operators.items():
             hook = _error_hook(unit, quantized, root, sums)
             model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
+    # After the hooks above, so that their outputs depend on the root.
+    with outputs_of(model, last) as returned:
+        return _estimated(model, list(units), batches, root, sums, returned, seed, expired)
+
+
+def _estimated(
+    model: nn.Module,
+    units: Sequence[str],
+    batches: Sequence[Batch],
+    root: Tensor,
+    sums: _Sums,
+    returned: list[Tensor],
+    seed: int,
+    expired: Callable[[], bool],
+) -> dict[str, float] | None:
+    """The estimate, with hooks installed that add to `sums` in every backward pass to the root.
+
+    Args:
+        returned: fills up with what the last operators return.
+    """
     sensitivities = dict.fromkeys(units, 0.0)
     seen = False
     generator = torch.Generator().manual_seed(seed)
@@ -74,7 +96,9 @@ def gradient_sensitivities(
         try:
             # The caller may be in inference mode, whose tensors have no gradients.
             with torch.inference_mode(False), torch.enable_grad(), attention_fast_path_disabled():
-                outputs = [output for output in _outputs(model, batch, real) if output.requires_grad]
+                returned.clear()
+                outputs = real_outputs(call(model, batch.copy()), real, returned)
+                outputs = [output for output in outputs if output.requires_grad]
                 for left in reversed(range(PROBES if outputs else 0)):
                     sums.clear()
                     signs = [_random_signs(output, len(parts) * len(outputs), generator) for output in outputs]
@@ -96,10 +120,6 @@ def _parts(model: nn.Module, batch: Batch) -> Iterator[tuple[Batch, Tensor | Non
     for start in range(0, batch.size, SAMPLES_AT_ONCE):
         part = batch.slice(start, start + SAMPLES_AT_ONCE)
         yield part, real_positions(model, part)
-
-
-def _outputs(model: nn.Module, batch: Batch, real: Tensor | None) -> Sequence[Tensor]:
-    return real_outputs(call(model, batch.copy()), real)
 
 
 def _random_signs(output: Tensor, tensors: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from inc_autotune.torch_ext.operators.layout import bears_channels_last
 from inc_autotune.torch_ext.operators.merged_trace import extended
 from inc_autotune.torch_ext.operators.outputs import untouched_outputs
 from inc_autotune.torch_ext.operators.trace import ModelTrace, trace_call
-from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, operator_type
 
 COMPARED_SAMPLES = 2
 """Few, since the outputs of a language model are large."""
@@ -79,8 +79,10 @@ class Examination:
             batches: inputs; one of each module stands for all.
         """
         skipped = {name: CAPTURED_REASON if name in self.captured else reason for name, reason in trace.skipped.items()}
-        bears = self.trace is not None and self.trace.bears_channels_last
-        trace = replace(trace, skipped=skipped, bears_channels_last=bears)
+        bears, last = (
+            (self.trace.bears_channels_last, self.trace.last) if self.trace is not None else (False, frozenset())
+        )
+        trace = replace(trace, skipped=skipped, bears_channels_last=bears, last=last)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)
         folded = base_model(model, trace.batch_norms)
@@ -119,7 +121,9 @@ def examine(model: nn.Module, first: Batch, *, expands: bool = True, known: Exam
         if _convolutions(earlier):
             bears = earlier.bears_channels_last and (bears or not convolutions)
     skipped = {name: CAPTURED_REASON if name in called else reason for name, reason in trace.skipped.items()}
-    trace = replace(trace, skipped=skipped, bears_channels_last=bears)
+    # Candidates have an expanded module only where an operator in it is quantized.
+    everywhere = {name for name, module in folded.named_modules() if operator_type(module) is not None}
+    trace = replace(trace, skipped=skipped, bears_channels_last=bears, last=trace.last & everywhere)
     return Examination(trace, base, folded, sorted(called), error, expands, problem)
 
 

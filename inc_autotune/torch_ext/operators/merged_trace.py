@@ -72,6 +72,7 @@ def extended(trace: ModelTrace, later: ModelTrace) -> ModelTrace:
         consumers={**trace.consumers, **{name: each for name, each in later.consumers.items() if name in leaders}},
         skipped={name: reason for name, reason in skipped.items() if name not in operators},
         ran=trace.ran | later.ran,
+        last=trace.last | (later.last & new.keys()),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -54,6 +54,7 @@ class ModelTrace:
         skipped: operator -> why it cannot be quantized.
         ran: names of all operators and leaf modules that ran.
         bears_channels_last: whether convolutions may write channels last, see `layout.bears_channels_last`.
+        last: operators with an output that no other operator depends on.
     """
 
     operators: dict[str, OperatorTrace]
@@ -65,6 +66,7 @@ class ModelTrace:
     skipped: dict[str, str]
     ran: frozenset[str] = frozenset()
     bears_channels_last: bool = False
+    last: frozenset[str] = frozenset()
 
 
 def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
@@ -87,8 +89,23 @@ def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[st
 
 def trace_call(model: nn.Module, batch: Batch) -> ModelTrace:
     """The same for a call of any module of `model`."""
-    norms = foldable_batch_norms(model)
-    return analyse(record_calls(model, batch), dict(model.named_modules()), norms)
+    norms, record = foldable_batch_norms(model), record_calls(model, batch)
+    trace = analyse(record, dict(model.named_modules()), norms)
+    return replace(trace, last=frozenset(name for name in trace.operators if _is_last(name, record)))
+
+
+def _is_last(name: str, record: CallRecord) -> bool:
+    """Whether nothing that the operator returned reaches another operator, whatever is computed in between."""
+    ends = [call.output_value for call in record.calls[name] if call.output_value is not None]
+    seen = set(ends)
+    while ends:
+        for operation in ends.pop().readers:
+            if operation.scope != name and operation.scope in record.types:
+                return False
+            new = [value for value in operation.outputs if value not in seen]
+            seen.update(new)
+            ends += new
+    return True
 
 
 def foldable_batch_norms(model: nn.Module) -> dict[str, int]:

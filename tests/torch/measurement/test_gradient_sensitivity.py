@@ -153,9 +153,13 @@ def test_the_model_stays_as_it_is():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("model_class", [Rounds, Classes])
-def test_a_model_without_gradients_is_measured_instead(model_class, caplog):
-    model = model_class().eval()
+def test_labels_are_estimated_by_what_the_last_operator_returns():
+    adaptor, space, start = prepared(Classes().eval(), vectors())
+    assert all(0 < harm.error < 0.01 for harm in estimate_harms(adaptor, space, start))
+
+
+def test_a_model_without_gradients_is_measured_instead(caplog):
+    model = Rounds().eval()
     adaptor, space, start = prepared(model, vectors())
     with caplog.at_level(logging.WARNING):
         assert estimate_harms(adaptor, space, start) is None
