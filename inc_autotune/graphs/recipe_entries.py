@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.result import OperatorRecipe
+from inc_autotune.core.result import OperatorRecipe, SharedArrays
 from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
 
 
@@ -24,8 +24,7 @@ def calibration_entries(
     Returns:
         Plain values by operator name, and smoothing scales by the names they have there, once for each scale.
     """
-    arrays: dict[str, FloatArray] = {}
-    names: dict[bytes, str] = {}
+    shared = SharedArrays()
     entries: dict[str, dict[str, Any]] = {}
     for name in plan.configs:
         calibration = plan.calibration(name)
@@ -34,13 +33,11 @@ def calibration_entries(
             if limits is not None:
                 entry[f"{key}_minimum"], entry[f"{key}_maximum"] = map(float, limits)
         if calibration.smoothing is not None:
-            key = names.setdefault(calibration.smoothing.tobytes(), f"{name}.smoothing")
-            arrays[key] = calibration.smoothing
-            entry["smoothing"] = key
+            entry["smoothing"] = shared.name(calibration.smoothing, f"{name}.smoothing")
         if calibration.reduce_range:
             entry["reduce_range"] = True
         entries[name] = {**entry, **settings}
-    return entries, arrays
+    return entries, shared.arrays
 
 
 def calibrations_from_recipe(

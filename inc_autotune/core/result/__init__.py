@@ -7,6 +7,7 @@ from inc_autotune.core.result.build import build_result, choose_best, warn_of_sh
 from inc_autotune.core.result.recipe import (
     OperatorRecipe,
     Recipe,
+    SharedArrays,
     applying,
     check_framework,
     check_operators,
@@ -17,6 +18,7 @@ from inc_autotune.core.result.tuning_result import TuningResult
 __all__ = [
     "OperatorRecipe",
     "Recipe",
+    "SharedArrays",
     "TuningResult",
     "applying",
     "build_result",

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from inc_autotune.core.arguments import check_file, check_path
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import AutotuneError, RecipeError
 from inc_autotune.core.files import read_bytes, write_file
 from inc_autotune.core.op_config import OpConfig
@@ -33,6 +34,24 @@ class OperatorRecipe:
     config: OpConfig
     reason: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SharedArrays:
+    """Arrays for a recipe, equal ones once.
+
+    Attributes:
+        arrays: by the names that they have there.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, FloatArray] = {}
+        self._names: dict[bytes, str] = {}
+
+    def name(self, array: FloatArray, proposed: str) -> str:
+        """The name of an array: the one proposed, or that of an equal array that came before."""
+        name = self._names.setdefault(array.tobytes(), proposed)
+        self.arrays.setdefault(name, array)
+        return name
 
 
 @dataclass(frozen=True)

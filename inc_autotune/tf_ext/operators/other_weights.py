@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.core.arrays import Array
+from inc_autotune.graphs import content
 from inc_autotune.tf_ext.graph import Graph, data_inputs, node_name
 from inc_autotune.tf_ext.operators.bodies import inner_operators
 
@@ -84,7 +83,7 @@ def _inner_weights(graph: Graph, known: Collection[str]) -> dict[str, tuple[str,
                 key: size
                 for key, size in (
                     *(_weight(graph, name) for name in inner.weights),
-                    *(_weight_of(node, None, tf.make_ndarray(node.attr["value"].tensor)) for node in inner.constants),
+                    *map(_inner_weight, inner.constants),
                 )
                 if size
             },
@@ -95,18 +94,28 @@ def _inner_weights(graph: Graph, known: Collection[str]) -> dict[str, tuple[str,
 
 
 def _weight(graph: Graph, name: str) -> tuple[Hashable, int]:
-    """A key and the elements of a constant; no elements where it is no weight."""
-    return _weight_of(graph.by_name[name], graph.signature.weights.get(name), graph.constant(name))
+    """A key and the elements of a constant; no elements where it is no weight.
+
+    By content, since graphs may hold one weight several times; hashed once, however many read it.
+    """
+    node, value = graph.by_name[name], graph.signature.weights.get(name)
+    size = _elements(node, _sizes(node) if value is None else value.shape)
+    return (graph.origin(name) if size else name), size
 
 
-def _weight_of(node: NodeDef, value: Array | None, content: Array | None) -> tuple[Hashable, int]:
-    sizes = [size.size for size in node.attr["value"].tensor.tensor_shape.dim] if value is None else list(value.shape)
+def _inner_weight(node: NodeDef) -> tuple[Hashable, int]:
+    """The same for a constant inside of a function."""
+    size = _elements(node, _sizes(node))
+    return (content(tf.make_ndarray(node.attr["value"].tensor)) if size else node.name), size
+
+
+def _sizes(node: NodeDef) -> list[int]:
+    return [size.size for size in node.attr["value"].tensor.tensor_shape.dim]
+
+
+def _elements(node: NodeDef, sizes: Sequence[int]) -> int:
     is_matrix = len(sizes) == 2 or sum(size > 1 for size in sizes) > 1
-    if not is_matrix or not tf.as_dtype(node.attr["dtype"].type).is_floating:
-        return node.name, 0
-    assert content is not None
-    # By content: graphs may hold one weight several times.
-    return (*sizes, hashlib.blake2b(content.tobytes(), digest_size=16).digest()), math.prod(sizes)
+    return math.prod(sizes) if is_matrix and tf.as_dtype(node.attr["dtype"].type).is_floating else 0
 
 
 def _reason(node: NodeDef) -> str:

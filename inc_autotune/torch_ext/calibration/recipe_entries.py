@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from inc_autotune.core.result import OperatorRecipe
+from inc_autotune.core.arrays import FloatArray
+from inc_autotune.core.result import OperatorRecipe, SharedArrays
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 
 REDUCED = "reduce_range"
@@ -23,14 +22,13 @@ LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 def calibration_entries(
     calibrations: Mapping[str, OperatorCalibration],
-) -> tuple[dict[str, dict[str, Any]], dict[str, NDArray[np.float32]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:
     """Calibrations as they stand in a recipe.
 
     Returns:
         Plain values by operator name, and smoothing scales by the names used there; equal scales stand there once.
     """
-    arrays: dict[str, NDArray[np.float32]] = {}
-    names: dict[bytes, str] = {}
+    shared = SharedArrays()
     entries: dict[str, dict[str, Any]] = {}
     for name, calibration in calibrations.items():
         limits = {key: getattr(calibration, key) for key in LIMITS}
@@ -38,11 +36,8 @@ def calibration_entries(
         if calibration.channels_last:
             entries[name][CHANNELS_LAST] = True
         if calibration.smoothing is not None:
-            scale = calibration.smoothing.numpy()
-            key = names.setdefault(scale.tobytes(), f"{name}.smoothing")
-            arrays[key] = scale
-            entries[name]["smoothing"] = key
-    return entries, arrays
+            entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
+    return entries, shared.arrays
 
 
 def calibrations_from_recipe(

@@ -17,20 +17,7 @@ from inc_autotune.core.arguments.autotune import (
     validate_arguments,
 )
 from inc_autotune.core.errors import ArgumentError, AutotuneError
-
-# The two settings the RFC calls commonly used, and its example.
-RFC_GLOBAL = {"alpha": np.arange(0.0, 1.0, 0.1).tolist()}
-RFC_LAYER_WISE = {
-    "alpha": "auto",
-    "auto_alpha_args": {
-        "init_alpha": 0.8,
-        "alpha_min": 0.8,
-        "alpha_max": 0.99,
-        "alpha_step": 0.01,
-        "shared_criterion": "mean",
-        "enable_blockwise_loss": False,
-    },
-}
+from tests.rfc import GLOBAL_ALPHAS, LAYER_WISE
 
 
 def validate(**arguments) -> AutotuneArguments:
@@ -86,20 +73,20 @@ def test_smoothquant_defaults_are_those_of_the_rfc():
 
 
 def test_rfc_settings():
-    assert smoothquant(RFC_GLOBAL).alpha == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    auto = smoothquant(RFC_LAYER_WISE).auto_alpha_args
+    assert smoothquant(GLOBAL_ALPHAS).alpha == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    auto = smoothquant(LAYER_WISE).auto_alpha_args
     assert (auto.init_alpha, auto.alpha_min, auto.alpha_max, auto.alpha_step) == (0.8, 0.8, 0.99, 0.01)
 
 
 @pytest.mark.parametrize("left_out", ["init_alpha", "enable_blockwise_loss", "alpha_min", "shared_criterion"])
 def test_every_key_is_optional(left_out):
-    auto = {key: value for key, value in RFC_LAYER_WISE["auto_alpha_args"].items() if key != left_out}
+    auto = {key: value for key, value in LAYER_WISE["auto_alpha_args"].items() if key != left_out}
     smoothquant({"auto_alpha_args": auto})
 
 
 def test_the_same_dict_works_twice_and_is_not_changed():
     given_arguments = {
-        "smoothquant_args": copy.deepcopy(RFC_LAYER_WISE),
+        "smoothquant_args": copy.deepcopy(LAYER_WISE),
         "recipes": {"fast_bias_correction": {"a": [1]}},
         "accuracy_criterion": {"higher_is_better": False},
         "op_type_dict": {"Linear": {"weight": {"dtype": ["fp32"]}}},

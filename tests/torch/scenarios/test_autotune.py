@@ -12,6 +12,7 @@ from torch import nn
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import EvaluationError
 from inc_autotune.testing import Scores
+from tests.rfc import PROGRAM
 from tests.torch.small_models import (
     Agreement,
     CalledTwice,
@@ -35,18 +36,6 @@ from tests.torch.small_models import (
     vectors,
 )
 
-RFC_SMOOTHQUANT = {
-    "alpha": "auto",
-    "auto_alpha_args": {
-        "init_alpha": 0.5,
-        "alpha_min": 0.0,
-        "alpha_max": 1.0,
-        "alpha_step": 0.1,
-        "shared_criterion": "max",
-        "enable_blockwise_loss": False,
-    },
-}
-
 
 @pytest.mark.filterwarnings("ignore:the tuned model is not faster")
 def test_the_program_of_the_rfc(capfd):
@@ -58,7 +47,7 @@ def test_the_program_of_the_rfc(capfd):
         model,
         calib_dataloader,
         eval_func,
-        smoothquant_args=RFC_SMOOTHQUANT,
+        smoothquant_args=PROGRAM,
         sampling_sizes=[100],
         accuracy_criterion={"relative": 0.01},
         tuning_time=0,
