@@ -14,8 +14,9 @@ _ROTARY = ("do_rotary", "past_present_share_buffer")
 def separate_projections(graph: Graph) -> Graph:
     """Write every Attention as a MatMul, an Add and a MultiHeadAttention, so that the projection can be quantized.
 
-    The MatMul has the name of the Attention. An Attention stays as it is if it keeps past keys and values, has rotary
-    position embeddings, or a mask of other values than ones and zeros, or lengths.
+    The MatMul has the name of the Attention. Past keys and values are two tensors of a MultiHeadAttention, one of
+    an Attention. An Attention stays as it is if these lie in a buffer of a fixed length, if it has rotary position
+    embeddings, or a mask of other values than ones and zeros, or lengths.
     """
     return with_rewritten(graph, {node.name for node in graph.nodes if _is_separable(graph, node)}, _write)
 
@@ -28,8 +29,9 @@ def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
         return False
     if not _has_plain_mask(graph, _given(node, _MASK)):
         return False
-    has_past = _given(node, _PAST) or _given(node, _PAST_LENGTH) or any(node.output[1:])
-    return not has_past and not any(attributes(node).get(name, 0) for name in _ROTARY)
+    if _given(node, _PAST) and _given(node, _MASK) and graph.rank(_given(node, _MASK)) != 2:
+        return False
+    return not _given(node, _PAST_LENGTH) and not any(attributes(node).get(name, 0) for name in _ROTARY)
 
 
 def _has_plain_mask(graph: Graph, mask: str) -> bool:
@@ -53,12 +55,29 @@ def _write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
     parts = [builder.new(f"{name}.{part}") for part in ("query", "key", "value")]
     lengths = builder.constant(f"{name}.sizes", np.asarray(sizes, np.int64))
     builder.produce("Split", [projected, lengths], parts, builder.new_node(f"{name}.Split"), axis=-1)
-    inputs = [*parts, "", _given(node, _MASK), _given(node, _ATTENTION_BIAS)]
+    inputs = [*parts, "", _given(node, _MASK), _given(node, _ATTENTION_BIAS), *_past(builder, node)]
     while not inputs[-1]:
         inputs.pop()
+    present = node.output[1] if len(node.output) > 1 else ""
+    made = [builder.new(f"{present}.{part}") for part in ("key", "value")] if present else []
     kept = {key: given[key] for key in ("num_heads", "unidirectional", "scale", "mask_filter_value") if key in given}
     attention = builder.new_node(f"{name}.MultiHeadAttention")
-    builder.produce("MultiHeadAttention", inputs, node.output[:1], attention, CONTRIB_DOMAIN, **kept)
+    builder.produce("MultiHeadAttention", inputs, [node.output[0], *made], attention, CONTRIB_DOMAIN, **kept)
+    if present:
+        axis = builder.constant(f"{name}.axis", np.asarray([0], np.int64))
+        stacked = [builder.compute("Unsqueeze", [each, axis], f"{each}.stacked") for each in made]
+        builder.produce("Concat", stacked, [present], builder.new_node(f"{name}.present"), axis=0)
+
+
+def _past(builder: GraphBuilder, node: onnx.NodeProto) -> list[str]:
+    """Names of the past keys and of the past values, [batch, heads, length, size]; empty where there are none."""
+    past = _given(node, _PAST)
+    if not past:
+        return ["", ""]
+    places = [
+        builder.constant(f"{node.name}.{part}", np.asarray(index)) for index, part in enumerate(("keys", "values"))
+    ]
+    return [builder.compute("Gather", [past, place], f"{place}.past", axis=0) for place in places]
 
 
 def _given(node: onnx.NodeProto, index: int) -> str:

@@ -89,6 +89,44 @@ def test_the_projection_is_quantized(variant: dict[str, Any], form: str) -> None
     assert 0 < np.linalg.norm(got - expected) < 0.03 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("past", [0, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_past_keys_and_values_are_kept(past: int, masked: bool) -> None:
+    writer = GraphWriter()
+    inputs = ["x", writer.random("weight", WIDTH, 3 * WIDTH), writer.random("bias", 3 * WIDTH)]
+    inputs += ["mask" if masked else "", "past" if past else ""]
+    given = {"domain": "com.microsoft", "num_heads": HEADS, "unidirectional": 1}
+    writer.add("Attention", *inputs, name="attention", outputs=2, **given)
+    state = (2, BATCH, HEADS, past, WIDTH // HEADS)
+    described = [("x", TensorProto.FLOAT, ["n", "s", WIDTH])]
+    described += [("mask", TensorProto.INT32, ["n", "t"])] if masked else []
+    described += [("past", TensorProto.FLOAT, [2, "n", HEADS, "p", WIDTH // HEADS])] if past else []
+    graph = helper.make_graph(
+        writer.nodes,
+        "fused",
+        [helper.make_tensor_value_info(*each) for each in described],
+        [helper.make_empty_tensor_value_info(name) for name in writer.nodes[-1].output],
+        writer.initializers,
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    generator = np.random.default_rng(0)
+    data: dict[str, Any] = {"x": generator.normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32)}
+    if masked:
+        lengths = generator.integers(past + 2, past + LENGTH + 1, (BATCH, 1))
+        data["mask"] = (np.arange(past + LENGTH) < lengths).astype(np.int32)
+    if past:
+        data["past"] = generator.normal(size=state).astype(np.float32)
+    expected = make_session(load_source(model)).run(None, data)
+    parts = make_session(rewritten(load_source(model), CPU).model).run(None, data)
+    for got, wanted in zip(parts, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    tuned = ort_ext.autotune(model, [data] * 2, progress=False)
+    assert tuned.tuning_result.weight_shares == {"int8": 1.0}
+    for got, wanted in zip(ort_ext.session(tuned).run(None, data), expected, strict=True):
+        assert np.linalg.norm(got - wanted) < 0.03 * np.linalg.norm(wanted)
+
+
 def test_lengths_from_the_fused_embedding_are_a_mask_too() -> None:
     writer = GraphWriter()
     tables = [writer.random("words", 9, WIDTH, scale=1.0), writer.random("positions", LENGTH, WIDTH), ""]
