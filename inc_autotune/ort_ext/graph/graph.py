@@ -112,6 +112,13 @@ class Graph:
         shape = self._shapes.get(tensor)
         return None if shape is None else len(shape.dim)
 
+    def sizes(self, tensor: str) -> tuple[int | None, ...] | None:
+        """The dimensions of a tensor between nodes, None for those that vary; None if not even the rank is known."""
+        shape = self._shapes.get(tensor)
+        if shape is None:
+            return None
+        return tuple(each.dim_value if each.HasField("dim_value") else None for each in shape.dim)
+
     def scalar(self, name: str) -> float | None:
         """The value of a constant with one element; None for every other tensor."""
         shape = self.shape(name)

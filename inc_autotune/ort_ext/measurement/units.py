@@ -167,7 +167,7 @@ def _subgraph(graph: Graph, operators: Sequence[Operator], values: Mapping[str, 
             nodes,
             "unit",
             [
-                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
                 for name, value in values.items()
             ],
             [helper.make_empty_tensor_value_info(_end(graph, operator)) for operator in operators],

@@ -81,13 +81,23 @@ def find_phases(graph: Graph, node: onnx.NodeProto) -> Phases | str:
     strides = tuple(given.get("strides", [1] * rank))
     if rank not in (1, 2) or len(set(strides)) > 1:
         return "its strides differ, or it has three dimensions; what is interleaved has one or two with the same stride"
-    if "output_shape" in given:
-        return "its output_shape makes its padding depend on the size of its input"
     dilations, added = given.get("dilations", [1] * rank), given.get("output_padding", [0] * rank)
     sizes = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    pads = _pads(given, sizes, strides, added)
+    if "output_shape" in given:
+        inputs = (graph.sizes(node.input[0]) or ())[2:]
+        if len(inputs) != rank or None in inputs:
+            return "its output_shape makes its padding depend on the size of its input, which varies"
+        full = [(size or 0) * stride for size, stride in zip(inputs, strides, strict=True)]
+        outputs = given["output_shape"][-rank:]
+    else:
+        full = outputs = [0] * rank  # as many as the input has, times the stride, where the padding is automatic
+    total = [
+        size + more - stride + longest - wanted
+        for size, more, stride, longest, wanted in zip(sizes, added, strides, full, outputs, strict=True)
+    ]
+    pads = _pads(given, total)
     if pads is None:
-        return "its auto_pad cuts more than its kernel adds"
+        return "its auto_pad or output_shape cuts more than its kernel adds"
     taps: list[int] = []
     before: list[int] = []
     after: list[int] = []
@@ -115,19 +125,22 @@ def find_phases(graph: Graph, node: onnx.NodeProto) -> Phases | str:
     )
 
 
-def _pads(
-    given: dict[str, object], sizes: Sequence[int], strides: Sequence[int], added: Sequence[int]
-) -> list[int] | None:
-    """What is cut off before all dimensions of the output, then after them."""
-    rank = len(sizes)
+def _pads(given: dict[str, object], total: Sequence[int]) -> list[int] | None:
+    """What is cut off before all dimensions of the output, then after them.
+
+    Args:
+        given: the attributes.
+        total: what is cut off in each dimension where `pads` does not say it.
+    """
+    rank = len(total)
     mode = given.get("auto_pad", b"NOTSET")
-    if mode == b"VALID":
-        return [0] * (2 * rank)
-    if mode == b"NOTSET":
-        pads = given.get("pads", [0] * (2 * rank))
-        assert isinstance(pads, list)
-        return pads
-    total = [size + more - stride for size, more, stride in zip(sizes, added, strides, strict=True)]
+    if "output_shape" not in given:
+        if mode == b"VALID":
+            return [0] * (2 * rank)
+        if mode == b"NOTSET":
+            pads = given.get("pads", [0] * (2 * rank))
+            assert isinstance(pads, list)
+            return pads
     if min(total) < 0:
         return None
     small, large = [each // 2 for each in total], [each - each // 2 for each in total]

@@ -31,6 +31,8 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "depthwise": {"kernel": 4, "strides": [2, 2], "group": CHANNELS, "pads": [1, 1, 1, 1]},
     "same upper": {"kernel": 3, "strides": [2, 2], "auto_pad": "SAME_UPPER"},
     "same lower": {"kernel": 4, "strides": [2, 2], "auto_pad": "SAME_LOWER"},
+    "output shape": {"kernel": 3, "strides": [2, 2], "output_shape": [14, 13]},
+    "output shape, more before": {"kernel": 4, "strides": [2, 2], "output_shape": [15, 13], "auto_pad": "SAME_UPPER"},
     "valid": {"kernel": 3, "strides": [2, 2], "auto_pad": "VALID"},
 }
 
@@ -114,10 +116,17 @@ def test_seven_bits_where_products_saturate(monkeypatch: pytest.MonkeyPatch) -> 
     ("attributes", "words"),
     [
         ({"strides": [2, 1]}, "strides differ"),
-        ({"strides": [2, 2], "output_shape": [14, 14]}, "output_shape"),
         ({"strides": [1, 1], "pads": [3, 3, 3, 3]}, "cuts more"),
     ],
 )
 def test_what_has_no_such_form_stays_with_the_reason(attributes: dict[str, Any], words: str) -> None:
     tuned = ort_ext.autotune(upsampler(kernel=3, **attributes), vectors(4, 2, CHANNELS, SIZE, SIZE), progress=False)
     assert words in tuned.tuning_result.fallbacks["up"]
+
+
+def test_an_output_shape_for_inputs_of_varying_size_stays_with_the_reason() -> None:
+    model = upsampler(kernel=3, strides=[2, 2], output_shape=[14, 14])
+    for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.Clear()
+    tuned = ort_ext.autotune(model, vectors(4, 2, CHANNELS, SIZE, SIZE), progress=False)
+    assert "output_shape" in tuned.tuning_result.fallbacks["up"]

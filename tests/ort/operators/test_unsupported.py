@@ -58,7 +58,7 @@ def test_standard_operators_without_a_quantized_form(op_type: str, words: str) -
         writer.add("GRU", "x", *weights, name="op", hidden_size=4, clip=1.0)
         writer.add("Squeeze", "op.out", writer.constant("axis", [1], np.int64), name="squeeze")
     else:
-        writer.add("ConvTranspose", "x", writer.random("w", 2, 3, 3), name="op", output_shape=[3])
+        writer.add("ConvTranspose", "x", writer.random("w", 2, 3, 3), name="op", strides=[2], output_shape=[9])
     model = writer.model({"x": (TensorProto.FLOAT, [5, 2, 3])}, 3)
     assert words in find_operators(Graph(load_source(model))).skipped["op"][1]
 
