@@ -30,7 +30,13 @@ from inc_autotune.core.analysis.smoothing_plan import (
     planned_steps,
 )
 from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds, thread_clock, wall_clock
-from inc_autotune.core.analysis.unit_speed import LEAST_SPEEDUP, SupportsUnitSpeeds, measured_speeds, slow_units
+from inc_autotune.core.analysis.unit_speed import (
+    LEAST_SPEEDUP,
+    SupportsUnitSpeeds,
+    is_meant_to_be_fast,
+    measured_speeds,
+    slow_units,
+)
 from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
 from inc_autotune.core.analysis.variants import SupportsVariants, variants_of
 from inc_autotune.core.analysis.weight_shares import (
@@ -74,6 +80,7 @@ __all__ = [
     "error_or_infinity",
     "estimate_harms",
     "interleaved_seconds",
+    "is_meant_to_be_fast",
     "losing_chains",
     "measured_speeds",
     "operator_weights",

@@ -44,7 +44,7 @@ def measured_speeds(
     """
     if not isinstance(adaptor, SupportsUnitSpeeds):
         return {}
-    return adaptor.unit_speeds([unit for unit in units if _is_meant_to_be_fast(adaptor, unit)], expired)
+    return adaptor.unit_speeds([unit for unit in units if is_meant_to_be_fast(adaptor, unit)], expired)
 
 
 def slow_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> dict[str, str]:
@@ -79,7 +79,8 @@ def _is_judged_alone(speed: UnitSpeed) -> bool:
     return not speed.is_short and not speed.is_chained
 
 
-def _is_meant_to_be_fast(adaptor: Adaptor, unit: Unit) -> bool:
+def is_meant_to_be_fast(adaptor: Adaptor, unit: Unit) -> bool:
+    """Whether a unit's default is an integer kernel; a simulated or weight-only one is not there for its speed."""
     default = unit.options[0]
     if default.approach not in ("static", "dynamic"):
         return False

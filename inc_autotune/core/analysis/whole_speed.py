@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,6 +17,9 @@ machine could turn around; once units have been given up, the model has to reach
 NEAR = 0.1
 """A gain this close to the line that decides is measured again, and the median of three counts."""
 
+SEGMENTS = 8
+"""Units whose speed alone is not known are judged in so many runs of neighbours."""
+
 Gain = Callable[[Sequence[str]], float | None]
 """Measured speed of the model over fp32 with these units in fp32; None where it is not measured."""
 
@@ -23,26 +27,30 @@ Gain = Callable[[Sequence[str]], float | None]
 def slowing_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: Gain) -> dict[str, str]:
     """Operators that should stay in fp32, so that the model is not slower than fp32.
 
-    Units fall back in groups of equal speed, as equal shapes and all short units have: first every group that is no
-    faster alone, then the least gaining of the others, at most half of what is left in each step. One group always
-    stays. Where even that does not help nothing falls back: the result says that nothing was gained.
+    Units fall back in groups. Units of equal speed are one, as equal shapes and all short units are. Units that have no
+    speed alone, such as convolutions that pass integers to each other, are cut into `SEGMENTS` runs of neighbours; the
+    speed of each is by how much the model is faster with it in integers. First every group that is no faster falls
+    back, then the least gaining of the others, at most half of what is left in each step. One group always stays. Where
+    even that does not help nothing falls back: the result says that nothing was gained.
 
     Args:
-        units: that may fall back.
-        speeds: by unit name, see `SupportsUnitSpeeds.unit_speeds`; units without one come last, together.
+        units: that may fall back, in the order of the model.
+        speeds: by unit name, see `SupportsUnitSpeeds.unit_speeds`.
         gain: measures the model.
 
     Returns:
         The reason by operator name.
     """
-    groups = _groups(units, speeds)
-    if len(groups) < 2:
+    if len(units) < 2:
         return {}
     before = _repeated(gain, (), SLOWER)
     if before is None or before >= SLOWER:
         return {}
-    losing = sum(speeds[group[0].name].speedup < LEAST_SPEEDUP for group in groups if group[0].name in speeds)
-    for count in _counts(losing, len(groups)):
+    by_speed = [*_groups(units, speeds), *_segments([unit for unit in units if unit.name not in speeds], gain, before)]
+    by_speed.sort(key=lambda each: each[0])
+    losing = [group for speed, group in by_speed if speed < (LEAST_SPEEDUP if group[0].name in speeds else 1.0)]
+    groups = [*losing, *(group for _, group in by_speed if group not in losing)]
+    for count in _counts(len(losing), len(groups)):
         fallen = [unit for group in groups[:count] for unit in group]
         after = _repeated(gain, [unit.name for unit in fallen], 1.0)
         if after is not None and after >= 1:
@@ -73,7 +81,7 @@ def losing_chains(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: 
     before = gain(()) if losing else None
     reasons: dict[str, str] = {}
     fallen: list[str] = []
-    for group in _groups(losing, speeds):
+    for _, group in _groups(losing, speeds):
         names = [unit.name for unit in group]
         if before is None or len(fallen) + len(names) == len(units):
             break
@@ -91,13 +99,24 @@ def losing_chains(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: 
     return reasons
 
 
-def _groups(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> list[list[Unit]]:
-    """Units of equal speed, the least gaining first, those without a speed last."""
+def _groups(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> list[tuple[float, list[Unit]]]:
+    """Units of equal speed, with that speed, the least gaining first."""
     found: dict[tuple[float, bool], list[Unit]] = {}
     for unit in units:
-        speed = speeds.get(unit.name)
-        found.setdefault((float("inf"), False) if speed is None else (speed.speedup, speed.is_short), []).append(unit)
-    return [found[key] for key in sorted(found)]
+        if (speed := speeds.get(unit.name)) is not None:
+            found.setdefault((speed.speedup, speed.is_short), []).append(unit)
+    return [(key[0], found[key]) for key in sorted(found)]
+
+
+def _segments(units: Sequence[Unit], gain: Gain, before: float) -> list[tuple[float, list[Unit]]]:
+    """Runs of neighbours, with the speed of the model over that of the model with the run in fp32."""
+    size = max(1, math.ceil(len(units) / SEGMENTS))
+    found = []
+    for start in range(0, len(units), size):
+        segment = list(units[start : start + size])
+        after = gain([unit.name for unit in segment])
+        found.append((1.0 if after is None else before / after, segment))
+    return found
 
 
 def _counts(losing: int, groups: int) -> Iterator[int]:

@@ -12,7 +12,9 @@ from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     OFF,
     SmoothingPlan,
+    SupportsTiming,
     candidate_errors,
+    is_meant_to_be_fast,
     losing_chains,
     measured_speeds,
     plan_smoothing,
@@ -185,7 +187,12 @@ def _slowing_units(
     speeds: Mapping[str, UnitSpeed],
 ) -> dict[str, str]:
     """Operators that make the whole model slower than fp32, by name, each with the reason; no evaluation is spent."""
-    free = [unit for unit in space.units if not any(is_asked_for(name, run.arguments) for name in unit.operator_names)]
+    free = [
+        unit
+        for unit in space.units
+        if is_meant_to_be_fast(run.adaptor, unit)
+        and not any(is_asked_for(name, run.arguments) for name in unit.operator_names)
+    ]
     start = space.default(run.sampling_sizes[0], plans[0].alphas)
 
     def gain(fallen: Sequence[str]) -> float | None:
@@ -206,7 +213,7 @@ def _slowing_units(
         fallen = [unit.name for unit in free if unit not in rest]
         return {**lost, **slowing_units(rest, speeds, lambda more: gain([*fallen, *more]))}
 
-    if not speeds:
+    if run.arguments.objective != "performance" or not isinstance(run.adaptor, SupportsTiming):
         return {}
     slowing: dict[str, str] = run.history.work.once("slowing units", compute, keep=lambda: not run.phases.expired())
     return slowing

@@ -85,7 +85,22 @@ def test_near_the_line_the_median_of_three_decides(first):
 def test_what_is_not_measured_is_not_judged():
     machine = Machine({"a": 1.0, "b": 1.0}, {"a": 9.0, "b": 1.0})
     assert slowing_units(machine.units, machine.speeds, lambda fallen: None) == {}
-    assert slowing_units(machine.units, {}, machine.gain) == {}
+
+
+def test_neighbours_whose_speed_alone_is_unknown_are_judged_together():
+    names = [f"u{index}" for index in range(16)]
+    fp32 = dict.fromkeys(names, 1.0)
+    machine = Machine(fp32, {name: 5.0 if name in names[4:8] else 0.5 for name in names})
+    machine.speeds = {}
+    assert list(machine.slowing()) == names[4:8]
+    assert len(machine.asked) == 1 + 8 + 1
+
+
+def test_units_of_known_speed_fall_back_beside_those_without():
+    fp32 = dict.fromkeys("abcdefgh", 1.0)
+    machine = Machine(fp32, {**dict.fromkeys("ab", 4.0), **dict.fromkeys("cdefgh", 0.9)})
+    machine.speeds = {"a": machine.speeds["a"], "h": machine.speeds["h"]}
+    assert set(machine.slowing()) == {"a", "b"}
 
 
 class Timed(NumpyAdaptor):

@@ -491,8 +491,13 @@ def test_a_measurement_that_fails_costs_the_figure_and_not_the_run(tuning_time):
 
 def test_an_interrupted_measurement_does_not_repeat_the_evaluation(tmp_path):
     class Interrupted(NumpyAdaptor):
+        measured = 0
+
         def measure(self, models):
-            raise KeyboardInterrupt
+            self.measured += 1
+            if self.measured > 1:  # the first is that of the whole model, before any trial
+                raise KeyboardInterrupt
+            return [2.0, 1.0]
 
     storage = f"sqlite:///{tmp_path / 'run.db'}"
     with pytest.raises(KeyboardInterrupt):

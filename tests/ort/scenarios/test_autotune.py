@@ -270,3 +270,22 @@ def test_a_model_with_nothing_to_quantize_says_what_it_has():
     reason = "Left out: first and 1 more: its weight is computed from constants by a RandomNormalLike"
     with pytest.raises(ModelError, match=reason):
         tune(model, vectors())
+
+
+def test_convolutions_that_are_not_timed_alone_are_judged_by_the_whole_model(monkeypatch):
+    """Here the model takes half as long with each convolution in integers, but four times as long with `stem`."""
+
+    def measure(adaptor, models):
+        def seconds(model):
+            integers = {
+                name for name in ("stem", "conv1", "conv2") if f"{name}.weight.quantized" in model.model.weights
+            }
+            return 4.0 if "stem" in integers else 0.5 ** len(integers)
+
+        return list(map(seconds, models))
+
+    monkeypatch.setattr(OrtAdaptor, "measure", measure)
+    monkeypatch.setattr(OrtAdaptor, "measure_threads", lambda *_: None)
+    result = tune(conv_net(), vectors(8, 4, 3, 8, 8)).tuning_result
+    assert [name for name, reason in result.fallbacks.items() if "whole model is slower" in reason] == ["stem"]
+    assert result.gained
