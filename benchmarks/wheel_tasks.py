@@ -40,10 +40,12 @@ class Task:
     Args:
         feeds: makes inputs, from the fp32 model, names of its inputs, a number of samples, and a seed.
         score: agreement of two lists of outputs, fp32's first; 1 is complete.
+        unseen: samples to compare on: more where the model is fast.
     """
 
     feeds: Callable[[Run, Sequence[str], int, int], list[Feed]]
     score: Callable[[Sequence[Sequence[Array]], Sequence[Sequence[Array]]], float]
+    unseen: int = 40
 
 
 def task_of(stem: str) -> Task | None:
@@ -313,12 +315,12 @@ def _boxes(expected: Sequence[Sequence[Array]], found: Sequence[Sequence[Array]]
 TASKS = {
     "det_infer": Task(_images(lambda generator: _page(generator, 320) * 2 - 1), _overlap),
     "rec_infer": Task(_images(lambda generator: _line(generator, 48, 320) * 2 - 1), _letters),
-    "cls_infer": Task(_images(_turned_line), _probabilities),
+    "cls_infer": Task(_images(_turned_line), _probabilities, 300),
     "common_det": Task(_images(lambda generator: _page(generator, 416) * 255), _boxes),
     "common": Task(_images(_captcha), _letters),
     "sequence": Task(_voice_sequences, _curve),
-    "silero_vad": Task(_voice_chunks, _curve),
-    "model": Task(_file_bytes, _probabilities),
+    "silero_vad": Task(_voice_chunks, _curve, 300),
+    "model": Task(_file_bytes, _probabilities, 200),
     "nmp": Task(_music, _maps),
 }
 """Tasks by a part of the file's name; the first that fits counts."""

@@ -38,7 +38,7 @@ COLUMNS = ("model", "form", "operators", "score", "MB", "ms", "times faster", "s
 SMALLEST = 50_000
 """Bytes of the smallest file that is a model worth a row."""
 
-CALIBRATION, UNSEEN = 32, 40
+CALIBRATION = 32
 LEAST_OPSET = 13
 
 
@@ -59,7 +59,10 @@ def rows_of(path: Path, options: argparse.Namespace) -> Iterator[list[Any]]:
     assert task is not None
     fp32 = common.file_session(path, options.threads)
     names = [each.name for each in fp32.get_inputs()]
-    calibration, unseen = (task.feeds(lambda feed: fp32.run(None, feed), names, count, seed) for count, seed in _SETS)
+    calibration, unseen = (
+        task.feeds(lambda feed: fp32.run(None, feed), names, count, seed)
+        for count, seed in ((CALIBRATION, 0), (task.unseen, 1))
+    )
     expected = outputs(fp32, unseen)
 
     def score(session: onnxruntime.InferenceSession) -> float:
@@ -80,9 +83,6 @@ def rows_of(path: Path, options: argparse.Namespace) -> Iterator[list[Any]]:
     for (form, (file, operators, taken)), session, second in zip(forms.items(), sessions, seconds, strict=True):
         megabytes = file.stat().st_size / 1e6
         yield [path.stem, form, operators, f"{score(session):.4f}", megabytes, 1e3 * second, seconds[0] / second, taken]
-
-
-_SETS = ((CALIBRATION, 0), (UNSEEN, 1))
 
 
 def outputs(session: onnxruntime.InferenceSession, feeds: Sequence[Feed]) -> list[list[Array]]:
