@@ -10,6 +10,7 @@ from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.graphs.metric import evaluation_function
 from inc_autotune.graphs.plan import OperatorCalibration
+from inc_autotune.graphs.reading import reading_model
 from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.graphs.smoothing import shared_weights, smoothed_alike, smoothing_scales
 from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
@@ -34,6 +35,7 @@ __all__ = [
     "loader_items",
     "possible_reading",
     "quantize_weight",
+    "reading_model",
     "shared_weights",
     "smoothed_alike",
     "smoothing_scales",

@@ -27,7 +27,16 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
 from inc_autotune.core.space import Unit, load_capability
-from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, WatchedTensor, add_arrays, calibrate, shared_weights
+from inc_autotune.graphs import (
+    Feed,
+    GraphAdaptor,
+    SampleAxis,
+    WatchedTensor,
+    add_arrays,
+    calibrate,
+    reading_model,
+    shared_weights,
+)
 from inc_autotune.ort_ext.calibration import (
     FRAMEWORK,
     GridTensor,
@@ -49,6 +58,7 @@ from inc_autotune.ort_ext.graph import Graph, GraphModel
 from inc_autotune.ort_ext.measurement import measure_units, session_clock, weight_bytes
 from inc_autotune.ort_ext.model import (
     BODY_REASON,
+    VALID,
     Candidate,
     Provider,
     SessionOptions,
@@ -163,7 +173,10 @@ class OrtAdaptor(
 
     def analyze(self, model: Candidate) -> _Analysis:
         assert isinstance(model.model, SourceModel)
-        return _Analysis(model.model, self.form, self.settings.recipes)
+        with reading_model(VALID):
+            found = _Analysis(model.model, self.form, self.settings.recipes)
+            _ = found.discovered  # what the model cannot have is met here
+        return found
 
     def operator_weights(self, model: Candidate) -> Weights:
         analysis = self.analysis(model)

@@ -27,7 +27,7 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
 from inc_autotune.core.space import Unit, load_capability
-from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, add_arrays, calibrate
+from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, add_arrays, calibrate, reading_model
 from inc_autotune.tf_ext.calibration import (
     FRAMEWORK,
     Analysis,
@@ -51,7 +51,7 @@ from inc_autotune.tf_ext.measurement import (
     measure_units,
     weight_bytes,
 )
-from inc_autotune.tf_ext.model import Candidate
+from inc_autotune.tf_ext.model import VALID, Candidate
 from inc_autotune.tf_ext.operators import DEPTHWISE
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
 
@@ -117,7 +117,8 @@ class TensorFlowAdaptor(
     # What the model is
 
     def analyze(self, model: Candidate) -> Analysis:
-        return Analysis(model.model, self._signatures, self._skipped)
+        with reading_model(VALID):
+            return Analysis(model.model, self._signatures, self._skipped)
 
     def known_types(self, model: Candidate) -> Collection[str]:
         return dir(tf.raw_ops)

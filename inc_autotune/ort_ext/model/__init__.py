@@ -13,13 +13,14 @@ from inc_autotune.ort_ext.model.sessions import (
     make_session,
     run_session,
 )
-from inc_autotune.ort_ext.model.source import BODY_REASON, SourceModel, load_source
+from inc_autotune.ort_ext.model.source import BODY_REASON, VALID, SourceModel, load_source
 from inc_autotune.ort_ext.model.versions import opset_version
 from inc_autotune.ort_ext.model.writing import LARGEST_EMBEDDED, write_model
 
 __all__ = [
     "BODY_REASON",
     "LARGEST_EMBEDDED",
+    "VALID",
     "Candidate",
     "Provider",
     "SessionOptions",

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto, TensorShapeProto, helper
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.graphs import InputDescription
+from inc_autotune.graphs import InputDescription, reading_model
 from inc_autotune.ort_ext.graph import GraphModel, bodies, split
 from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.folding import fold_weights
@@ -21,6 +21,9 @@ from inc_autotune.ort_ext.model.structure_check import check_structure
 from inc_autotune.ort_ext.model.versions import spell_domains, with_one_opset
 
 _NO_NAMES = ("", "-1", "?", "None")
+
+VALID = "Is it a valid model? onnx.checker.check_model(model, full_check=True) and an InferenceSession tell more."
+"""What to do where a model cannot be understood."""
 
 BODY_REASON = "it is inside a body of If, Loop or Scan, which stays as it is"
 
@@ -57,25 +60,26 @@ def load_source(model: Any) -> SourceModel:
         ArgumentError: it is none of these, or there is no such file.
         ModelError: it is no ONNX model, is damaged, or cannot be quantized as it is.
     """
-    file = read_proto(model)
-    proto, weights = split(file.proto, file.folder)
-    spell_domains(proto)
-    given = proto
-    proto = with_one_opset(given)
-    original = None if proto is given else GraphModel(given, weights, file.folder)
-    proto = normalize(proto, weights)
-    check_model(proto)
-    check_structure(proto)
-    fold_weights(proto, weights)
-    return SourceModel(
-        proto,
-        weights,
-        file.folder,
-        path=file.path,
-        inputs=tuple(_input_descriptions(proto.graph)),
-        body_operators=dict(_body_operators(proto.graph)),
-        original=original,
-    )
+    with reading_model(VALID):
+        file = read_proto(model)
+        proto, weights = split(file.proto, file.folder)
+        spell_domains(proto)
+        given = proto
+        proto = with_one_opset(given)
+        original = None if proto is given else GraphModel(given, weights, file.folder)
+        proto = normalize(proto, weights)
+        check_model(proto)
+        check_structure(proto)
+        fold_weights(proto, weights)
+        return SourceModel(
+            proto,
+            weights,
+            file.folder,
+            path=file.path,
+            inputs=tuple(_input_descriptions(proto.graph)),
+            body_operators=dict(_body_operators(proto.graph)),
+            original=original,
+        )
 
 
 def _input_descriptions(graph: GraphProto) -> Iterator[InputDescription]:

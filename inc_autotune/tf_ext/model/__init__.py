@@ -9,10 +9,11 @@ from inc_autotune.tf_ext.model.freezing import with_constants
 from inc_autotune.tf_ext.model.paths import check_file, check_path
 from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
 from inc_autotune.tf_ext.model.signatures import SignatureCallable, SignatureModel
-from inc_autotune.tf_ext.model.source import Signatures, SourceModel, load_source
+from inc_autotune.tf_ext.model.source import VALID, Signatures, SourceModel, load_source
 
 __all__ = [
     "EXTRA",
+    "VALID",
     "Candidate",
     "SignatureCallable",
     "SignatureModel",

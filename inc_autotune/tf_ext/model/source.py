@@ -16,12 +16,16 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
+from inc_autotune.graphs import reading_model
 from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph
 from inc_autotune.tf_ext.model.freezing import frozen
 from inc_autotune.tf_ext.model.frozen_graph_def import graph_def_signature, read_graph_def
 from inc_autotune.tf_ext.model.keras_model import KERAS_SUFFIXES, exported, is_keras_model, read_keras_file, traced
 from inc_autotune.tf_ext.model.session_loading import SessionSignatures, signatures_by_session
 from inc_autotune.tf_ext.model.signatures import SignatureModel
+
+VALID = "Does TensorFlow run it as it is?"
+"""What to do where a model cannot be understood."""
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -60,18 +64,19 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
     _check_signatures(signatures)
     if isinstance(model, SignatureModel):
         raise ModelError("model: is quantized already: it is what convert() returned. Give the fp32 model.")
-    path = Path(model) if isinstance(model, str | PathLike) else None
-    if path is not None:
-        model = _read(path)
-    if isinstance(model, SessionSignatures):
-        graphs = _session_signatures(model, signatures)
-    elif isinstance(model, GraphDef):
-        graphs = _graph_def_signatures(model, signatures)
-    else:
-        if isinstance(signatures, Mapping):
-            raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
-        graphs = _function_signatures(model, signatures)
-    return SourceModel(_without_aliases(_with_shared_weights(graphs)), path)
+    with reading_model(VALID):
+        path = Path(model) if isinstance(model, str | PathLike) else None
+        if path is not None:
+            model = _read(path)
+        if isinstance(model, SessionSignatures):
+            graphs = _session_signatures(model, signatures)
+        elif isinstance(model, GraphDef):
+            graphs = _graph_def_signatures(model, signatures)
+        else:
+            if isinstance(signatures, Mapping):
+                raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
+            graphs = _function_signatures(model, signatures)
+        return SourceModel(_without_aliases(_with_shared_weights(graphs)), path)
 
 
 def _check_signatures(signatures: object) -> None:
