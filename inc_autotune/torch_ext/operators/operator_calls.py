@@ -131,7 +131,7 @@ class CallWatcher:
                 return
             call = Call()
             record.calls.setdefault(name, []).append(call)
-            given = next(iter((*args, *kwargs.values())), None)
+            given = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
             tensor = given.data if isinstance(given, PackedSequence) else given
             if isinstance(tensor, Tensor):
                 call.input_value = flow.value(tensor)
@@ -217,11 +217,11 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    if not args:
-        return "its input is passed by keyword"
-    if kind in RECURRENT_TYPES:
-        if len(args) > 2 or {*kwargs} - {"hx"}:
+    if kind in RECURRENT_TYPES:  # whose forms take the same keywords
+        if len(args) > 2 or {*kwargs} - {"input", "hx"}:
             return "called with more than its input and initial state"
+    elif not args:
+        return "its input is passed by keyword"
     elif (len(args) > 1 or kwargs) and not _has_output_size(kind, args, kwargs):
         return "called with more than its input"
     if tensor.is_nested:

@@ -82,7 +82,7 @@ class RecurrentCall:
 
         Raises:
             ValueError: `given` has a wrong number of dimensions.
-            RuntimeError: sizes of `given` or of `hx` do not fit the layer.
+            RuntimeError: sizes of `given` or of `hx` do not fit the layer, or there is no time step.
         """
         packed = given if isinstance(given, PackedSequence) else None
         data: Tensor = packed.data if packed is not None else given  # type: ignore[assignment]
@@ -159,6 +159,9 @@ def _check_data(module: Any, data: Tensor, packed: PackedSequence | None) -> Non
         raise RuntimeError(
             f"input.size(-1) must be equal to input_size. Expected {module.input_size}, got {data.shape[-1]}"
         )
+    time_axis = 1 if packed is None and module.batch_first and data.dim() == 3 else 0
+    if not _is_tracing() and data.shape[time_axis] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
 
 
 def _rows(data: Tensor, packed: PackedSequence | None) -> Any:

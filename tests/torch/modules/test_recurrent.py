@@ -170,8 +170,9 @@ def test_a_static_recurrent_layer_is_an_error():
         ((torch.randn(2, 3, FEATURES + 1),), RuntimeError),
         ((torch.randn(FEATURES),), ValueError),
         ((torch.randn(2, 3, FEATURES), torch.randn(1, 1, HIDDEN)), RuntimeError),
+        ((torch.randn(0, 3, FEATURES),), RuntimeError),
     ],
-    ids=["features", "dimensions", "state"],
+    ids=["features", "dimensions", "state", "no time"],
 )
 def test_what_torch_refuses_is_refused(kind, given, error):
     if kind == "LSTM" and len(given) > 1:
@@ -180,6 +181,16 @@ def test_what_torch_refuses_is_refused(kind, given, error):
     for form in (module, prepared(module), convert_module(prepared(module))):
         with pytest.raises(error):
             form(*given)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_inputs_are_taken(kind):
+    quantized = convert_module(prepared(layer(kind)))
+    x = torch.randn(5, 3, FEATURES)
+    assert quantized(x[:, :0])[0].shape == (5, 0, HIDDEN)
+    assert same(quantized(x.double())[0].float(), quantized(x)[0])
+    assert quantized(x.bfloat16())[0].dtype == torch.bfloat16
+    assert same(quantized(x.flip(2).flip(2).transpose(0, 1).contiguous().transpose(0, 1)), quantized(x))
 
 
 def saved_and_loaded(module: nn.Module) -> nn.Module:

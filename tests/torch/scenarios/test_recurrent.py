@@ -86,6 +86,18 @@ def test_everything_quantized_means_a_dynamic_recurrent_layer(kind, tmp_path):
     assert torch.equal(torch_ext.convert(again)(x), converted(x))
 
 
+def test_a_layer_called_by_keywords():
+    class ByKeyword(Tagger):
+        def forward(self, x):
+            hx = x.new_zeros(1, len(x), HIDDEN)
+            return self.head(self.rnn(hx=(hx, hx), input=x)[0])
+
+    model, x = ByKeyword().eval(), sequences()[0]
+    tuned = tune(model, sequences())
+    assert forms(tuned)["rnn"] == ("int8", "dynamic")
+    assert error(torch_ext.convert(tuned)(x), model(x)) < 1e-3
+
+
 def test_a_projection_is_quantized_too():
     model = Tagger(proj_size=6).eval()
     tuned = tune(model, sequences())
