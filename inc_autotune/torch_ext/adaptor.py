@@ -25,6 +25,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext.calibrated_adaptor import CalibratedAdaptor
 from inc_autotune.torch_ext.calibration import (
+    PRODUCT,
     REDUCED,
     OperatorCalibration,
     calibration_entries,
@@ -111,6 +112,8 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         entries, arrays = calibration_entries(calibrations)
         for conv, batch_norm in self.trace.batch_norms.items():
             entries.setdefault(conv, {})["batch_norm"] = batch_norm
+        for product in self._examined.found.products:
+            entries.setdefault(product.name, {})[PRODUCT] = product.to_dict()
         for name in self._examined.captured:
             entries.setdefault(name, {})[CAPTURED] = True
         for name, config in configs.items():

@@ -30,7 +30,7 @@ from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
-from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe
+from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe, products_from_recipe
 from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
@@ -235,7 +235,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
 
 def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
     """With 7-bit weights wherever this processor needs them."""
-    modules = dict(expand(base_model(model, {}), recipe.operators).named_modules())
+    products = products_from_recipe(recipe.operators)
+    modules = dict(expand(base_model(model, {}, products), recipe.operators).named_modules())
     wide = {
         name: each
         for name, each in recipe.operators.items()
@@ -261,8 +262,9 @@ def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
 def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
     """The prepared model a recipe describes."""
     check_framework(recipe, TorchAdaptor.framework)
+    products = products_from_recipe(recipe.operators)
     quantized = {name: each for name, each in recipe.operators.items() if each.config.dtype != "fp32"}
-    modules = dict(expand(base_model(model, {}), quantized).named_modules())
+    modules = dict(expand(base_model(model, {}, products), quantized).named_modules())
     check_operators(quantized, {name: operator_type(modules[name]) for name in quantized if name in modules})
     batch_norms = {
         name: str(each.calibration["batch_norm"])
@@ -281,7 +283,7 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
         if calibration.smoothing is not None:
             check_smoothing(name, calibration.smoothing.shape, weight_matrix(modules[name]).shape[1])
     reduced = {name for name, each in quantized.items() if each.calibration.get(REDUCED)}
-    return prepared_model(base_model(model, batch_norms), configs, calibrations, reduced=reduced)
+    return prepared_model(base_model(model, batch_norms, products), configs, calibrations, reduced=reduced)
 
 
 def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:

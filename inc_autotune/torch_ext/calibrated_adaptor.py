@@ -42,7 +42,7 @@ from inc_autotune.torch_ext.data import (
     calibration_batches,
     example_batch,
 )
-from inc_autotune.torch_ext.model import base_model, expand
+from inc_autotune.torch_ext.model import base_model, expand, install_products
 from inc_autotune.torch_ext.modules import (
     simulation_reason,
 )
@@ -53,6 +53,7 @@ from inc_autotune.torch_ext.operators import (
     Examination,
     ModelTrace,
     OtherWeights,
+    candidate_parameters,
     examine,
     given_up,
     in_order_of,
@@ -135,6 +136,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         else:
             found = {name: operator_type(module) for name, module in self._form(model).named_modules()}
             types = {name: op_type for name, op_type in found.items() if op_type is not None}
+            types |= dict.fromkeys(_possible_products(self._form(model)), "Linear")
         opwise = {
             (name, op_type): [
                 option.to_dict()
@@ -176,7 +178,10 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     def operator_type(self, model: nn.Module, name: str) -> str:
         form = self._form(model)
         others = self._other_weights(form)
-        return others[name].type if name in others else type(form.get_submodule(name)).__name__
+        if name in others:
+            return others[name].type
+        module = form.get_submodule(name)
+        return operator_type(module) or type(module).__name__
 
     def operator_weights(self, model: nn.Module) -> Weights:
         return {
@@ -197,8 +202,10 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         """The owners of weights that are no operators of a known type."""
         if self._trace is not None:
             known = {*self._trace.operators, *self._trace.skipped}
-            return other_weights(form, known, self._examined.expansion_problem)
-        return other_weights(form, {name for name, each in form.named_modules() if operator_type(each) is not None})
+            return other_weights(form, known, self._examined.expansion_problem, self._examined.found.refused)
+        known = {name for name, each in form.named_modules() if operator_type(each) is not None}
+        paths = candidate_parameters(form, ())
+        return other_weights(form, {*known, *paths, *(path.rpartition(".")[0] for path in paths)})
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
         return simulation_reason(self.trace.operators[name].type, config) is not None
@@ -251,6 +258,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         def start_inside(running: nn.Module, first: Batch) -> Collector:
             is_first = not collectors
             collector = start(first)
+            if is_first:
+                install_products(running, self._examined.found.products)
             if is_first and self._examined.expands:
                 expand(running)
             return collector
@@ -273,7 +282,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
 
     def _watched(self, model: nn.Module) -> nn.Module:
         """A copy of the model in which every operator is a module."""
-        plain = base_model(model, {})
+        plain = base_model(model, {}, self._examined.found.products)
         return expand(plain) if self._examined.expands else plain
 
     def _take_in(self, collector: Collector, model: nn.Module, seed: int) -> None:
@@ -340,6 +349,14 @@ def _output_notes(collector: Collector, trace: ModelTrace) -> list[str]:
         "the model returns integers or no numbers at all, so candidates are compared with fp32 at the outputs of the "
         f"last operators: {names}{', ...' if len(trace.last) > 3 else ''}"
     ]
+
+
+def _possible_products(form: nn.Module) -> list[str]:
+    """Names that products with parameters may get, before the model has run; pieces are named one by one."""
+    names = []
+    for path, parameter in candidate_parameters(form, ()).items():
+        names += [path, *(f"{path}.{index}" for index in range(len(parameter)) if parameter.dim() > 2)]
+    return names
 
 
 def _integer_product(activation: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

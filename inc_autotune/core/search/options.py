@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis import skipped_operators
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
 from inc_autotune.core.op_config import FP32, OpConfig
@@ -57,7 +58,7 @@ def find_choices(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> 
     offered = offered_options(adaptor, model)
     allowed = allowed_options(offered, arguments, warn=False)
     reasons = reasons_for_fp32(adaptor, model, allowed, arguments)
-    return Choices(offered, allowed, adaptor.groups(model), reasons, adaptor.skipped(model))
+    return Choices(offered, allowed, adaptor.groups(model), reasons, skipped_operators(adaptor, model))
 
 
 def offered_options(adaptor: Adaptor, model: Any) -> Options:

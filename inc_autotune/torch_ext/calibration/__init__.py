@@ -14,10 +14,17 @@ from inc_autotune.torch_ext.calibration.collect import (
 )
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
-from inc_autotune.torch_ext.calibration.recipe_entries import REDUCED, calibration_entries, calibrations_from_recipe
+from inc_autotune.torch_ext.calibration.recipe_entries import (
+    PRODUCT,
+    REDUCED,
+    calibration_entries,
+    calibrations_from_recipe,
+    products_from_recipe,
+)
 
 __all__ = [
     "MEASURED_SAMPLES",
+    "PRODUCT",
     "REDUCED",
     "Collector",
     "OperatorCalibration",
@@ -30,4 +37,5 @@ __all__ = [
     "group_weights",
     "input_of",
     "operator_calibrations",
+    "products_from_recipe",
 ]

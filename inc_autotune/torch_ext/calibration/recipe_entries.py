@@ -8,11 +8,16 @@ from typing import Any
 import torch
 
 from inc_autotune.core.arrays import FloatArray
+from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.result import OperatorRecipe, SharedArrays
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
+from inc_autotune.torch_ext.model import ParameterProduct
 
 REDUCED = "reduce_range"
 """Key of whether an operator's weight has 7 bits instead of 8, since kernels saturated with 8."""
+
+PRODUCT = "product"
+"""Key of what a product with a parameter takes of it: such an operator is no module of the user's model."""
 
 CHANNELS_LAST = "channels_last"
 """Key of whether a convolution's output may lie so, since the model computes the same with it."""
@@ -38,6 +43,22 @@ def calibration_entries(
         if calibration.smoothing is not None:
             entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
     return entries, shared.arrays
+
+
+def products_from_recipe(operators: Mapping[str, OperatorRecipe]) -> list[ParameterProduct]:
+    """The products with parameters among the operators of a recipe.
+
+    Raises:
+        RecipeError: an entry is not what `ParameterProduct.to_dict` returns.
+    """
+    try:
+        return [
+            ParameterProduct.from_dict(each.calibration[PRODUCT])
+            for each in operators.values()
+            if PRODUCT in each.calibration
+        ]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise RecipeError(f"recipe: an entry {PRODUCT!r} is damaged ({error!r}). Save the recipe again.") from error
 
 
 def calibrations_from_recipe(

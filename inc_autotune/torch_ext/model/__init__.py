@@ -13,6 +13,7 @@ from inc_autotune.torch_ext.model.copies import (
     shared_copy,
 )
 from inc_autotune.torch_ext.model.expansion import expand, expanded_copy, expansions
+from inc_autotune.torch_ext.model.parameter_products import ParameterProduct, install_products
 from inc_autotune.torch_ext.model.untouched import (
     AddressMap,
     EagerDispatchMode,
@@ -26,12 +27,14 @@ __all__ = [
     "CARRIED",
     "AddressMap",
     "EagerDispatchMode",
+    "ParameterProduct",
     "attention_fast_path_disabled",
     "base_model",
     "convert_modules",
     "expand",
     "expanded_copy",
     "expansions",
+    "install_products",
     "is_replaceable",
     "own_tensors",
     "replace_modules",

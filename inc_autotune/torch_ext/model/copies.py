@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
+from inc_autotune.torch_ext.model.parameter_products import ParameterProduct, install_products
 from inc_autotune.torch_ext.model.parametrizations import fold_parametrizations
 
 CARRIED = "_carried"
@@ -48,9 +49,16 @@ def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
         ) from error
 
 
-def base_model(model: nn.Module, batch_norms: Mapping[str, str]) -> nn.Module:
-    """The fp32 model candidates are made from: batch norms folded, weights computed, the user's tensors shared."""
-    base = fold_batch_norms(fold_parametrizations(shared_copy(model)), batch_norms)
+def base_model(
+    model: nn.Module, batch_norms: Mapping[str, str], products: Iterable[ParameterProduct] = ()
+) -> nn.Module:
+    """The fp32 model candidates are made from, which shares the user's tensors.
+
+    Weights that are computed from other parameters are computed, batch norms folded, and products with parameters have
+    modules in the parameters' places.
+    """
+    base = install_products(fold_parametrizations(shared_copy(model)), products)
+    fold_batch_norms(base, batch_norms)
     disable_fast_paths(base)
     return base
 

@@ -5,6 +5,7 @@ Imports data and everything below it.
 
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON, Examination, examine
+from inc_autotune.torch_ext.operators.found_products import FoundProducts, candidate_parameters
 from inc_autotune.torch_ext.operators.hidden_rules import with_rules_for_hidden_products
 from inc_autotune.torch_ext.operators.merged_trace import (
     ANOTHER_WAY,
@@ -42,12 +43,14 @@ __all__ = [
     "BlockCall",
     "CallWatcher",
     "Examination",
+    "FoundProducts",
     "ModelTrace",
     "Operator",
     "OtherWeights",
     "RecurrentCall",
     "Tensors",
     "analyse",
+    "candidate_parameters",
     "capture_calls",
     "directions",
     "examine",

@@ -70,16 +70,18 @@ class DataFlow(EagerDispatchMode):
 
     Args:
         weights: tensors by their owner's name; noted are reads of a tensor's memory while another module runs.
+        tables: owners of weights that may be looked up elsewhere.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, weights: AddressMap[str]) -> None:
+    def __init__(self, weights: AddressMap[str], tables: Collection[str] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.scopes: list[str] = []
         self.paused = False
         self.foreign_reads: dict[str, str] = {}
         self._weights = weights
+        self._tables = tables
         self._bound: MutableMapping[Tensor, tuple[Value, int]] = WeakTensorKeyDictionary()
         self._last_write: dict[int, tuple[int, Value]] = {}
 
@@ -153,6 +155,8 @@ class DataFlow(EagerDispatchMode):
     def _note_weights(self, read: list[Tensor], operation: Operation) -> None:
         for tensor in read:
             owners = self._weights.find(tensor)
+            if self._tables and operation.name == "aten.embedding":
+                owners = [owner for owner in owners if owner not in self._tables]
             if owners and operation.scope not in owners:
                 where = f" in {operation.scope}" if operation.scope else ""
                 reason = f"its weight is read outside the module, by {operation.name}{where}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import get_ident
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import base_model, expand, expanded_copy, expansions
+from inc_autotune.torch_ext.operators.found_products import FoundProducts, candidate_parameters, find_products
 from inc_autotune.torch_ext.operators.layout import bears_channels_last
 from inc_autotune.torch_ext.operators.merged_trace import extended
 from inc_autotune.torch_ext.operators.outputs import untouched_outputs
@@ -45,6 +46,7 @@ class Examination:
         form_error: relative squared error of `base` against the model; 0 if both compute the same.
         expands: whether products hidden inside torch's modules are taken out of them, as `base` shows.
         expansion_problem: why they are not, although `expands` was asked for.
+        found: products with parameters, which have modules in `base`.
     """
 
     trace: ModelTrace | None = None
@@ -54,6 +56,7 @@ class Examination:
     form_error: float = 0.0
     expands: bool = True
     expansion_problem: str | None = None
+    found: FoundProducts = field(default_factory=FoundProducts)
 
     def notes(self) -> list[str]:
         """What the user should know of the model."""
@@ -85,7 +88,7 @@ class Examination:
         trace = replace(trace, skipped=skipped, bears_channels_last=bears, last=last)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)
-        folded = base_model(model, trace.batch_norms)
+        folded = base_model(model, trace.batch_norms, self.found.products)
         base = expanded_copy(folded) if self.expands else folded
         firsts = {batch.module: batch.take(COMPARED_SAMPLES) for batch in reversed(batches)}.values()
         errors = [form_error(model, untouched_outputs(base, few, fast_path=True), few) for few in firsts]
@@ -102,18 +105,37 @@ def examine(model: nn.Module, first: Batch, *, expands: bool = True, known: Exam
         known: what calls of other modules of the model have told, which also decides what is expanded.
     """
     if known is not None:
-        expands, problem = known.expands, known.expansion_problem
-    else:
-        problem = _expansion_problem(model, first) if expands else None
-        expands = expands and problem is None
-    copy = expand(base_model(model, {})) if expands else base_model(model, {})
-    with original_calls(model) as called:
-        trace = trace_call(copy, first.copy())
+        return _formed(known, model, *_traced(model, known.expands, known.found, first), first, known)
+    problem = _expansion_problem(model, first) if expands else None
+    examined = Examination(expands=expands and problem is None, expansion_problem=problem)
+    trace, called = _traced(model, examined.expands, examined.found, first)
+    plain = base_model(model, {})
+    if not expands or not candidate_parameters(plain, trace.foreign):
+        return _formed(examined, model, trace, called, first)
+    found = find_products(plain, candidate_parameters(plain, trace.foreign), first)
+    with_products, found = _traced_with_products(model, trace, found, first, examined.expands)
+    result = _formed(replace(examined, found=found), model, with_products, called, first)
+    if result.form_error and found.products:
+        refused = dict.fromkeys((each.parameter for each in found.products), "and the model computes something else so")
+        without = _formed(replace(examined, found=found.without(refused)), model, trace, called, first)
+        return result if without.form_error else without
+    return result
+
+
+def _formed(
+    examined: Examination,
+    model: nn.Module,
+    trace: ModelTrace,
+    called: Collection[str],
+    first: Batch,
+    known: Examination | None = None,
+) -> Examination:
+    """With the forms that candidates are made of."""
     convolutions, earlier = _convolutions(trace), known.trace if known is not None else None
     if earlier is not None:
         trace = extended(earlier, trace)
-    folded, few = base_model(model, trace.batch_norms), first.take(COMPARED_SAMPLES)
-    base = expanded_copy(folded) if expands else folded
+    folded, few = base_model(model, trace.batch_norms, examined.found.products), first.take(COMPARED_SAMPLES)
+    base = expanded_copy(folded) if examined.expands else folded
     outputs = untouched_outputs(base, few, fast_path=True)
     bears, error = bears_channels_last(base, convolutions, few, outputs), form_error(model, outputs, few)
     if known is not None and earlier is not None:
@@ -124,7 +146,35 @@ def examine(model: nn.Module, first: Batch, *, expands: bool = True, known: Exam
     # Candidates have an expanded module only where an operator in it is quantized.
     everywhere = {name for name, module in folded.named_modules() if operator_type(module) is not None}
     trace = replace(trace, skipped=skipped, bears_channels_last=bears, last=trace.last & everywhere)
-    return Examination(trace, base, folded, sorted(called), error, expands, problem)
+    return replace(examined, trace=trace, base=base, folded=folded, captured=sorted(called), form_error=error)
+
+
+def _traced(model: nn.Module, expands: bool, found: FoundProducts, batch: Batch) -> tuple[ModelTrace, set[str]]:
+    """How a copy of the model runs, and which modules of the model itself ran meanwhile."""
+    plain = base_model(model, {}, found.products)
+    copy = expand(plain) if expands else plain  # made before the hooks are there, which it would have too
+    with original_calls(model) as called:
+        return trace_call(copy, batch.copy()), called
+
+
+def _traced_with_products(
+    model: nn.Module, trace: ModelTrace, found: FoundProducts, first: Batch, expands: bool
+) -> tuple[ModelTrace, FoundProducts]:
+    """How the model runs with modules in the place of parameters, and the products for which that works."""
+    while found.products:
+        try:
+            with_products, _ = _traced(model, expands, found, first)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a program raises that wants a tensor and nothing else
+            reason = f"the model does not run with a module in its place: {type(error).__name__}: {error}"
+            return trace, found.without(dict.fromkeys((each.parameter for each in found.products), reason))
+        reached = {each.parameter for each in found.products if each.name in with_products.ran}
+        unreached = [each.parameter for each in found.products if each.parameter not in reached]
+        if not unreached:
+            return with_products, found
+        found = found.without(dict.fromkeys(unreached, "reached otherwise than as an attribute of the module it is in"))
+    return trace, found
 
 
 def _convolutions(trace: ModelTrace) -> list[str]:

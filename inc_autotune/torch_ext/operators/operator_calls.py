@@ -46,11 +46,13 @@ class CallRecord:
         types: operator types by name, of operators that can be quantized.
         skipped: reasons by name, of operators that cannot be quantized.
         calls: by module name, in the order of first calls.
+        foreign: operators with a weight that is read outside of them.
     """
 
     types: dict[str, str]
     skipped: dict[str, str]
     calls: dict[str, list[Call]] = field(default_factory=dict)
+    foreign: frozenset[str] = frozenset()
 
     def only_output(self, name: str) -> Value | None:
         """What a module returned; None if the module was not called exactly once."""
@@ -80,6 +82,7 @@ class CallWatcher:
         self._names = tuple(dict.fromkeys([*operators, *leaves]))
         weights = ((weight, name) for name in operators for weight in _weights(self.modules[name]))
         self._weights = AddressMap((weight, name) for weight, name in weights if weight is not None)
+        self._tables = {name for name in operators if "table" in self.modules[name]._parameters}
         self._flow: DataFlow | None = None
         self._record = CallRecord({}, {})
 
@@ -99,7 +102,7 @@ class CallWatcher:
         """To be called before a forward pass."""
         self.end()
         self._record = CallRecord(dict(self.types), dict(self._skipped))
-        self._flow = DataFlow(self._weights)
+        self._flow = DataFlow(self._weights, self._tables)
         self._flow.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> CallRecord:
@@ -174,6 +177,8 @@ def _candidates(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
         if any(isinstance(parameter, nn.UninitializedParameter) for parameter in module._parameters.values()):
             where = repr(name) if name else "the model"
             raise ModelError(f"{where} has uninitialized parameters. Run the model once, or load its weights.")
+        if "weight" in module._modules and "table" not in module._modules["weight"]._parameters:
+            continue  # all that it does with its weight is an operator of its own
         kind = operator_type(module)
         base = base_type(module)
         reason = _unfit(module, base) if base is not None else None
@@ -195,6 +200,8 @@ def _weights(module: nn.Module) -> list[Tensor | None]:
 
 def _unfit(module: nn.Module, base: str) -> str | None:
     """Why a module of a quantizable class cannot be replaced, as far as is known before the model runs."""
+    if "weight" in module._modules:
+        return "its weight is also that of a product, which is an operator of its own; looked up in fp32"
     weights = {name: module._parameters.get(name) for name in OPERATORS[base].weights(module)}
     for name, weight in weights.items():
         if weight is None:
@@ -245,5 +252,6 @@ def _skip_unusable(record: CallRecord, flow: DataFlow) -> None:
         if problem is not None:
             record.skipped[name] = problem
     record.skipped |= flow.foreign_reads
+    record.foreign = frozenset(flow.foreign_reads)
     for name in record.skipped:
         record.types.pop(name, None)

@@ -55,6 +55,7 @@ class ModelTrace:
         ran: names of all operators and leaf modules that ran.
         bears_channels_last: whether convolutions may write channels last, see `layout.bears_channels_last`.
         last: operators with an output that no other operator depends on.
+        foreign: operators with a weight that is read outside of them.
     """
 
     operators: dict[str, OperatorTrace]
@@ -67,6 +68,7 @@ class ModelTrace:
     ran: frozenset[str] = frozenset()
     bears_channels_last: bool = False
     last: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
 
 
 def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
@@ -158,6 +160,7 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         consumers={group[0]: _other_readers(group, roots[group[0]], opaque) for group in groups},
         skipped=record.skipped,
         ran=frozenset(record.calls),
+        foreign=record.foreign,
     )
 
 
