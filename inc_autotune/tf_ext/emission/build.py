@@ -17,9 +17,10 @@ from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
 from inc_autotune.tf_ext.emission.linear import emit_linear
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
+from inc_autotune.tf_ext.emission.rearranged import emit_transposed, emit_volume
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.graph import Body, Graph, GraphModel, SignatureGraph, tensor_name
-from inc_autotune.tf_ext.operators import Operator
+from inc_autotune.tf_ext.operators import TRANSPOSED, VOLUME, Operator
 from inc_autotune.tf_ext.target import QDQ_FORM
 
 
@@ -125,6 +126,10 @@ class _Build:
             assert calibration.range is not None
             divisor = self.placement.operators.get(name)
             emit_linear(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
+        elif operator.type in (TRANSPOSED, VOLUME):
+            assert calibration.range is not None
+            emit = emit_transposed if operator.type == TRANSPOSED else emit_volume
+            emit(self.emission, operator, config, calibration.range)
         else:
             assert calibration.range is not None
             total = self._total(name, config)

@@ -85,7 +85,7 @@ class IntegerChains:
         It begins with all sums, and takes away every sum whose addend or result is not read as unsigned integers, until
         nothing changes: ranges depend on the fused sums. On the way nodes are refused, see `RangeClasses.unsafe`.
         """
-        convolutions = [operator for operator in self._integer if not operator.is_linear]
+        convolutions = [operator for operator in self._integer if operator.may_return_integers]
         fusable = {operator.name for operator in convolutions if operator.type == CONVOLUTION}
         sums: dict[str, Residual] = {}
         for residual in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():

@@ -49,17 +49,19 @@ def emit_convolution(
     """
     source = emission.quantized(operator.input, config.activation, limits)
     if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
-        _emit_as_matmul(emission, operator, source, emission.weight(operator, config, as_matrix=True))
+        emit_as_matrix_product(emission, operator, source, emission.weight(operator, config, as_matrix=True))
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
     weight = emission.weight(operator, config, even=source.grid.is_signed)
     if output_range is not None:
         _emit_integers(emission, operator, config, source, weight, output_range, total)
     else:
-        _emit_float(emission, operator, source, weight)
+        emit_to_float(emission, operator, source, weight)
 
 
-def _emit_as_matmul(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
+def emit_as_matrix_product(
+    emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight
+) -> None:
     """A matrix product can return float32, which no integer convolution can."""
     matrix = emission.integer_matrix(source, weight.values.shape[0], operator.name)
     shape = emission.shape_like(operator.input, operator.features, operator.name)
@@ -89,7 +91,7 @@ def _emit_integers(
     )
 
 
-def _emit_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
+def emit_to_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
     """Write a convolution that returns 32-bit sums, and their product with one scale for all features.
 
     The kernel uses the scale of the feature with the largest one.

@@ -15,7 +15,7 @@ from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
 from inc_autotune.tf_ext.graph import reshape
-from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
+from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED, Operator
 
 
 def emit_simulated(
@@ -155,6 +155,8 @@ def _rounded_weight(
 
 def _axis(operator: Operator, rank: int) -> int:
     """Of the features in a weight of `rank` dimensions."""
+    if operator.type == TRANSPOSED:
+        return 2
     return 0 if operator.transposed else rank - 1
 
 
@@ -187,7 +189,8 @@ def _along(vector: AnyNamespaceArray, axis: int, shape: tuple[int, ...]) -> AnyN
     """A number, or one for each feature, in a shape that is broadcast to that of the weight."""
     if vector.ndim == 0:
         return vector
-    trailing = shape[axis:] if axis else (shape[0], *([1] * (len(shape) - 1)))
+    # The features of a depthwise convolution take two dimensions.
+    trailing = shape[axis:] if vector.size != shape[axis] else (shape[axis], *([1] * (len(shape) - axis - 1)))
     return np.ascontiguousarray(vector.reshape(trailing))
 
 
@@ -198,7 +201,8 @@ def _product(emission: Emission, operator: Operator, source: str, weight: str) -
         # The operator reads a reshaped form of its input.
         shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
         source = reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
-    node.input[:] = [source, weight]
+    node.input[operator.position] = source
+    node.input[1] = weight
     emission.builder.keep(node)
 
 

@@ -11,7 +11,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, is_pointwise
+from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED, Operator, geometry_of, is_pointwise
 
 MATMUL_KERNEL = "_QuantizedMatMul"
 CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"
@@ -61,11 +61,13 @@ def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
     """
     shape = graph.shape(operator.weight)
     assert shape is not None
-    if operator.is_linear or (is_pointwise(operator, shape) and chains.output_range(operator) is None):
-        primitive = Primitive.MATMUL
-    else:
-        primitive = _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
-    return Route(primitive, chains.reads_signed(operator))
+    is_matrix_product = operator.is_linear or (
+        geometry_of(graph, operator).is_matrix_product
+        if operator.type == TRANSPOSED
+        else is_pointwise(operator, shape) and chains.output_range(operator) is None
+    )
+    kind = Primitive.MATMUL if is_matrix_product else _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
+    return Route(kind, chains.reads_signed(operator))
 
 
 def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:

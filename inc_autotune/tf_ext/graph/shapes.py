@@ -20,6 +20,7 @@ def shape_like(
     *,
     dropped: int = 1,
     dtype: tf.DType = tf.float32,
+    known: Sequence[int | None] | None = None,
 ) -> str:
     """Add the shape of a tensor with other sizes in the last dimensions; a constant if at most one size is unknown.
 
@@ -31,11 +32,13 @@ def shape_like(
         name: prefix of new names.
         dropped: number of last dimensions of `tensor` that are replaced by `ends`.
         dtype: of `tensor`.
+        known: its shape, where it is of the new graph; None: as far as the old graph knows.
 
     Returns:
         Name of an int32 tensor with the shape.
     """
-    known = graph.shape(tensor) if tensor in graph.by_name else None
+    if known is None and tensor in graph.by_name:
+        known = graph.shape(tensor)
     if known is not None and known[:-dropped].count(None) <= 1:
         sizes = [-1 if size is None else size for size in known[:-dropped]]
         return builder.constant(f"{name}/shape", np.array([*sizes, *ends], np.int32))

@@ -8,12 +8,20 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.graph.graph import Graph, data_inputs, tensor_name
 
-WITH_KERNEL = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative")
+WITH_KERNEL = (
+    "MatMul",
+    "BatchMatMulV2",
+    "BatchMatMulV3",
+    "Conv2D",
+    "DepthwiseConv2dNative",
+    "Conv2DBackpropInput",
+    "Conv3D",
+)
 """Products that integer kernels compute too."""
 
 WITHOUT_KERNEL = (
     *("BatchMatMul", "Einsum", "SparseMatMul", "SparseTensorDenseMatMul", "XlaDot", "XlaDotV2", "XlaEinsum"),
-    *("Conv", "Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3D", "Conv3DBackpropInput"),
+    *("Conv", "Conv2DBackpropInputV2", "Conv3DBackpropInput"),
     *("Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput", "XlaConv", "XlaConvV2"),
     *("FusedMatMul", "_FusedMatMul", "_FusedBatchMatMulV2", "_FusedConv2D", "_FusedConv3D"),
     *("_FusedDepthwiseConv2dNative", "FusedPadConv2D", "FusedResizeAndPadConv2D"),

@@ -31,14 +31,14 @@ from inc_autotune.tf_ext.emission import (
 )
 from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model import SignatureModel
-from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, find_operators
+from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, TRANSPOSED, VOLUME, find_operators
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm
 
 logger = logging.getLogger(__name__)
 
 KERNELS = {
     MATMUL_KERNEL: LINEAR_TYPES,
-    CONVOLUTION_KERNEL: (CONVOLUTION,),
+    CONVOLUTION_KERNEL: (CONVOLUTION, TRANSPOSED, VOLUME),
     DEPTHWISE_KERNEL: (DEPTHWISE,),
 }
 """Operator types that an integer operator replaces, by integer operator."""

@@ -12,7 +12,7 @@ DEPTHWISE_REASON = "integer depthwise convolutions are not faster, except betwee
 
 def depthwise_neighbours(graph: Graph, operators: Mapping[str, Operator]) -> Mapping[str, tuple[str, ...]]:
     """Of each depthwise convolution between convolutions the names of these; others are left out."""
-    by_output = {each.output: each for each in operators.values() if not each.is_linear}
+    by_output = {each.output: each for each in operators.values() if each.may_return_integers}
     by_node = {each.node.name: each for each in operators.values() if each.type == CONVOLUTION}
     found: dict[str, tuple[str, ...]] = {}
     for operator in operators.values():

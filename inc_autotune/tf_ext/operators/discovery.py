@@ -11,6 +11,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.tf_ext.graph import COPIES, Graph, tensor_name
 from inc_autotune.tf_ext.operators.epilogue import Epilogue, find_epilogue
+from inc_autotune.tf_ext.operators.transposed import UNKNOWN_SIZE, TransposedGeometry, transposed_geometry
 from inc_autotune.tf_ext.operators.unsupported import (
     TWO_ACTIVATIONS,
     body_reasons,
@@ -21,6 +22,8 @@ from inc_autotune.tf_ext.operators.unsupported import (
 LINEAR_TYPES = ("MatMul", "BatchMatMulV2", "BatchMatMulV3")
 CONVOLUTION = "Conv2D"
 DEPTHWISE = "DepthwiseConv2dNative"
+TRANSPOSED = "Conv2DBackpropInput"
+VOLUME = "Conv3D"
 NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
 
 FOLDED_WEIGHT = "/merged_input"
@@ -59,7 +62,17 @@ class Operator:
     @property
     def input_of_product(self) -> str:
         """The tensor that the product's node reads: the input, perhaps reshaped."""
-        return tensor_name(self.node.input[0])
+        return tensor_name(self.node.input[self.position])
+
+    @property
+    def position(self) -> int:
+        """Of the activation among the inputs of the node; a transposed convolution is given its size first."""
+        return 2 if self.type == TRANSPOSED else 0
+
+    @property
+    def may_return_integers(self) -> bool:
+        """Whether it can be written as an operator whose output is integers."""
+        return self.type in (CONVOLUTION, DEPTHWISE)
 
     @property
     def output(self) -> str:
@@ -110,16 +123,29 @@ def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
 
     Returns:
         Of a linear operator [inputs, features]; of a convolution [height, width, inputs, features]; of a depthwise one
-        [height, width, inputs, multiplier].
+        [height, width, inputs, multiplier]; of a transposed one that of the ordinary convolution that it is computed
+        by, see `TransposedGeometry`; of one in three dimensions [height, width, depth x inputs, features].
     """
     weight = graph.constant(operator.weight)
     assert weight is not None
     if operator.is_linear:
         weight = weight.T if operator.transposed else weight
     multiplier = operator.epilogue.multiplier
+    if operator.type == TRANSPOSED:
+        scaled = weight if multiplier is None else weight * multiplier[:, None]
+        return geometry_of(graph, operator).kernel(scaled)
+    if operator.type == VOLUME:
+        weight = weight.transpose(1, 2, 0, 3, 4).reshape(*weight.shape[1:3], -1, operator.features)
     if multiplier is None:
         return weight
     return weight * (multiplier.reshape(weight.shape[2:]) if operator.type == DEPTHWISE else multiplier)
+
+
+def geometry_of(graph: Graph, operator: Operator) -> TransposedGeometry:
+    """How a transposed convolution is computed."""
+    found = _transposed_geometry(graph, operator.node)
+    assert isinstance(found, TransposedGeometry)
+    return found
 
 
 def is_pointwise(operator: Operator, shape: Sequence[int | None]) -> bool:
@@ -131,8 +157,8 @@ def is_pointwise(operator: Operator, shape: Sequence[int | None]) -> bool:
     """
     attributes = operator.node.attr
     is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
-    is_whole = tuple(attributes["strides"].list.i) == (1, 1, 1, 1) and not is_padded
-    return operator.type == CONVOLUTION and tuple(shape[:2]) == (1, 1) and is_whole
+    is_whole = all(step == 1 for step in attributes["strides"].list.i) and not is_padded
+    return operator.type in (CONVOLUTION, VOLUME) and all(size == 1 for size in shape[:-2]) and is_whole
 
 
 def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
@@ -140,6 +166,10 @@ def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | 
         return _linear(graph, node, made)
     if node.op in (CONVOLUTION, DEPTHWISE):
         return _convolution(graph, node)
+    if node.op == TRANSPOSED:
+        return _transposed(graph, node)
+    if node.op == VOLUME:
+        return _volume(graph, node)
     return unsupported_reason(graph, node)
 
 
@@ -186,12 +216,9 @@ def _before_reshape(graph: Graph, tensor: str, channels: int, made: Collection[s
 def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
     source, filters = (tensor_name(each) for each in node.input)
     weight = graph.constant(filters)
-    if weight is None:
-        return computed_weight_reason(graph, filters) or "its filter is not constant"
-    if weight.dtype != np.float32:
-        return f"its filter is {weight.dtype}{NOT_FLOAT32}"
-    if node.attr["data_format"].s not in (b"", b"NHWC"):
-        return "its data format is not NHWC"
+    problem = _filter_problem(graph, node, filters, b"NHWC")
+    if problem is not None or weight is None:
+        return problem
     weight_node = graph.constant_node(filters)
     assert weight_node is not None
     depthwise = node.op == DEPTHWISE
@@ -202,3 +229,54 @@ def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
     epilogue = find_epilogue(graph, node, features)
     name = weight_node.removesuffix(FOLDED_WEIGHT) if weight_node.endswith(FOLDED_WEIGHT) else node.name
     return Operator(name, node, node.op, source, weight_node, epilogue, features)
+
+
+def _transposed(graph: Graph, node: NodeDef) -> Operator | str:
+    _, filters, source = (tensor_name(each) for each in node.input)
+    weight = graph.constant(filters)
+    problem = _filter_problem(graph, node, filters, b"NHWC")
+    if problem is not None or weight is None:
+        return problem or ""
+    geometry = _transposed_geometry(graph, node)
+    if isinstance(geometry, str):
+        return geometry
+    weight_node = graph.constant_node(filters)
+    assert weight_node is not None
+    features = weight.shape[2]
+    return Operator(node.name, node, node.op, source, weight_node, find_epilogue(graph, node, features), features)
+
+
+def _transposed_geometry(graph: Graph, node: NodeDef) -> TransposedGeometry | str:
+    shape = graph.shape(node.input[1])
+    assert shape is not None
+    sizes = [size or 0 for size in shape]
+    return transposed_geometry(node, sizes, graph.shape(tensor_name(node.input[2])), graph.shape(node.name))
+
+
+def _volume(graph: Graph, node: NodeDef) -> Operator | str:
+    source, filters = (tensor_name(each) for each in node.input)
+    weight = graph.constant(filters)
+    problem = _filter_problem(graph, node, filters, b"NDHWC")
+    if problem is not None or weight is None:
+        return problem or ""
+    shape = graph.shape(source)
+    if shape is None or None in shape[1:]:
+        return UNKNOWN_SIZE
+    if shape[-1] != weight.shape[3]:
+        return "it has groups"
+    weight_node = graph.constant_node(filters)
+    assert weight_node is not None
+    features = weight.shape[4]
+    return Operator(node.name, node, node.op, source, weight_node, find_epilogue(graph, node, features), features)
+
+
+def _filter_problem(graph: Graph, node: NodeDef, filters: str, data_format: bytes) -> str | None:
+    """Why a convolution's filter cannot be quantized; None where it can."""
+    weight = graph.constant(filters)
+    if weight is None:
+        return computed_weight_reason(graph, filters) or "its filter is not constant"
+    if weight.dtype != np.float32:
+        return f"its filter is {weight.dtype}{NOT_FLOAT32}"
+    if node.attr["data_format"].s not in (b"", data_format):
+        return f"its data format is not {data_format.decode()}"
+    return None

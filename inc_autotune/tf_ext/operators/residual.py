@@ -43,7 +43,7 @@ def find_residuals(graph: Graph, operators: Mapping[str, Operator]) -> list[Resi
         graph: of the signature.
         operators: of that graph, by name.
     """
-    maker = {each.output: each for each in operators.values() if not each.is_linear}
+    maker = {each.output: each for each in operators.values() if each.may_return_integers}
     found = []
     for operator in operators.values():
         if operator.type != CONVOLUTION or operator.epilogue.function is not None:

@@ -42,11 +42,15 @@ def mapped(x: Any) -> Any:
             id="a matrix for each position",
         ),
         pytest.param(
-            lambda x: tf.nn.conv3d(
-                tf.reshape(x, [-1, 4, 4, 2, 1]), tf.reshape(SQUARE, [2, 2, 2, 1, 128]), [1] * 5, "SAME"
+            lambda x: tf.nn.conv3d_transpose(
+                tf.reshape(x, [-1, 2, 2, 4, 2]),
+                tf.reshape(SQUARE, [2, 2, 2, 64, 2]),
+                tf.stack([tf.shape(x)[0], 2, 2, 4, 64]),
+                [1] * 5,
+                "SAME",
             ),
-            "no integer kernel for Conv3D",
-            id="three dimensions",
+            "no integer kernel for Conv3DBackpropInputV2",
+            id="transposed in three dimensions",
         ),
         pytest.param(
             lambda x: tf.nn.conv2d(tf.reshape(x, [-1, 4, 2, 4]), tf.reshape(SQUARE, [2, 2, 2, 128]), 1, "SAME"),

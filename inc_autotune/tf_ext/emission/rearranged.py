@@ -1,0 +1,170 @@
+"""Writes transposed convolutions, and those in three dimensions, as ordinary integer convolutions and moved data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.tf_ext.emission.activation_grid import Range
+from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
+from inc_autotune.tf_ext.emission.convolution import emit_as_matrix_product, emit_to_float
+from inc_autotune.tf_ext.graph import reshape
+from inc_autotune.tf_ext.operators import CONVOLUTION, Operator, TransposedGeometry, geometry_of, is_pointwise
+
+
+def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, limits: Range) -> None:
+    """Write a transposed convolution with an integer kernel, which returns float32.
+
+    Args:
+        emission: the graph under construction.
+        operator: Conv2DBackpropInput.
+        config: int8, static, symmetric.
+        limits: smallest and largest value of the operator's input.
+    """
+    geometry = geometry_of(emission.graph, operator)
+    positions = geometry.steps[0] * geometry.steps[1]
+    source = emission.quantized(operator.input, config.activation, limits)
+    bias = operator.epilogue.bias
+    ordinary = _ordinary(
+        emission, operator, operator.features * positions, None if bias is None else np.tile(bias, positions)
+    )
+    if geometry.is_matrix_product:
+        emit_as_matrix_product(emission, ordinary, source, emission.weight(operator, config, as_matrix=True))
+    else:
+        ordinary.node.attr["padding"].s = b"EXPLICIT"
+        ends = [0, 0, *geometry.padding[0], *geometry.padding[1], 0, 0]
+        ordinary.node.attr["explicit_paddings"].list.i.extend(ends)
+        emit_to_float(emission, ordinary, source, emission.weight(operator, config, even=source.grid.is_signed))
+    _interleave(emission, operator, ordinary.output, geometry)
+
+
+def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits: Range) -> None:
+    """Write a convolution in three dimensions with an integer kernel for two, which returns float32.
+
+    Of each layer the image is a picture whose channels are those of all layers that the kernel covers.
+
+    Args:
+        emission: the graph under construction.
+        operator: Conv3D.
+        config: int8, static, symmetric.
+        limits: smallest and largest value of the operator's input.
+    """
+    source = emission.quantized(operator.input, config.activation, limits)
+    if is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+        weight = emission.weight(operator, config, as_matrix=True)
+        emit_as_matrix_product(emission, operator, source, weight)
+        return
+    ordinary = _ordinary(emission, operator, operator.features, operator.epilogue.bias)
+    given = operator.node.attr
+    ordinary.node.attr["padding"].s = given["padding"].s
+    for key in ("strides", "dilations"):
+        values = list(given[key].list.i) or [1] * 5
+        ordinary.node.attr[key].list.i[:] = [1, *values[2:4], 1]
+    pictures = _layers_as_channels(emission, operator, source)
+    emit_to_float(emission, ordinary, pictures, emission.weight(operator, config, even=source.grid.is_signed))
+    shape = emission.graph.shape(operator.node.name) or ()
+    whole = emission.constant(f"{operator.name}/volume", np.array([-1, *shape[1:]], np.int32))
+    emission.builder.make("Reshape", [ordinary.output, whole], operator.output, T=tf.float32, Tshape=tf.int32)
+
+
+def _ordinary(emission: Emission, operator: Operator, features: int, bias: np.ndarray | None) -> Operator:
+    """A convolution in two dimensions with the operator's name and function, and an output of its own."""
+    node = NodeDef(name=operator.node.name, op=CONVOLUTION)
+    node.attr["strides"].list.i.extend([1, 1, 1, 1])
+    node.attr["dilations"].list.i.extend([1, 1, 1, 1])
+    output = emission.builder.new(f"{operator.name}/convolved")
+    function = operator.epilogue.function
+    epilogue = replace(
+        operator.epilogue,
+        affine_output=output,
+        multiplier=None,
+        bias=bias,
+        function=None if function is None else replace(function, output=output),
+    )
+    return replace(operator, node=node, type=CONVOLUTION, features=features, epilogue=epilogue)
+
+
+def _interleave(emission: Emission, operator: Operator, tensor: str, geometry: TransposedGeometry) -> None:
+    """Write the operator's output: the features of each position become those of the positions between the inputs."""
+    builder, name, (down, right) = emission.builder, operator.name, geometry.steps
+    is_cut = geometry.made != geometry.size
+    whole = builder.new(f"{name}/interleaved") if is_cut else operator.output
+    shape = emission.constant(f"{name}/whole", np.array([-1, *geometry.made, operator.features], np.int32))
+    if down == right > 1:
+        builder.make("DepthToSpace", [tensor], whole, T=tf.float32, block_size=down, data_format="NHWC")
+    else:
+        if down > 1:
+            rows, columns = geometry.made[0] // down, geometry.made[1] // right
+            parts = np.array([-1, rows, columns, down, right, operator.features], np.int32)
+            tensor = reshape(builder, tensor, emission.constant(f"{name}/parts", parts), f"{name}/apart")
+            order = emission.constant(f"{name}/order", np.array([0, 1, 3, 2, 4, 5], np.int32))
+            tensor = builder.compute("Transpose", [tensor, order], f"{name}/ordered", T=tf.float32, Tperm=tf.int32)
+        builder.make("Reshape", [tensor, shape], whole, T=tf.float32, Tshape=tf.int32)
+    if is_cut:
+        begin = emission.constant(f"{name}/begin", np.array([0, *geometry.cut, 0], np.int32))
+        size = emission.constant(f"{name}/size", np.array([-1, *geometry.size, -1], np.int32))
+        builder.make("Slice", [whole, begin, size], operator.output, T=tf.float32, Index=tf.int32)
+
+
+def _layers_as_channels(emission: Emission, operator: Operator, source: QuantizedTensor) -> QuantizedTensor:
+    """The integers of a volume as pictures, one for each layer of the result."""
+    builder, name, given = emission.builder, operator.name, operator.node.attr
+    shape, weight = emission.graph.shape(operator.input), emission.graph.shape(operator.weight)
+    depth, count, taps = (
+        _depth(shape),
+        _depth(emission.graph.shape(operator.node.name)),
+        _depth((None, *(weight or ()))),
+    )
+    step, apart = given["strides"].list.i[1], (list(given["dilations"].list.i) or [1] * 5)[1]
+    missing = max((count - 1) * step + (taps - 1) * apart + 1 - depth, 0)
+    dtype = tf.int8 if source.grid.is_signed else tf.uint8
+    layers = builder.compute("Bitcast", [source.values], f"{name}/bytes", T=source.grid.dtype, type=dtype)
+    if missing:
+        ends = np.zeros((5, 2), np.int32)
+        ends[1] = missing // 2, missing - missing // 2
+        layers = builder.compute(
+            "Pad", [layers, emission.constant(f"{name}/ends", ends)], f"{name}/padded", T=dtype, Tpaddings=tf.int32
+        )
+    covered = [_every(emission, layers, tap * apart, step, count, dtype, f"{name}/layer_{tap}") for tap in range(taps)]
+    axis = emission.constant(f"{name}/channels", np.array(4, np.int32))
+    joined = covered[0]
+    if taps > 1:
+        joined = builder.compute("ConcatV2", [*covered, axis], f"{name}/layers", N=taps, T=dtype, Tidx=tf.int32)
+    assert shape is not None
+    flat = np.array([-1, *shape[2:4], taps * (shape[4] or 0)], np.int32)
+    pictures = reshape(builder, joined, emission.constant(f"{name}/flat", flat), f"{name}/pictures", dtype)
+    return source.reshaped(builder.compute("Bitcast", [pictures], f"{name}/quantized", T=dtype, type=source.grid.dtype))
+
+
+def _depth(shape: Sequence[int | None] | None) -> int:
+    """The first size behind that of the batch, which is known of every operator that was found."""
+    assert shape is not None
+    size = shape[1]
+    assert size is not None
+    return size
+
+
+def _every(emission: Emission, tensor: str, first: int, step: int, count: int, dtype: tf.DType, name: str) -> str:
+    """Every `step`th layer, from the first one on."""
+    bounds: Sequence[tuple[str, Sequence[int]]] = (
+        ("begin", [0, first, 0, 0, 0]),
+        ("end", [0, first + (count - 1) * step + 1, 0, 0, 0]),
+        ("stride", [1, step, 1, 1, 1]),
+    )
+    return emission.builder.compute(
+        "StridedSlice",
+        [tensor, *(emission.constant(f"{name}/{part}", np.array(values, np.int32)) for part, values in bounds)],
+        name,
+        T=dtype,
+        Index=tf.int32,
+        begin_mask=0b11101,
+        end_mask=0b11101,
+        ellipsis_mask=0,
+        new_axis_mask=0,
+        shrink_axis_mask=0,
+    )

@@ -1,0 +1,116 @@
+"""Transposed convolutions, and those in three dimensions: right, in integers, saved, and exact without VNNI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from inc_autotune import tf_ext
+from inc_autotune.core.quantization import signal_to_noise_db
+from inc_autotune.tf_ext.calibration.analysis import Analysis
+from inc_autotune.tf_ext.model.candidate import Candidate
+from inc_autotune.tf_ext.model.source import load_source
+from tests.tf.quantizing import forms_in, quantized, random
+from tests.tf.small_models import randomized
+
+pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+
+
+def built(shape: tuple[int, ...], *chain: Any) -> Any:
+    inputs = tensor = keras.Input(shape, name="x")
+    for layer in chain:
+        tensor = layer(tensor)
+    return randomized(keras.Model(inputs, tensor))
+
+
+def is_right(model: Any, data: Any, least: float, kernels: int) -> Candidate:
+    made = quantized(load_source(model), data)
+    assert len(forms_in(made.model)) == kernels
+    assert signal_to_noise_db(model(data).numpy(), made.callable(data).numpy()) > least
+    return made
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "padding"),
+    [(1, 3, "same"), (2, 2, "valid"), (3, 1, "same"), (3, 2, "same"), (4, 2, "same"), (3, 2, "valid"), (5, 3, "same")],
+)
+def test_transposed_convolutions_of_every_size(size: int, step: int, padding: str) -> None:
+    layer = layers.Conv2DTranspose(8, size, step, padding, activation="relu")
+    is_right(built((6, 7, 5), layer), random(8, 6, 7, 5), 35, 1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2DTranspose(8, 3, (2, 1), "same", output_padding=(1, 0)),
+        lambda: layers.Conv2DTranspose(8, (2, 5), (1, 3), "valid"),
+        lambda: layers.Conv2DTranspose(8, 3, 3, "valid", output_padding=2),
+    ],
+)
+def test_transposed_convolutions_of_unequal_steps_and_sizes(layer: Any) -> None:
+    is_right(built((6, 7, 5), layer()), random(8, 6, 7, 5), 35, 1)
+
+
+def test_transposed_convolutions_in_one_dimension() -> None:
+    is_right(built((9, 5), layers.Conv1DTranspose(8, 4, 2, "same")), random(8, 9, 5), 35, 1)
+
+
+def test_a_decoder_of_a_segmentation_net(tmp_path: Path) -> None:
+    model = built(
+        (8, 8, 3),
+        layers.Conv2D(8, 3, 2, "same", activation="relu"),
+        layers.Conv2DTranspose(8, 4, 2, "same", use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(6.0),
+        layers.Conv2DTranspose(4, 2, 2, activation="relu"),
+        layers.Conv2D(2, 1),
+    )
+    data = random(16, 8, 8, 3)
+    tuned = tf_ext.autotune(model, data, progress=False)
+    assert [each.approach for each in tuned.tuning_result.operators] == ["static"] * 4
+    got = tf_ext.convert(tuned)(data).numpy()
+    assert signal_to_noise_db(model(data).numpy(), got) > 30
+    tf_ext.save(tuned, tmp_path / "int8")
+    (saved,) = tf_ext.load(tmp_path / "int8").signatures["serving_default"](x=tf.constant(data)).values()
+    np.testing.assert_array_equal(saved, got)
+    again = tf_ext.apply_recipe(model, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
+    np.testing.assert_array_equal(tf_ext.convert(again)(data), got)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv3D(8, 3, padding="same", activation="relu"),
+        lambda: layers.Conv3D(8, (3, 1, 2), strides=2, padding="same"),
+        lambda: layers.Conv3D(8, (2, 3, 3), strides=(2, 1, 1)),
+        lambda: layers.Conv3D(8, 1),
+    ],
+)
+def test_convolutions_in_three_dimensions(layer: Any) -> None:
+    is_right(built((6, 7, 5, 3), layer()), random(8, 6, 7, 5, 3), 35, 1)
+
+
+def test_what_has_no_form_in_integers_says_why() -> None:
+    inputs = keras.Input((None, None, 4), name="x")
+    free = keras.Model(inputs, layers.Conv2D(4, 1)(layers.Conv2DTranspose(4, 3, 2)(inputs)))
+    ((kind, reason),) = Analysis(load_source(free)).skipped.values()
+    assert kind == "Conv2DBackpropInput"
+    assert "size of its images is not fixed" in reason
+
+
+def test_a_type_without_kernel_is_simulated_with_the_same_weights() -> None:
+    model = built((6, 7, 5), layers.Conv2DTranspose(8, 3, 2, "same"), layers.Conv2D(3, 1))
+    activation = {"dtype": ["int8"], "scheme": ["sym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+    weight = {**activation, "dtype": ["int4"], "granularity": ["per_channel"]}
+    options = {"static": {"Conv2DBackpropInput": {"weight": weight, "activation": activation}}}
+    capability = [{"version": {"name": "default"}, "fp32": ["*"], "int4": options}]
+    data = random(8, 6, 7, 5)
+    tuned = tf_ext.autotune(model, data, capability=capability, progress=False)
+    assert [each.simulated for each in tuned.tuning_result.operators if each.approach] == [True]
+    assert 10 < signal_to_noise_db(model(data).numpy(), tf_ext.convert(tuned)(data).numpy()) < 35
