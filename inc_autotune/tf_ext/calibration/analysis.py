@@ -12,6 +12,7 @@ from inc_autotune.tf_ext.graph import CONDITION, Body, Graph, GraphModel, bodies
 from inc_autotune.tf_ext.operators import (
     DEPTHWISE,
     DEPTHWISE_REASON,
+    LOOKUP,
     Operator,
     depthwise_neighbours,
     find_operators,
@@ -75,7 +76,7 @@ class Analysis:
             for graph, operators in by_graph.items()
             for name, others in depthwise_neighbours(graph, operators.found).items()
         }
-        names = list(found)
+        names = [name for name, each in found.items() if each.type != LOOKUP]
         ends = {"first": names[0], "last": names[-1]} if names else {}
         reasons = {ends[end]: reason for end, reason in unwanted.items() if end in ends}
         for name, each in found.items():
@@ -126,7 +127,8 @@ class Analysis:
     @cached_property
     def shared_weights(self) -> frozenset[str]:
         """Names of the operators whose weight others with another input read too."""
-        return shared_weights(self.operators.values(), partial(weight_of, self.graph_of))
+        products = [each for each in self.operators.values() if each.type != LOOKUP]
+        return shared_weights(products, partial(weight_of, self.graph_of))
 
     @property
     def groups(self) -> list[list[str]]:
@@ -150,7 +152,7 @@ class Analysis:
         graphs = set(self.graphs_in(signature))
         found: dict[str, WatchedTensor] = {}
         for name, each in self.operators.items():
-            if self.graph_of[name] not in graphs:
+            if self.graph_of[name] not in graphs or each.type == LOOKUP:
                 continue
             known = found.get(each.input)
             rows = each.is_linear or (known is not None and known.rows)

@@ -16,11 +16,12 @@ from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
 from inc_autotune.tf_ext.emission.linear import emit_linear
+from inc_autotune.tf_ext.emission.lookup import emit_lookup
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.rearranged import emit_transposed, emit_volume
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.graph import Body, Graph, GraphModel, SignatureGraph, tensor_name
-from inc_autotune.tf_ext.operators import TRANSPOSED, VOLUME, Operator
+from inc_autotune.tf_ext.operators import LOOKUP, TRANSPOSED, VOLUME, Operator
 from inc_autotune.tf_ext.target import QDQ_FORM
 
 
@@ -117,6 +118,8 @@ class _Build:
             emit_smoothed(self.emission, operator, source, calibration.smoothing)
         elif name in self.plan.simulated:
             emit_simulated(self.emission, operator, source, config, calibration.range, calibration.smoothing)
+        elif operator.type == LOOKUP:
+            emit_lookup(self.emission, operator, config)
         elif not config.is_quantized:
             emit_bfloat16(self.emission, operator)
         elif self.plan.choices.form == QDQ_FORM:

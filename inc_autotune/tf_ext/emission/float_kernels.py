@@ -15,7 +15,7 @@ from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
 from inc_autotune.tf_ext.graph import reshape
-from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED, Operator
+from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, TRANSPOSED, Operator
 
 
 def emit_simulated(
@@ -43,7 +43,7 @@ def emit_simulated(
         _product(emission, operator, rounded, _float_weight(emission, operator, factor))
         return
     reduce_range = emission.plan.calibration(name).reduce_range
-    made = _rounded_weight(emission, operator, config, factor, reduce_range=reduce_range)
+    made = rounded_weight(emission, operator, config, factor, reduce_range=reduce_range)
     _product(emission, operator, rounded, _dequantized(emission, operator, made))
 
 
@@ -67,7 +67,7 @@ def emit_qdq(
     """
     name, builder = operator.name, emission.builder
     rounded = emission.dequantized(emission.quantized(source, config.activation, limits))
-    made = _rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True)
+    made = rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True)
     integers = emission.quantized_constant(name, made)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)
     bounds = [
@@ -127,7 +127,7 @@ def _float_weight(emission: Emission, operator: Operator, factor: FloatArray | N
     return emission.builder.constant(f"{operator.name}/weight", weight)
 
 
-def _rounded_weight(
+def rounded_weight(
     emission: Emission,
     operator: Operator,
     config: OpConfig,
@@ -136,7 +136,7 @@ def _rounded_weight(
     reduce_range: bool,
     features_last: bool = False,
 ) -> QuantizedWeight:
-    """The weight in integers, in the layout of the operator's own kernel.
+    """The weight in integers, in the layout of the operator's own kernel; a table has a scale for each row.
 
     With `features_last` the last axis of a depthwise weight is that of its features: [height, width, features].
     """
@@ -157,7 +157,7 @@ def _axis(operator: Operator, rank: int) -> int:
     """Of the features in a weight of `rank` dimensions."""
     if operator.type == TRANSPOSED:
         return 2
-    return 0 if operator.transposed else rank - 1
+    return 0 if operator.transposed or operator.type == LOOKUP else rank - 1
 
 
 def _shape(emission: Emission, operator: Operator) -> tuple[int, ...]:
@@ -202,7 +202,7 @@ def _product(emission: Emission, operator: Operator, source: str, weight: str) -
         shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
         source = reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
     node.input[operator.position] = source
-    node.input[1] = weight
+    node.input[operator.weight_position] = weight
     emission.builder.keep(node)
 
 

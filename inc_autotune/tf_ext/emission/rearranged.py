@@ -151,20 +151,12 @@ def _depth(shape: Sequence[int | None] | None) -> int:
 
 def _every(emission: Emission, tensor: str, first: int, step: int, count: int, dtype: tf.DType, name: str) -> str:
     """Every `step`th layer, from the first one on."""
-    bounds: Sequence[tuple[str, Sequence[int]]] = (
-        ("begin", [0, first, 0, 0, 0]),
-        ("end", [0, first + (count - 1) * step + 1, 0, 0, 0]),
-        ("stride", [1, step, 1, 1, 1]),
-    )
-    return emission.builder.compute(
-        "StridedSlice",
-        [tensor, *(emission.constant(f"{name}/{part}", np.array(values, np.int32)) for part, values in bounds)],
-        name,
-        T=dtype,
-        Index=tf.int32,
-        begin_mask=0b11101,
-        end_mask=0b11101,
-        ellipsis_mask=0,
-        new_axis_mask=0,
-        shrink_axis_mask=0,
-    )
+    constant, compute = emission.constant, emission.builder.compute
+    if step > 1:  # many times faster than a slice with gaps
+        places = constant(f"{name}/places", np.arange(first, first + count * step, step, dtype=np.int32))
+        axis = constant(f"{name}/axis", np.array(1, np.int32))
+        kinds = {"Tparams": dtype, "Tindices": tf.int32, "Taxis": tf.int32}
+        return compute("GatherV2", [tensor, places, axis], name, batch_dims=0, **kinds)
+    begin = constant(f"{name}/begin", np.array([0, first, 0, 0, 0], np.int32))
+    size = constant(f"{name}/size", np.array([-1, count, -1, -1, -1], np.int32))
+    return compute("Slice", [tensor, begin, size], name, T=dtype, Index=tf.int32)

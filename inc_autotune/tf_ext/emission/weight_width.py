@@ -8,6 +8,7 @@ from dataclasses import replace
 from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.routes import Route, route_of
+from inc_autotune.tf_ext.operators import LOOKUP
 
 
 def with_reduced_weights(analysis: Analysis, plan: QuantizationPlan, reduced: Collection[Route]) -> QuantizationPlan:
@@ -23,6 +24,6 @@ def with_reduced_weights(analysis: Analysis, plan: QuantizationPlan, reduced: Co
         operators = analysis.operators_of(graph)
         chains = IntegerChains(graph, operators, plan)
         for name, operator in operators.items():
-            if plan.is_integer(name) and route_of(graph, operator, chains) in reduced:
+            if operator.type != LOOKUP and plan.is_integer(name) and route_of(graph, operator, chains) in reduced:
                 calibrations[name] = replace(plan.calibration(name), reduce_range=True)
     return replace(plan, calibrations=calibrations)

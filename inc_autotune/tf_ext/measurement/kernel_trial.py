@@ -31,7 +31,15 @@ from inc_autotune.tf_ext.emission import (
 )
 from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorDescription, placeholder
 from inc_autotune.tf_ext.model import SignatureModel
-from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, LINEAR_TYPES, TRANSPOSED, VOLUME, find_operators
+from inc_autotune.tf_ext.operators import (
+    CONVOLUTION,
+    DEPTHWISE,
+    LINEAR_TYPES,
+    LOOKUP,
+    TRANSPOSED,
+    VOLUME,
+    find_operators,
+)
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm
 
 logger = logging.getLogger(__name__)
@@ -135,6 +143,8 @@ def is_simulated(op_type: str, config: OpConfig, form: GraphForm) -> bool:
         config: how the operator is quantized.
         form: of the graph; the kernels of this machine matter for `KERNEL_FORM` only.
     """
+    if op_type == LOOKUP:
+        return (config.weight.dtype, config.weight.scheme) != ("int8", "sym")
     return not has_kernel(op_type, config) or (form == KERNEL_FORM and not kernel_support().runs(op_type))
 
 

@@ -21,7 +21,7 @@ from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, TensorD
 from inc_autotune.tf_ext.measurement.repeated import repeated
 from inc_autotune.tf_ext.measurement.subgraph import Subgraph
 from inc_autotune.tf_ext.model import SignatureModel
-from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, find_operators
+from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, Operator, find_operators
 
 SHORTEST_CALLS = 3.0
 """Units whose integer form takes less than this many calls of a model that computes nothing are not judged: there is
@@ -154,7 +154,8 @@ def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
     if operator.is_linear:
         return True
     returns_integers = chains.required_range(operator.output) is not None or operator.name in chains.residuals
-    return operator.type != DEPTHWISE and not returns_integers and not chains.makes_integers(operator.input)
+    alone = operator.type not in (DEPTHWISE, LOOKUP) and not returns_integers
+    return alone and not chains.makes_integers(operator.input)
 
 
 def _forms(subgraph: Subgraph, calls: _Calls, plan: QuantizationPlan, weights: WeightCache) -> tuple[Call, Call]:

@@ -24,6 +24,7 @@ CONVOLUTION = "Conv2D"
 DEPTHWISE = "DepthwiseConv2dNative"
 TRANSPOSED = "Conv2DBackpropInput"
 VOLUME = "Conv3D"
+LOOKUP = "GatherV2"
 NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
 
 FOLDED_WEIGHT = "/merged_input"
@@ -67,7 +68,12 @@ class Operator:
     @property
     def position(self) -> int:
         """Of the activation among the inputs of the node; a transposed convolution is given its size first."""
-        return 2 if self.type == TRANSPOSED else 0
+        return {TRANSPOSED: 2, LOOKUP: 1}.get(self.type, 0)
+
+    @property
+    def weight_position(self) -> int:
+        """Of the weight among the inputs of the node."""
+        return 0 if self.type == LOOKUP else 1
 
     @property
     def may_return_integers(self) -> bool:
@@ -170,6 +176,8 @@ def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | 
         return _transposed(graph, node)
     if node.op == VOLUME:
         return _volume(graph, node)
+    if node.op == LOOKUP:
+        return _lookup(graph, node)
     return unsupported_reason(graph, node)
 
 
@@ -268,6 +276,25 @@ def _volume(graph: Graph, node: NodeDef) -> Operator | str:
     assert weight_node is not None
     features = weight.shape[4]
     return Operator(node.name, node, node.op, source, weight_node, find_epilogue(graph, node, features), features)
+
+
+def _lookup(graph: Graph, node: NodeDef) -> Operator | None:
+    """A table whose rows are looked up; what else reads rows of a constant is no operator."""
+    table, rows, axis = (tensor_name(each) for each in node.input[:3])
+    weight, along = graph.constant(table), graph.constant(axis)
+    weight_node = graph.constant_node(table)
+    plain = weight is not None and weight.ndim == 2 and weight.dtype == np.float32 and min(weight.shape) > 1
+    if (
+        not plain
+        or along is None
+        or int(along) != 0
+        or node.attr["batch_dims"].i
+        or graph.constant_node(rows) is not None
+    ):
+        return None
+    assert weight is not None
+    assert weight_node is not None
+    return Operator(node.name, node, node.op, rows, weight_node, Epilogue(node.name), weight.shape[1])
 
 
 def _filter_problem(graph: Graph, node: NodeDef, filters: str, data_format: bytes) -> str | None:

@@ -27,15 +27,16 @@ def vectors(width=16):
     return tf.TensorSpec((None, width), name="x")
 
 
-def test_a_table_that_is_looked_up_is_listed():
-    found = analysed(
-        lambda ids: tf.gather(tf.constant(TABLE), ids) @ WEIGHT, tf.TensorSpec((None,), tf.int32, name="ids")
-    )
+def test_a_table_that_is_looked_up_otherwise_than_by_rows_is_listed():
+    def serve(ids):
+        return tf.gather_nd(tf.constant(TABLE), tf.stack([ids, ids], -1))[:, None] @ tf.constant(WEIGHT[:1])
+
+    found = analysed(serve, tf.TensorSpec((None,), tf.int32, name="ids"))
     ((name, (kind, reason)),) = found.skipped.items()
-    assert (kind, reason) == ("GatherV2", "a table that is looked up stays as it is")
+    assert (kind, reason) == ("GatherNd", "a table that is looked up stays as it is")
     assert list(found.weights[name].values()) == [TABLE.size]
     (product,) = found.operators
-    assert list(found.weights[product].values()) == [WEIGHT.size]
+    assert list(found.weights[product].values()) == [8]
 
 
 def test_weights_of_a_loop_belong_to_the_operators_in_it():
@@ -43,10 +44,10 @@ def test_weights_of_a_loop_belong_to_the_operators_in_it():
         return i + 1, tf.tanh(y @ tf.constant(RECURRENT)) + tf.gather(tf.constant(TABLE), tf.fill(tf.shape(y)[:1], i))
 
     found = analysed(lambda x: tf.while_loop(lambda i, y: i < 3, step, (0, x))[1] @ WEIGHT, vectors())
-    ((table, (kind, _)),) = found.skipped.items()
-    assert kind == "GatherV2"
-    assert list(found.weights[table].values()) == [TABLE.size]
-    assert [sum(found.weights[name].values()) for name in found.operators] == [WEIGHT.size, RECURRENT.size]
+    assert not found.skipped
+    assert [each.type for each in found.operators.values()] == ["MatMul", "MatMul", "GatherV2"]
+    sizes = [sum(found.weights[name].values()) for name in found.operators]
+    assert sizes == [WEIGHT.size, RECURRENT.size, TABLE.size]
 
 
 RECURRENT = random(16, 16)
