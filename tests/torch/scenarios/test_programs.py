@@ -79,6 +79,19 @@ def test_a_sampling_size_ends_with_the_last_step_of_a_sample(sizes: tuple[int, .
     assert [batch.module for batch in held_out.batches] == ["encoder", *[""] * 3] * 3  # words 1, 2, 4
 
 
+def test_a_model_that_writes_one_word_again_and_again_is_not_smoothed_by_it() -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 8)).eval()
+    generator = torch.Generator().manual_seed(3)
+    few, new = torch.randn(3, 64, generator=generator), torch.randn(64, 64, generator=generator)
+    data = [few.repeat(8, 1) * (1 + 1e-3 * torch.randn(24, 1, generator=generator)) for _ in range(6)]
+    tuned = torch_ext.autotune(model, data, progress=False)
+    smoothed = torch_ext.autotune(model, data, smoothquant_args={"alpha": 0.8}, progress=False)
+    assert any("repeat a few" in note for note in tuned.tuning_result.notes)
+    assert not tuned.tuning_result.alphas
+    decided, given = (decibels(model(new), torch_ext.convert(each)(new)) for each in (tuned, smoothed))
+    assert decided > given + 6
+
+
 class Methods(nn.Module):
     """Has no forward of its own: programs call its methods, and these its modules."""
 
