@@ -151,6 +151,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             None if calibration.smoothing is None else calibration.smoothing.numpy().tobytes(),
             calibration.output_minimum,
             calibration.output_maximum,
+            calibration.hands_on_integers,
         )
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
@@ -240,7 +241,9 @@ class TorchAdaptor(
     def unit_speeds(
         self, units: Sequence[Unit], expired: Callable[[], bool] = lambda: False
     ) -> Mapping[str, UnitSpeed]:
-        return measure_units(units, self._base, self._measured_batches(), self._integer_module, expired)
+        return measure_units(
+            units, self._base, self._measured_batches(), self._integer_module, expired, self.trace.chains
+        )
 
     def footprint(self, models: Sequence[nn.Module]) -> Sequence[int] | None:
         batches = self._measured_batches()

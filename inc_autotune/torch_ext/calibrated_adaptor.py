@@ -173,7 +173,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         """Of operators whose integer kernel is no gain; one that is simulated was asked for and needs none."""
         if self.is_simulated(name, config):
             return None
-        return kernels.fp32_reason(self._form(model).get_submodule(name))
+        chained = self._trace is not None and (name in self._trace.chains or name in self._trace.fed)
+        return kernels.fp32_reason(self._form(model).get_submodule(name), between_integers=chained)
 
     def operator_type(self, model: nn.Module, name: str) -> str:
         form = self._form(model)

@@ -19,6 +19,7 @@ class OperatorCalibration:
             input channels are multiplied by it; None: not smoothed.
         output_minimum: smallest output value, needed by the int8 convolutions, whose kernels write uint8.
         output_maximum: largest output value.
+        hands_on_integers: whether the output goes to other convolutions as integers.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
 
@@ -28,3 +29,4 @@ class OperatorCalibration:
     output_minimum: float | None = None
     output_maximum: float | None = None
     channels_last: bool = False
+    hands_on_integers: bool = False

@@ -90,4 +90,10 @@ def _with_output_range(
         minimum, maximum = seen.minimum, seen.maximum
         if name in trace.relu_outputs:
             minimum, maximum = 0.0, max(maximum, 0.0)
-    return replace(calibration, output_minimum=minimum, output_maximum=maximum, channels_last=trace.bears_channels_last)
+    return replace(
+        calibration,
+        output_minimum=minimum,
+        output_maximum=maximum,
+        channels_last=trace.bears_channels_last,
+        hands_on_integers=name in trace.chains,
+    )

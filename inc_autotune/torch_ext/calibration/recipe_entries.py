@@ -22,6 +22,9 @@ PRODUCT = "product"
 CHANNELS_LAST = "channels_last"
 """Key of whether a convolution's output may lie so, since the model computes the same with it."""
 
+CHAINED = "hands_on_integers"
+"""Key of whether a convolution's output goes to other convolutions as integers."""
+
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
@@ -40,6 +43,8 @@ def calibration_entries(
         entries[name] = {key: float(limit) for key, limit in limits.items() if limit is not None}
         if calibration.channels_last:
             entries[name][CHANNELS_LAST] = True
+        if calibration.hands_on_integers:
+            entries[name][CHAINED] = True
         if calibration.smoothing is not None:
             entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
     return entries, shared.arrays
@@ -72,6 +77,9 @@ def calibrations_from_recipe(
         scale = None if smoothing is None else torch.from_numpy(arrays[smoothing].copy())
         limits = {key: entry.get(key) for key in LIMITS}
         calibrations[name] = OperatorCalibration(
-            smoothing=scale, channels_last=bool(entry.get(CHANNELS_LAST)), **limits
+            smoothing=scale,
+            channels_last=bool(entry.get(CHANNELS_LAST)),
+            hands_on_integers=bool(entry.get(CHAINED)),
+            **limits,
         )
     return calibrations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from inc_autotune.core.space import Unit
 from inc_autotune.torch_ext.data import Batch, map_tensors, run
 from inc_autotune.torch_ext.measurement.models import one_thread
 from inc_autotune.torch_ext.model import shared_copy, tensors_in
+from inc_autotune.torch_ext.modules import QuantizedConvolution
 from inc_autotune.torch_ext.operators import OPERATORS
 
 SHORTEST_SECONDS = 200e-6
@@ -56,6 +57,7 @@ def measure_units(
     batches: Sequence[Batch],
     integer_module: Callable[[str, OpConfig], nn.Module],
     expired: Callable[[], bool],
+    chains: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, UnitSpeed]:
     """Time the operators of every unit by themselves in one thread; those of equal geometry and configuration once.
 
@@ -65,18 +67,28 @@ def measure_units(
         batches: inputs of the model; all of them make one run.
         integer_module: takes the name of an operator and a configuration, and returns the quantized form.
         expired: asked between measurements; once true, or once `BUDGET_SECONDS` are spent, the rest is left out.
+        chains: convolutions that hand on integers, each with those that read them: the former are timed without the way
+            back to float32, the latter without rounding their input.
 
     Returns:
         By unit name, without units whose operators are too short to be judged.
     """
     if not units or expired():
         return {}
+    chains = chains or {}
+    fed = {reader for readers in chains.values() for reader in readers}
     calls = operator_calls(model, {name: op_type for unit in units for name, op_type in unit.operators}, batches)
     timed = (
         TimedUnit(
             unit.name,
             [
-                TimedOperator((call.geometry, config), call.text, partial(_forms, model, integer_module, call, config))
+                TimedOperator(
+                    (call.geometry, config, name in chains, name in fed),
+                    call.text,
+                    partial(
+                        _forms, model.get_submodule(name), partial(integer_module, name, config), call, name in fed
+                    ),
+                )
                 for config in unit.options[:1]
                 for name in unit.operator_names
                 for call in calls[name]
@@ -89,11 +101,13 @@ def measure_units(
 
 
 def _forms(
-    model: nn.Module, integer_module: Callable[[str, OpConfig], nn.Module], call: OperatorCall, config: OpConfig
+    fp32: nn.Module, integer_module: Callable[[], nn.Module], call: OperatorCall, is_fed: bool
 ) -> tuple[Call, Call]:
-    """A call of an operator in fp32 and in integers."""
-    fp32, integer = model.get_submodule(call.name), integer_module(call.name, config)
-    return partial(fp32, *call.args, **call.kwargs), partial(integer, *call.args, **call.kwargs)
+    """A call of an operator in fp32 and in integers, which it may read from another one."""
+    integer, args = integer_module(), call.args
+    if is_fed and isinstance(integer, QuantizedConvolution):
+        args = (integer.as_handed_on(args[0]), *args[1:])
+    return partial(fp32, *call.args, **call.kwargs), partial(integer, *args, **call.kwargs)
 
 
 def operator_calls(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.torch_ext.modules.deferred import DeferredTensor, Grid, deferred, handed_on, plain, rounded, written
 from inc_autotune.torch_ext.modules.rounding import fake_quantize, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.target import kernels, saturation
@@ -42,6 +43,7 @@ class QuantizedConvolution(QuantizedOperator):
         output_scale: float32 0-d.
         output_zero_point: int32 0-d, 0 to 255.
         channels_last: whether the output may lie channels last whatever the fp32 convolution would do.
+        hands_on_integers: whether eager and traced calls return a `DeferredTensor` instead of a plain one.
     """
 
     integer_weight: Tensor
@@ -67,9 +69,10 @@ class QuantizedConvolution(QuantizedOperator):
         output_scale: Tensor,
         output_zero_point: Tensor,
         channels_last: bool = False,
+        hands_on_integers: bool = False,
     ) -> None:
         super().__init__(config)
-        self._bears_channels_last = channels_last
+        self._bears_channels_last, self._hands_on_integers = channels_last, hands_on_integers
         self.in_channels, self.out_channels, self.groups = source.in_channels, source.out_channels, source.groups
         self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
         self.padding, self.padding_mode = source.padding, source.padding_mode
@@ -96,8 +99,8 @@ class QuantizedConvolution(QuantizedOperator):
             return
         # Signed activations are the same integers shifted by 128.
         shift = 128 if self.config.activation.dtype == "int8" else 0
-        self._input = float(self.input_scale), int(self.input_zero_point) + shift
-        self._output = float(self.output_scale), int(self.output_zero_point)
+        self._input = Grid(float(self.input_scale), int(self.input_zero_point) + shift)
+        self._output = Grid(float(self.output_scale), int(self.output_zero_point))
         weight, scale, bias = self._kernel_weight(), self._kernel_scale(), self._kernel_bias()
         self.keep("_weight_zero_point", torch.zeros_like(scale, dtype=torch.int64), derived=True)
         self.keep("_multiplier", self.input_scale.reciprocal().reshape(1), derived=True)
@@ -114,6 +117,10 @@ class QuantizedConvolution(QuantizedOperator):
         elif weight.device.type == "cpu" and kernels.has_engine("onednn"):
             self.keep_packed(kernels.pack_convolution(weight, scale, bias, *self._geometry))
 
+    def as_handed_on(self, x: Tensor) -> Tensor:
+        """An input as another integer convolution would hand it on."""
+        return handed_on(x, self._input)
+
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
             return self.forward(x.float()).to(x.dtype)
@@ -121,19 +128,17 @@ class QuantizedConvolution(QuantizedOperator):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._explicit_padding, mode=mode)
         if self._computes_in_float and x.is_cpu:
-            return self._float(x)
+            return self._float(plain(x))
         if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
-            return self._dequantized(x)
+            return self._dequantized(plain(x))
         dimensions = len(self.kernel_size)
         is_single = x.dim() == dimensions + 1
         batch = x.unsqueeze(0) if is_single else x
-        integers = torch.quantize_per_tensor(batch, *self._input, torch.quint8)
+        integers = rounded(batch, self._input)
         y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output)
-        if not self._writes_channels_last(batch):
-            # As bytes: a quarter of the memory traffic. A clone, since `contiguous` keeps odd strides of sizes of 1.
-            y = y.clone(memory_format=torch.contiguous_format)
-        y = y.dequantize()
-        return y.squeeze(0) if is_single else y
+        y = deferred(written(y, self._output), self._writes_channels_last(batch))
+        y = y.squeeze(0) if is_single else y
+        return y if self._hands_on_integers else plain(y)
 
     def _writes_channels_last(self, batch: Tensor) -> bool:
         """Whether the fp32 convolution would write channels last, as the integer kernel always does.
@@ -142,7 +147,11 @@ class QuantizedConvolution(QuantizedOperator):
         """
         if batch.dim() < 4:
             return False
-        return self._bears_channels_last or self._weight_is_channels_last or is_channels_last(batch, self.in_channels)
+        if self._bears_channels_last or self._weight_is_channels_last:
+            return True
+        if isinstance(batch, DeferredTensor):
+            return batch.any_layout
+        return is_channels_last(batch, self.in_channels)
 
     def _dequantized(self, x: Tensor) -> Tensor:
         arguments = (*self._input, 0, 255, torch.uint8)

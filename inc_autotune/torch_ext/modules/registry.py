@@ -138,6 +138,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         prepared.output_scale.clone(),
         prepared.output_zero_point.clone(),
         channels_last=prepared.bears_channels_last,
+        hands_on_integers=prepared.hands_on_integers,
     )
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
+from inc_autotune.torch_ext.modules.deferred import deferred, plain, rounded, written
 from inc_autotune.torch_ext.modules.interleaving import Interleaving, channel_order
 from inc_autotune.torch_ext.modules.phases import DimensionPhases, phases, tap_table
 from inc_autotune.torch_ext.target import kernels
@@ -57,12 +58,17 @@ class QuantizedTransposedConvolution(QuantizedConvolution):
             padded, interleaving = self._sized(x, output_size)
         memory_format = _CHANNELS_LAST[x.dim()] if self._writes_channels_last(x) else torch.contiguous_format
         if self._computes_in_float and x.is_cpu:
-            return interleaving.joined(self._float(padded)).clone(memory_format=memory_format)
+            return interleaving.joined(self._float(plain(padded))).clone(memory_format=memory_format)
         if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
-            return interleaving.joined(self._dequantized(padded)).clone(memory_format=memory_format)
-        integers = torch.quantize_per_tensor(padded, *self._input, torch.quint8)
-        y = kernels.integer_convolution(integers, self.packed, len(self.kernel_size), *self._output)
-        return interleaving.written(y, *self._output, memory_format).dequantize()
+            return interleaving.joined(self._dequantized(plain(padded))).clone(memory_format=memory_format)
+        y = kernels.integer_convolution(rounded(padded, self._input), self.packed, len(self.kernel_size), *self._output)
+        if not self._hands_on_integers:
+            return interleaving.written(y, *self._output, memory_format).dequantize()
+        # Between convolutions of the kernel channels lie last, whatever the float form would do.
+        last = _CHANNELS_LAST.get(x.dim(), torch.contiguous_format)
+        return deferred(
+            written(interleaving.written(y, *self._output, last), self._output), self._writes_channels_last(x)
+        )
 
     def _sized(self, x: Tensor, output_size: list[int]) -> tuple[Tensor, Interleaving]:
         """What the kernel reads, and where its output goes, for an output size that the caller chooses."""

@@ -49,6 +49,7 @@ def merged(one: ModelTrace, other: ModelTrace) -> ModelTrace:
         consumers={group[0]: _consumers(group, one, other) for group in groups},
         skipped=skipped,
         ran=one.ran | other.ran,
+        chains=_chains(operators, unfolded, one, other),
     )
 
 
@@ -118,6 +119,7 @@ def without(trace: ModelTrace, names: Collection[str], reason: str) -> ModelTrac
         groups=kept,
         batch_norms={name: norm for name, norm in trace.batch_norms.items() if name in left},
         relu_outputs=trace.relu_outputs & {*left},
+        chains=_left_chains(trace, left),
         output_groups={
             name: leader
             for name, leader in trace.output_groups.items()
@@ -217,6 +219,24 @@ def _output_group(convolution: str, trace: ModelTrace) -> frozenset[str]:
     """The group that alone reads the output of a convolution; empty if there is none."""
     leader = trace.output_groups.get(convolution)
     return next((frozenset(group) for group in trace.groups if group[0] == leader), frozenset())
+
+
+def _chains(
+    names: Collection[str], unfolded: Collection[str], one: ModelTrace, other: ModelTrace
+) -> dict[str, frozenset[str]]:
+    """Convolutions that may hand on integers wherever they ran."""
+    found = {}
+    for name in names:
+        reached = [trace.chains.get(name) for trace in (one, other) if name in trace.operators]
+        readers = frozenset().union(*(each or () for each in reached)).intersection(names)
+        if all(reached) and readers and name not in unfolded:
+            found[name] = readers
+    return found
+
+
+def _left_chains(trace: ModelTrace, left: Collection[str]) -> dict[str, frozenset[str]]:
+    chains = {name: readers.intersection(left) for name, readers in trace.chains.items() if name in left}
+    return {name: readers for name, readers in chains.items() if readers}
 
 
 def _consumers(group: tuple[str, ...], one: ModelTrace, other: ModelTrace) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import is_replaceable
+from inc_autotune.torch_ext.operators.chains import chains
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES, TYPES_WITHOUT_RANGE
@@ -56,6 +57,7 @@ class ModelTrace:
         bears_channels_last: whether convolutions may write channels last, see `layout.bears_channels_last`.
         last: operators with an output that no other operator depends on.
         foreign: operators with a weight that is read outside of them.
+        chains: convolutions that may hand on integers -> convolutions that their outputs reach, see `chains.chains`.
     """
 
     operators: dict[str, OperatorTrace]
@@ -69,6 +71,12 @@ class ModelTrace:
     bears_channels_last: bool = False
     last: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
+    chains: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def fed(self) -> frozenset[str]:
+        """Convolutions that others may hand on integers to."""
+        return frozenset().union(*self.chains.values())
 
 
 def trace_model(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> ModelTrace:
@@ -161,6 +169,7 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         skipped=record.skipped,
         ran=frozenset(record.calls),
         foreign=record.foreign,
+        chains=chains(record, batch_norms, opaque),
     )
 
 

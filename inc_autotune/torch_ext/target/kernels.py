@@ -173,11 +173,17 @@ def row_sums(weight: Tensor) -> Tensor:
     return torch._int_mm(weight, weight.new_ones(weight.shape[1], 1)).squeeze(1)
 
 
-def fp32_reason(module: nn.Module) -> str | None:
-    """Why an operator should not be quantized although it could be; None when int8 is worth trying."""
+def fp32_reason(module: nn.Module, *, between_integers: bool = False) -> str | None:
+    """Why an operator should not be quantized although it could be; None when int8 is worth trying.
+
+    Args:
+        module: the operator.
+        between_integers: whether another one hands on integers to it, or it to another one.
+    """
     if isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels and not module.transposed:
-            return "a depthwise convolution is not faster in int8"
+        is_depthwise = module.groups > 1 and module.groups == module.in_channels
+        if is_depthwise and not module.transposed and not between_integers:
+            return "a depthwise convolution by itself is not faster in int8"
         if not has_engine("onednn"):
             return "this torch was built without oneDNN, which the int8 convolution needs"
     return None

@@ -94,6 +94,7 @@ def test_without_onednn_convolutions_are_simulated(monkeypatch):
 
 def test_reasons_to_stay_in_fp32():
     assert "depthwise" in str(kernels.fp32_reason(nn.Conv2d(8, 8, 3, groups=8)))
+    assert kernels.fp32_reason(nn.Conv2d(8, 8, 3, groups=8), between_integers=True) is None
     assert kernels.fp32_reason(nn.ConvTranspose2d(8, 8, 3)) is None
     assert kernels.fp32_reason(nn.Conv2d(8, 8, 3, groups=2)) is None
     assert kernels.fp32_reason(nn.Linear(8, 8)) is None

@@ -288,6 +288,7 @@ def test_a_recipe_for_8_bits_gives_7_where_kernels_saturate(name, with_8_bits, m
     assert quantized
     assert [recipe.operators[key].calibration["reduce_range"] for key in quantized] == [False] * len(quantized)
     move()
+    quantized = [key for key in quantized if key != "depthwise"]  # whose kernel is exact
     with pytest.warns(UserWarning, match=rf"8-bit weights.*{len(quantized)} operators get 7-bit weights.*evaluate"):
         moved = torch_ext.apply_recipe(model, recipe)
     assert moved.tuning_recipe.operators[quantized[0]].calibration["reduce_range"]

@@ -1,0 +1,87 @@
+"""Convolutions whose outputs reach other convolutions through operations that can wait, or work on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from inc_autotune.torch_ext.operators.data_flow import Operation, Value
+from inc_autotune.torch_ext.operators.operator_calls import CallRecord
+from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES
+
+_WAITING = frozenset(
+    {
+        *("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"),
+        *("silu", "hardswish", "hardsigmoid", "leaky_relu", "elu", "mish", "sigmoid", "tanh", "gelu", "softplus"),
+        *("add", "mul", "div", "cat", "concat", "max_pool1d", "max_pool2d", "max_pool2d_with_indices"),
+        *("upsample_nearest1d", "upsample_nearest2d"),
+    }
+)
+"""Names of the operations, beside views, that a deferred tensor may put off; more than it does put off would do."""
+
+
+def chains(record: CallRecord, batch_norms: Mapping[str, str], opaque: Collection[str]) -> dict[str, frozenset[str]]:
+    """Convolutions that may hand on integers, each with the convolutions that its output reaches.
+
+    A convolution hands them on where some other convolution reads what becomes of its output, and none of that is kept:
+    what a model returns or stores has to be a plain tensor. Nor may it write in place to what others see through views.
+
+    Args:
+        record: of one forward pass.
+        batch_norms: those that will be folded, by convolution.
+        opaque: names of modules that are read as a whole.
+    """
+    found = {}
+    for name, kind in record.types.items():
+        if kind not in CONVOLUTION_TYPES:
+            continue
+        outputs = [call.output_value for call in record.calls.get(batch_norms.get(name, name), [])]
+        reached = _reached([value for value in outputs if value is not None], record.types, opaque)
+        if reached and None not in outputs:
+            found[name] = frozenset(reached)
+    return found
+
+
+def _reached(outputs: list[Value], types: Mapping[str, str], opaque: Collection[str]) -> set[str]:
+    """Convolutions that read what becomes of some values; none if any of that is kept or written through views."""
+    readers: set[str] = set()
+    waiting, seen = list(outputs), set(outputs)
+    while waiting:
+        value = waiting.pop()
+        if value.kept:
+            return set()
+        for operation in value.readers:
+            if operation.scope in opaque:
+                if types.get(str(operation.scope)) in CONVOLUTION_TYPES:
+                    readers.add(str(operation.scope))
+                continue
+            if not _may_wait(operation):
+                continue
+            if _writes(operation) and _has_views(value):
+                return set()
+            fresh = [output for output in operation.outputs if output not in seen]
+            seen.update(fresh)
+            waiting += fresh
+    return readers
+
+
+def _name(operation: Operation) -> str:
+    return operation.name.rpartition(".")[2]
+
+
+def _may_wait(operation: Operation) -> bool:
+    return operation.is_view or _name(operation).rstrip("_") in _WAITING or _writes(operation)
+
+
+def _writes(operation: Operation) -> bool:
+    name = _name(operation)
+    return name.endswith("_") or name.startswith("in-place write") or name == "copy_"
+
+
+def _has_views(value: Value) -> bool:
+    return any(operation.is_view for operation in _neighbours(value))
+
+
+def _neighbours(value: Value) -> Iterator[Operation]:
+    if value.producer is not None:
+        yield value.producer
+    yield from value.readers
