@@ -1,26 +1,34 @@
 """Convolutions in int8 against fp32, by part:
 
 `transposed`: single transposed convolutions, as the library computes them and in the two ways it does not.
+`models`: whole nets, traced and compiled, beside torch's FX quantization and, where torchao is installed, PT2E.
 
 Every line is one shape or model; numbers are ratios of the fp32 module's CPU time, measured interleaved on one thread.
 
     python -m benchmarks.torch.convolutions transposed
+    python -m benchmarks.torch.convolutions models [--models UNet MobileNetV2]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 
 from benchmarks.torch.common import interleaved, parse, traced
+from benchmarks.torch.convolutional_models import MODELS, made
+from inc_autotune import torch_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules import convert_module, prepare_module
+from inc_autotune.torch_ext.modules import QuantizedConvolution, convert_module, prepare_module
 from inc_autotune.torch_ext.target import kernels
 
 STATIC = OpConfig(
@@ -115,7 +123,76 @@ def transposed(repeat: int) -> None:
         print(f"| {inputs} to {outputs} | {kernel}, {stride} | {size}x{size} | {first * 1e6:.0f} | {ratios} |")
 
 
-PARTS = {"transposed": transposed}
+def fx_quantized(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """By torch.ao's FX graph mode, in the same kernels; it has none for transposed convolutions by channels."""
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    with kernels.quantized_engine("onednn"):
+        mapping = get_default_qconfig_mapping("onednn").set_object_type(nn.ConvTranspose2d, None)
+        prepared = prepare_fx(model, mapping, (batches[0],))
+        for x in batches:
+            prepared(x)
+        result: nn.Module = convert_fx(prepared)
+    return result
+
+
+def pt2e_quantized(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """By torchao's PT2E for inductor."""
+    from torchao.quantization.pt2e import move_exported_model_to_eval
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    exported = torch.export.export(model, (batches[0],)).module()
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(exported, quantizer)
+    for x in batches:
+        prepared(x)
+    result: nn.Module = move_exported_model_to_eval(convert_pt2e(prepared))
+    return result
+
+
+def forms_of(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, str]:
+    """Forms of a model by name, the first of them in fp32, an image that none was calibrated on, and what is int8."""
+    model, batches = made(name)
+    with torch.enable_grad():
+        tuned = torch_ext.autotune(model, batches[:-1], lambda candidate: 1.0, progress=False)
+    dtypes = [operator.dtype for operator in tuned.tuning_result.operators]
+    integer, x = torch_ext.convert(tuned), batches[-1]
+    plain = copy.deepcopy(integer)
+    for module in plain.modules():
+        if isinstance(module, QuantizedConvolution):
+            module._hands_on_integers = False
+    forms: dict[str, Callable[[Tensor], Tensor]] = {
+        "fp32 eager": model,
+        "fp32 traced": traced(model, x),
+        "fp32 compiled": torch.compile(copy.deepcopy(model)),
+        "int8 eager": integer,
+        "int8 traced": traced(integer, x),
+        "int8 traced, floats between": traced(plain, x),
+        "int8 compiled": torch.compile(integer),
+        "FX traced": traced(fx_quantized(model, batches[:-1]), x),
+    }
+    if find_spec("torchao") is not None:
+        forms["PT2E compiled"] = torch.compile(pt2e_quantized(model, batches[:-1]))
+    return forms, x, f"{dtypes.count('int8')} of {len(dtypes)}"
+
+
+def models(repeat: int, names: list[str]) -> None:
+    print("| model | form | ms | times faster | SQNR, dB | int8 |")
+    print("|---|---|--:|--:|--:|--:|")
+    for name in names:
+        forms, x, integers = forms_of(name)
+        expected = forms["fp32 eager"](x)
+        seconds = interleaved([partial(form, x) for form in forms.values()], repeat)
+        for (form, run), each in zip(forms.items(), seconds, strict=True):
+            noise = "" if form.startswith("fp32") else f"{signal_to_noise_db(expected, run(x)):.1f}"
+            share = integers if form.startswith("int8") else ""
+            print(f"| {name} | {form} | {each * 1e3:.2f} | {seconds[0] / each:.2f} | {noise} | {share} |", flush=True)
+        torch._dynamo.reset()
+
+
+PARTS = ("transposed", "models")
 
 
 def main() -> None:
@@ -123,9 +200,14 @@ def main() -> None:
     arguments.add_argument("part", choices=PARTS)
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--repeat", type=int, default=9)
+    arguments.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parse(arguments)
+    torch._inductor.config.freezing = True
     with torch.no_grad():
-        PARTS[options.part](options.repeat)
+        if options.part == "transposed":
+            transposed(options.repeat)
+        else:
+            models(options.repeat, options.models)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,11 @@ def embedding(config: OpConfig = EMBEDDING) -> Example:
     return calibrated(nn.Embedding(50, 24, padding_idx=3), config, torch.randint(0, 50, (3, 7)))
 
 
+def bag(config: OpConfig, **arguments) -> Example:
+    torch.manual_seed(0)
+    return calibrated(nn.EmbeddingBag(50, 23, padding_idx=3, **arguments), config, torch.randint(0, 50, (3, 7)))
+
+
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear": lambda: linear(integer_config()),
     "linear smoothed": lambda: linear(integer_config(), smoothed=True),
@@ -114,6 +119,10 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "ConvTranspose3d": lambda: convolution(3, transposed=True, stride=2, output_padding=1),
     "Embedding": embedding,
     "Embedding int4": lambda: embedding(integer_config("int4", approach="weight_only")),
+    "Embedding int8": lambda: embedding(integer_config("int8", approach="weight_only")),
+    "Embedding uint4": lambda: embedding(integer_config("uint4", weight_scheme="asym", approach="weight_only")),
+    "EmbeddingBag": lambda: bag(EMBEDDING),
+    "EmbeddingBag int4": lambda: bag(integer_config("int4", approach="weight_only")),
     "Embedding bf16": lambda: embedding(BF16),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES
+from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES, TABLE_TYPES
 from inc_autotune.torch_ext.target import has_engine
 
 
@@ -17,8 +17,9 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
     weight, activation = config.weight, config.activation
     if weight.is_float:
         return None
-    is_table = operator_name == "Embedding"
-    if is_table or (operator_name in RECURRENT_TYPES and config.approach == "weight_only"):
+    if operator_name in TABLE_TYPES:
+        return None if config.approach == "weight_only" else f"{operator_name} reads no activation to quantize"
+    if operator_name in RECURRENT_TYPES and config.approach == "weight_only":
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
     if operator_name not in (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES):
         return f"no integer kernel for {operator_name}"

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules.deferred import DeferredTensor, Grid, deferred, handed_on, plain, rounded, written
+from inc_autotune.torch_ext.modules.deferred import DeferredTensor, deferred, handed_on, plain, rounded
+from inc_autotune.torch_ext.modules.deferred_value import Grid, written
 from inc_autotune.torch_ext.modules.rounding import fake_quantize, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.target import kernels, saturation

@@ -10,75 +10,16 @@ since a convolution rounds its input anyway, so nothing has to be calibrated for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inc_autotune.torch_ext.modules.deferred_value import Grid, Value, written
+
 _NOTHING = torch.empty(0)
-
-
-class Grid(NamedTuple):
-    """The float32 values that uint8 stands for: `(integer - zero_point) * scale`."""
-
-    scale: float
-    zero_point: int
-
-
-@dataclass(eq=False)
-class Value:
-    """What a deferred tensor stands for, computed once for each form that is asked for.
-
-    Args:
-        compute: makes the float32 form, in any layout.
-        round_into: makes the quint8 form on a grid; None: by rounding the float32 form.
-        like: a tensor of the same shape, if there is one already.
-        integers: quint8 on the grid `grid`, of what a kernel wrote or of bytes that were only moved.
-        grid: see `integers`.
-        summands: quint8 tensors of which it is the sum.
-    """
-
-    compute: Callable[[], Tensor]
-    round_into: Callable[[Grid], Tensor] | None = None
-    like: Tensor | None = None
-    integers: Tensor | None = None
-    grid: Grid | None = None
-    summands: tuple[Tensor, Tensor] | None = None
-    _floats: Tensor | None = None
-    _rounded: dict[Grid, Tensor] = field(default_factory=dict)
-
-    def floats(self) -> Tensor:
-        if self._floats is None:
-            self._floats = self.compute()
-        return self._floats
-
-    @property
-    def has_floats(self) -> bool:
-        return self._floats is not None
-
-    def rounded(self, grid: Grid) -> Tensor:
-        """Quint8 on a grid, channels last where convolutions wrote it."""
-        if self.integers is not None and self.grid == grid:
-            return self.integers
-        if grid not in self._rounded:
-            make = self._from_floats if self.round_into is None or self._floats is not None else self.round_into
-            self._rounded[grid] = make(grid)
-        return self._rounded[grid]
-
-    def _from_floats(self, grid: Grid) -> Tensor:
-        return torch.quantize_per_tensor(self.floats(), *grid, torch.quint8)
-
-    def shaped(self) -> Tensor:
-        """A plain tensor of its shape."""
-        return self.floats() if self.like is None else self.like
-
-
-def written(integers: Tensor, grid: Grid) -> Value:
-    """What a kernel wrote."""
-    return Value(integers.dequantize, like=integers, integers=integers, grid=grid)
 
 
 class DeferredTensor(Tensor):
@@ -167,10 +108,6 @@ _WRITING = frozenset(
 # Rules: what stays deferred. Each takes the arguments of its function.
 
 
-def _value(x: Any) -> Value:
-    return x.value if isinstance(x, DeferredTensor) else Value(lambda: x, like=x)
-
-
 def _in_place(rule: Callable[..., Any]) -> Callable[..., Any]:
     def run(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(x, DeferredTensor):
@@ -246,9 +183,9 @@ def _clamp(x: Any, min: Any = None, max: Any = None) -> Any:
 def _added(x: Any, y: Any, *, alpha: float = 1) -> Any:
     if _is_number(y):
         return _pointwise(torch.add)(x, y, alpha=alpha)
-    if alpha != 1 or not _are_operands(x, y):
+    if alpha != 1 or not _are_deferred(x, y):
         return NotImplemented
-    one, other = _value(x), _value(y)
+    one, other = x.value, y.value
     value = Value(lambda: one.floats() + other.floats())
     if one.integers is not None and other.integers is not None and one.integers.is_same_size(other.integers):
         value.summands, value.like = (one.integers, other.integers), one.like
@@ -265,9 +202,9 @@ def _rounded_sum(one: Tensor, other: Tensor, rectified: bool, grid: Grid) -> Ten
 def _multiplied(x: Any, y: Any) -> Any:
     if _is_number(y):
         return _pointwise(torch.mul)(x, y)
-    if not _are_operands(x, y):
+    if not _are_deferred(x, y):
         return NotImplemented
-    one, other = _value(x), _value(y)
+    one, other = x.value, y.value
     return deferred(Value(lambda: one.floats() * other.floats()), _any_layout(x, y))
 
 
@@ -279,8 +216,9 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, int | float)
 
 
-def _are_operands(*operands: Any) -> bool:
-    return all(isinstance(each, DeferredTensor) or _is_float32(each) for each in operands)
+def _are_deferred(*operands: Any) -> bool:
+    """Whether all are deferred: what waits must not wait for a plain tensor, which may be written in the meantime."""
+    return all(isinstance(each, DeferredTensor) for each in operands)
 
 
 def _any_layout(*tensors: Tensor) -> bool:
@@ -329,18 +267,14 @@ def _part(function: Callable[..., Any], index: int) -> Callable[..., Tensor]:
 
 
 def _concatenated(tensors: Any, dim: int = 0) -> Any:
-    if not _are_operands(*tensors):
+    if not _are_deferred(*tensors):
         return NotImplemented
-    values = [_value(each) for each in tensors]
+    values = [each.value for each in tensors]
     value = Value(
         lambda: torch.cat([each.floats() for each in values], dim),
         lambda grid: torch.cat([each.rounded(grid) for each in values], dim),
     )
     return deferred(value, _any_layout(*tensors))
-
-
-def _is_float32(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dtype == torch.float32
 
 
 def _same(x: Any, *args: Any, **kwargs: Any) -> Any:

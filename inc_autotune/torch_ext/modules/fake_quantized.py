@@ -22,6 +22,7 @@ from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
+from inc_autotune.torch_ext.operators import reduce_bags
 
 # A weight is quantized this many elements at a time: larger temporaries go back to the system whenever they are freed,
 # and the page faults of getting them again cost more than the arithmetic.
@@ -229,14 +230,25 @@ class FakeQuantizedEmbedding(FakeQuantized, nn.Embedding):
     """See `FakeQuantized`. Rows are looked up first, so only those used are rounded."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = self.operator.compute(self, ids, {"weight": self.weight})
-        scale, zero_point = self.weight_scale, self.weight_zero_point
-        if scale.dim():
-            scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
-        with torch.no_grad():
-            quantized = torch.clamp(torch.round(rows / scale) + zero_point, self.weight_minimum, self.weight_maximum)
-            quantized = (quantized - zero_point) * scale
-        return straight_through(rows, quantized)
+        return _rounded_rows(self, self.operator.compute(self, ids, {"weight": self.weight}), ids)
+
+
+class FakeQuantizedEmbeddingBag(FakeQuantized, nn.EmbeddingBag):
+    """See `FakeQuantizedEmbedding`. Bags are reduced in float32."""
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        rows = _rounded_rows(self, torch.embedding(self.weight, input), input)
+        return reduce_bags(self, rows, input, offsets, per_sample_weights)
+
+
+def _rounded_rows(table: FakeQuantized, rows: Tensor, ids: Tensor) -> Tensor:
+    scale, zero_point = table.weight_scale, table.weight_zero_point
+    if scale.dim():
+        scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
+    with torch.no_grad():
+        quantized = torch.clamp(torch.round(rows / scale) + zero_point, table.weight_minimum, table.weight_maximum)
+        quantized = (quantized - zero_point) * scale
+    return straight_through(rows, quantized)
 
 
 _FAKE_QUANTIZED: Mapping[str, type[FakeQuantized]] = {
@@ -249,6 +261,7 @@ _FAKE_QUANTIZED: Mapping[str, type[FakeQuantized]] = {
     "ConvTranspose2d": FakeQuantizedConvTranspose2d,
     "ConvTranspose3d": FakeQuantizedConvTranspose3d,
     "Embedding": FakeQuantizedEmbedding,
+    "EmbeddingBag": FakeQuantizedEmbeddingBag,
 }
 
 

@@ -12,7 +12,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
+from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
 from inc_autotune.torch_ext.modules.fake_recurrent import FakeQuantizedRecurrent, prepare_fake_recurrent
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
@@ -27,7 +27,7 @@ from inc_autotune.torch_ext.modules.recurrent import QuantizedRecurrent
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
-from inc_autotune.torch_ext.operators import RECURRENT_TYPES, operator_type
+from inc_autotune.torch_ext.operators import RECURRENT_TYPES, TABLE_TYPES, operator_type
 
 
 def prepare_module(
@@ -52,9 +52,9 @@ def prepare_module(
     name = operator_type(module)
     if name is None:
         raise ModelError(
-            f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding, LSTM, "
-            "GRU, RNN or transformers Conv1D with float32 parameters and the forward method of its class; leave it in "
-            "fp32."
+            f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding, "
+            "EmbeddingBag, LSTM, GRU, RNN or transformers Conv1D with float32 parameters and the forward method of its "
+            "class; leave it in fp32."
         )
     if is_low_precision(config):
         return prepare_low_precision(module, name, config)
@@ -118,8 +118,9 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         return SimulatedOperator(
             name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point
         )
-    if name == "Embedding":
-        return QuantizedEmbedding(config, prepared, weight, scale, zero_point)
+    if name in TABLE_TYPES:
+        table = QuantizedEmbeddingBag if name == "EmbeddingBag" else QuantizedEmbedding
+        return table(config, prepared, weight, scale, zero_point)
     if name in ("Linear", "Conv1D"):
         rows = weight.t().contiguous() if name == "Conv1D" else weight
         return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.deferred import deferred, plain, rounded, written
+from inc_autotune.torch_ext.modules.deferred import deferred, plain, rounded
+from inc_autotune.torch_ext.modules.deferred_value import written
 from inc_autotune.torch_ext.modules.interleaving import Interleaving, channel_order
 from inc_autotune.torch_ext.modules.phases import DimensionPhases, phases, tap_table
 from inc_autotune.torch_ext.target import kernels

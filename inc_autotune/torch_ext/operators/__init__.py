@@ -24,10 +24,12 @@ from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
     OPERATORS,
+    TABLE_TYPES,
     TYPES_WITHOUT_RANGE,
     Operator,
     Tensors,
     operator_type,
+    reduce_bags,
     weight_matrix,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "LINEAR_TYPES",
     "OPERATORS",
     "RECURRENT_TYPES",
+    "TABLE_TYPES",
     "TYPES_WITHOUT_RANGE",
     "BlockCall",
     "CallWatcher",
@@ -61,6 +64,7 @@ __all__ = [
     "is_served",
     "merged",
     "operator_type",
+    "reduce_bags",
     "run_block",
     "unserved",
     "weight_matrix",

@@ -17,7 +17,7 @@ from inc_autotune.torch_ext.model import AddressMap, is_replaceable
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
 from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES
-from inc_autotune.torch_ext.operators.types import OPERATORS, base_type, operator_type
+from inc_autotune.torch_ext.operators.types import OPERATORS, TABLE_TYPES, base_type, operator_type
 
 NOT_RUN = "not run with the example inputs"
 """Why an operator without a call cannot be quantized."""
@@ -223,24 +223,26 @@ def _is_leaf(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule) and not module._modules
 
 
+_FURTHER_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    **{f"ConvTranspose{dimensions}d": ("output_size",) for dimensions in (1, 2, 3)},
+    "EmbeddingBag": ("offsets", "per_sample_weights"),
+}
+"""What forms of an operator take beside its input."""
+
+
 def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     if kind in RECURRENT_TYPES:  # whose forms take the same keywords
         if len(args) > 2 or {*kwargs} - {"input", "hx"}:
             return "called with more than its input and initial state"
     elif not args:
         return "its input is passed by keyword"
-    elif (len(args) > 1 or kwargs) and not _has_output_size(kind, args, kwargs):
-        return "called with more than its input"
+    elif len(args) > 1 + len(further := _FURTHER_ARGUMENTS.get(kind or "", ())) or {*kwargs} - {*further}:
+        return " and ".join(["called with more than its input", *further])
     if tensor.is_nested:
         return "called with a nested tensor"
-    if kind != "Embedding" and tensor.dtype != torch.float32:
+    if kind not in TABLE_TYPES and tensor.dtype != torch.float32:
         return f"its input is {tensor.dtype}, not torch.float32"
     return None
-
-
-def _has_output_size(kind: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    is_transposed = kind is not None and kind.startswith("ConvTranspose")
-    return is_transposed and len(args) + len(kwargs) == 2 and {*kwargs} <= {"output_size"}
 
 
 def _skip_unusable(record: CallRecord, flow: DataFlow) -> None:

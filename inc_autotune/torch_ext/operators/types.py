@@ -25,7 +25,10 @@ LINEAR_TYPES = ("Linear", "Conv1D")
 
 CONVOLUTION_TYPES = (*(f"Conv{n}d" for n in (1, 2, 3)), *(f"ConvTranspose{n}d" for n in (1, 2, 3)))
 
-TYPES_WITHOUT_RANGE = ("Embedding", *RECURRENT_TYPES)
+TABLE_TYPES = ("Embedding", "EmbeddingBag")
+"""Types that look up rows."""
+
+TYPES_WITHOUT_RANGE = (*TABLE_TYPES, *RECURRENT_TYPES)
 """Types whose input is not calibrated: indices, and what a recurrent layer rounds at every step. Each stands alone."""
 
 Tensors = Mapping[str, Tensor | None]
@@ -149,6 +152,43 @@ def _embedding(module: Any, ids: Tensor, tensors: Any) -> Tensor:
     return torch.embedding(tensors["weight"], ids, padding_idx, module.scale_grad_by_freq, module.sparse)
 
 
+def _embedding_bag(
+    module: Any, ids: Tensor, tensors: Any, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+) -> Tensor:
+    return reduce_bags(module, torch.embedding(tensors["weight"], ids), ids, offsets, per_sample_weights)
+
+
+def reduce_bags(
+    module: Any, rows: Tensor, ids: Tensor, offsets: Tensor | None, per_sample_weights: Tensor | None
+) -> Tensor:
+    """What `nn.EmbeddingBag` makes of the rows of its indices, so that forms of it need not compute other rows.
+
+    Args:
+        module: with `mode`, `include_last_offset` and `padding_idx` of the `nn.EmbeddingBag`.
+        rows: [*ids, embedding_dim].
+        ids: [bags, length], or [indices] with `offsets`.
+        offsets: where each bag begins.
+        per_sample_weights: factors of the rows, of the shape of `ids`; mode `sum` only.
+    """
+    rows = rows.reshape(-1, rows.shape[-1])
+    positions, padding = torch.arange(ids.numel(), device=ids.device).reshape(ids.shape), None
+    if module.padding_idx is not None:
+        # One more row that every index of padding points to, and that no bag counts: the first, so that it stays the
+        # same in a trace.
+        padding = 0
+        rows = F.pad(rows, (0, 0, 1, 0))
+        positions = torch.where(ids == module.padding_idx, torch.zeros_like(positions), positions + 1)
+    return F.embedding_bag(
+        positions,
+        rows,
+        offsets,
+        mode=module.mode,
+        per_sample_weights=per_sample_weights,
+        include_last_offset=module.include_last_offset,
+        padding_idx=padding,
+    )
+
+
 def _convolution(module: Any, x: Tensor, tensors: Any) -> Tensor:
     base: Any = _CONVOLUTIONS[len(module.kernel_size)]
     result: Tensor = base._conv_forward(module, x, tensors["weight"], tensors["bias"])
@@ -176,6 +216,7 @@ _TORCH_CLASSES: Mapping[str, type[nn.Module]] = {
     "ConvTranspose2d": nn.ConvTranspose2d,
     "ConvTranspose3d": nn.ConvTranspose3d,
     "Embedding": nn.Embedding,
+    "EmbeddingBag": nn.EmbeddingBag,
     "LSTM": nn.LSTM,
     "GRU": nn.GRU,
     "RNN": nn.RNN,
@@ -195,6 +236,17 @@ OPERATORS: Mapping[str, Operator] = {
             None,
             ("num_embeddings", "embedding_dim", "padding_idx", "scale_grad_by_freq", "sparse"),
             _embedding,
+            biases=lambda module: (),
+        ),
+        Operator(
+            "EmbeddingBag",
+            0,
+            None,
+            (
+                *("num_embeddings", "embedding_dim", "padding_idx", "scale_grad_by_freq", "sparse"),
+                *("mode", "include_last_offset", "max_norm", "norm_type"),
+            ),
+            _embedding_bag,
             biases=lambda module: (),
         ),
         *(

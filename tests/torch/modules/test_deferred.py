@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from inc_autotune import torch_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.deferred import DeferredTensor, Grid, deferred, plain, rounded, written
+from inc_autotune.torch_ext.modules.deferred import DeferredTensor, deferred, plain, rounded
+from inc_autotune.torch_ext.modules.deferred_value import Grid, written
 from tests.torch.small_models import dtypes, error, tune
 
 
@@ -139,6 +140,16 @@ def test_one_dimension_and_transposed_ones(images):
     ]
     assert error(quantized(data[0]), tuned(data[0])) < 1e-5
     assert torch.equal(quantized(data[0][0]), quantized(data[0])[0])
+
+
+def test_a_plain_tensor_may_be_written_after_it_was_read():
+    integers = torch.quantize_per_tensor(torch.randn(2, 4, 3, 3), 0.05, 100, torch.quint8)
+    x, expected = deferred(written(integers, Grid(0.05, 100)), any_layout=True), integers.dequantize()
+    for function in (torch.add, torch.mul, lambda *both: torch.cat(both, 1)):
+        other = torch.randn_like(expected)
+        result, meant = function(x, other), function(expected, other)
+        other.zero_()
+        assert torch.equal(plain(result), meant)
 
 
 class Shortcut(nn.Module):
