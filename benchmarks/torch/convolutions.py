@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -174,7 +175,10 @@ def forms_of(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, 
         "FX traced": traced(fx_quantized(model, batches[:-1]), x),
     }
     if find_spec("torchao") is not None:
-        forms["PT2E compiled"] = torch.compile(pt2e_quantized(model, batches[:-1]))
+        try:
+            forms["PT2E compiled"] = torch.compile(pt2e_quantized(model, batches[:-1]))
+        except ValueError as error:  # its quantizer knows no ReLU whose output has two readers
+            print(f"PT2E fails on {name}: {error}", file=sys.stderr)
     return forms, x, f"{dtypes.count('int8')} of {len(dtypes)}"
 
 

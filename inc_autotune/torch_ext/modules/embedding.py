@@ -11,6 +11,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.operators import reduce_bags
+from inc_autotune.torch_ext.target import kernels
 
 _HALF_BYTE = 4
 
@@ -18,8 +19,9 @@ _HALF_BYTE = 4
 class QuantizedEmbedding(QuantizedOperator):
     """Looks up integer rows and dequantizes those, float32 out: a quarter of the memory, or an eighth.
 
-    Integers of up to 4 bits lie two in a byte. Plain aten operators only, so it runs, traces, exports and compiles on
-    every device.
+    Rows are those of FBGEMM's tables: integers, then scale and offset as float32, `value = integer * scale + offset`;
+    its kernel reads them where it exists. Integers of up to 4 bits lie two in a byte, with their scales in tensors of
+    their own. Plain aten operators do the rest, also traced, exported, compiled, and on every device.
 
     Args:
         config: weight_only.
@@ -41,26 +43,48 @@ class QuantizedEmbedding(QuantizedOperator):
         self.padding_idx = source.padding_idx
         kind = integer_type(config.weight.dtype)
         self._is_packed = kind.bits <= _HALF_BYTE
-        zero_point = weight_zero_point.to(weight.dtype)
+        # Integers and zero points count from the smallest integer, since rows hold no signs.
+        integers = (weight.to(torch.int16) - kind.minimum).to(torch.uint8)
+        zero_point = (weight_zero_point.to(torch.int16) - kind.minimum).to(torch.uint8).expand(self.num_embeddings)
+        scale = weight_scale.expand(self.num_embeddings)
         if self._is_packed:
-            # Half a byte holds no sign: integers and zero points count from the smallest one.
-            weight, zero_point = (
-                (each.to(torch.int16) - kind.minimum).to(torch.uint8) for each in (weight, zero_point)
-            )
-            weight = _packed(weight)
-        self.keep("integer_weight", weight)
-        self.keep("weight_scale", weight_scale.expand(self.num_embeddings).clone())
-        self.keep("weight_zero_point", zero_point.expand(self.num_embeddings).clone())
+            self.keep("integer_weight", _packed(integers))
+            self.keep("weight_scale", scale.clone())
+            self.keep("weight_zero_point", zero_point.clone())
+        else:
+            parameters = torch.stack((scale, -scale * zero_point), 1).contiguous().view(torch.uint8)
+            self.keep("integer_weight", torch.cat((integers, parameters), 1))
+        self.rebuild()
+
+    @torch.no_grad()
+    def rebuild(self) -> None:
+        self._has_kernel = False
+        if self._is_packed or not self.has_values:
+            return
+        scale, offset = self.integer_weight[:, self.embedding_dim :].contiguous().view(torch.float32).unbind(1)
+        self.keep("weight_scale", scale.clone(), derived=True)
+        self.keep("weight_zero_point", (-offset / scale).round().to(torch.uint8), derived=True)
+        self._has_kernel = self.integer_weight.is_cpu and kernels.has_table_kernel()
 
     def forward(self, ids: Tensor) -> Tensor:
+        if not self._uses_kernel(ids):
+            return self._looked_up(ids)
+        flat = ids.reshape(-1)
+        each = torch.arange(flat.numel(), dtype=flat.dtype)
+        return kernels.summed_rows(self.integer_weight, flat, each, None, False).reshape(*ids.shape, self.embedding_dim)
+
+    def _uses_kernel(self, ids: Tensor) -> bool:
+        return self._has_kernel and ids.is_cpu and not torch.compiler.is_compiling()
+
+    def _looked_up(self, ids: Tensor) -> Tensor:
         rows = torch.embedding(self.integer_weight, ids)
         scale, zero_point = self.weight_scale[ids].unsqueeze(-1), self.weight_zero_point[ids].unsqueeze(-1)
         return self._dequantized(rows, scale, zero_point)
 
     def _dequantized(self, rows: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         if self._is_packed:
-            rows = torch.stack((rows & 15, rows >> _HALF_BYTE), -1).flatten(-2)[..., : self.embedding_dim]
-        return (rows.float() - zero_point.float()) * scale
+            rows = torch.stack((rows & 15, rows >> _HALF_BYTE), -1).flatten(-2)
+        return (rows[..., : self.embedding_dim].float() - zero_point.float()) * scale
 
     @property
     def weight(self) -> Tensor:
@@ -74,7 +98,10 @@ class QuantizedEmbedding(QuantizedOperator):
 
 
 class QuantizedEmbeddingBag(QuantizedEmbedding):
-    """Sums, means or maxima of the rows of each bag, in float32. Arguments are those of `QuantizedEmbedding`."""
+    """Sums, means or maxima of the rows of each bag, in float32; the kernel sums them itself.
+
+    Arguments are those of `QuantizedEmbedding`.
+    """
 
     def __init__(
         self, config: OpConfig, source: Any, weight: Tensor, weight_scale: Tensor, weight_zero_point: Tensor
@@ -83,14 +110,21 @@ class QuantizedEmbeddingBag(QuantizedEmbedding):
         self.mode, self.include_last_offset = source.mode, source.include_last_offset
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        return reduce_bags(self, super().forward(input), input, offsets, per_sample_weights)
+        if not self._uses_kernel(input) or self.mode != "sum" or self.padding_idx is not None:
+            return reduce_bags(self, super().forward(input), input, offsets, per_sample_weights)
+        has_last = self.include_last_offset and offsets is not None
+        if offsets is None:
+            offsets = torch.arange(input.shape[0], dtype=input.dtype) * input.shape[1]
+        factors = None if per_sample_weights is None else per_sample_weights.reshape(-1)
+        flat = input.reshape(-1)
+        return kernels.summed_rows(self.integer_weight, flat, offsets.to(flat.dtype), factors, has_last)
 
     def extra_repr(self) -> str:
         return f"mode={self.mode}, {super().extra_repr()}"
 
 
-def _packed(weight: Tensor) -> Tensor:
+def _packed(integers: Tensor) -> Tensor:
     """Uint8 below 16, two in a byte along the last axis, the first one in the lower half."""
-    if weight.shape[-1] % 2:
-        weight = torch.nn.functional.pad(weight, (0, 1))
-    return weight[..., 0::2] | (weight[..., 1::2] << _HALF_BYTE)
+    if integers.shape[-1] % 2:
+        integers = torch.nn.functional.pad(integers, (0, 1))
+    return integers[..., 0::2] | (integers[..., 1::2] << _HALF_BYTE)

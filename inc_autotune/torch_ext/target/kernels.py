@@ -259,6 +259,38 @@ def _deprecation_ignored() -> Iterator[None]:
 _DEPRECATION_IGNORED = SharedSwitch(_deprecation_ignored)
 
 
+@cache
+def has_table_kernel() -> bool:
+    """Whether FBGEMM's sum of 8-bit rows exists and computes what it should; it belongs to a deprecated family."""
+    rows = torch.tensor([[1, 2, 3], [4, 250, 6]], dtype=torch.uint8)
+    parameters = torch.tensor([[0.5, -1.0], [2.0, 1.0]]).view(torch.uint8)
+    table, ids = torch.cat((rows, parameters), 1), torch.tensor([1, 0, 1])
+    try:
+        sums = summed_rows(table, ids, torch.tensor([0, 2]), None, False)
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        logger.info("FBGEMM's tables are not used, since trying them failed: %s", error)
+        return False
+    return torch.allclose(sums, torch.tensor([[8.5, 501.0, 13.5], [9.0, 501.0, 13.0]]))
+
+
+def summed_rows(
+    table: Tensor, ids: Tensor, offsets: Tensor, factors: Tensor | None, include_last_offset: bool
+) -> Tensor:
+    """Sums of rows of 8-bit integers, each `integer * scale + offset`; float32 [bags, columns].
+
+    Args:
+        table: uint8 [rows, columns + 8]: integers, then scale and offset of the row as the bytes of float32 numbers.
+        ids: int32 or int64 [indices].
+        offsets: where each bag begins, of the dtype of `ids`.
+        factors: float32 [indices], what rows are multiplied by; None: 1.
+        include_last_offset: whether the last of `offsets` is the end of the last bag.
+    """
+    result: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
+        table, ids, offsets, False, 0, False, factors, None, include_last_offset
+    )
+    return result
+
+
 def _quantized_tensor(weight: Tensor, weight_scale: Tensor) -> Tensor:
     zero_points = torch.zeros(weight.shape[0], dtype=torch.int64)
     with _DEPRECATION_IGNORED:

@@ -8,6 +8,7 @@ from torch import nn
 
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.torch_ext.operators import OPERATORS
+from inc_autotune.torch_ext.target import kernels
 from tests.torch.module_examples import bag, embedding, integer_config
 
 CONFIGS = {
@@ -35,9 +36,30 @@ def test_rows_are_those_of_the_rounded_table(name):
         assert signal_to_noise_db(example.module.weight, quantized.weight) > (38 if "8" in name else 8)
 
 
+@pytest.mark.parametrize("bits", ["uint8", "int8"])
+def test_without_the_kernel_rows_are_the_same(bits, monkeypatch):
+    example = bag(CONFIGS[bits], mode="sum")
+    quantized, ids = example.quantized(), example.x
+    expected = quantized(ids)
+    monkeypatch.setattr(kernels, "has_table_kernel", lambda: False)
+    assert signal_to_noise_db(expected, example.quantized()(ids)) >= 90
+    looked_up = embedding(CONFIGS[bits])
+    assert signal_to_noise_db(looked_up.prepared()(ids), looked_up.quantized()(ids)) >= 90
+
+
+def test_indices_of_32_bits_and_none_at_all():
+    for example in (embedding(CONFIGS["uint8"]), bag_without_padding(CONFIGS["uint8"], "sum")):
+        quantized, ids = example.quantized(), example.x
+        assert torch.equal(quantized(ids.int()), quantized(ids))
+        assert quantized(ids[:0]).shape == example.module(ids[:0]).shape
+        with pytest.raises((IndexError, RuntimeError), match=r"(?i)index"):
+            quantized(ids + 50)
+
+
 def test_4_bits_take_half_a_byte():
     size = {name: embedding(config).quantized().integer_weight.nbytes for name, config in CONFIGS.items()}
-    assert size == {"uint8": 1200, "int8": 1200, "uint4": 600, "int4": 600, "int3 per tensor": 600}
+    # Of 8 bits with scale and offset of each row.
+    assert size == {"uint8": 1600, "int8": 1600, "uint4": 600, "int4": 600, "int3 per tensor": 600}
 
 
 BAGS = {
@@ -61,7 +83,7 @@ def test_bags(bits, form, mode, padding_idx):
     )
     expected = rounded(*inputs)
     for module in (example.prepared(), example.quantized()):
-        assert torch.allclose(module(*inputs), expected, atol=1e-6)
+        assert torch.allclose(module(*inputs), expected, atol=1e-5)
     operator = OPERATORS["EmbeddingBag"]
     computed = operator.compute(example.module, inputs[0], operator.tensors(example.module), *inputs[1:])
     assert torch.allclose(computed, example.module(*inputs), atol=1e-6)

@@ -54,7 +54,7 @@ def test_tables_are_quantized_on_request(dtype, data, tmp_path):
         traced = torch.jit.trace(quantized, example_kwarg_inputs=data[0])
         assert torch.equal(traced(**data[1]), quantized(**data[1]))
     rows = quantized.features.integer_weight
-    assert rows.nbytes == 300 * (17 if dtype == "uint8" else 9)
+    assert rows.nbytes == 300 * (17 + 8 if dtype == "uint8" else 9)
 
 
 def test_tables_are_quantized_for_the_smallest_model(data):
