@@ -78,10 +78,12 @@ def _finish(
     space = known.space_of(assignment)
     measured = None if trial is None else trial.gain
     gain = candidates.gain(assignment, candidate, objective) if measured is None else measured
-    speedup = candidates.speedup_in_threads(assignment, candidate)
-    if speedup is None:
-        speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
-    elif objective == "performance":
+    speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
+    in_threads = candidates.speedup_in_threads(assignment, candidate)
+    if speedup is not None and in_threads is not None:
+        # On the wall of a busy machine fp32 may seem many times as slow as it is.
+        speedup = min(speedup, in_threads)
+    if objective == "performance":
         gain = speedup
     tuned_model = run.adaptor.tuned_model(space.tune_cfg(assignment), run.model, candidate)
     result = build_result(
