@@ -35,7 +35,7 @@ def joined_class(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Modul
 def _join(form: type[nn.Module], layer: type[nn.Module]) -> type[nn.Module]:
     own, inherited = _defined(form), _defined(layer)
     _refuse_clash(own & inherited, form)
-    is_plain = layer.__module__.startswith("torch.nn.")
+    is_plain = layer.__module__.startswith(("torch.nn.", "inc_autotune."))
     name = form.__name__ if is_plain else f"{form.__name__}Of{layer.__name__}"
     body = {"__module__": form.__module__, "__doc__": form.__doc__, "__reduce_ex__": _reduce, "_joined": (form, layer)}
     try:

@@ -94,6 +94,7 @@ def find_products(model: nn.Module, candidates: Mapping[str, nn.Parameter], batc
     refused: dict[str, str] = {}
     for path, parameter in candidates.items():
         if path not in uses.found and path not in reads.others:
+            refused[path] = "is not used in the first calibration batch"
             continue
         decided = _decided(path, parameter, uses.found.get(path, []), reads)
         if isinstance(decided, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -335,6 +336,7 @@ def test_containers_and_second_names(tmp_path) -> None:
     assert signal_to_noise(model(data[0]).detach(), converted(data[0])) > 25
     torch_ext.save(converted, tmp_path)
     assert torch.equal(torch_ext.load(tmp_path, Listed().eval())(data[0]), converted(data[0]))
+    assert torch.equal(pickle.loads(pickle.dumps(converted))(data[0]), converted(data[0]))
 
 
 class Experts(nn.Module):
@@ -408,6 +410,10 @@ def test_a_recipe_for_another_model_is_refused() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
+    "on other inputs only": (
+        lambda self, x: x @ self.w if x.shape[0] > 100 else x,
+        "w is not used in the first calibration batch",
+    ),
     "also multiplied": (lambda self, x: x @ self.w + self.w.mean(), "w also read by aten.mean"),
     "scaled before": (lambda self, x: x @ (self.w * 0.5), "w read by aten.mul"),
     "two forms": (lambda self, x: x @ self.w @ self.w.t(), "w it takes part in products of several forms"),
