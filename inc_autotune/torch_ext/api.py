@@ -283,7 +283,8 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
         if calibration.smoothing is not None:
             check_smoothing(name, calibration.smoothing.shape, weight_matrix(modules[name]).shape[1])
     reduced = {name for name, each in quantized.items() if each.calibration.get(REDUCED)}
-    return prepared_model(base_model(model, batch_norms, products), configs, calibrations, reduced=reduced)
+    base = base_model(model, batch_norms, products, fast_paths=True)
+    return prepared_model(base, configs, calibrations, reduced=reduced)
 
 
 def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:

@@ -50,16 +50,27 @@ def shared_copy(model: nn.Module, *, own_buffers: bool = False) -> nn.Module:
 
 
 def base_model(
-    model: nn.Module, batch_norms: Mapping[str, str], products: Iterable[ParameterProduct] = ()
+    model: nn.Module,
+    batch_norms: Mapping[str, str],
+    products: Iterable[ParameterProduct] = (),
+    *,
+    fast_paths: bool = False,
 ) -> nn.Module:
     """The fp32 model candidates are made from, which shares the user's tensors.
 
     Weights that are computed from other parameters are computed, batch norms folded, and products with parameters have
     modules in the parameters' places.
+
+    Args:
+        model: stays as it is.
+        batch_norms: see `fold_batch_norms`.
+        products: see `install_products`.
+        fast_paths: keep torch's fused encoder layers, in which no module may be replaced or watched.
     """
     base = install_products(fold_parametrizations(shared_copy(model)), products)
     fold_batch_norms(base, batch_norms)
-    disable_fast_paths(base)
+    if not fast_paths:
+        disable_fast_paths(base)
     return base
 
 

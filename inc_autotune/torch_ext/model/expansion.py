@@ -14,6 +14,7 @@ from inc_autotune.torch_ext.model.expanded_attention import ExpandedAttention
 from inc_autotune.torch_ext.model.expanded_bilinear import ExpandedBilinear
 from inc_autotune.torch_ext.model.expanded_cells import ExpandedGRUCell, ExpandedLSTMCell, ExpandedRNNCell
 from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts
+from inc_autotune.torch_ext.model.fast_path import disable_fast_paths
 from inc_autotune.torch_ext.model.layer import become, joined_class, names_of
 from inc_autotune.torch_ext.model.packed_encoder import PackedEncoder, can_pack
 
@@ -59,7 +60,7 @@ def expansions(model: nn.Module) -> Expansions:
 
 
 def expand(model: nn.Module, operators: Collection[str] | None = None) -> nn.Module:
-    """Expand modules with hidden products, in place; returns the model.
+    """Expand modules with hidden products, and take torch's fused paths from layers of replaced modules, in place.
 
     An expanded module is still an instance of its class, with its attributes, hooks and signature. Its children are
     `nn.Linear`s over the memory of its parameters, which are no parameters any more: their names are attributes that
@@ -67,11 +68,15 @@ def expand(model: nn.Module, operators: Collection[str] | None = None) -> nn.Mod
 
     Args:
         model: a copy of the user's.
-        operators: expand only the modules with a child among these names, those that share weights with one, and
-            those in one encoder with one, which can leave out padding if all are expanded; None: all.
+        operators: names of those that will be replaced. Expanded are only the modules with a child among them, those
+            that share weights with one, and those in one encoder with one, which can leave out padding if all are
+            expanded; None: all.
+
+    Returns:
+        The model.
     """
     forms = expansions(model).forms
-    parts = Parts()
+    parts, expanded = Parts(), []
     for name in list(_wanted(model, forms, operators)):
         module, form = model.get_submodule(name), forms[name]
         linears = form.linears(module, parts)
@@ -81,6 +86,10 @@ def expand(model: nn.Module, operators: Collection[str] | None = None) -> nn.Mod
             module._modules.pop(child, None)  # so that they stand in the order in which they run
             module._modules[child] = layer
         become(module, form, type(module))
+        expanded.append(module)
+    modules = dict(model.named_modules())
+    replaced = None if operators is None else [modules[name] for name in operators if name in modules]
+    disable_fast_paths(model, None if replaced is None else [*replaced, *expanded])
     for encoder in _packed_encoders(model).values():
         become(encoder, PackedEncoder, type(encoder))
     return model

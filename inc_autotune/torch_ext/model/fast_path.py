@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ LEFT_OUT_PADDING = "_left_out_padding"
 """Attribute of an encoder that used nested tensors, before these were switched off."""
 
 
-def disable_fast_paths(model: nn.Module) -> None:
-    """Make every TransformerEncoder and TransformerEncoderLayer of `model` call its Linear modules.
+def disable_fast_paths(model: nn.Module, replaced: Collection[nn.Module] | None = None) -> None:
+    """Make the TransformerEncoders and TransformerEncoderLayers of `model` call their Linear modules.
 
     In evaluation mode without gradients `nn.TransformerEncoderLayer` hands `linear1.weight` and `linear2.weight` to one
     fused fp32 kernel, so modules put in their place are never called, or their int8 weights are read as fp32.
@@ -25,15 +25,28 @@ def disable_fast_paths(model: nn.Module) -> None:
     gradients enabled too, when torch does not use nested tensors. `PackedEncoder` takes the place of nested tensors.
 
     Args:
-        model: changed in place, once; call it on a copy of the user's model.
+        model: changed in place; call it on a copy of the user's model.
+        replaced: modules that are replaced or expanded: encoders and layers without any of them keep their fast paths;
+            None: all give them up.
     """
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+    ids = None if replaced is None else {id(module) for module in replaced}
+
+    def concerned(kind: type[nn.Module]) -> list[nn.Module]:
+        return [
+            module
+            for module in model.modules()
+            if isinstance(module, kind) and (ids is None or any(id(part) in ids for part in module.modules()))
+        ]
+
+    encoders: list[Any] = concerned(nn.TransformerEncoder)
+    for module in encoders:
+        if getattr(module, "use_nested_tensor", False):
             module.use_nested_tensor = False
             module.__dict__[LEFT_OUT_PADDING] = True
             # Not on the encoder: the norm of the encoder comes after the zeros.
             module.layers[-1].register_forward_hook(_zero_padding, with_kwargs=True)
-    for module in model.modules():
+    layers = [layer for encoder in encoders for layer in encoder.layers]
+    for module in (*layers, *concerned(nn.TransformerEncoderLayer)):
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
 

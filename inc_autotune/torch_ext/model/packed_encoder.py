@@ -15,9 +15,11 @@ _METHODS = ("forward", "_sa_block", "_ff_block")
 
 def can_pack(encoder: nn.Module) -> bool:
     """Whether an encoder may become a `PackedEncoder` once its attention is expanded."""
-    if not isinstance(encoder, nn.TransformerEncoder) or not encoder.__dict__.get(LEFT_OUT_PADDING):
+    if not isinstance(encoder, nn.TransformerEncoder):
         return False
-    return type(encoder).forward is nn.TransformerEncoder.forward and all(map(_is_plain, encoder.layers))
+    leaves_out = encoder.__dict__.get(LEFT_OUT_PADDING) or getattr(encoder, "use_nested_tensor", False)
+    has_own = type(encoder).forward is not nn.TransformerEncoder.forward or "forward" in encoder.__dict__
+    return bool(leaves_out) and not has_own and all(map(_is_plain, encoder.layers))
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -41,7 +41,7 @@ class Examination:
     Args:
         trace: how the model runs; None before the first forward pass.
         base: the fp32 form that operators have their names from: batch norms folded, hidden products expanded.
-        folded: the same with nothing expanded, what candidates are made of.
+        folded: the same with nothing expanded, and torch's fused paths in place; what candidates are made of.
         captured: names of the modules that copies of the model share with the model.
         form_error: relative squared error of `base` against the model; 0 if both compute the same.
         expands: whether products hidden inside torch's modules are taken out of them, as `base` shows.
@@ -88,8 +88,8 @@ class Examination:
         trace = replace(trace, skipped=skipped, bears_channels_last=bears, last=last)
         if self.trace is not None and trace.batch_norms == self.trace.batch_norms:
             return replace(self, trace=trace)
-        folded = base_model(model, trace.batch_norms, self.found.products)
-        base = expanded_copy(folded) if self.expands else folded
+        folded = base_model(model, trace.batch_norms, self.found.products, fast_paths=True)
+        base = _watchable(folded, expands=self.expands)
         firsts = {batch.module: batch.take(COMPARED_SAMPLES) for batch in reversed(batches)}.values()
         errors = [form_error(model, untouched_outputs(base, few, fast_path=True), few) for few in firsts]
         return replace(self, trace=trace, base=base, folded=folded, form_error=max(errors))
@@ -134,8 +134,8 @@ def _formed(
     convolutions, earlier = _convolutions(trace), known.trace if known is not None else None
     if earlier is not None:
         trace = extended(earlier, trace)
-    folded, few = base_model(model, trace.batch_norms, examined.found.products), first.take(COMPARED_SAMPLES)
-    base = expanded_copy(folded) if examined.expands else folded
+    folded = base_model(model, trace.batch_norms, examined.found.products, fast_paths=True)
+    base, few = _watchable(folded, expands=examined.expands), first.take(COMPARED_SAMPLES)
     outputs = untouched_outputs(base, few, fast_path=True)
     bears, error = bears_channels_last(base, convolutions, few, outputs), form_error(model, outputs, few)
     if known is not None and earlier is not None:
@@ -181,6 +181,11 @@ def _convolutions(trace: ModelTrace) -> list[str]:
     """Names of the convolutions with outputs that may lie channels last."""
     types = [each for each in CONVOLUTION_TYPES if not each.endswith("1d")]
     return [name for name, operator in trace.operators.items() if operator.type in types]
+
+
+def _watchable(folded: nn.Module, *, expands: bool) -> nn.Module:
+    """A copy in which every operator is a module, without fused paths that pass by some."""
+    return expanded_copy(folded) if expands else base_model(folded, {})
 
 
 def _expansion_problem(model: nn.Module, batch: Batch) -> str | None:

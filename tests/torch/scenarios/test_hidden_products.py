@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.torch_ext.model.expanded_form import ExpandedForm
+from inc_autotune.torch_ext.model.expansion import expanded_copy
 from tests.torch.small_models import error, tune
 
 WIDTH = 16
@@ -188,6 +189,24 @@ def test_attention_that_stays_in_fp32_is_torchs_own_again(tmp_path: Path) -> Non
         assert type(first) is nn.MultiheadAttention
         assert isinstance(second, ExpandedForm)
         assert "encoder.layers.0.self_attn.in_proj_weight" in form.state_dict()
+
+
+def test_an_encoder_that_stays_in_fp32_keeps_its_fused_path(tmp_path: Path) -> None:
+    model, data = seeded(PaddedEncoder), padded()
+    tuned = tune(model, data, op_name_dict={"encoder.*": FP32})
+    torch_ext.save(tuned, tmp_path)
+    for form in (tuned, torch_ext.convert(tuned), torch_ext.load(tmp_path, seeded(PaddedEncoder))):
+        assert type(form.encoder) is nn.TransformerEncoder
+        assert form.encoder.use_nested_tensor
+        assert all(layer.activation_relu_or_gelu for layer in form.encoder.layers)
+        assert quality(form, model, data[0]) > 25
+
+
+def test_one_layer_in_int8_takes_the_fused_path_from_its_encoder_alone() -> None:
+    model = seeded(lambda: nn.ModuleList([PaddedEncoder(), PaddedEncoder()]))
+    replaced = expanded_copy(model, ["0.encoder.layers.1.linear2"])
+    assert [each.encoder.use_nested_tensor for each in replaced] == [False, True]
+    assert [[layer.activation_relu_or_gelu for layer in each.encoder.layers] for each in replaced] == [[0, 0], [1, 1]]
 
 
 @pytest.mark.parametrize(
