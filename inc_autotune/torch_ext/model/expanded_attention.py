@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from inc_autotune.torch_ext.model.expanded_form import ExpandedForm, Parts, is_recorded, linear
-from inc_autotune.torch_ext.model.packed_rows import kept_rows, put_back
+from inc_autotune.torch_ext.model.packed_rows import Packing, marked
 
 _INPUTS = ("q_proj", "k_proj", "v_proj")
 
@@ -90,8 +90,9 @@ class ExpandedAttention(ExpandedForm, nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         if query.is_nested or key.is_nested or value.is_nested:
             raise AssertionError("attention with quantized projections does not support nested tensors")
-        if query.dim() == 2 and key_padding_mask is not None and key_padding_mask.dim() == 2:
-            return self._of_rows(query, key_padding_mask), None
+        packing = marked(key_padding_mask)
+        if packing is not None:
+            return self._of_rows(query, packing), None
         batched = _is_batched(query, key, value, key_padding_mask, attn_mask, self.num_heads)
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal=True without attn_mask: give the causal mask, too")
@@ -114,21 +115,11 @@ class ExpandedAttention(ExpandedForm, nn.MultiheadAttention):
             weights = weights.mean(1)
         return output, weights if batched else weights.squeeze(0)
 
-    def _of_rows(self, x: Tensor, places: Tensor) -> Tensor:
-        """Self-attention over the rows that a `PackedEncoder` gives.
-
-        Args:
-            x: [position, features], rows of several sequences.
-            places: [batch, sequence], a mask to be added to the scores; NaN where no row belongs.
-        """
-        left_out = places.isnan()
-        rows = kept_rows(left_out)
-        q, k, v = (
-            self._heads(put_back(each(x), rows, places), True) for each in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mask = places.masked_fill(left_out, -torch.inf)[:, None, None]
-        output = self._merged(F.scaled_dot_product_attention(q, k, v, mask), True)
-        result: Tensor = self.out_proj(output.flatten(0, 1).index_select(0, rows))
+    def _of_rows(self, x: Tensor, packing: Packing) -> Tensor:
+        """Self-attention over the rows [row, features] that a `PackedEncoder` gives."""
+        q, k, v = (self._heads(packing.unpacked(each(x)), True) for each in (self.q_proj, self.k_proj, self.v_proj))
+        output = F.scaled_dot_product_attention(q, k, v, packing.mask)
+        result: Tensor = self.out_proj(packing.packed(self._merged(output, True)))
         return result
 
     def _heads(self, x: Tensor, batched: bool) -> Tensor:

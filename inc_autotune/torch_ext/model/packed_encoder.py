@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from inc_autotune.torch_ext.model.expanded_attention import ExpandedAttention
 from inc_autotune.torch_ext.model.fast_path import LEFT_OUT_PADDING
-from inc_autotune.torch_ext.model.packed_rows import kept_rows, put_back
+from inc_autotune.torch_ext.model.packed_rows import mark, packing_of
 
 _METHODS = ("forward", "_sa_block", "_ff_block")
 
@@ -50,14 +50,16 @@ class PackedEncoder(nn.TransformerEncoder):
         padding = F._canonical_mask(src_key_padding_mask, "src_key_padding_mask", None, "", src.dtype)
         assert padding is not None
         left_out = _left_out(padding)
-        rows = kept_rows(left_out)
-        if not torch.jit.is_tracing() and len(rows) == 0:  # type: ignore[attr-defined, no-untyped-call]
-            return super().forward(src, mask, src_key_padding_mask, is_causal)
-        x = src.flatten(0, 1).index_select(0, rows)
-        places = padding.masked_fill(left_out, torch.nan)
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            count = int(left_out.sum())
+            if count in (0, left_out.numel()):
+                needed = src_key_padding_mask if bool(padding.any()) else None
+                return super().forward(src, None, needed, is_causal)
+        packing = packing_of(padding, left_out)
+        x, marker = packing.packed(src), mark(padding.detach(), packing)
         for layer in self.layers:
-            x = layer(x, src_mask=None, is_causal=False, src_key_padding_mask=places)
-        output = put_back(x, rows, src)
+            x = layer(x, src_mask=None, is_causal=False, src_key_padding_mask=marker)
+        output = packing.padded(x, src)
         return output if self.norm is None else self.norm(output)
 
     def _packs(self) -> bool:
