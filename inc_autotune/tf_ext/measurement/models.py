@@ -141,7 +141,11 @@ def _calls(subgraphs: Mapping[Unit, Subgraph], graph: Graph, feed: Feed) -> dict
     }
     values = run_inside(graph.signature, sorted({tensor for each in outside.values() for tensor in each.read}), feed)
     steps = run_steps(graph.signature, sorted({each.source for each in inside.values()}), feed) if inside else {}
-    found = {unit: _Calls(values, values[each.source].shape, None) for unit, each in outside.items()}
+    found = {
+        unit: _Calls(values, values[each.source].shape, None)
+        for unit, each in outside.items()
+        if values[each.source].size  # a branch of TensorFlow 1 that is not taken leaves nothing
+    }
     for unit, each in inside.items():
         first = next((step for step in steps[each.source] if step.size), None)
         if first is not None:
