@@ -1,11 +1,13 @@
 """Convolutions in int8 against fp32, by part:
 
 `transposed`: single transposed convolutions, as the library computes them and in the two ways it does not.
+`grouped`: single convolutions in groups, down to one channel each, alone and between integer convolutions.
 `models`: whole nets, traced and compiled, beside torch's FX quantization and, where torchao is installed, PT2E.
 
 Every line is one shape or model; numbers are ratios of the fp32 module's CPU time, measured interleaved on one thread.
 
     python -m benchmarks.torch.convolutions transposed
+    python -m benchmarks.torch.convolutions grouped
     python -m benchmarks.torch.convolutions models [--models UNet MobileNetV2]
 """
 
@@ -196,7 +198,26 @@ def models(repeat: int, names: list[str]) -> None:
         torch._dynamo.reset()
 
 
-PARTS = ("transposed", "models")
+GROUPED = [(128, 1, 28), (128, 2, 28), (128, 4, 28), (128, 32, 28), (256, 32, 14), (128, 128, 28), (384, 384, 14)]
+"""Channels, groups, height and width."""
+
+
+def grouped(repeat: int) -> None:
+    print("| channels | groups | input | fp32, us | traced | between integer convolutions, eager |")
+    print("|--:|--:|---|--:|--:|--:|")
+    for channels, groups, size in GROUPED:
+        torch.manual_seed(0)
+        module = nn.Conv2d(channels, channels, 3, padding=1, groups=groups).eval()
+        x = torch.randn(1, channels, size, size)
+        alone, between = quantized(module, x), quantized(module, x)
+        between._hands_on_integers = True
+        calls = [partial(module, x), partial(traced(alone, x), x), partial(between, between.as_handed_on(x))]
+        first, *others = interleaved(calls, repeat)
+        ratios = " | ".join(f"{first / each:.2f}" for each in others)
+        print(f"| {channels} | {groups} | {size}x{size} | {first * 1e6:.0f} | {ratios} |")
+
+
+PARTS = ("transposed", "grouped", "models")
 
 
 def main() -> None:
@@ -210,6 +231,8 @@ def main() -> None:
     with torch.no_grad():
         if options.part == "transposed":
             transposed(options.repeat)
+        elif options.part == "grouped":
+            grouped(options.repeat)
         else:
             models(options.repeat, options.models)
 
