@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,4 +35,17 @@ def no_measured_units() -> Iterator[None]:
     """On models as small as those of a test only chance decides which operator is faster in integers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inc_autotune.tf_ext.adaptor.measure_units", lambda *arguments: {})
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def equal_times() -> Iterator[None]:
+    """Every call takes the same time on the clock of whole models, so that no test depends on how fast a machine is."""
+
+    def clock() -> Callable[[], float]:
+        ticks = itertools.count()
+        return lambda: next(ticks) / 2**20
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inc_autotune.tf_ext.adaptor.clock", clock)
         yield
