@@ -53,7 +53,9 @@ def test_pytorch_linear(version):
 
 def test_pytorch_operator_types():
     capability = load_capability(PYTORCH, "2.13")
-    assert set(capability.table) == {"Linear", "Conv1D", "Embedding", "Conv1d", "Conv2d", "Conv3d"}
+    convolutions = {f"Conv{n}d" for n in (1, 2, 3)} | {f"ConvTranspose{n}d" for n in (1, 2, 3)}
+    others = {"Conv1D", "Embedding", "EmbeddingBag", "GRU", "LSTM", "Linear", "RNN"}
+    assert set(capability.table) == convolutions | others
     assert capability.options("LayerNorm") == ()
     assert all(option.approach != "dynamic" for option in capability.options("Conv2d"))
     for options in capability.table.values():
@@ -72,8 +74,11 @@ def test_pytorch_algorithms_and_schemes():
 
 def test_pytorch_embedding_is_weight_only():
     options = load_capability(PYTORCH, "2.13").options("Embedding")
-    weight = TensorConfig("uint8", "asym", "per_channel", "minmax")
-    assert options == (OpConfig(weight, TensorConfig("fp32"), "weight_only"), FP32)
+    weights = [option.weight for option in options]
+    assert weights[0] == TensorConfig("uint8", "asym", "per_channel", "minmax")
+    assert {weight.dtype for weight in weights[1:-1]} == {"uint4"}
+    assert all(option.approach == "weight_only" for option in options[:-1])
+    assert options[-1] == FP32
 
 
 def test_optypewise_is_the_default_of_each_type():
