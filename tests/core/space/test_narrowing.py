@@ -117,8 +117,9 @@ def test_quant_mode_goes_before_approach(options):
 
 
 def test_a_rule_with_its_dtype_asks_for_a_weight_only_option(options):
-    for given in ({"Embedding": rule("uint8")}, {"Embedding": rule(quant_mode="weight_only")}):
-        assert narrow(options, given)[EMBEDDING] == options[EMBEDDING]
+    assert dtypes(narrow(options, {"Embedding": rule("uint8")})[EMBEDDING]) == ["uint8", "fp32"]
+    assert dtypes(narrow(options, {"Embedding": rule("uint4")})[EMBEDDING]) == ["uint4", "fp32"]
+    assert narrow(options, {"Embedding": rule(quant_mode="weight_only")})[EMBEDDING] == options[EMBEDDING]
 
 
 def test_a_wide_pattern_leaves_out_what_cannot_be_quantized(options):
