@@ -31,33 +31,27 @@ from inc_autotune.graphs import (
     Feed,
     GraphAdaptor,
     SampleAxis,
-    WatchedTensor,
     add_arrays,
     calibrate,
     reading_model,
-    shared_weights,
 )
 from inc_autotune.ort_ext.calibration import (
     FRAMEWORK,
-    GridTensor,
+    Analysis,
     QuantizationPlan,
     calibration_entries,
     conversion_note,
-    find_grid,
     group_weights,
-    input_groups,
     make_plan,
     outputs_or_none,
     run_fp32,
     watching,
-    weight_of,
 )
 from inc_autotune.ort_ext.data.feeds import feeds
 from inc_autotune.ort_ext.emission import FoldTargets, build_model
 from inc_autotune.ort_ext.graph import Graph, GraphModel
 from inc_autotune.ort_ext.measurement import measure_units, session_clock, weight_bytes
 from inc_autotune.ort_ext.model import (
-    BODY_REASON,
     VALID,
     Candidate,
     Provider,
@@ -67,20 +61,14 @@ from inc_autotune.ort_ext.model import (
     make_session,
 )
 from inc_autotune.ort_ext.operators import (
-    APPROACHES,
-    LAYOUTS,
-    Operator,
     Operators,
     after_activation,
-    find_operators,
-    kept_in_fp32,
     missing_kernel,
     reduced_operators,
     weights_in_bodies,
     weights_of,
 )
-from inc_autotune.ort_ext.operators.rewriting import rewritten
-from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_PROVIDER, CPU_SETTINGS, GraphForm, GraphRecipes, ModelSettings
+from inc_autotune.ort_ext.target import CPU_BACKEND, CPU_PROVIDER, CPU_SETTINGS, GraphForm, ModelSettings
 
 INTEGER_ACTIVATIONS = "activations in integers"
 """The variant of a model that computes Sigmoid and Mul between convolutions in integers."""
@@ -95,7 +83,7 @@ the output by 11 or 86 %."""
 
 
 class OrtAdaptor(
-    GraphAdaptor["_Analysis"],
+    GraphAdaptor["Analysis"],
     SupportsTiming,
     SupportsThreads,
     SupportsUnitSpeeds,
@@ -171,10 +159,10 @@ class OrtAdaptor(
         standard = (schema.name for schema in onnx.defs.get_all_schemas())
         return {*standard, *(node.op_type for node in model.model.proto.graph.node)}
 
-    def analyze(self, model: Candidate) -> _Analysis:
+    def analyze(self, model: Candidate) -> Analysis:
         assert isinstance(model.model, SourceModel)
         with reading_model(VALID):
-            found = _Analysis(model.model, self.form, self.settings.recipes)
+            found = Analysis(model.model, self.form, self.settings.recipes)
             _ = found.discovered  # what the model cannot have is met here
         return found
 
@@ -195,7 +183,7 @@ class OrtAdaptor(
             reason = self._unfit_tensor(analysis, name)
         return reason
 
-    def _unfit_tensor(self, analysis: _Analysis, name: str) -> str | None:
+    def _unfit_tensor(self, analysis: Analysis, name: str) -> str | None:
         """Why calibration advises against integers: because of an operator's input, or its output on a grid."""
         operator, unfit = analysis.operators[name], self.unfit
         tensors = [operator.input]
@@ -254,8 +242,13 @@ class OrtAdaptor(
         return bool(self._reduced(dict.fromkeys(unit.operator_names, unit.options[0])))
 
     def least_gain(self, unit: Unit) -> float:
-        free = self._folding and self.known.fold_targets.of(unit.operator_names) is not None
+        free = self._folding and self._fold_targets.of(unit.operator_names) is not None
         return max(super().least_gain(unit), 1.0 if free else LEAST_GAIN_OF_A_MUL)
+
+    @cached_property
+    def _fold_targets(self) -> FoldTargets:
+        """Operators that smoothing scales can be folded into."""
+        return FoldTargets(self.known.graph, self.known.operators, self.known.grid)
 
     # Candidates
 
@@ -346,77 +339,3 @@ class OrtAdaptor(
     def _reduced(self, configs: Mapping[str, OpConfig]) -> frozenset[str]:
         """Names of the operators whose weights get 7 bits on this processor."""
         return reduced_operators(self.known.graph, self.known.operators, configs, self.settings.backend)
-
-
-class _Analysis:
-    """What the graph says about one model, in the form candidates are written in."""
-
-    def __init__(self, source: SourceModel, form: GraphForm, recipes: GraphRecipes) -> None:
-        self.source = source
-        self.recipes = recipes
-        self.form = form
-        self.graph = rewritten(source, form)
-
-    @cached_property
-    def discovered(self) -> Operators:
-        layouts = LAYOUTS if self.form.cpu_fusions else LAYOUTS[:1]
-        operators = find_operators(self.graph, joins_bias=self.form.joins_bias, layouts=layouts)
-        bodies = {name: (op_type, BODY_REASON) for name, op_type in self.source.body_operators.items()}
-        return Operators(operators.found, {**operators.skipped, **bodies})
-
-    @property
-    def operators(self) -> Mapping[str, Operator]:
-        """Those that can be quantized, by name."""
-        return self.discovered.found
-
-    @property
-    def skipped(self) -> Mapping[str, tuple[str, str]]:
-        """(type, reason) by name of those that cannot."""
-        return self.discovered.skipped
-
-    @property
-    def groups(self) -> list[list[str]]:
-        """Names of operators that are decided together."""
-        return input_groups(self.discovered)
-
-    @cached_property
-    def kept_in_fp32(self) -> Mapping[str, str]:
-        """Reasons by name of the operators that recipes keep in fp32."""
-        return kept_in_fp32(self.graph, self.operators, self.recipes)
-
-    @cached_property
-    def _static(self) -> Sequence[Operator]:
-        """The operators that may be static."""
-        return [each for each in self.operators.values() if "static" in APPROACHES[each.type]]
-
-    @cached_property
-    def has_activations(self) -> bool:
-        """Whether there are activations that could be on a grid too."""
-        return len(find_grid(self.graph, self._static, self.form, activations=False)) < len(self.grid)
-
-    @cached_property
-    def grid(self) -> Mapping[str, GridTensor]:
-        """The tensors on a grid where all operators are static."""
-        return find_grid(self.graph, self._static, self.form)
-
-    @cached_property
-    def fold_targets(self) -> FoldTargets:
-        return FoldTargets(self.graph, self.operators, self.grid)
-
-    @cached_property
-    def shared_weights(self) -> frozenset[str]:
-        """Names of the operators whose weight others with another input read too."""
-        return shared_weights(self.operators.values(), partial(weight_of, self.graph))
-
-    def watched(self, *, histogram: bool) -> list[WatchedTensor]:
-        """The inputs of all operators, and what may be put on a grid behind them."""
-        watched: dict[str, WatchedTensor] = {}
-        # A tensor that a linear operator reads has its channels last, whoever else reads it.
-        for each in sorted(self.operators.values(), key=lambda each: not each.is_linear):
-            if each.type != "Gather" and each.input not in watched:
-                channels = -1 if each.is_linear else None
-                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, channels)
-        for tensor, place in self.grid.items():
-            if place.same_as is None and tensor not in watched:
-                watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)
-        return list(watched.values())

@@ -3,6 +3,7 @@
 Imports operators and everything below it.
 """
 
+from inc_autotune.ort_ext.calibration.analysis import Analysis
 from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
 from inc_autotune.ort_ext.calibration.conversion import conversion_note
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_on_grid, find_grid
@@ -12,6 +13,7 @@ from inc_autotune.ort_ext.calibration.recipe_entries import calibration_entries,
 
 __all__ = [
     "FRAMEWORK",
+    "Analysis",
     "GridTensor",
     "QuantizationPlan",
     "calibration_entries",
