@@ -35,6 +35,7 @@ from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.model import base_model, expand
+from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_model
 from inc_autotune.torch_ext.modules import (
     converted_model,
@@ -166,7 +167,7 @@ def autotune(
         # A DataLoader draws from the global generator, even where it does not shuffle; and a generator of the user's
         # that is left inside a `no_grad` block of its own has switched gradients off.
         gradients = torch.set_grad_enabled(torch.is_grad_enabled())
-        with torch.random.fork_rng(devices=[]), gradients, ExitStack() as opened:
+        with generator_kept(), gradients, ExitStack() as opened:
             tuned = tune(adaptor, model, calibration, _without_gradients(isolated(evaluate, model), opened), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:

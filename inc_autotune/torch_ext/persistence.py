@@ -23,6 +23,7 @@ from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
+from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import (
     PreparedInteger,
@@ -247,7 +248,7 @@ def _transformers_model(folder: Path) -> nn.Module:
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
         raise ModelError(f"{folder / CONFIG}: {name!r} is not a model class of the installed transformers library.")
     config_class: Any = architecture.config_class
-    with torch.random.fork_rng(devices=[]):  # building a model draws its initial weights
+    with generator_kept():  # building a model draws its initial weights
         model = architecture(config_class.from_dict(description))
     assert isinstance(model, nn.Module)
     return model

@@ -96,7 +96,12 @@ def main_input(args: Any, kwargs: Any) -> Tensor | None:
 
 def call(model: nn.Module, batch: Batch) -> Any:
     """What the batch's module of a model returns for these very inputs, which it may change."""
-    return model.get_submodule(batch.module)(*batch.args, **batch.kwargs)
+    return called_module(model, batch)(*batch.args, **batch.kwargs)
+
+
+def called_module(model: nn.Module, batch: Batch) -> nn.Module:
+    """The module of a model that takes the batch: the model itself, which may be traced, or a part of it."""
+    return model.get_submodule(batch.module) if batch.module else model
 
 
 def run(model: nn.Module, batch: Batch) -> Any:

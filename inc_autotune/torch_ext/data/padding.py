@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.data.batch import Batch
+from inc_autotune.torch_ext.data.batch import Batch, called_module
 from inc_autotune.torch_ext.data.outputs import compared_tensors
 from inc_autotune.torch_ext.data.readings import forward_signature
 
@@ -58,7 +58,7 @@ def real_outputs(output: Any, real: Tensor | None, last: Sequence[Tensor] = ()) 
 
 
 def _named_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    signature = forward_signature(model.get_submodule(batch.module))
+    signature = forward_signature(called_module(model, batch))
     if signature is None:
         return dict(batch.kwargs)
     bound = signature.bind_partial(*batch.args, **batch.kwargs).arguments

@@ -11,7 +11,7 @@ from inc_autotune.core.analysis import relative_error
 from inc_autotune.core.errors import ModelError
 from inc_autotune.torch_ext.data import Batch, real_outputs, real_positions, run
 from inc_autotune.torch_ext.model import base_model
-from inc_autotune.torch_ext.model.untouched import untouched
+from inc_autotune.torch_ext.model.untouched import generator_kept, untouched
 
 ROUNDING = 1e-6
 """Largest relative squared error of a converted fp32 model; folded batch norms and reordered sums make about 1e-12."""
@@ -81,7 +81,7 @@ def traced_note(fp32: nn.Module, eager: nn.Module, traced: nn.Module, batch: Bat
 
 def _outputs(form: nn.Module, batch: Batch, model: nn.Module) -> Sequence[Tensor]:
     """Outputs at positions that are not padding; every form gets the same random numbers."""
-    with torch.random.fork_rng(devices=[]):
+    with generator_kept():
         return real_outputs(run(form, batch), real_positions(model, batch))
 
 

@@ -250,6 +250,14 @@ def uncompiled() -> AbstractContextManager[Any]:
 _EAGER = SharedSwitch(lambda: torch.compiler.set_stance("force_eager"))
 
 
+_GENERATOR_KEPT = SharedSwitch(lambda: torch.random.fork_rng([]))
+
+
+def generator_kept() -> AbstractContextManager[None]:
+    """Put torch's generator of random numbers on the CPU back, when the last thread inside leaves."""
+    return _GENERATOR_KEPT
+
+
 @contextmanager
 def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterator[None]:
     """Undo, on leaving, what forward passes inside the block change, whatever happens there.
@@ -270,7 +278,8 @@ def untouched(model: nn.Module, *inputs: Any, fast_path: bool = False) -> Iterat
     try:
         with (
             _held(_modules(model)),
-            torch.random.fork_rng(sorted(devices)),
+            generator_kept(),
+            torch.random.fork_rng(sorted(devices)) if devices else nullcontext(),
             nullcontext() if fast_path else attention_fast_path_disabled(),
             uncompiled(),
             torch.no_grad(),

@@ -145,8 +145,9 @@ def test_a_batch_norm_of_tensorflow_1_is_part_of_the_convolution():
 
 def test_biases_over_heads_and_reshapes_belong_to_the_products_of_a_transformer():
     found = find_operators(graph_of(load_source(transformer_block()))).found
-    assert len(found) == 7
-    assert all(each.epilogue.bias is not None for each in found.values())
+    products = [each for each in found.values() if each.type != "GatherV2"]
+    assert len(products) == 7
+    assert all(each.epilogue.bias is not None for each in products)
     queries = [name for name in found if "query" in name or "key" in name or "value" in name]
     assert len({found[name].input for name in queries}) == 1
 
