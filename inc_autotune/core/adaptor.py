@@ -27,12 +27,14 @@ class UnitSpeed:
         is_short: whether this is the speed of all operators together that are too short to be judged alone.
         is_chained: whether the unit takes integers from others and passes integers on, so that in fp32 it costs its
             neighbours time: it is never judged alone, only with the whole model.
+        runs: whether the unit runs on the inputs that are timed; if not, its speed is not known and stands as 1.
     """
 
     speedup: float
     measured: str
     is_short: bool = False
     is_chained: bool = False
+    runs: bool = True
 
 
 class Adaptor(ABC):

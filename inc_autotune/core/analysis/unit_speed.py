@@ -76,7 +76,7 @@ def slow_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed]) -> dict[s
 
 
 def _is_judged_alone(speed: UnitSpeed) -> bool:
-    return not speed.is_short and not speed.is_chained
+    return speed.runs and not speed.is_short and not speed.is_chained
 
 
 def is_meant_to_be_fast(adaptor: Adaptor, unit: Unit) -> bool:

@@ -55,7 +55,7 @@ def time_units(
 
     Returns:
         By unit name, without units that were not timed to their end. Units whose operators are all short have one
-        speed, that of their sum, unless even the sum is too short.
+        speed, that of their sum, unless even the sum is too short. Units without a call do not run.
     """
     started = clock()
 
@@ -79,6 +79,8 @@ def time_units(
             speeds[unit.name] = _unit_speed(judged)
         elif timed:
             short[unit.name] = timed
+        else:
+            speeds[unit.name] = UnitSpeed(1.0, "does not run on the inputs that are timed", runs=False)
     together = [each for timed in short.values() for each in timed]
     if sum(pair.integer for _, pair in together) >= shortest and together:
         speed = replace(_unit_speed(together), is_short=True)

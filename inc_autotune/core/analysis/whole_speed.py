@@ -31,7 +31,9 @@ def slowing_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: 
     speed alone, such as convolutions that pass integers to each other, are cut into `SEGMENTS` runs of neighbours; the
     speed of each is by how much the model is faster with it in integers. First every group that is no faster falls
     back, then the least gaining of the others, at most half of what is left in each step. One group always stays. Where
-    even that does not help nothing falls back: the result says that nothing was gained.
+    even that does not help nothing falls back: the result says that nothing was gained. Nor does anything where some
+    units do not run on the inputs that are timed, such as experts that these do not reach: another input takes another
+    way through the model, at another speed.
 
     Args:
         units: that may fall back, in the order of the model.
@@ -41,7 +43,7 @@ def slowing_units(units: Sequence[Unit], speeds: Mapping[str, UnitSpeed], gain: 
     Returns:
         The reason by operator name.
     """
-    if len(units) < 2:
+    if len(units) < 2 or any(unit.name in speeds and not speeds[unit.name].runs for unit in units):
         return {}
     before = _repeated(gain, (), SLOWER)
     if before is None or before >= SLOWER:

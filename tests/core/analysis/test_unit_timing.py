@@ -1,7 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from inc_autotune.core.analysis import timing, unit_timing
+from inc_autotune.core.analysis.unit_speed import slow_units
 from inc_autotune.core.analysis.unit_timing import TimedOperator, TimedUnit, time_units
+from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
+from inc_autotune.core.space.units import Unit
 
 
 class Clock:
@@ -131,3 +136,11 @@ def test_operators_that_are_too_short_do_not_count_in_their_unit(clock):
 
 def test_a_unit_that_is_not_timed_to_its_end_is_left_out(clock):
     assert several(clock, ("a", 6.0, 2.0), ("b", 6.0, 2.0), budget=5.0 / unit_timing.PATIENCE) == (None, ["a"])
+
+
+def test_a_unit_without_a_call_is_said_not_to_run(clock):
+    speeds = time_units([TimedUnit("idle", [])], clock.perf_counter, shortest=1.0, budget=100.0, expired=bool)
+    assert not speeds["idle"].runs
+    unit = Unit("idle", (("idle", "Dense"),), (OpConfig(TensorConfig("int8"), TensorConfig("uint8"), "static"), FP32))
+    other = replace(unit, name="other")
+    assert slow_units([unit, other], speeds) == {}

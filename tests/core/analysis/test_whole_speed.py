@@ -190,3 +190,11 @@ def test_a_chain_is_not_measured_where_all_of_it_is_faster():
 def test_one_unit_of_a_chain_stays():
     machine = Chain({"a": 0.5}, 0.0)
     assert losing_chains(machine.units, machine.speeds, machine.gain) == {}
+
+
+def test_nothing_falls_back_where_the_timed_inputs_leave_units_out():
+    """An expert that they do not reach: other inputs take another way, at another speed."""
+    machine = Machine({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 4.0, "b": 0.5, "c": 0.0}, {"a": 0.25, "b": 2.0, "c": 1.0})
+    machine.speeds["c"] = replace(machine.speeds["c"], runs=False)
+    assert machine.slowing() == {}
+    assert machine.asked == []
