@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ import yaml
 
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.files import read_bytes
 
 # Far above any capability. A few lines with aliases can stand for more values than fit into memory.
 MOST_CHARACTERS = 1 << 18
 MOST_VALUES = 20_000
+
+_TOO_LARGE = f"{{}}: the file is too large. Allowed: {MOST_CHARACTERS} characters."
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -58,15 +62,16 @@ def load_yaml(path: Path, source: str | None = None) -> Document:
     """
     source = source or str(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MOST_CHARACTERS + 1)
+        text = read_bytes(path, 4 * MOST_CHARACTERS).decode()
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise CapabilityError(_TOO_LARGE.format(source)) from None
         reason = getattr(error, "strerror", None) or str(error)
         raise CapabilityError(
             f"{source}: the file cannot be read: {reason}. Give capability= the path of a YAML file, or a dict."
         ) from error
     if len(text) > MOST_CHARACTERS:
-        raise CapabilityError(f"{source}: the file is too large. Allowed: {MOST_CHARACTERS} characters.")
+        raise CapabilityError(_TOO_LARGE.format(source))
     lines: dict[Steps, int] = {}
     try:
         loader = yaml.SafeLoader(text)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -420,3 +421,14 @@ def test_any_mistake_in_a_capability_is_refused_with_our_own_error(cuts, tmp_pat
     path.write_text(text, encoding="utf-8")
     with contextlib.suppress(CapabilityError):
         load_capability(PYTORCH, "2.13", path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_not_read(kind):
+    if kind == "pipe":
+        os.mkfifo("my.yaml")
+    else:
+        Path("my.yaml").symlink_to("/dev/zero")
+    with pytest.raises(CapabilityError, match=r"my\.yaml: the file cannot be read: is no regular file"):
+        load_capability(PYTORCH, "2.13", "my.yaml")
