@@ -380,6 +380,8 @@ def test_a_mixture_of_the_transformers_library(tmp_path) -> None:
         num_local_experts=3,
         num_experts_per_tok=2,
     )
+    if not hasattr(torch.nn.functional, "grouped_mm"):  # there transformers has an operator of its own instead
+        config._experts_implementation = "eager"
     torch.manual_seed(0)
     model = transformers.MixtralForCausalLM(config).eval()
     data = [torch.randint(64, (2, 16)) for _ in range(4)]
