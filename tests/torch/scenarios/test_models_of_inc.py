@@ -206,12 +206,12 @@ def test_memory_does_not_grow_with_the_number_of_alphas_in_opt():
     """One copy of the weights is the tuned model's; the other is about what the candidate of the moment takes."""
     model, data = opt(width=128), opt_data()
     peaks = []
-    for step in (0.5, 0.1):
+    for step in (0.5, 0.5, 0.1):  # the first run of a process, whose kernels are new to it, is another one
         live = _LiveBytes([*model.parameters(), *model.buffers()])
         with live:
             tune(model, data, smoothquant_args={"alpha": "auto", "auto_alpha_args": {"alpha_step": step}})
         peaks.append(live.peak)
-    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[2] < 1.1 * peaks[1]
     assert max(peaks) < 3 * resident_bytes(model)
 
 
