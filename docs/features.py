@@ -362,38 +362,49 @@ def tables() -> dict[str, str]:
     }
 
 
-def with_tables(page: str) -> str:
+def with_tables(page: str, make: Callable[[], Mapping[str, str]] = tables) -> str:
     """A page with its tables as the code says.
 
     Args:
         page: Markdown with a place for every table and for no other.
+        make: makes the tables, by name.
     """
-    made = tables()
+    made = make()
     places = re.findall(PLACE, page, re.DOTALL)
     if sorted(name for name, _ in places) != sorted(made):
-        raise ValueError(f"{PAGE.name}: places for {[name for name, _ in places]}, tables {list(made)}.")
+        raise ValueError(f"places for {[name for name, _ in places]}, tables {list(made)}.")
     return re.sub(
         PLACE, lambda found: f"<!-- {found[1]} -->\n\n{made[found[1]]}\n\n<!-- /{found[1]} -->", page, flags=re.DOTALL
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def bring_up_to_date(path: Path, make: Callable[[], Mapping[str, str]], description: str | None) -> int:
+    """What a script that makes a page does by its command line: write the tables of the page, or compare them.
+
+    Args:
+        path: of the page; the script has its name.
+        make: makes the tables, by name.
+        description: of the script.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
     try:
-        text = with_tables(page)
+        text = with_tables(page, make)
     except MissingDependencyError as error:
-        print(f"{PAGE.name} was not compared: {error}", file=sys.stderr)
+        print(f"{path.name} was not compared: {error}", file=sys.stderr)
         return NOTHING_COMPARED
     if options.check and text != page:
-        print(f"{PAGE.name} is not what the code says. Run: python docs/features.py", file=sys.stderr)
+        print(f"{path.name} is not what the code says. Run: python docs/{path.stem}.py", file=sys.stderr)
         return 1
     if not options.check:
-        PAGE.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bring_up_to_date(PAGE, tables, __doc__))

@@ -7,9 +7,7 @@ what the code says, 75 where a framework is missing, so that nothing could be co
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository
 
-from docs.features import NOTHING_COMPARED, PLACE, table
+from docs.features import bring_up_to_date, table
 from docs.operator_examples.example import Example
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.errors import MissingDependencyError, ModelError
+from inc_autotune.core.errors import ModelError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.vocabulary import APPROACHES
 
@@ -104,26 +102,5 @@ def tables() -> dict[str, str]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    try:
-        made = tables()
-    except MissingDependencyError as error:
-        print(f"{PAGE.name} was not compared: {error}", file=sys.stderr)
-        return NOTHING_COMPARED
-    text = re.sub(
-        PLACE, lambda found: f"<!-- {found[1]} -->\n\n{made[found[1]]}\n\n<!-- /{found[1]} -->", page, flags=re.DOTALL
-    )
-    if options.check and text != page:
-        print(f"{PAGE.name} is not what the code says. Run: python docs/operators.py", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bring_up_to_date(PAGE, tables, __doc__))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -78,6 +79,21 @@ class TuningInterrupted(KeyboardInterrupt):
     def __init__(self, partial_result: Any) -> None:
         super().__init__("The finished trials and the best model so far are in this exception's .partial_result.")
         self.partial_result = partial_result
+
+
+@contextmanager
+def foreign_errors_as(make: Callable[[Exception], AutotuneError]) -> Iterator[None]:
+    """Turn what others raise inside into an error of this library; its own, and a lack of memory, pass.
+
+    Args:
+        make: the error that is raised instead, from the one that it is given.
+    """
+    try:
+        yield
+    except (AutotuneError, MemoryError):
+        raise
+    except Exception as error:
+        raise make(error) from error
 
 
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:

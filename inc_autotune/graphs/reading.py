@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from inc_autotune.core.errors import AutotuneError, ModelError
+from inc_autotune.core.errors import ModelError, foreign_errors_as
 
 
-@contextmanager
-def reading_model(remedy: str) -> Iterator[None]:
+def reading_model(remedy: str) -> AbstractContextManager[None]:
     """Turn what a damaged model makes fail inside into an error that says so.
 
     Args:
@@ -18,9 +16,6 @@ def reading_model(remedy: str) -> Iterator[None]:
     Raises:
         ModelError: something failed that is no error of this library, nor a lack of memory.
     """
-    try:
-        yield
-    except (AutotuneError, MemoryError):
-        raise
-    except Exception as error:
-        raise ModelError(f"model: cannot be understood: {type(error).__name__}: {error}. {remedy}") from error
+    return foreign_errors_as(
+        lambda error: ModelError(f"model: cannot be understood: {type(error).__name__}: {error}. {remedy}")
+    )

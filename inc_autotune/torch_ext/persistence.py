@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +17,7 @@ from torch import nn
 
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
-from inc_autotune.core.files import DIGEST_SIZE, Content, digest_of, locked, settled, write_files, writing
+from inc_autotune.core.files import Content, digest_of, locked, settled, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
@@ -90,7 +89,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     configs = _configs(model) if _is_transformers(model) else {}
     metadata = {**recipe.metadata, "converted": converted, WEIGHT_BITS: bits, CONFIGS: sorted(configs)}
     text = replace(recipe, metadata=metadata).to_yaml().encode()
-    about = {WEIGHT_BITS: ", ".join(map(str, bits)), RECIPE: _digest(text)}
+    about = {WEIGHT_BITS: ", ".join(map(str, bits)), RECIPE: digest_of(text)}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     beside: dict[Path, Content | None] = {folder / WEIGHTS: partial(_write_weights, model, about)}
@@ -165,10 +164,6 @@ def _check_together(weights: Path, recipe: Path) -> None:
             f"{recipe}: was not saved together with {weights.name}, or was edited. Save the model again, or pass an "
             "edited recipe to apply_recipe(model, recipe)."
         )
-
-
-def _digest(text: bytes) -> str:
-    return blake2b(text, digest_size=DIGEST_SIZE).hexdigest()
 
 
 def _write_weights(model: nn.Module, about: dict[str, str], file: BinaryIO) -> None:

@@ -8,7 +8,6 @@ from inc_autotune.core.files.lock import locked
 from inc_autotune.core.files.reading import read_bytes
 from inc_autotune.core.files.temporary import temporary_name
 from inc_autotune.core.files.writing import (
-    DIGEST_SIZE,
     Content,
     digest_of,
     put,
@@ -21,7 +20,6 @@ from inc_autotune.core.files.writing import (
 )
 
 __all__ = [
-    "DIGEST_SIZE",
     "Content",
     "digest_of",
     "locked",

@@ -25,7 +25,7 @@ Content = bytes | Callable[[BinaryIO], object]
 
 _NEXT = ".next"
 _CHUNK = 2**22
-DIGEST_SIZE = 8
+_DIGEST_SIZE = 8
 
 
 @contextmanager
@@ -156,10 +156,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def digest_of(path: Path) -> str:
-    """A digest of the content of a file."""
-    digest = blake2b(digest_size=DIGEST_SIZE)
-    with path.open("rb") as file:
+def digest_of(content: Path | bytes) -> str:
+    """A digest of the content of a file, or of what will be its content."""
+    digest = blake2b(digest_size=_DIGEST_SIZE)
+    if isinstance(content, bytes):
+        digest.update(content)
+        return digest.hexdigest()
+    with content.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 
 from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.errors import AutotuneError, RecipeError
+from inc_autotune.core.errors import RecipeError, foreign_errors_as
 from inc_autotune.core.files import read_bytes, write_file
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.recipe_schema import check_document
@@ -139,8 +139,7 @@ class Recipe:
         return cls.from_yaml(text, str(path))
 
 
-@contextmanager
-def applying(recipe: Recipe) -> Iterator[None]:
+def applying(recipe: Recipe) -> AbstractContextManager[None]:
     """Turn what a recipe that does not fit makes fail inside into a RecipeError.
 
     A recipe may have every right form and still hold what its model cannot have.
@@ -148,15 +147,12 @@ def applying(recipe: Recipe) -> Iterator[None]:
     Raises:
         RecipeError: something failed that is no error of this library, nor a lack of memory.
     """
-    try:
-        yield
-    except (AutotuneError, MemoryError):
-        raise
-    except Exception as error:
-        raise RecipeError(
+    return foreign_errors_as(
+        lambda error: RecipeError(
             f"recipe: cannot be applied: {type(error).__name__}: {error}. Is it the same model, and the recipe of its "
             f"{len(recipe.operators)} operators as recipe.save() wrote it?"
-        ) from error
+        )
+    )
 
 
 def check_framework(recipe: Recipe, framework: str) -> None:
