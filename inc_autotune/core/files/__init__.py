@@ -5,7 +5,7 @@ Knows nothing but the errors.
 
 from inc_autotune.core.files.folder import replace_folder
 from inc_autotune.core.files.lock import locked
-from inc_autotune.core.files.reading import read_bytes
+from inc_autotune.core.files.reading import read_bytes, read_settled
 from inc_autotune.core.files.temporary import temporary_name
 from inc_autotune.core.files.writing import (
     Content,
@@ -25,6 +25,7 @@ __all__ = [
     "locked",
     "put",
     "read_bytes",
+    "read_settled",
     "replace_folder",
     "settled",
     "sync_folder",

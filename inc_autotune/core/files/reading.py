@@ -9,9 +9,26 @@ from pathlib import Path
 
 from inc_autotune.core.files.writing import settled
 
+_TRIES = 100
+
+
+def read_settled(path: Path, largest: int) -> bytes:
+    """The content of a file that `write_files` may have written: that of its last complete call.
+
+    Arguments and errors are those of `read_bytes`.
+    """
+    for _ in range(_TRIES):
+        place = settled(path)
+        try:
+            return read_bytes(place, largest)
+        except FileNotFoundError:
+            if place == path:
+                raise  # else it got its name meanwhile
+    raise OSError(errno.EBUSY, "is written again and again while it is read", str(path))
+
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """The content of a file, of the last complete `write_files` if it was written so.
+    """The content of a file.
 
     Args:
         path: the file.
@@ -20,20 +37,6 @@ def read_bytes(path: Path, largest: int) -> bytes:
     Raises:
         OSError: it cannot be read, is a device or a pipe, or has more bytes.
     """
-    for _ in range(_TRIES):
-        place = settled(path)
-        try:
-            return _read(place, largest)
-        except FileNotFoundError:
-            if place == path:
-                raise  # else it got its name meanwhile
-    raise OSError(errno.EBUSY, "is written again and again while it is read", str(path))
-
-
-_TRIES = 100
-
-
-def _read(path: Path, largest: int) -> bytes:
     # Opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:

@@ -16,7 +16,7 @@ import yaml
 from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import RecipeError, foreign_errors_as
-from inc_autotune.core.files import read_bytes, write_file
+from inc_autotune.core.files import read_settled, write_file
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result.recipe_schema import check_document
 
@@ -133,7 +133,7 @@ class Recipe:
             RecipeError: the file is missing or malformed.
         """
         try:
-            text = read_bytes(check_path(path), LARGEST).decode()
+            text = read_settled(check_path(path), LARGEST).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {str(path)!r}: cannot be read: {error}") from error
         return cls.from_yaml(text, str(path))

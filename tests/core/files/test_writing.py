@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.files import locked, read_bytes, settled, temporary_name, write_file, write_files
+from inc_autotune.core.files import locked, read_bytes, read_settled, settled, temporary_name, write_file, write_files
 
 posix = pytest.mark.skipif(os.name != "posix", reason="forks, modes and links of POSIX")
 
@@ -141,7 +141,7 @@ def read_three(folder: Path) -> set[bytes]:
     """What the three files hold: one content if they are of one writing."""
     main, *others = three(folder)
     with locked(folder, shared=True):
-        return {main.read_bytes(), *(read_bytes(path, 100) for path in others)}
+        return {main.read_bytes(), *(read_settled(path, 100) for path in others)}
 
 
 @posix
