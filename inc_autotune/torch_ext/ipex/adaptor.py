@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from inc_autotune.core.errors import ArgumentError, AutotuneError, CapabilityError, DataError, ModelError
+from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup
 from inc_autotune.core.space import Unit
@@ -239,9 +239,8 @@ class IpexAdaptor(ModuleAdaptor):
         """The models traced, frozen and compiled; None if a model cannot be traced."""
         batch = self._measured_batches()[0]
         try:
-            with warnings.catch_warnings():
-                # The tracer warns that other inputs may take another path, which does not matter for measuring.
-                warnings.simplefilter("ignore")
+            # The tracer warns that other inputs may take another path, which does not matter for measuring.
+            with ignored_warnings(Warning):
                 traced = [traced_model(model, batch) for model in models]
                 for model in traced:
                     run(model, batch)

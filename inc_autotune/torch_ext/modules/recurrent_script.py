@@ -6,7 +6,6 @@ It takes half the time of Python's loop, and a trace of it takes sequences of an
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.torch_ext.modules.recurrent_steps import State, Steps
 from inc_autotune.torch_ext.operators import RecurrentCall
 from inc_autotune.torch_ext.target import kernels
@@ -97,10 +97,9 @@ def script_steps(mode: str, call: RecurrentCall, linear: Callable[[str], Any]) -
 @cache
 def _program() -> Callable[..., Any] | None:
     """The compiled program; None where this torch, or this Python, has no TorchScript."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
+    try:
+        with ignored_warnings(DeprecationWarning):
             return torch.jit.CompilationUnit(_SOURCE).steps  # type: ignore[no-any-return]
-        except (AttributeError, RuntimeError) as error:
-            logger.info("recurrent layers run in Python, and traces of them hold for one length: %s", error)
-            return None
+    except (AttributeError, RuntimeError) as error:
+        logger.info("recurrent layers run in Python, and traces of them hold for one length: %s", error)
+        return None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from threading import RLock
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.shared_switch import SharedSwitch
+from inc_autotune.core.ignored_warnings import ignored_warnings
 
 PackedWeight: TypeAlias = Any
 """A weight in the layout of a kernel: a TorchScript object."""
@@ -248,15 +247,9 @@ def integer_convolution(x: Tensor, packed: PackedWeight, dimensions: int, scale:
     return result
 
 
-@contextmanager
-def _deprecation_ignored() -> Iterator[None]:
+def _deprecation_ignored() -> AbstractContextManager[None]:
     """torch warns once that quantized tensors are deprecated; they live only inside packed weights here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*quantized tensor creation functions", category=UserWarning)
-        yield
-
-
-_DEPRECATION_IGNORED = SharedSwitch(_deprecation_ignored)
+    return ignored_warnings(UserWarning, r".*quantized tensor creation functions")
 
 
 @cache
@@ -293,5 +286,5 @@ def summed_rows(
 
 def _quantized_tensor(weight: Tensor, weight_scale: Tensor) -> Tensor:
     zero_points = torch.zeros(weight.shape[0], dtype=torch.int64)
-    with _DEPRECATION_IGNORED:
+    with _deprecation_ignored():
         return torch._make_per_channel_quantized_tensor(weight.contiguous(), weight_scale.double(), zero_points, 0)

@@ -9,7 +9,6 @@ import random
 import socket
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import optuna
 from optuna.trial import TrialState
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
+from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.core.search.study.storage_url import holds_secrets, shown_url, without_secrets
 from inc_autotune.core.shared_switch import SharedSwitch
 
@@ -162,8 +162,7 @@ def _quiet_optuna() -> Iterator[None]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with ignored_warnings(optuna.exceptions.ExperimentalWarning):
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)
