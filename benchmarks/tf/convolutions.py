@@ -1,10 +1,11 @@
-"""Convolutional nets of other kinds in int8, beside LiteRT: transposed, separable, in three dimensions.
+"""Convolutional nets of other kinds in int8, beside LiteRT: transposed, separable, with groups, in three dimensions.
 
     python benchmarks/tf/convolutions.py [--model unet]
 
 - unet: an encoder and a decoder with Conv2DTranspose on 64 x 64 images, random weights.
 - separable: a small net for faces (convolutions, four separable blocks with pooling and a residual), trained here on
   scikit-learn's digits, enlarged to 24 x 24, with noise; `score` is its accuracy on 500 others.
+- resnext: bottlenecks whose 3 x 3 convolutions have 32 groups, on 56 x 56 images, random weights.
 - volume: four Conv3D on 16 x 24 x 24, random weights.
 
 All operators are integers, without evaluation, batch 8. SavedModels, and LiteRT's files with all in integers, are timed
@@ -15,6 +16,7 @@ SQNR within 1 dB of LiteRT's, and a score that drops no more.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from benchmarks.tf.common import BATCH, Array
 from benchmarks.tf.recurrent import saved_model
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.tf_ext.model import SignatureModel
+from inc_autotune.tf_ext.model.source import load_source
 
 SAMPLES, EPOCHS = 64, 30
 COLUMNS = ("model", "form", "ms", "times faster", "SQNR dB", "score", "int8 %")
@@ -58,6 +62,20 @@ def _convolved(tensor: Any, width: int) -> Any:
     return tensor
 
 
+def resnext() -> Any:
+    """Four bottlenecks of 128 and 256 channels in 32 groups."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((56, 56, 3), name="x")
+    tensor = layers.Conv2D(64, 3, 2, "same", activation="relu")(inputs)
+    for width, first_step in ((128, 1), (256, 2)):
+        around = layers.Conv2D(2 * width, 1, first_step)(tensor)
+        for step in (first_step, 1):
+            inner = layers.Conv2D(width, 1, activation="relu")(tensor)
+            inner = layers.Conv2D(width, 3, step, "same", groups=32, activation="relu")(inner)
+            tensor = around = layers.ReLU()(layers.Add()([layers.Conv2D(2 * width, 1)(inner), around]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(tensor)))
+
+
 def volume() -> Any:
     """Convolutions in three dimensions."""
     keras.utils.set_random_seed(0)
@@ -83,6 +101,16 @@ def separable() -> Any:
         tensor = layers.Add()([layers.MaxPooling2D(3, 2, "same")(tensor), around])
     tensor = layers.GlobalAveragePooling2D()(layers.Conv2D(models.CLASSES, 3, padding="same")(tensor))
     return keras.Model(inputs, layers.Softmax()(tensor))
+
+
+def read(source: Path, first: Array) -> tuple[str, Any, Any]:
+    """The fp32 model as the library reads it: convolutions with groups are not compiled by XLA any more."""
+    model = SignatureModel(load_source(source)).default
+
+    def run(batch: Any) -> Any:
+        return next(iter(model(tf.constant(batch)).values())).numpy()
+
+    return "fp32, not compiled", run, partial(run, first)
 
 
 def enlarged(images: Array) -> Array:
@@ -115,6 +143,8 @@ def rows(name: str, options: Any) -> list[list[Any]]:
         ("int8, this library", *saved_model("int8", folder / "int8", first)[2:]),
         ("LiteRT full int8", *litert.runner((folder / "full.tflite").read_bytes(), first.shape[1:], options.threads)),
     ]
+    if name == "resnext":
+        named.append(read(source, first))
     outputs = [np.concatenate([np.array(run(batch)) for batch in common.batches(unseen)]) for _, run, _ in named]
     for _, run, _ in named:
         run(first)
@@ -140,7 +170,7 @@ def rows(name: str, options: Any) -> list[list[Any]]:
 
 def main() -> None:
     parser = common.parser(__doc__, repeat=9)
-    names = ("unet", "separable", "volume")
+    names = ("unet", "separable", "resnext", "volume")
     parser.add_argument("--model", choices=names, action="append", help="repeatable; default: all")
     options = common.parse(parser)
     found = [row for name in options.model or names for row in rows(name, options)]

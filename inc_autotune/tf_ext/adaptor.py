@@ -135,7 +135,7 @@ class TensorFlowAdaptor(
         return self.analysis(model).weights
 
     def is_simulated(self, name: str, config: OpConfig) -> bool:
-        return is_simulated(self.known.operators[name].type, config, self.choices.form)
+        return is_simulated(self.known.operators[name], config, self.choices.form)
 
     def notes(self) -> Sequence[str]:
         if self.support is None:

@@ -14,7 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.files import locked
-from inc_autotune.tf_ext.emission import route_of_node
+from inc_autotune.tf_ext.emission import GROUPED_KERNEL, GROUPS, route_of_node
 from inc_autotune.tf_ext.graph import COPIES, Graph, SignatureGraph, bodies_of
 from inc_autotune.tf_ext.measurement import KERNELS, KernelSupport, kernel_support
 from inc_autotune.tf_ext.model import EXTRA, SignatureModel, all_nodes, check_path, with_constants, write_saved_model
@@ -82,7 +82,8 @@ def load(directory: str | Path) -> Any:
     with locked(next(each for each in directory.parents if each.is_dir()), shared=True):
         loaded = _loaded(directory)
     support = kernel_support()
-    used = {node.op for each in loaded.signatures.values() for node in all_nodes(each.graph.as_graph_def())}
+    nodes = [node for each in loaded.signatures.values() for node in all_nodes(each.graph.as_graph_def())]
+    used = {node.op for node in nodes} | {GROUPED_KERNEL for node in nodes if GROUPS in node.attr}
     missing = sorted(used & set(support.missing))
     recipe = Path(directory) / EXTRA / RECIPE_FILE
     remedy = "Tune the fp32 model on this machine"

@@ -96,5 +96,7 @@ def plan_of_recipe(analysis: Analysis, recipe: Recipe) -> QuantizationPlan:
     plan = plan_from_recipe(changed, recipe.arrays)
     for name, scale in plan.scales.items():
         check_smoothing(name, scale.shape, analysis.inputs(name))
-    simulated = (name for name, each in plan.configs.items() if is_simulated(types[name], each, plan.choices.form))
-    return replace(plan, simulated=frozenset(simulated))
+    simulated = frozenset(
+        name for name, each in plan.configs.items() if is_simulated(analysis.operators[name], each, plan.choices.form)
+    )
+    return replace(plan, simulated=simulated)

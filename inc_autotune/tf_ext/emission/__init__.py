@@ -10,6 +10,8 @@ from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.routes import (
     CONVOLUTION_KERNEL,
     DEPTHWISE_KERNEL,
+    GROUPED_KERNEL,
+    GROUPS,
     MATMUL_KERNEL,
     ROUTES,
     Primitive,
@@ -22,6 +24,8 @@ from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 __all__ = [
     "CONVOLUTION_KERNEL",
     "DEPTHWISE_KERNEL",
+    "GROUPED_KERNEL",
+    "GROUPS",
     "MATMUL_KERNEL",
     "ROUTES",
     "IntegerChains",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -10,9 +10,16 @@ import tensorflow as tf
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
-from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
+from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
+from inc_autotune.tf_ext.emission.routes import GROUPS
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, Residual, is_pointwise
+
+LARGEST_BIAS = 2.0**24
+"""The largest integer up to which float32, in which the kernel adds a bias to its sums, holds every one."""
+
+_UNSCALED = {"minimum": -LARGEST_INT8, "maximum": LARGEST_INT8}
+"""Range of a weight whose integers stand for themselves."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def emit_convolution(
 
     Args:
         emission: the graph under construction.
-        operator: Conv2D or DepthwiseConv2dNative.
+        operator: Conv2D or DepthwiseConv2dNative; one with groups returns float32.
         config: int8, static, symmetric.
         limits: smallest and largest value of the operator's input.
         output_range: range of the integers that are returned; None: float32 is returned, which a depthwise convolution
@@ -92,19 +99,26 @@ def _emit_integers(
 
 
 def emit_to_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:
-    """Write a convolution that returns 32-bit sums, and their product with one scale for all features.
+    """Write a convolution that returns 32-bit sums, and their product with a scale.
 
-    The kernel uses the scale of the feature with the largest one.
+    The kernel uses one scale for all features, that of the feature with the largest one. With groups it knows no scales
+    of features at all, so it is told 1, and the sums are multiplied by the scale of each feature.
     """
-    name, builder = operator.name, emission.builder
-    sums = _convolution(emission, operator, source, weight, tf.qint32, [])
+    name, builder, function = operator.name, emission.builder, _function(operator, None)
+    bias, steps = operator.epilogue.bias, np.asarray(source.grid.scale * weight.scale, np.float32)
+    computed, behind = operator, ["Relu6"] if function == "Relu6" else []
+    if operator.groups == 1:
+        steps = steps.max()
+    elif bias is not None and np.any(np.abs(bias) > LARGEST_BIAS * steps):
+        # Beside products of tiny weights, which a folded BatchNorm may leave, the bias would need more than 32 bits.
+        computed = replace(operator, epilogue=replace(operator.epilogue, bias=None, function=None))
+        behind = ["AddV2"] if function is None else ["AddV2", function]
+    sums = _convolution(emission, computed, source, weight, tf.qint32, [])
     values = builder.compute("Cast", [sums], f"{name}/sums", SrcT=tf.qint32, DstT=tf.float32, Truncate=False)
-    step = builder.scalar(f"{name}/step", source.grid.scale * float(np.max(weight.scale)))
-    clipped = _function(operator, None) == "Relu6"
-    product = builder.new(f"{name}/product") if clipped else operator.output
-    builder.make("Mul", [values, step], product, T=tf.float32)
-    if clipped:
-        builder.make("Relu6", [product], operator.output, T=tf.float32)
+    operands = {"Mul": [emission.constant(f"{name}/step", steps)], "AddV2": [emission.bias(name, operator, None)]}
+    for position, op in enumerate(["Mul", *behind]):
+        made = operator.output if position == len(behind) else builder.new(f"{name}/{op.lower()}")
+        values = builder.make(op, [values, *operands.get(op, [])], made, T=tf.float32)
 
 
 def _convolution(
@@ -117,9 +131,15 @@ def _convolution(
     total: Total | None = None,
 ) -> str:
     """Add the integer operator, which returns `dtype`; with `bounds`, rounded to integers of that range."""
-    name, given = operator.name, operator.node.attr
+    name, builder, given = operator.name, emission.builder, operator.node.attr
     values, minimum, maximum = emission.weight_parts(name, weight, None)
-    inputs = [source.values, values, emission.bias(name, operator, None)]
+    bias = emission.bias(name, operator, None)
+    attributes = {}
+    if operator.groups > 1:
+        minimum, maximum = (builder.scalar(f"{name}/weight/{end}", value) for end, value in _UNSCALED.items())
+        bias = emission.bias(name, operator, weight.scale)
+        attributes[GROUPS] = operator.groups
+    inputs = [source.values, values, bias]
     ranges = [source.minimum, source.maximum, minimum, maximum]
     if total is not None:
         inputs.append(_owned(emission, total.addend.values, f"{name}/addend"))
@@ -131,7 +151,7 @@ def _convolution(
         *(["Relu"] if _function(operator, total) is not None else []),
         *(["Requantize"] if bounds else []),
     ]
-    return emission.builder.compute(
+    return builder.compute(
         "_FusedQuantizedDepthwiseConv2D" if operator.type == DEPTHWISE else "_FusedQuantizedConv2D",
         [*inputs, *ranges],
         f"{name}/integers",
@@ -153,6 +173,7 @@ def _convolution(
         Thost_inputs=[tf.float32] * len(ranges),
         Tdevice_outputs=[dtype],
         Thost_outputs=[tf.float32, tf.float32],
+        **attributes,
     )
 
 

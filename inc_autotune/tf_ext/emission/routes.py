@@ -17,6 +17,12 @@ MATMUL_KERNEL = "_QuantizedMatMul"
 CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"
 DEPTHWISE_KERNEL = "_FusedQuantizedDepthwiseConv2D"
 
+GROUPED_KERNEL = f"{CONVOLUTION_KERNEL} with groups"
+"""Stands among missing kernels where convolutions without groups work, but not those with groups."""
+
+GROUPS = "_groups"
+"""Attribute of an integer convolution with groups, which says how many; TensorFlow ignores it."""
+
 
 class Primitive(Enum):
     """Kinds of computation that add up products in different ways."""

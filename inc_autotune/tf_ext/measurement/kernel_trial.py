@@ -23,6 +23,7 @@ from inc_autotune.tf_ext.calibration import QuantizationPlan, run_inside
 from inc_autotune.tf_ext.emission import (
     CONVOLUTION_KERNEL,
     DEPTHWISE_KERNEL,
+    GROUPED_KERNEL,
     MATMUL_KERNEL,
     ROUTES,
     Primitive,
@@ -38,6 +39,7 @@ from inc_autotune.tf_ext.operators import (
     LOOKUP,
     TRANSPOSED,
     VOLUME,
+    Operator,
     find_operators,
 )
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm
@@ -50,7 +52,6 @@ KERNELS = {
     DEPTHWISE_KERNEL: (DEPTHWISE,),
 }
 """Operator types that an integer operator replaces, by integer operator."""
-
 LEAST_DB = 30.0
 """Least signal-to-noise ratio of a correct kernel. Rounding leaves 40 dB and more on the trial data, saturation at most
 15 dB, and halving of odd weights about 0 dB."""
@@ -109,9 +110,11 @@ class KernelSupport:
         """Routes on which weights have 7 bits; if the kernel halves weights they are stored doubled."""
         return self.saturating | self.halving
 
-    def runs(self, op_type: str) -> bool:
-        """Whether operators of a type have an integer kernel that works."""
-        return any(op_type in types for kernel, types in KERNELS.items() if kernel not in self.missing)
+    def runs(self, operator: Operator) -> bool:
+        """Whether an operator has an integer kernel that works."""
+        if operator.groups > 1 and GROUPED_KERNEL in self.missing:
+            return False
+        return any(operator.type in types for kernel, types in KERNELS.items() if kernel not in self.missing)
 
 
 @cache
@@ -131,21 +134,23 @@ def kernel_support() -> KernelSupport:
                 missing.add(kernel)
         elif route in _HALVED and not _is_right(route, _odd_weights, reduce_range=False):
             halving.add(route)
-    found = tuple(kernel for kernel in KERNELS if kernel in missing)
+    if CONVOLUTION_KERNEL not in missing and not _computes_groups():
+        missing.add(GROUPED_KERNEL)
+    found = tuple(kernel for kernel in (*KERNELS, GROUPED_KERNEL) if kernel in missing)
     return KernelSupport(found, frozenset(saturating), frozenset(halving))
 
 
-def is_simulated(op_type: str, config: OpConfig, form: GraphForm) -> bool:
+def is_simulated(operator: Operator, config: OpConfig, form: GraphForm) -> bool:
     """Whether an operator is computed in float32, with the values that integers would have.
 
     Args:
-        op_type: of the operator.
+        operator: of any type.
         config: how the operator is quantized.
         form: of the graph; the kernels of this machine matter for `KERNEL_FORM` only.
     """
-    if op_type == LOOKUP:
+    if operator.type == LOOKUP:
         return (config.weight.dtype, config.weight.scheme) != ("int8", "sym")
-    return not has_kernel(op_type, config) or (form == KERNEL_FORM and not kernel_support().runs(op_type))
+    return not has_kernel(operator.type, config) or (form == KERNEL_FORM and not kernel_support().runs(operator))
 
 
 def has_kernel(op_type: str, config: OpConfig) -> bool:
@@ -157,6 +162,15 @@ def has_kernel(op_type: str, config: OpConfig) -> bool:
     if op_type in LINEAR_TYPES:
         allowed.append(("uint8", "asym"))
     return (activation.dtype, activation.scheme) in allowed
+
+
+def _computes_groups() -> bool:
+    """Whether convolutions with groups work, with unsigned and with signed integers."""
+    generator = np.random.default_rng(0)
+    weight = np.asarray(generator.normal(size=(3, 3, 4, 16)), np.float32)
+    x = np.asarray(generator.normal(size=(2, 6, 6, 16)), np.float32)
+    routes = (Route(Primitive.CONVOLUTION, signed) for signed in (False, True))
+    return all(_works(route, _ONE, x if route.signed else np.abs(x), weight, reduce_range=True) for route in routes)
 
 
 def _is_registered(op: str) -> bool:
@@ -172,6 +186,13 @@ def _is_right(route: Route, make: Callable[[Route], tuple[FloatArray, FloatArray
     """Whether the integer operators of a route return the float32 results up to rounding, on data that `make` makes."""
     x, weight = make(route)
     nodes = _NODES.get(route, _ONE) if make is _large_values else _ONE
+    return _works(route, nodes, x, weight, reduce_range=reduce_range)
+
+
+def _works(
+    route: Route, nodes: Iterable[tuple[str, ...]], x: FloatArray, weight: FloatArray, *, reduce_range: bool
+) -> bool:
+    """Whether the integer form of a small model returns the float32 results up to rounding."""
     try:
         return _signal_to_noise(route, nodes, x, weight, reduce_range=reduce_range) >= LEAST_DB
     except tf.errors.OpError:

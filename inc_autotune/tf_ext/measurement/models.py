@@ -157,7 +157,9 @@ def _stands_alone(chains: IntegerChains, operator: Operator) -> bool:
     """Whether an operator quantizes its input and returns float32."""
     if operator.is_linear:
         return True
-    returns_integers = chains.required_range(operator.output) is not None or operator.name in chains.residuals
+    returns_integers = operator.may_return_integers and (
+        chains.required_range(operator.output) is not None or operator.name in chains.residuals
+    )
     alone = operator.type not in (DEPTHWISE, LOOKUP) and not returns_integers
     return alone and not chains.makes_integers(operator.input)
 

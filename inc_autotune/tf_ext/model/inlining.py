@@ -5,7 +5,7 @@ TensorFlow's own pass does so for calls without side effects alone, and not for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDef
@@ -13,9 +13,12 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from inc_autotune.tf_ext.graph import is_compiled
+from inc_autotune.tf_ext.graph import COPIES, is_compiled
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+
+_MOVING = ("Const", "NoOp", *COPIES, "ExpandDims", "Squeeze", "SpaceToBatchND", "BatchToSpaceND")
+"""What stands around the convolution of a Conv2D or Conv1D of Keras."""
 
 DEEPEST = 64
 """Calls within calls that are followed; a function that calls itself has no end."""
@@ -24,21 +27,32 @@ DEEPEST = 64
 def inlined(graph_def: GraphDef) -> GraphDef:
     """The graph without calls, but for functions that XLA compiles; loops and branches stay as they are.
 
+    A compiled function that holds a convolution and nothing else is put into the graph too: Keras writes a convolution
+    with groups so, which TensorFlow itself computes several times faster, and to the same numbers but for rounding.
+    Without oneDNN, TensorFlow computes no such convolution together with a BiasAdd or a FusedBatchNorm, but tries to.
+    So an AddV2 stands for the BiasAdd, and before a FusedBatchNorm the function stays.
+
     TensorFlow 1 freezes a SavedModel of TensorFlow 2 into a graph that is little more than such a call. The results of
     a call stay under its name: an Identity, or an IdentityN where there are several.
     """
     functions = {each.signature.name: each for each in graph_def.library.function}
     for _ in range(DEEPEST):
-        if not any(_called(node, functions) for node in graph_def.node):
+        kept = {node.input[0].removesuffix(":0") for node in graph_def.node if node.op.startswith("FusedBatchNorm")}
+        found = {node.name: _called(node, functions, kept) for node in graph_def.node}
+        if not any(found.values()):
             break
         result = GraphDef(versions=graph_def.versions, library=graph_def.library)
         made: dict[str, str] = {}
         with tf.Graph().as_default():
             tf.graph_util.import_graph_def(GraphDef(versions=graph_def.versions, library=graph_def.library), name="")
             for node in graph_def.node:
-                function = _called(node, functions)
+                function = found[node.name]
                 result.node.extend([node] if function is None else _body(node, function, made))
+        taken_out = {node.name for node in graph_def.node if (each := found[node.name]) and is_compiled(node, each)}
         for node in result.node:
+            if node.op == "BiasAdd" and node.input[0].removesuffix(":0") in taken_out:
+                node.op = "AddV2"
+                del node.attr["data_format"]
             node.input[:] = [_source(each, made) for each in node.input]
         graph_def = result
     return graph_def
@@ -53,12 +67,27 @@ def _source(tensor: str, made: Mapping[str, str]) -> str:
     return tensor
 
 
-def _called(node: NodeDef, functions: Mapping[str, FunctionDef]) -> FunctionDef | None:
-    """The function that a node only calls; None where it does something else, or XLA compiles it."""
+def _called(node: NodeDef, functions: Mapping[str, FunctionDef], kept: Collection[str]) -> FunctionDef | None:
+    """The function that a node only calls; None where it does something else, or XLA compiles it.
+
+    Args:
+        node: of the graph.
+        functions: by name.
+        kept: names of nodes whose functions stay if XLA compiles them.
+    """
     function = functions.get(node.attr["f"].func.name if node.op in CALLS else node.op)
     # The types of a function that works with several are attributes without a value.
     generic = function is not None and bool(function.signature.attr)
-    return None if function is None or generic or is_compiled(node, function) else function
+    if function is None or generic:
+        return None
+    plain = not is_compiled(node, function) or (node.name not in kept and _is_a_convolution(function))
+    return function if plain else None
+
+
+def _is_a_convolution(function: FunctionDef) -> bool:
+    """Whether a function computes a single convolution, beside moving data."""
+    operators = [node.op for node in function.node_def if node.op not in _MOVING]
+    return operators == ["Conv2D"]
 
 
 def _body(call: NodeDef, function: FunctionDef, made_by: dict[str, str]) -> Iterator[NodeDef]:

@@ -45,6 +45,7 @@ class Operator:
         epilogue: what follows the product.
         features: how many it makes.
         transposed: whether the weight of a linear operator is stored as [features, inputs].
+        groups: of a convolution, whose features read the channels of their group alone.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Operator:
     epilogue: Epilogue
     features: int
     transposed: bool = False
+    groups: int = 1
 
     @property
     def is_linear(self) -> bool:
@@ -78,7 +80,7 @@ class Operator:
     @property
     def may_return_integers(self) -> bool:
         """Whether it can be written as an operator whose output is integers."""
-        return self.type in (CONVOLUTION, DEPTHWISE)
+        return self.type in (CONVOLUTION, DEPTHWISE) and self.groups == 1
 
     @property
     def output(self) -> str:
@@ -128,9 +130,9 @@ def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
     """The weight with the epilogue's multiplier in it, float32.
 
     Returns:
-        Of a linear operator [inputs, features]; of a convolution [height, width, inputs, features]; of a depthwise one
-        [height, width, inputs, multiplier]; of a transposed one that of the ordinary convolution that it is computed
-        by, see `TransposedGeometry`; of one in three dimensions [height, width, depth x inputs, features].
+        Of a linear operator [inputs, features]; of a convolution [height, width, inputs of a group, features]; of a
+        depthwise one [height, width, inputs, multiplier]; of a transposed one that of the ordinary convolution that it
+        is computed by, see `TransposedGeometry`; of one in three dimensions [height, width, depth x inputs, features].
     """
     weight = graph.constant(operator.weight)
     assert weight is not None
@@ -164,7 +166,8 @@ def is_pointwise(operator: Operator, shape: Sequence[int | None]) -> bool:
     attributes = operator.node.attr
     is_padded = attributes["padding"].s == b"EXPLICIT" and any(attributes["explicit_paddings"].list.i)
     is_whole = all(step == 1 for step in attributes["strides"].list.i) and not is_padded
-    return operator.type in (CONVOLUTION, VOLUME) and all(size == 1 for size in shape[:-2]) and is_whole
+    ungrouped = operator.type in (CONVOLUTION, VOLUME) and operator.groups == 1
+    return ungrouped and all(size == 1 for size in shape[:-2]) and is_whole
 
 
 def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | str | None:
@@ -231,12 +234,13 @@ def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
     assert weight_node is not None
     depthwise = node.op == DEPTHWISE
     features = weight.shape[2] * weight.shape[3] if depthwise else weight.shape[3]
-    shape = graph.shape(source)
-    if not depthwise and (shape is None or shape[-1] != weight.shape[2]):
-        return "it has groups, or a number of channels that is not known"
+    channels = (graph.shape(source) or (None,))[-1]
+    if channels is None:
+        return "its number of channels is not known"
+    groups = 1 if depthwise else channels // weight.shape[2]
     epilogue = find_epilogue(graph, node, features)
     name = weight_node.removesuffix(FOLDED_WEIGHT) if weight_node.endswith(FOLDED_WEIGHT) else node.name
-    return Operator(name, node, node.op, source, weight_node, epilogue, features)
+    return Operator(name, node, node.op, source, weight_node, epilogue, features, groups=groups)
 
 
 def _transposed(graph: Graph, node: NodeDef) -> Operator | str:

@@ -52,11 +52,6 @@ def mapped(x: Any) -> Any:
             "no integer kernel for Conv3DBackpropInputV2",
             id="transposed in three dimensions",
         ),
-        pytest.param(
-            lambda x: tf.nn.conv2d(tf.reshape(x, [-1, 4, 2, 4]), tf.reshape(SQUARE, [2, 2, 2, 128]), 1, "SAME"),
-            "groups",
-            id="groups",
-        ),
         pytest.param(compiled, "XLA compiles", id="a compiled function"),
         pytest.param(mapped, "first operand", id="weight first in a loop"),
         pytest.param(condition, "condition of a loop", id="the condition of a loop"),

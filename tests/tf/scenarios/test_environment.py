@@ -71,11 +71,22 @@ def run(script, *arguments, **environment):
     return made.stdout.decode()
 
 
+def with_groups():
+    """The convolutions, and beside them two with groups, one of which stays in fp32."""
+    plain, layers = convolutions(), keras.layers
+    beside = layers.Conv2D(8, 3, 2, activation="relu")(plain.input)
+    beside = layers.Conv2D(8, 3, groups=2, activation="relu")(beside)
+    beside = layers.Conv2D(8, 3, groups=4, activation="relu", name="in_float")(beside)
+    joined = layers.Concatenate()([plain.output, layers.GlobalAveragePooling2D()(beside)])
+    return randomized(keras.Model(plain.input, joined))
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Folder of a saved model with its data, and what it should return."""
-    model, data = convolutions(), image_data(16)
-    tuned = tf_ext.autotune(model, data, progress=False, sampling_sizes=[16])
+    model, data = with_groups(), image_data(16)
+    rules = {".*in_float.*": {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}}
+    tuned = tf_ext.autotune(model, data, op_name_dict=rules, progress=False, sampling_sizes=[16])
     folder = tmp_path_factory.mktemp("images")
     tf_ext.save(tuned, folder / "model")
     np.savez(folder / "data.npz", image=data)
