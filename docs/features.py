@@ -318,7 +318,7 @@ def tables() -> dict[str, str]:
     from inc_autotune.tf_ext.api import RECIPES as TF_RECIPES
     from inc_autotune.tf_ext.measurement.kernel_trial import has_kernel
     from inc_autotune.torch_ext.adaptor import TorchAdaptor
-    from inc_autotune.torch_ext.api import RECIPES as TORCH_RECIPES
+    from inc_autotune.torch_ext.backends import RECIPES as TORCH_RECIPES
     from inc_autotune.torch_ext.ipex.adaptor import CAPABILITIES, IpexAdaptor
     from inc_autotune.torch_ext.modules.availability import simulation_reason
 
@@ -340,7 +340,7 @@ def tables() -> dict[str, str]:
     ]
     tuners = [
         Tuner("PyTorch", TorchAdaptor, [torch_target], TORCH_RECIPES),
-        Tuner("PyTorch, `ipex`", IpexAdaptor, ipex, TORCH_RECIPES),
+        Tuner("PyTorch, `ipex`", IpexAdaptor, ipex, SMOOTH_QUANT_RECIPES),
         Tuner("ONNX Runtime", OrtAdaptor, ort, [*SMOOTH_QUANT_RECIPES, *RECIPE_NAMES]),
         Tuner("TensorFlow", TensorFlowAdaptor, tf, TF_RECIPES),
     ]

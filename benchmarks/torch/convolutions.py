@@ -159,7 +159,12 @@ def forms_of(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, 
     """Forms of a model by name, the first of them in fp32, an image that none was calibrated on, and what is int8."""
     model, batches = made(name)
     with torch.enable_grad():
-        tuned = torch_ext.autotune(model, batches[:-1], lambda candidate: 1.0, progress=False)
+        tuned, adding = (
+            torch_ext.autotune(
+                model, batches[:-1], lambda candidate: 1.0, recipes={"residual_add_fusion": each}, progress=False
+            )
+            for each in (False, True)
+        )
     dtypes = [operator.dtype for operator in tuned.tuning_result.operators]
     integer, x = torch_ext.convert(tuned), batches[-1]
     plain = copy.deepcopy(integer)
@@ -172,6 +177,11 @@ def forms_of(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, 
         "fp32 compiled": torch.compile(copy.deepcopy(model)),
         "int8 eager": integer,
         "int8 traced": traced(integer, x),
+    }
+    if any(each.calibration.get("rounds_sums") for each in adding.tuning_result.recipe.operators.values()):
+        forms["int8 eager, sums in integers"] = torch_ext.convert(adding)
+        forms["int8 traced, sums in integers"] = traced(torch_ext.convert(adding), x)
+    forms |= {
         "int8 traced, floats between": traced(plain, x),
         "int8 compiled": torch.compile(integer),
         "FX traced": traced(fx_quantized(model, batches[:-1]), x),

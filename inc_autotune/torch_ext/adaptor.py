@@ -19,6 +19,7 @@ from inc_autotune.core.analysis import (
     SupportsThreads,
     SupportsTiming,
     SupportsUnitSpeeds,
+    SupportsVariants,
 )
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -64,6 +65,9 @@ from inc_autotune.torch_ext.operators import (
     find_blocks,
     run_block,
 )
+
+INTEGER_SUMS = "sums in integers"
+"""The variant of a model whose residual blocks add up integers."""
 
 
 class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, SupportsTiming, SupportsThreads):
@@ -139,7 +143,9 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
         snapshot = self.calibration.snapshot(tune_cfg["calib_iteration"])
         statistics = snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out")))
-        return configs, operator_calibrations(configs, self.trace, self._base, statistics)
+        return configs, operator_calibrations(
+            configs, self.trace, self._base, statistics, integer_sums=self._adds_integers(tune_cfg)
+        )
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
@@ -152,12 +158,17 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             calibration.output_minimum,
             calibration.output_maximum,
             calibration.hands_on_integers,
+            calibration.rounds_sums,
         )
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
             prepared = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))
             self._modules[name] = (key, convert_module(prepared))
         return self._modules[name][1]
+
+    def _adds_integers(self, tune_cfg: Mapping[str, Any]) -> bool:
+        """Whether sums that convolutions read go into further sums as the integers that these read."""
+        return tune_cfg.get("variant") == INTEGER_SUMS
 
     # Comparing candidates
 
@@ -206,9 +217,37 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
 
 class TorchAdaptor(
-    ModuleAdaptor, SupportsHalves, SupportsGradients, SupportsUnitSpeeds, SupportsSize, SupportsFootprint
+    ModuleAdaptor,
+    SupportsHalves,
+    SupportsGradients,
+    SupportsUnitSpeeds,
+    SupportsSize,
+    SupportsFootprint,
+    SupportsVariants,
 ):
-    """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart."""
+    """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart.
+
+    Args:
+        capability, example_inputs, histogram: as in the base class.
+        integer_sums: whether residual blocks add up integers; None: the variant of a model that does is tried.
+    """
+
+    def __init__(
+        self,
+        capability: Any = None,
+        example_inputs: Any = None,
+        *,
+        histogram: bool = False,
+        integer_sums: bool | None = None,
+    ) -> None:
+        super().__init__(capability, example_inputs, histogram=histogram)
+        self._integer_sums = integer_sums
+
+    def variants(self, model: nn.Module) -> Sequence[str]:
+        return (INTEGER_SUMS,) if self._integer_sums is None and self.trace.shared_sums else ()
+
+    def _adds_integers(self, tune_cfg: Mapping[str, Any]) -> bool:
+        return bool(self._integer_sums) or super()._adds_integers(tune_cfg)
 
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:

@@ -29,7 +29,7 @@ from inc_autotune.core.result import (
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.backends import BACKENDS, backend_adaptor
+from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, backend_adaptor
 from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe, products_from_recipe
 from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
@@ -49,8 +49,6 @@ from inc_autotune.torch_ext.operators import operator_type, weight_matrix, with_
 from inc_autotune.torch_ext.target import saturation
 
 logger = logging.getLogger(__name__)
-
-RECIPES = ("smooth_quant", "smooth_quant_args")
 
 
 @accepts_old_calls
@@ -103,7 +101,10 @@ def autotune(
         op_name_dict: the same by operator name; wins over types.
         smoothquant_args: `{"alpha": "auto" | number | list, "auto_alpha_args": {...}, "folding": bool}`; None: the
             strategy may smooth with alphas of its own choice.
-        recipes: `{"smooth_quant": bool, "smooth_quant_args": {...}}`; False forbids smoothing.
+        recipes: `{"smooth_quant": bool, "smooth_quant_args": {...}, "residual_add_fusion": bool}`; the first False
+            forbids smoothing. The last True lets residual blocks add up integers, which is faster and less exact;
+            default None: only where `tuning_time` is left once the goal is met, and a trial shows that it is met so
+            too, and faster.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.

@@ -13,6 +13,11 @@ logger = logging.getLogger(__name__)
 
 BACKENDS = ("default", "ipex")
 
+INTEGER_SUMS_RECIPE = "residual_add_fusion"
+
+RECIPES = ("smooth_quant", "smooth_quant_args", INTEGER_SUMS_RECIPE)
+"""Names that the argument `recipes` may have."""
+
 _FOLDING = {
     "default": "scales are part of the quantizer and cost nothing",
     "ipex": "its models multiply by the scales before each smoothed Linear",
@@ -33,7 +38,12 @@ def backend_adaptor(arguments: AutotuneArguments, example_inputs: Any) -> Module
         return IpexAdaptor(
             arguments.capability, example_inputs, histogram=arguments.needs_histogram, device=arguments.device
         )
-    return TorchAdaptor(arguments.capability, example_inputs, histogram=arguments.needs_histogram)
+    return TorchAdaptor(
+        arguments.capability,
+        example_inputs,
+        histogram=arguments.needs_histogram,
+        integer_sums=arguments.recipes.get(INTEGER_SUMS_RECIPE),
+    )
 
 
 def _check_supported(arguments: AutotuneArguments) -> None:
@@ -50,6 +60,14 @@ def _check_supported(arguments: AutotuneArguments) -> None:
     if backend == "ipex" and arguments.approach not in ("auto", "static"):
         raise ArgumentError(
             f"approach={arguments.approach!r}: backend='ipex' quantizes statically. Allowed: 'auto', 'static', or "
+            "backend='default'."
+        )
+    asked = arguments.recipes.get(INTEGER_SUMS_RECIPE)
+    if not isinstance(asked, bool | None):
+        raise ArgumentError(f"recipes[{INTEGER_SUMS_RECIPE!r}]={asked!r}. Allowed: True, False or None.")
+    if backend == "ipex" and asked is not None:
+        raise ArgumentError(
+            f"recipes[{INTEGER_SUMS_RECIPE!r}]={asked!r}: backend='ipex' decides that by itself. Leave it out, or use "
             "backend='default'."
         )
     smoothquant = arguments.smoothquant_args

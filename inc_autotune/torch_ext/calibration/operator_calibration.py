@@ -20,6 +20,7 @@ class OperatorCalibration:
         output_minimum: smallest output value, needed by the int8 convolutions, whose kernels write uint8.
         output_maximum: largest output value.
         hands_on_integers: whether the output goes to other convolutions as integers.
+        rounds_sums: whether a sum that it reads is given to the sum's other readers in the integers that it reads.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
 
@@ -30,3 +31,4 @@ class OperatorCalibration:
     output_maximum: float | None = None
     channels_last: bool = False
     hands_on_integers: bool = False
+    rounds_sums: bool = False

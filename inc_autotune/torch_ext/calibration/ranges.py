@@ -16,7 +16,11 @@ from inc_autotune.torch_ext.operators import ModelTrace, weight_matrix
 
 
 def operator_calibrations(
-    configs: Mapping[str, OpConfig], trace: ModelTrace, model: nn.Module, statistics: Statistics
+    configs: Mapping[str, OpConfig],
+    trace: ModelTrace,
+    model: nn.Module,
+    statistics: Statistics,
+    integer_sums: bool = False,
 ) -> dict[str, OperatorCalibration]:
     """Ranges and smoothing scales of every operator that leaves fp32, as `prepare_module` needs them.
 
@@ -25,6 +29,7 @@ def operator_calibrations(
         trace: the model's input groups and convolution chains.
         model: the fp32 model, batch norms folded.
         statistics: of the model.
+        integer_sums: whether sums that convolutions read go into further sums as the integers that these read.
     """
     leaders = {name: members[0] for members in trace.groups for name in members}
     scales = _smoothing_scales(configs, trace, model, statistics)
@@ -35,6 +40,8 @@ def operator_calibrations(
             continue
         minimum, maximum = smoothed_range(statistics[input_of(leaders[name])], scales.get(name), config.activation)
         calibrations[name] = OperatorCalibration(minimum, maximum, scales.get(name))
+    if not integer_sums:
+        trace = replace(trace, shared_sums=frozenset())
     return {
         name: _with_output_range(name, calibration, calibrations, configs, trace, statistics)
         for name, calibration in calibrations.items()
@@ -96,4 +103,5 @@ def _with_output_range(
         output_maximum=maximum,
         channels_last=trace.bears_channels_last,
         hands_on_integers=name in trace.chains,
+        rounds_sums=name in trace.shared_sums,
     )

@@ -25,6 +25,9 @@ CHANNELS_LAST = "channels_last"
 CHAINED = "hands_on_integers"
 """Key of whether a convolution's output goes to other convolutions as integers."""
 
+SUMS = "rounds_sums"
+"""Key of whether the other readers of a sum that a convolution reads get it in the integers that this one reads."""
+
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
@@ -45,6 +48,8 @@ def calibration_entries(
             entries[name][CHANNELS_LAST] = True
         if calibration.hands_on_integers:
             entries[name][CHAINED] = True
+        if calibration.rounds_sums:
+            entries[name][SUMS] = True
         if calibration.smoothing is not None:
             entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
     return entries, shared.arrays
@@ -80,6 +85,7 @@ def calibrations_from_recipe(
             smoothing=scale,
             channels_last=bool(entry.get(CHANNELS_LAST)),
             hands_on_integers=bool(entry.get(CHAINED)),
+            rounds_sums=bool(entry.get(SUMS)),
             **limits,
         )
     return calibrations

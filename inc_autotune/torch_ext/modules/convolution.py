@@ -45,6 +45,7 @@ class QuantizedConvolution(QuantizedOperator):
         output_zero_point: int32 0-d, 0 to 255.
         channels_last: whether the output may lie channels last whatever the fp32 convolution would do.
         hands_on_integers: whether eager and traced calls return a `DeferredTensor` instead of a plain one.
+        rounds_sums: whether other readers of a sum that it reads get it in the integers that it reads.
     """
 
     integer_weight: Tensor
@@ -71,9 +72,11 @@ class QuantizedConvolution(QuantizedOperator):
         output_zero_point: Tensor,
         channels_last: bool = False,
         hands_on_integers: bool = False,
+        rounds_sums: bool = False,
     ) -> None:
         super().__init__(config)
         self._bears_channels_last, self._hands_on_integers = channels_last, hands_on_integers
+        self._rounds_sums = rounds_sums
         self.in_channels, self.out_channels, self.groups = source.in_channels, source.out_channels, source.groups
         self.kernel_size, self.stride, self.dilation = source.kernel_size, source.stride, source.dilation
         self.padding, self.padding_mode = source.padding, source.padding_mode
@@ -135,7 +138,7 @@ class QuantizedConvolution(QuantizedOperator):
         dimensions = len(self.kernel_size)
         is_single = x.dim() == dimensions + 1
         batch = x.unsqueeze(0) if is_single else x
-        integers = rounded(batch, self._input)
+        integers = rounded(batch, self._input, self._rounds_sums)
         y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output)
         y = deferred(written(y, self._output), self._writes_channels_last(batch))
         y = y.squeeze(0) if is_single else y

@@ -77,10 +77,10 @@ def plain(x: Tensor) -> Tensor:
     return x.value.floats().clone(memory_format=torch.contiguous_format)
 
 
-def rounded(x: Tensor, grid: Grid) -> Tensor:
-    """A tensor, deferred or not, as quint8 on a grid."""
+def rounded(x: Tensor, grid: Grid, for_all: bool = False) -> Tensor:
+    """A tensor, deferred or not, as quint8 on a grid; `for_all` as in `Value.rounded`."""
     if isinstance(x, DeferredTensor):
-        return x.value.rounded(grid)
+        return x.value.rounded(grid, for_all)
     return torch.quantize_per_tensor(x, *grid, torch.quint8)
 
 
@@ -160,7 +160,7 @@ def _clamped(x: Any, minimum: float | None = None, maximum: float | None = None)
             return deferred(written(torch.relu(value.integers), value.grid), x.any_layout)
     result = Value(lambda: torch.clamp(value.floats(), minimum, maximum), like=value.like)
     if value.summands is not None and minimum == 0 and maximum is None:
-        result.round_into = partial(_rounded_sum, *value.summands, True)
+        result.round_into, result.is_sum = partial(_rounded_sum, *value.summands, True), True
     return deferred(result, x.any_layout)
 
 
@@ -189,7 +189,7 @@ def _added(x: Any, y: Any, *, alpha: float = 1) -> Any:
     value = Value(lambda: one.floats() + other.floats())
     if one.integers is not None and other.integers is not None and one.integers.is_same_size(other.integers):
         value.summands, value.like = (one.integers, other.integers), one.like
-        value.round_into = partial(_rounded_sum, one.integers, other.integers, False)
+        value.round_into, value.is_sum = partial(_rounded_sum, one.integers, other.integers, False), True
     return deferred(value, _any_layout(x, y))
 
 

@@ -28,6 +28,7 @@ class Value:
         integers: quint8 on the grid `grid`, of what a kernel wrote or of bytes that were only moved.
         grid: see `integers`.
         summands: quint8 tensors of which it is the sum.
+        is_sum: whether `round_into` adds up integers.
     """
 
     compute: Callable[[], Tensor]
@@ -36,6 +37,7 @@ class Value:
     integers: Tensor | None = None
     grid: Grid | None = None
     summands: tuple[Tensor, Tensor] | None = None
+    is_sum: bool = False
     _floats: Tensor | None = None
     _rounded: dict[Grid, Tensor] = field(default_factory=dict)
 
@@ -48,14 +50,22 @@ class Value:
     def has_floats(self) -> bool:
         return self._floats is not None
 
-    def rounded(self, grid: Grid) -> Tensor:
-        """Quint8 on a grid, channels last where convolutions wrote it."""
+    def rounded(self, grid: Grid, for_all: bool = False) -> Tensor:
+        """Quint8 on a grid, channels last where convolutions wrote it.
+
+        Args:
+            grid: of the reader.
+            for_all: whether a sum of integers stands for these integers from now on, for whoever reads it later.
+        """
         if self.integers is not None and self.grid == grid:
             return self.integers
         if grid not in self._rounded:
             make = self._from_floats if self.round_into is None or self._floats is not None else self.round_into
             self._rounded[grid] = make(grid)
-        return self._rounded[grid]
+        result = self._rounded[grid]
+        if for_all and self.is_sum and self.integers is None and self._floats is None:
+            self.compute, self.like, self.integers, self.grid = result.dequantize, result, result, grid
+        return result
 
     def _from_floats(self, grid: Grid) -> Tensor:
         return torch.quantize_per_tensor(self.floats(), *grid, torch.quint8)

@@ -38,6 +38,7 @@ class FakeQuantized(PreparedInteger):
     Attributes:
         bears_channels_last: whether the quantized form of a convolution may write channels last.
         hands_on_integers: whether it hands its output on as integers.
+        rounds_sums: whether other readers of a sum that it reads get it as integers.
         smoothing: float32 [in_features] or None; the input is divided by it.
         weight_scale: float32, 0-d or [out_channels].
         weight_zero_point: int32, the same shape.
@@ -47,6 +48,7 @@ class FakeQuantized(PreparedInteger):
 
     bears_channels_last: bool
     hands_on_integers: bool
+    rounds_sums: bool
     smoothing: Tensor | None
     weight_scale: Tensor
     weight_zero_point: Tensor
@@ -289,7 +291,7 @@ def prepare_fake_quantized(
     )
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
     prepared.bears_channels_last = calibration.channels_last
-    prepared.hands_on_integers = calibration.hands_on_integers
+    prepared.hands_on_integers, prepared.rounds_sums = calibration.hands_on_integers, calibration.rounds_sums
     prepared.register_buffer("weight_scale", parameters.scale)
     prepared.register_buffer("weight_zero_point", parameters.zero_point)
     activation = config.activation

@@ -140,6 +140,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         prepared.output_zero_point.clone(),
         channels_last=prepared.bears_channels_last,
         hands_on_integers=prepared.hands_on_integers,
+        rounds_sums=prepared.rounds_sums,
     )
 
 

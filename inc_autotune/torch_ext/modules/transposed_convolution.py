@@ -62,7 +62,8 @@ class QuantizedTransposedConvolution(QuantizedConvolution):
             return interleaving.joined(self._float(plain(padded))).clone(memory_format=memory_format)
         if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
             return interleaving.joined(self._dequantized(plain(padded))).clone(memory_format=memory_format)
-        y = kernels.integer_convolution(rounded(padded, self._input), self.packed, len(self.kernel_size), *self._output)
+        integers = rounded(padded, self._input, self._rounds_sums)
+        y = kernels.integer_convolution(integers, self.packed, len(self.kernel_size), *self._output)
         if not self._hands_on_integers:
             return interleaving.written(y, *self._output, memory_format).dequantize()
         # Between convolutions of the kernel channels lie last, whatever the float form would do.

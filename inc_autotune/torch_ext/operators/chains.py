@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from inc_autotune.torch_ext.operators.data_flow import Operation, Value
+from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES
 
@@ -39,6 +39,38 @@ def chains(record: CallRecord, batch_norms: Mapping[str, str], opaque: Collectio
         if reached and None not in outputs:
             found[name] = frozenset(reached)
     return found
+
+
+def readers_of_shared_sums(
+    record: CallRecord, chained: Mapping[str, Collection[str]], opaque: Collection[str]
+) -> set[str]:
+    """Convolutions that read a sum which goes into another sum too, as in a net of residual blocks.
+
+    Args:
+        record: of one forward pass.
+        chained: see `chains`.
+        opaque: names of modules that are read as a whole.
+    """
+    fed = {reader for readers in chained.values() for reader in readers}
+    inputs = {name: [call.input_value for call in record.calls.get(name, [])] for name in fed}
+    return {
+        name
+        for name, values in inputs.items()
+        if any(value is not None and _is_shared_sum(value, opaque) for value in values)
+    }
+
+
+def _is_shared_sum(value: Value, opaque: Collection[str]) -> bool:
+    """Whether a value is a sum of two tensors, perhaps rectified, that another sum is made of."""
+    source, readers = value, readers_through_views(value, opaque)
+    is_shared = any(operation is not None and _adds(operation) for _, operation in readers)
+    while source.producer is not None and source.producer.scope not in opaque and source.producer.is_rectifier:
+        source = source.producer.inputs[0]
+    return is_shared and source.producer is not None and _adds(source.producer)
+
+
+def _adds(operation: Operation) -> bool:
+    return _name(operation).rstrip("_") == "add" and len(operation.inputs) > 1
 
 
 def _reached(outputs: list[Value], types: Mapping[str, str], opaque: Collection[str]) -> set[str]:

@@ -50,6 +50,7 @@ def merged(one: ModelTrace, other: ModelTrace) -> ModelTrace:
         skipped=skipped,
         ran=one.ran | other.ran,
         chains=_chains(operators, unfolded, one, other),
+        shared_sums=(one.shared_sums | other.shared_sums) & {*operators},
     )
 
 
@@ -120,6 +121,7 @@ def without(trace: ModelTrace, names: Collection[str], reason: str) -> ModelTrac
         batch_norms={name: norm for name, norm in trace.batch_norms.items() if name in left},
         relu_outputs=trace.relu_outputs & {*left},
         chains=_left_chains(trace, left),
+        shared_sums=trace.shared_sums & {*left},
         output_groups={
             name: leader
             for name, leader in trace.output_groups.items()

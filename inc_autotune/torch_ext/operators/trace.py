@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from inc_autotune.torch_ext.data import Batch
 from inc_autotune.torch_ext.model import is_replaceable
-from inc_autotune.torch_ext.operators.chains import chains
+from inc_autotune.torch_ext.operators.chains import chains, readers_of_shared_sums
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
 from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYPES, TYPES_WITHOUT_RANGE
@@ -58,6 +58,7 @@ class ModelTrace:
         last: operators with an output that no other operator depends on.
         foreign: operators with a weight that is read outside of them.
         chains: convolutions that may hand on integers -> convolutions that their outputs reach, see `chains.chains`.
+        shared_sums: convolutions that read a sum of what is handed on, which goes into another sum too.
     """
 
     operators: dict[str, OperatorTrace]
@@ -72,6 +73,7 @@ class ModelTrace:
     last: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     chains: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    shared_sums: frozenset[str] = frozenset()
 
     @property
     def fed(self) -> frozenset[str]:
@@ -159,6 +161,7 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         leader = _only_group(outputs[0], leaders, opaque) if len(outputs) == 1 else None
         if leader is not None:
             output_groups[name] = leader
+    chained = chains(record, batch_norms, opaque)
     return ModelTrace(
         operators={name: _operator(name, record) for name in order},
         groups=groups,
@@ -169,7 +172,8 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         skipped=record.skipped,
         ran=frozenset(record.calls),
         foreign=record.foreign,
-        chains=chains(record, batch_norms, opaque),
+        chains=chained,
+        shared_sums=frozenset(readers_of_shared_sums(record, chained, opaque)),
     )
 
 

@@ -201,3 +201,22 @@ def test_a_deferred_tensor_looks_like_the_float_tensor_it_stands_for():
     assert torch.equal(rounded(x, Grid(0.05, 100)).int_repr(), integers.int_repr())
     assert torch.equal(rounded(x, Grid(0.1, 50)), torch.quantize_per_tensor(expected, 0.1, 50, torch.quint8))
     assert not isinstance(x.sum(), DeferredTensor)
+
+
+def test_a_sum_may_be_rounded_for_all_of_its_readers():
+    grid, coarse = Grid(0.05, 100), Grid(0.3, 90)
+    values = [torch.quantize_per_tensor(torch.randn(2, 4, 3, 3), *grid, torch.quint8) for _ in range(2)]
+    one, other = (deferred(written(each, grid), any_layout=True) for each in values)
+    exact = values[0].dequantize() + values[1].dequantize()
+    for make in (lambda: one + other, lambda: F.relu(one + other)):
+        total = make()
+        integers = rounded(total, coarse)
+        assert torch.equal(plain(total), make().value.floats()), "for one reader, the others get what it was"
+        total = make()
+        assert torch.equal(rounded(total, coarse, for_all=True), integers)
+        assert torch.equal(plain(total), integers.dequantize())
+        assert (total + one).value.summands is not None, "its sums are those of integers now"
+    seen = one + other
+    assert torch.equal(plain(seen), exact)
+    rounded(seen, coarse, for_all=True)
+    assert torch.equal(plain(seen), exact), "what was read once stays as it was read"

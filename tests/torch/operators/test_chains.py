@@ -75,3 +75,26 @@ def test_every_batch_and_every_operator_has_to_agree():
     assert merged(one, one).chains == one.chains
     assert merged(one, other).chains == {}
     assert without(one, {"second"}, "for a test").chains == {}
+
+
+def sums(function) -> frozenset[str]:
+    return trace_model(Two(function).eval(), (torch.randn(2, 4, 5, 5),)).shared_sums
+
+
+def residual(model: Two, x: Tensor) -> Tensor:
+    """A block behind another one, whose sum is read by a convolution and by the next sum."""
+    model.first = model.second
+    total = torch.relu_(model.second(x) + model.second(x))
+    total = model.second(total) + total
+    return model.linear(total).softmax(1)
+
+
+def test_sums_that_go_into_further_sums():
+    assert sums(residual) == {"second"}
+    once = lambda model, x: model.linear(model.second(model.second(x) + model.second(x))).softmax(1)  # noqa: E731
+    assert sums(once) == frozenset(), "a sum that one convolution alone reads"
+    no_sum = lambda model, x: model.linear(model.second(y := model.second(x)) + y).softmax(1)  # noqa: E731
+    assert sums(no_sum) == frozenset(), "what goes into the sum is no sum"
+    trace = trace_model(Two(residual).eval(), (torch.randn(2, 4, 5, 5),))
+    assert merged(trace, trace).shared_sums == {"second"}
+    assert without(trace, {"second"}, "for a test").shared_sums == frozenset()
