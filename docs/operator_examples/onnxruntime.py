@@ -125,6 +125,12 @@ EXAMPLES = (
         numbers(8, 6, 6, 6),
     ),
     Example("ConvTranspose", NOTHING, model("ConvTranspose", ["x", (8, 8, 3, 3)], (8, 6, 6), strides=[2, 2]), _IMAGE),
+    Example(
+        "ConvTranspose, three dimensions",
+        NOTHING,
+        model("ConvTranspose", ["x", (8, 8, 3, 3, 3)], (8, 6, 6, 6), strides=[2, 2, 2]),
+        numbers(8, 6, 6, 6),
+    ),
     Example("LSTM", "dynamic", recurrent("LSTM", 4), _SEQUENCE),
     Example("GRU", NOTHING, recurrent("GRU", 3), _SEQUENCE),
     Example("RNN", NOTHING, recurrent("RNN", 1), _SEQUENCE),

@@ -47,10 +47,10 @@ def emit_transposed_convolution(
             "group": phases.group,
         },
     )
-    moves = _moves(emission, operator, phases)
-    result = builder.new(f"{name}.phases") if moves else output
+    result = builder.new(f"{name}.phases") if phases.count > 1 or _is_cut(phases) else output
     first = ""
     emit_kernel(emission, operator, convolution, config, limits, result)
+    moves = _moves(emission, operator, phases, result)
     for number, (op_type, others, given) in enumerate(moves, start=1):
         if output_limits is not None:
             integers = builder.new(f"{name}.{op_type}.input")
@@ -65,25 +65,73 @@ def emit_transposed_convolution(
         result = made
 
 
-def _moves(emission: Emission, operator: Operator, phases: Phases) -> list[tuple[str, list[str], dict[str, Any]]]:
-    """Types, further inputs and attributes of the nodes that make the output of the phases, which only move values."""
+def _is_cut(phases: Phases) -> bool:
+    return any(phases.start) or any(phases.rest)
+
+
+def _moves(
+    emission: Emission, operator: Operator, phases: Phases, source: str
+) -> list[tuple[str, list[str], dict[str, Any]]]:
+    """Types, further inputs and attributes of the nodes that make the output of the phases, which only move values.
+
+    Arguments are those of `emit_transposed_convolution`, with the name of the phases.
+    """
     builder, name, rank = emission.builder, operator.name, len(phases.strides)
 
     def integers(what: str, value: list[int]) -> str:
         return builder.constant(f"{name}.{what}", np.asarray(value, np.int64))
 
     moves: list[tuple[str, list[str], dict[str, Any]]] = []
-    stride = phases.strides[0]
-    if stride > 1 and rank == 2:
-        moves.append(("DepthToSpace", [], {"blocksize": stride, "mode": "CRD"}))
-    elif stride > 1:
+    strides = [stride for stride in phases.strides if stride > 1]
+    if rank == 2 and len(strides) == 2 and strides[0] == strides[1]:
+        moves.append(("DepthToSpace", [], {"blocksize": strides[0], "mode": "CRD"}))
+    elif strides:
         channels = (emission.graph.shape(operator.weight) or (0, 0))[1] * phases.group
-        moves.append(("Reshape", [integers("split", [0, channels, stride, -1])], {}))
-        moves.append(("Transpose", [], {"perm": [0, 1, 3, 2]}))
-        moves.append(("Reshape", [integers("joined", [0, channels, -1])], {}))
-    if any(phases.start) or any(phases.rest):
+        split, joined = _shapes(emission, operator, phases, source, [0, channels])
+        places = iter(range(2, 2 + len(strides)))
+        order = [0, 1]
+        for dimension, stride in enumerate(phases.strides, start=2 + len(strides)):
+            order += [dimension, next(places)] if stride > 1 else [dimension]
+        moves.append(("Reshape", [split], {}))
+        moves.append(("Transpose", [], {"perm": order}))
+        moves.append(("Reshape", [joined], {}))
+    if _is_cut(phases):
         ends = [-each or np.iinfo(np.int64).max for each in phases.rest]
         axes = list(range(2, 2 + rank))
         limits = [integers("starts", list(phases.start)), integers("ends", ends), integers("axes", axes)]
         moves.append(("Slice", limits, {}))
     return moves
+
+
+def _shapes(
+    emission: Emission, operator: Operator, phases: Phases, source: str, beginning: list[int]
+) -> tuple[str, str]:
+    """Shapes of the phases with one dimension for each stride above 1, and of the phases interleaved.
+
+    Args:
+        emission, operator, phases: as above.
+        source: name of the phases, [batch, channels * phases, *space].
+        beginning: of both shapes: 0, as in the phases, for the batch, and the channels.
+    """
+    builder, name, rank = emission.builder, operator.name, len(phases.strides)
+    strides = [stride for stride in phases.strides if stride > 1]
+
+    def integers(what: str, value: list[int]) -> str:
+        return builder.constant(f"{name}.{what}", np.asarray(value, np.int64))
+
+    node = emission.graph.by_name[operator.name]
+    given = (emission.graph.sizes(node.input[0]) or (None,) * (2 + rank))[2:]
+    spans = [(taps - 1) * dilation for taps, dilation in zip(phases.taps, phases.dilations, strict=True)]
+    around = [before + after - span for before, after, span in zip(phases.before, phases.after, spans, strict=True)]
+    sizes = [-1 if size is None else size + more for size, more in zip(given, around, strict=True)]
+    if sizes.count(-1) <= 1:
+        whole = [-1 if size < 0 else size * stride for size, stride in zip(sizes, phases.strides, strict=True)]
+        return integers("split", [*beginning, *strides, *sizes]), integers("joined", [*beginning, *whole])
+    # Of the sizes that are known at run time only, a Reshape finds out no more than one.
+    shape = builder.compute("Shape", [source], f"{name}.shape")
+    limits = integers("space", [2]), integers("end", [2 + rank])
+    space = builder.compute("Slice", [shape, *limits], f"{name}.space")
+    whole_space = builder.compute("Mul", [space, integers("strides", list(phases.strides))], f"{name}.whole")
+    split = builder.compute("Concat", [integers("split", [*beginning, *strides]), space], f"{name}.split", axis=0)
+    joined = builder.compute("Concat", [integers("joined", beginning), whole_space], f"{name}.joined", axis=0)
+    return split, joined

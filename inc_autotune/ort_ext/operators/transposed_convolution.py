@@ -79,8 +79,6 @@ def find_phases(graph: Graph, node: onnx.NodeProto) -> Phases | str:
     kernel = shape[2:]
     rank = len(kernel)
     strides = tuple(given.get("strides", [1] * rank))
-    if rank not in (1, 2) or len(set(strides)) > 1:
-        return "its strides differ, or it has three dimensions; what is interleaved has one or two with the same stride"
     dilations, added = given.get("dilations", [1] * rank), given.get("output_padding", [0] * rank)
     sizes = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     if "output_shape" in given:
@@ -105,7 +103,7 @@ def find_phases(graph: Graph, node: onnx.NodeProto) -> Phases | str:
     rest: list[int] = []
     for place, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
         first, last = pads[place], pads[rank + place]
-        taps.append(-(-size // stride) if stride > 1 else kernel[place])
+        taps.append(-(-size // stride) if max(strides) > 1 else kernel[place])
         reach = -(-size // stride) - 1
         before.append(reach - first // stride)
         after.append((size + added[place] - last - 1) // stride)
