@@ -6,7 +6,7 @@
 - separable: a small net for faces (convolutions, four separable blocks with pooling and a residual), trained here on
   scikit-learn's digits, enlarged to 24 x 24, with noise; `score` is its accuracy on 500 others.
 - resnext: bottlenecks whose 3 x 3 convolutions have 32 groups, on 56 x 56 images, random weights.
-- volume: four Conv3D on 16 x 24 x 24, random weights.
+- volume: four Conv3D on 16 x 24 x 24, random weights; vnet: an encoder and a decoder of such, with Conv3DTranspose.
 
 All operators are integers, without evaluation, batch 8. SavedModels, and LiteRT's files with all in integers, are timed
 in turn. `SQNR` is that of the outputs of samples that calibration did not see to those of TensorFlow in fp32. Goals: an
@@ -103,6 +103,18 @@ def separable() -> Any:
     return keras.Model(inputs, layers.Softmax()(tensor))
 
 
+def vnet() -> Any:
+    """An encoder and a decoder in three dimensions."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 24, 24, 4), name="x")
+    skipped = layers.Conv3D(16, 3, 1, "same", activation="relu")(inputs)
+    tensor = layers.Conv3D(32, 3, 2, "same", activation="relu")(skipped)
+    tensor = layers.Conv3D(32, 3, 1, "same", activation="relu")(tensor)
+    tensor = layers.Conv3DTranspose(16, 3, 2, "same", activation="relu")(tensor)
+    tensor = layers.Conv3D(16, 3, 1, "same", activation="relu")(layers.Concatenate()([tensor, skipped]))
+    return keras.Model(inputs, layers.Conv3D(4, 1)(tensor))
+
+
 def read(source: Path, first: Array) -> tuple[str, Any, Any]:
     """The fp32 model as the library reads it: convolutions with groups are not compiled by XLA any more."""
     model = SignatureModel(load_source(source)).default
@@ -170,7 +182,7 @@ def rows(name: str, options: Any) -> list[list[Any]]:
 
 def main() -> None:
     parser = common.parser(__doc__, repeat=9)
-    names = ("unet", "separable", "resnext", "volume")
+    names = ("unet", "separable", "resnext", "volume", "vnet")
     parser.add_argument("--model", choices=names, action="append", help="repeatable; default: all")
     options = common.parse(parser)
     found = [row for name in options.model or names for row in rows(name, options)]

@@ -21,7 +21,7 @@ from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.rearranged import emit_transposed, emit_volume
 from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.graph import Body, Graph, GraphModel, SignatureGraph, tensor_name
-from inc_autotune.tf_ext.operators import LOOKUP, TRANSPOSED, VOLUME, Operator
+from inc_autotune.tf_ext.operators import LOOKUP, TRANSPOSED_TYPES, VOLUME, Operator
 from inc_autotune.tf_ext.target import QDQ_FORM
 
 
@@ -129,9 +129,9 @@ class _Build:
             assert calibration.range is not None
             divisor = self.placement.operators.get(name)
             emit_linear(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
-        elif operator.type in (TRANSPOSED, VOLUME):
+        elif operator.type in (VOLUME, *TRANSPOSED_TYPES):
             assert calibration.range is not None
-            emit = emit_transposed if operator.type == TRANSPOSED else emit_volume
+            emit = emit_volume if operator.type == VOLUME else emit_transposed
             emit(self.emission, operator, config, calibration.range)
         else:
             assert calibration.range is not None

@@ -16,7 +16,7 @@ from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, qua
 from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
 from inc_autotune.tf_ext.graph import Graph, GraphBuilder, reshape, shape_like
-from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED, Operator, geometry_of, kernel_weight
+from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED_TYPES, Operator, geometry_of, kernel_weight
 
 LARGEST_INT8 = 127.0
 
@@ -148,7 +148,7 @@ class Emission:
             changes: says all that is done to the weight.
             make: does it.
         """
-        steps = geometry_of(self.graph, operator).steps if operator.type == TRANSPOSED else None
+        steps = geometry_of(self.graph, operator).steps if operator.type in TRANSPOSED_TYPES else None
         layout = (operator.type == DEPTHWISE, operator.transposed, steps)
         return self._weights.get(operator.name, (self.graph.origin(operator.weight), layout, changes), make)
 

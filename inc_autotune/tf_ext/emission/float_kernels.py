@@ -15,7 +15,7 @@ from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
 from inc_autotune.tf_ext.graph import reshape
-from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, TRANSPOSED, Operator
+from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, TRANSPOSED_TYPES, Operator
 
 
 def emit_simulated(
@@ -155,8 +155,8 @@ def rounded_weight(
 
 def _axis(operator: Operator, rank: int) -> int:
     """Of the features in a weight of `rank` dimensions."""
-    if operator.type == TRANSPOSED:
-        return 2
+    if operator.type in TRANSPOSED_TYPES:
+        return rank - 2
     return 0 if operator.transposed or operator.type == LOOKUP else rank - 1
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -22,12 +23,12 @@ def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, li
 
     Args:
         emission: the graph under construction.
-        operator: Conv2DBackpropInput.
+        operator: Conv2DBackpropInput or Conv3DBackpropInputV2.
         config: int8, static, symmetric.
         limits: smallest and largest value of the operator's input.
     """
     geometry = geometry_of(emission.graph, operator)
-    positions = geometry.steps[0] * geometry.steps[1]
+    positions = math.prod(geometry.steps)
     source = emission.quantized(operator.input, config.activation, limits)
     bias = operator.epilogue.bias
     ordinary = _ordinary(
@@ -37,8 +38,11 @@ def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, li
         emit_as_matrix_product(emission, ordinary, source, emission.weight(operator, config, as_matrix=True))
     else:
         ordinary.node.attr["padding"].s = b"EXPLICIT"
-        ends = [0, 0, *geometry.padding[0], *geometry.padding[1], 0, 0]
+        ends = [0, 0, *geometry.padding[-2], *geometry.padding[-1], 0, 0]
         ordinary.node.attr["explicit_paddings"].list.i.extend(ends)
+        if len(geometry.taps) > 2:
+            layers = _Layers(geometry.taps[0], geometry.made[0] // geometry.steps[0], geometry.padding[0])
+            source = _layers_as_channels(emission, operator, source, layers)
         emit_to_float(emission, ordinary, source, emission.weight(operator, config, even=source.grid.is_signed))
     _interleave(emission, operator, ordinary.output, geometry)
 
@@ -65,11 +69,46 @@ def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits
     for key in ("strides", "dilations"):
         values = list(given[key].list.i) or [1] * 5
         ordinary.node.attr[key].list.i[:] = [1, *values[2:4], 1]
-    pictures = _layers_as_channels(emission, operator, source)
+    pictures = _layers_as_channels(emission, operator, source, _layers(emission, operator))
     emit_to_float(emission, ordinary, pictures, emission.weight(operator, config, even=source.grid.is_signed))
     shape = emission.graph.shape(operator.node.name) or ()
     whole = emission.constant(f"{operator.name}/volume", np.array([-1, *shape[1:]], np.int32))
     emission.builder.make("Reshape", [ordinary.output, whole], operator.output, T=tf.float32, Tshape=tf.int32)
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Which layers of a volume lie side by side.
+
+    Args:
+        taps: how many at a time.
+        count: how many times.
+        ends: layers of zeros before and behind the volume.
+        step: from the first of one time to the first of the next one.
+        apart: from one to the next one of a time.
+    """
+
+    taps: int
+    count: int
+    ends: tuple[int, int]
+    step: int = 1
+    apart: int = 1
+
+
+def _layers(emission: Emission, operator: Operator) -> _Layers:
+    """The layers that a Conv3D covers."""
+    given, weight = operator.node.attr, emission.graph.shape(operator.weight)
+    taps, depth, count = (
+        _depth(shape)
+        for shape in (
+            (None, *(weight or ())),
+            emission.graph.shape(operator.input),
+            emission.graph.shape(operator.node.name),
+        )
+    )
+    step, apart = given["strides"].list.i[1], (list(given["dilations"].list.i) or [1] * 5)[1]
+    missing = max((count - 1) * step + (taps - 1) * apart + 1 - depth, 0)
+    return _Layers(taps, count, (missing // 2, missing - missing // 2), step, apart)
 
 
 def _ordinary(emission: Emission, operator: Operator, features: int, bias: np.ndarray | None) -> Operator:
@@ -91,52 +130,64 @@ def _ordinary(emission: Emission, operator: Operator, features: int, bias: np.nd
 
 def _interleave(emission: Emission, operator: Operator, tensor: str, geometry: TransposedGeometry) -> None:
     """Write the operator's output: the features of each position become those of the positions between the inputs."""
-    builder, name, (down, right) = emission.builder, operator.name, geometry.steps
+    builder, name = emission.builder, operator.name
+    *layers, down, right = geometry.steps
+    *_, rows, columns = (made // step for made, step in zip(geometry.made, geometry.steps, strict=True))
+    deep = math.prod(layers)
+    features = deep * operator.features
     is_cut = geometry.made != geometry.size
     whole = builder.new(f"{name}/interleaved") if is_cut else operator.output
-    shape = emission.constant(f"{name}/whole", np.array([-1, *geometry.made, operator.features], np.int32))
+
+    def shaped(shape: Sequence[int]) -> str:
+        return emission.constant(f"{name}/shape", np.array([-1, *shape], np.int32))
+
+    def ordered(tensor: str, parts: Sequence[int], order: Sequence[int]) -> str:
+        apart = reshape(builder, tensor, shaped(parts), f"{name}/apart")
+        places = emission.constant(f"{name}/order", np.array(order, np.int32))
+        return builder.compute("Transpose", [apart, places], f"{name}/ordered", T=tf.float32, Tperm=tf.int32)
+
     if down == right > 1:
-        builder.make("DepthToSpace", [tensor], whole, T=tf.float32, block_size=down, data_format="NHWC")
-    else:
-        if down > 1:
-            rows, columns = geometry.made[0] // down, geometry.made[1] // right
-            parts = np.array([-1, rows, columns, down, right, operator.features], np.int32)
-            tensor = reshape(builder, tensor, emission.constant(f"{name}/parts", parts), f"{name}/apart")
-            order = emission.constant(f"{name}/order", np.array([0, 1, 3, 2, 4, 5], np.int32))
-            tensor = builder.compute("Transpose", [tensor, order], f"{name}/ordered", T=tf.float32, Tperm=tf.int32)
-        builder.make("Reshape", [tensor, shape], whole, T=tf.float32, Tshape=tf.int32)
+        pictures = tensor
+        if layers:
+            pictures = reshape(builder, tensor, shaped([rows, columns, down * right * features]), f"{name}/pictures")
+        tensor = builder.compute(
+            "DepthToSpace", [pictures], f"{name}/spread", T=tf.float32, block_size=down, data_format="NHWC"
+        )
+    elif down > 1:
+        tensor = ordered(tensor, [rows, columns, down, right * features], [0, 1, 3, 2, 4])
+    if deep > 1:
+        tensor = ordered(tensor, [geometry.made[-2] * geometry.made[-1], deep, operator.features], [0, 2, 1, 3])
+    builder.make("Reshape", [tensor, shaped([*geometry.made, operator.features])], whole, T=tf.float32, Tshape=tf.int32)
     if is_cut:
         begin = emission.constant(f"{name}/begin", np.array([0, *geometry.cut, 0], np.int32))
         size = emission.constant(f"{name}/size", np.array([-1, *geometry.size, -1], np.int32))
         builder.make("Slice", [whole, begin, size], operator.output, T=tf.float32, Index=tf.int32)
 
 
-def _layers_as_channels(emission: Emission, operator: Operator, source: QuantizedTensor) -> QuantizedTensor:
-    """The integers of a volume as pictures, one for each layer of the result."""
-    builder, name, given = emission.builder, operator.name, operator.node.attr
-    shape, weight = emission.graph.shape(operator.input), emission.graph.shape(operator.weight)
-    depth, count, taps = (
-        _depth(shape),
-        _depth(emission.graph.shape(operator.node.name)),
-        _depth((None, *(weight or ()))),
-    )
-    step, apart = given["strides"].list.i[1], (list(given["dilations"].list.i) or [1] * 5)[1]
-    missing = max((count - 1) * step + (taps - 1) * apart + 1 - depth, 0)
+def _layers_as_channels(
+    emission: Emission, operator: Operator, source: QuantizedTensor, layers: _Layers
+) -> QuantizedTensor:
+    """The integers of a volume as pictures, one for each time that layers lie side by side."""
+    builder, name = emission.builder, operator.name
+    shape = emission.graph.shape(operator.input)
     dtype = tf.int8 if source.grid.is_signed else tf.uint8
-    layers = builder.compute("Bitcast", [source.values], f"{name}/bytes", T=source.grid.dtype, type=dtype)
-    if missing:
+    tensor = builder.compute("Bitcast", [source.values], f"{name}/bytes", T=source.grid.dtype, type=dtype)
+    if any(layers.ends):
         ends = np.zeros((5, 2), np.int32)
-        ends[1] = missing // 2, missing - missing // 2
-        layers = builder.compute(
-            "Pad", [layers, emission.constant(f"{name}/ends", ends)], f"{name}/padded", T=dtype, Tpaddings=tf.int32
+        ends[1] = layers.ends
+        tensor = builder.compute(
+            "Pad", [tensor, emission.constant(f"{name}/ends", ends)], f"{name}/padded", T=dtype, Tpaddings=tf.int32
         )
-    covered = [_every(emission, layers, tap * apart, step, count, dtype, f"{name}/layer_{tap}") for tap in range(taps)]
+    covered = [
+        _every(emission, tensor, tap * layers.apart, layers.step, layers.count, dtype, f"{name}/layer_{tap}")
+        for tap in range(layers.taps)
+    ]
     axis = emission.constant(f"{name}/channels", np.array(4, np.int32))
     joined = covered[0]
-    if taps > 1:
-        joined = builder.compute("ConcatV2", [*covered, axis], f"{name}/layers", N=taps, T=dtype, Tidx=tf.int32)
+    if len(covered) > 1:
+        joined = builder.compute("ConcatV2", [*covered, axis], f"{name}/layers", N=len(covered), T=dtype, Tidx=tf.int32)
     assert shape is not None
-    flat = np.array([-1, *shape[2:4], taps * (shape[4] or 0)], np.int32)
+    flat = np.array([-1, *shape[2:4], layers.taps * (shape[4] or 0)], np.int32)
     pictures = reshape(builder, joined, emission.constant(f"{name}/flat", flat), f"{name}/pictures", dtype)
     return source.reshaped(builder.compute("Bitcast", [pictures], f"{name}/quantized", T=dtype, type=source.grid.dtype))
 

@@ -11,7 +11,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED, Operator, geometry_of, is_pointwise
+from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED_TYPES, Operator, geometry_of, is_pointwise
 
 MATMUL_KERNEL = "_QuantizedMatMul"
 CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"
@@ -69,7 +69,7 @@ def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
     assert shape is not None
     is_matrix_product = operator.is_linear or (
         geometry_of(graph, operator).is_matrix_product
-        if operator.type == TRANSPOSED
+        if operator.type in TRANSPOSED_TYPES
         else is_pointwise(operator, shape) and chains.output_range(operator) is None
     )
     kind = Primitive.MATMUL if is_matrix_product else _convolution(shape, is_depthwise=operator.type == DEPTHWISE)

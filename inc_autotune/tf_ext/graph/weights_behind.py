@@ -16,13 +16,14 @@ WITH_KERNEL = (
     "DepthwiseConv2dNative",
     "Conv2DBackpropInput",
     "Conv3D",
+    "Conv3DBackpropInputV2",
 )
 """Products that integer kernels compute too."""
 
 WITHOUT_KERNEL = (
     *("BatchMatMul", "Einsum", "SparseMatMul", "SparseTensorDenseMatMul", "XlaDot", "XlaDotV2", "XlaEinsum"),
     *("Conv", "Conv2DBackpropInputV2", "Conv3DBackpropInput"),
-    *("Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput", "XlaConv", "XlaConvV2"),
+    *("DepthwiseConv2dNativeBackpropInput", "XlaConv", "XlaConvV2"),
     *("FusedMatMul", "_FusedMatMul", "_FusedBatchMatMulV2", "_FusedConv2D", "_FusedConv3D"),
     *("_FusedDepthwiseConv2dNative", "FusedPadConv2D", "FusedResizeAndPadConv2D"),
     *("BlockLSTM", "BlockLSTMV2", "LSTMBlockCell", "GRUBlockCell", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"),

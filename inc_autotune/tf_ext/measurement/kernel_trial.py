@@ -37,7 +37,7 @@ from inc_autotune.tf_ext.operators import (
     DEPTHWISE,
     LINEAR_TYPES,
     LOOKUP,
-    TRANSPOSED,
+    TRANSPOSED_TYPES,
     VOLUME,
     Operator,
     find_operators,
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 KERNELS = {
     MATMUL_KERNEL: LINEAR_TYPES,
-    CONVOLUTION_KERNEL: (CONVOLUTION, TRANSPOSED, VOLUME),
+    CONVOLUTION_KERNEL: (CONVOLUTION, VOLUME, *TRANSPOSED_TYPES),
     DEPTHWISE_KERNEL: (DEPTHWISE,),
 }
 """Operator types that an integer operator replaces, by integer operator."""

@@ -22,7 +22,7 @@ from inc_autotune.tf_ext.operators.unsupported import (
 LINEAR_TYPES = ("MatMul", "BatchMatMulV2", "BatchMatMulV3")
 CONVOLUTION = "Conv2D"
 DEPTHWISE = "DepthwiseConv2dNative"
-TRANSPOSED = "Conv2DBackpropInput"
+TRANSPOSED_TYPES = ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
 VOLUME = "Conv3D"
 LOOKUP = "GatherV2"
 NOT_FLOAT32 = ", not float32: build the model in float32, in Keras with the dtype policy 'float32', and tune that"
@@ -70,7 +70,7 @@ class Operator:
     @property
     def position(self) -> int:
         """Of the activation among the inputs of the node; a transposed convolution is given its size first."""
-        return {TRANSPOSED: 2, LOOKUP: 1}.get(self.type, 0)
+        return {**dict.fromkeys(TRANSPOSED_TYPES, 2), LOOKUP: 1}.get(self.type, 0)
 
     @property
     def weight_position(self) -> int:
@@ -139,11 +139,11 @@ def kernel_weight(graph: Graph, operator: Operator) -> FloatArray:
     if operator.is_linear:
         weight = weight.T if operator.transposed else weight
     multiplier = operator.epilogue.multiplier
-    if operator.type == TRANSPOSED:
-        scaled = weight if multiplier is None else weight * multiplier[:, None]
-        return geometry_of(graph, operator).kernel(scaled)
-    if operator.type == VOLUME:
-        weight = weight.transpose(1, 2, 0, 3, 4).reshape(*weight.shape[1:3], -1, operator.features)
+    if operator.type in TRANSPOSED_TYPES:
+        weight = geometry_of(graph, operator).kernel(weight if multiplier is None else weight * multiplier[:, None])
+        multiplier = None
+    if weight.ndim == 5:
+        weight = weight.transpose(1, 2, 0, 3, 4).reshape(*weight.shape[1:3], -1, weight.shape[4])
     if multiplier is None:
         return weight
     return weight * (multiplier.reshape(weight.shape[2:]) if operator.type == DEPTHWISE else multiplier)
@@ -175,7 +175,7 @@ def _operator(graph: Graph, node: NodeDef, made: Collection[str]) -> Operator | 
         return _linear(graph, node, made)
     if node.op in (CONVOLUTION, DEPTHWISE):
         return _convolution(graph, node)
-    if node.op == TRANSPOSED:
+    if node.op in TRANSPOSED_TYPES:
         return _transposed(graph, node)
     if node.op == VOLUME:
         return _volume(graph, node)
@@ -246,7 +246,7 @@ def _convolution(graph: Graph, node: NodeDef) -> Operator | str | None:
 def _transposed(graph: Graph, node: NodeDef) -> Operator | str:
     _, filters, source = (tensor_name(each) for each in node.input)
     weight = graph.constant(filters)
-    problem = _filter_problem(graph, node, filters, b"NHWC")
+    problem = _filter_problem(graph, node, filters, b"NHWC" if node.op == TRANSPOSED_TYPES[0] else b"NDHWC")
     if problem is not None or weight is None:
         return problem or ""
     geometry = _transposed_geometry(graph, node)
@@ -254,7 +254,7 @@ def _transposed(graph: Graph, node: NodeDef) -> Operator | str:
         return geometry
     weight_node = graph.constant_node(filters)
     assert weight_node is not None
-    features = weight.shape[2]
+    features = weight.shape[-2]
     return Operator(node.name, node, node.op, source, weight_node, find_epilogue(graph, node, features), features)
 
 

@@ -57,6 +57,22 @@ def test_transposed_convolutions_of_unequal_steps_and_sizes(layer: Any) -> None:
     is_right(built((6, 7, 5), layer()), random(8, 6, 7, 5), 35, 1)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv3DTranspose(6, 3, 2, "same", activation="relu"),
+        lambda: layers.Conv3DTranspose(6, 2, 2, use_bias=False),
+        lambda: layers.Conv3DTranspose(6, 3, 2),
+        lambda: layers.Conv3DTranspose(6, (4, 2, 3), (3, 1, 2), "same"),
+        lambda: layers.Conv3DTranspose(6, (1, 3, 3), (1, 2, 2), "same", activation="relu6"),
+        lambda: layers.Conv3DTranspose(6, 3, 1),
+        lambda: layers.Conv3DTranspose(6, (3, 2, 1), (2, 2, 1), "valid"),
+    ],
+)
+def test_transposed_convolutions_in_three_dimensions(layer: Any) -> None:
+    is_right(built((3, 4, 5, 5), layer()), random(4, 3, 4, 5, 5), 35, 1)
+
+
 def test_transposed_convolutions_in_one_dimension() -> None:
     is_right(built((9, 5), layers.Conv1DTranspose(8, 4, 2, "same")), random(8, 9, 5), 35, 1)
 

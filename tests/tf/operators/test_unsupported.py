@@ -41,17 +41,6 @@ def mapped(x: Any) -> Any:
             "no integer kernel for Einsum",
             id="a matrix for each position",
         ),
-        pytest.param(
-            lambda x: tf.nn.conv3d_transpose(
-                tf.reshape(x, [-1, 2, 2, 4, 2]),
-                tf.reshape(SQUARE, [2, 2, 2, 64, 2]),
-                tf.stack([tf.shape(x)[0], 2, 2, 4, 64]),
-                [1] * 5,
-                "SAME",
-            ),
-            "no integer kernel for Conv3DBackpropInputV2",
-            id="transposed in three dimensions",
-        ),
         pytest.param(compiled, "XLA compiles", id="a compiled function"),
         pytest.param(mapped, "first operand", id="weight first in a loop"),
         pytest.param(condition, "condition of a loop", id="the condition of a loop"),
