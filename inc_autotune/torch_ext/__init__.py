@@ -1,4 +1,4 @@
-"""PyTorch: autotune, convert, save, load and apply_recipe for `torch.nn.Module`."""
+"""PyTorch: autotune, convert, save, load, apply_recipe and inspect for `torch.nn.Module`."""
 
 from inc_autotune.core.optional import require
 
@@ -6,6 +6,7 @@ require("torch", extra="torch")
 require("safetensors", extra="torch")
 
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
+from inc_autotune.torch_ext.inspection import inspect  # noqa: E402
 from inc_autotune.torch_ext.persistence import load, save  # noqa: E402
 
-__all__ = ["apply_recipe", "autotune", "convert", "load", "save"]
+__all__ = ["apply_recipe", "autotune", "convert", "inspect", "load", "save"]

@@ -5,6 +5,7 @@ Imports the adaptor's interface and everything below it.
 
 from inc_autotune.core.analysis.block_search import SupportsBlocks
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
+from inc_autotune.core.analysis.inspection import Inspection, OperatorOptions, inspect_model
 from inc_autotune.core.analysis.output_error import (
     LARGEST_OUTPUT,
     SupportsComparison,
@@ -57,6 +58,8 @@ __all__ = [
     "SMALLEST_SHARE",
     "Call",
     "Clock",
+    "Inspection",
+    "OperatorOptions",
     "SmoothingPlan",
     "SupportsBlocks",
     "SupportsComparison",
@@ -79,6 +82,7 @@ __all__ = [
     "choose_fallback",
     "error_or_infinity",
     "estimate_harms",
+    "inspect_model",
     "interleaved_seconds",
     "is_meant_to_be_fast",
     "losing_chains",

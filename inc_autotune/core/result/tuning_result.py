@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from inc_autotune.core.analysis import LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, percent
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study import Trial
+from inc_autotune.core.text_table import text_table
 from inc_autotune.core.vocabulary import Objective
 
 LARGEST_NAMED = 3
@@ -208,7 +208,7 @@ class TuningResult:
             dtype += " simulated" if operator.simulated else ""
             alpha = "" if operator.alpha is None else f"{operator.alpha:.3g}"
             rows.append((operator.name, operator.type, dtype, alpha, operator.reason))
-        return _table(rows)
+        return text_table(rows)
 
     def _trial_table(self) -> list[str]:
         measured = any(trial.gain is not None for trial in self.trials)
@@ -221,15 +221,8 @@ class TuningResult:
                 label += f" (stopped after {trial.samples} samples)"
             cells = (str(trial.number + 1), score, "yes" if trial.met else "no", *([gain] if measured else []))
             rows.append((*cells, f"{trial.seconds:.1f}", label))
-        return _table(rows)
+        return text_table(rows)
 
 
 def _smaller(ratio: float) -> str:
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Left-aligned columns with a rule under the header."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

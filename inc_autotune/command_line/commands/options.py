@@ -1,0 +1,78 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inc_autotune.command_line.datasets.opening import ALLOWED as DATA
+from inc_autotune.command_line.errors import UsageError
+from inc_autotune.command_line.frameworks.recognition import ALLOWED as MODELS
+
+MODEL_HELP = f"The model: {MODELS}."
+DATA_HELP = f"Calibration data: {DATA}."
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples in a batch of data read from files; 8.", min=1)]
+ImageSize = Annotated[str | None, typer.Option(help="Height and width of images: 224, or 224x320.")]
+ImageCrop = Annotated[float | None, typer.Option(help="Part of the shorter side of images that is kept: 0.875.")]
+ImageMean = Annotated[str | None, typer.Option(help="Taken from channels of 0 to 1: 0.485,0.456,0.406.")]
+ImageStd = Annotated[str | None, typer.Option(help="By which channels are divided: 0.229,0.224,0.225.")]
+ImageLayout = Annotated[str | None, typer.Option(help="NCHW or NHWC, where the model does not tell.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the texts: text.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels: label.")]
+Tokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where the model's has none.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of a text; what is longer is cut off.", min=1)]
+
+
+def reading_options(
+    batch_size: int | None,
+    image_size: str | None,
+    image_crop: float | None,
+    image_mean: str | None,
+    image_std: str | None,
+    image_layout: str | None,
+    text_column: str | None,
+    label_column: str | None,
+    tokenizer: Path | None,
+    max_length: int | None,
+) -> dict[str, Any]:
+    """The options that say how data is read, as fields of `DataOptions`.
+
+    Raises:
+        UsageError: one has not the form that it should have.
+    """
+    images = {
+        "size": None if image_size is None else _size(image_size),
+        "crop": image_crop,
+        "mean": None if image_mean is None else _numbers(image_mean, "--image-mean"),
+        "std": None if image_std is None else _numbers(image_std, "--image-std"),
+        "layout": image_layout,
+    }
+    texts = {
+        "column": text_column,
+        "label_column": label_column,
+        "tokenizer": None if tokenizer is None else str(tokenizer),
+        "max_length": max_length,
+    }
+    return {"batch_size": batch_size, "images": _given(images), "texts": _given(texts)}
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any] | None:
+    return {name: value for name, value in values.items() if value is not None} or None
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 65_536 for part in parts):
+        raise UsageError(f"--image-size {text!r}: Allowed: pixels, 224, or height and width, 224x320.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: Allowed: numbers with commas between: 0.485,0.456,0.406.") from error

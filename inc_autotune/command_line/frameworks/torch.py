@@ -1,0 +1,90 @@
+"""PyTorch modules, in eager mode."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inc_autotune import torch_ext
+from inc_autotune.command_line.errors import UsageError
+from inc_autotune.command_line.frameworks.framework import Framework, ImageInput, Item, Run, outputs_in_order
+from inc_autotune.core.analysis import Inspection
+from inc_autotune.core.arguments import check_path
+
+
+class Torch(Framework):
+    """Models are `nn.Module`s."""
+
+    name = "PyTorch"
+    output = "a folder, for torch_ext.load"
+
+    def inspect(self, model: Any) -> Inspection:
+        return torch_ext.inspect(model)
+
+    def autotune(self, model: Any, *, calib_data: Any = None, eval_data: Any = None, **arguments: Any) -> Any:
+        return torch_ext.autotune(model, calib_data, eval_dataloader=eval_data, **arguments)
+
+    def apply_recipe(self, model: Any, recipe: Path) -> Any:
+        return torch_ext.apply_recipe(model, recipe)
+
+    def check_output(self, path: Path) -> None:
+        if check_path(path, "--output").is_file():
+            raise UsageError(f"--output {str(path)!r}: is a file. A PyTorch model is written to a folder; name one.")
+
+    def save(self, tuned: Any, path: Path, calib_data: Any = None) -> None:
+        torch_ext.save(torch_ext.convert(tuned), path)
+
+    def runner(self, model: Any, threads: int | None = None) -> Run:
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+        def run(item: Item) -> list[Any]:
+            with torch.inference_mode():
+                if isinstance(item, Mapping):
+                    return outputs_in_order(model(**{name: _tensor(value) for name, value in item.items()}))
+                return outputs_in_order(model(_tensor(item)))
+
+        return run
+
+    def input_names(self, model: Any) -> Sequence[str]:
+        parameters = inspect.signature(model.forward).parameters.values()
+        if any(each.kind is each.VAR_KEYWORD for each in parameters):
+            return []
+        return [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
+
+    def image_input(self, model: Any) -> ImageInput:
+        return ImageInput(None, channels_first=True)
+
+
+def from_transformers(folder: Path) -> Any:
+    """The model that a folder of the transformers library holds, by the class that its configuration names.
+
+    Raises:
+        UsageError: the library is missing, or cannot load it.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError(f"MODEL {str(folder)!r}: needs the transformers library: pip install transformers") from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        architecture = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
+        return architecture.from_pretrained(folder).float().eval()
+    except Exception as error:  # the library raises what it happens to meet
+        raise UsageError(
+            f"MODEL {str(folder)!r}: transformers cannot load it: {type(error).__name__}: {error}"
+        ) from error
+
+
+def load_quantized(folder: Path, architecture: Any) -> Any:
+    """A model that `--output` wrote; the fp32 model gives the architecture where the folder does not."""
+    return torch_ext.load(folder, architecture)
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value

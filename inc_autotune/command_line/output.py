@@ -1,0 +1,65 @@
+"""What commands print: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import typer
+
+from inc_autotune.core.analysis import Inspection
+from inc_autotune.core.result import TuningResult
+
+
+def show(text: str) -> None:
+    """Print a result."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a remark, which is not part of the result, to stderr."""
+    typer.echo(text, err=True)
+
+
+def show_json(value: Any) -> None:
+    """Print a result for a script. Numbers that JSON does not have become null."""
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def result_as_json(result: TuningResult) -> dict[str, Any]:
+    """A tuning result in plain values."""
+    names = ("met", "score", "baseline", "goal", "target", "evidence", "speedup", "size_ratio", "gain", "evaluations")
+    return {
+        **{name: getattr(result, name) for name in names},
+        "weights": result.weight_shares,
+        "operators": [
+            {
+                name: getattr(each, name)
+                for name in ("name", "type", "dtype", "approach", "alpha", "reason", "simulated")
+            }
+            for each in result.operators
+        ],
+        "trials": [
+            {"number": each.number + 1, "score": each.score, "met": each.met, "tried": each.label, "error": each.error}
+            for each in result.trials
+        ],
+        "notes": list(result.notes),
+    }
+
+
+def inspection_as_json(inspection: Inspection) -> dict[str, Any]:
+    """An inspection in plain values."""
+    names = ("name", "type", "options", "reason", "weight_share")
+    return {
+        "quantizable_share": inspection.quantizable_share,
+        "operators": [{name: getattr(each, name) for name in names} for each in inspection.operators],
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
