@@ -29,7 +29,7 @@ from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.search.strategy.registry import NEED_GRADIENTS
 from inc_autotune.core.space.capability import load_capability
-from inc_autotune.core.vocabulary import APPROACHES, INTEGER_DTYPES, SCHEMES
+from inc_autotune.core.vocabulary import APPROACHES, CORRECTIONS, INTEGER_DTYPES, SCHEMES
 
 PAGE = Path(__file__).with_name("features.md")
 PLACE = r"<!-- ([\w ]+) -->(.*?)<!-- /\1 -->"
@@ -45,6 +45,7 @@ ABILITIES = {
     ("groups",): "operators that share an input are decided together",
     ("input_groups",): "SmoothQuant, with an alpha for each layer",
     ("integer_product",): "a faster alpha search",
+    ("corrections",): "mean output and weights corrected after rounding, where that lowers the error",
     ("blocks", "block_reference", "run_block"): "`enable_blockwise_loss`: one alpha for each repeated block",
     ("reference_outputs", "run"): "smoothing plans and units compared at the model's output",
     ("gradient_harms",): "ranking from gradients; the strategies that need them",
@@ -113,6 +114,11 @@ def offers(adaptor: type[Adaptor], method: str) -> bool:
     """
     own = getattr(adaptor, method, None)
     return own is not None and own is not getattr(Adaptor, method, None) and not _does_nothing(own)
+
+
+def recipes(adaptor: type[Adaptor], own: Iterable[str] = ()) -> list[str]:
+    """Names of the recipes that have an effect: those of the core, and those of the framework's own."""
+    return [*SMOOTH_QUANT_RECIPES, *(CORRECTIONS if offers(adaptor, "corrections") else ()), *own]
 
 
 def _does_nothing(function: Callable[..., Any]) -> bool:
@@ -315,10 +321,10 @@ def tables() -> dict[str, str]:
     from inc_autotune.ort_ext.target.settings import FORM_NAMES
     from inc_autotune.ort_ext.target.switches import RECIPE_NAMES
     from inc_autotune.tf_ext.adaptor import CAPABILITY_FOLDER, TensorFlowAdaptor
-    from inc_autotune.tf_ext.api import RECIPES as TF_RECIPES
     from inc_autotune.tf_ext.measurement.kernel_trial import has_kernel
+    from inc_autotune.tf_ext.target import SWITCHES
     from inc_autotune.torch_ext.adaptor import TorchAdaptor
-    from inc_autotune.torch_ext.backends import RECIPES as TORCH_RECIPES
+    from inc_autotune.torch_ext.backends import INTEGER_SUMS_RECIPE
     from inc_autotune.torch_ext.ipex.adaptor import CAPABILITIES, IpexAdaptor
     from inc_autotune.torch_ext.modules.availability import simulation_reason
 
@@ -339,10 +345,10 @@ def tables() -> dict[str, str]:
         Target("TensorFlow", "`itex`", CAPABILITY_FOLDER / "itex.yaml", "Intel Extension for TensorFlow"),
     ]
     tuners = [
-        Tuner("PyTorch", TorchAdaptor, [torch_target], TORCH_RECIPES),
-        Tuner("PyTorch, `ipex`", IpexAdaptor, ipex, SMOOTH_QUANT_RECIPES),
-        Tuner("ONNX Runtime", OrtAdaptor, ort, [*SMOOTH_QUANT_RECIPES, *RECIPE_NAMES]),
-        Tuner("TensorFlow", TensorFlowAdaptor, tf, TF_RECIPES),
+        Tuner("PyTorch", TorchAdaptor, [torch_target], recipes(TorchAdaptor, [INTEGER_SUMS_RECIPE])),
+        Tuner("PyTorch, `ipex`", IpexAdaptor, ipex, recipes(IpexAdaptor)),
+        Tuner("ONNX Runtime", OrtAdaptor, ort, recipes(OrtAdaptor, RECIPE_NAMES)),
+        Tuner("TensorFlow", TensorFlowAdaptor, tf, recipes(TensorFlowAdaptor, SWITCHES)),
     ]
     targets = [target for each in tuners for target in each.targets]
     kernel_rows = [

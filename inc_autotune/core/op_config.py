@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class OpConfig:
         approach: `static` (ranges from calibration), `dynamic` (ranges at run time), `weight_only`
             (float activation); None where the operator stays in a float dtype.
         alpha: SmoothQuant alpha in [0, 1]; None: not smoothed.
+        corrections: what is done to its bias and weight after rounding; it has no effect where it cannot be done.
     """
 
     weight: TensorConfig
     activation: TensorConfig
     approach: Approach | None = None
     alpha: float | None = None
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def is_quantized(self) -> bool:
@@ -65,6 +67,9 @@ class OpConfig:
     def with_alpha(self, alpha: float | None) -> OpConfig:
         return replace(self, alpha=alpha)
 
+    def with_corrections(self, corrections: Iterable[Correction]) -> OpConfig:
+        return replace(self, corrections=tuple(corrections))
+
     def to_dict(self) -> dict[str, Any]:
         """The form used in `tune_cfg` and in recipes."""
         activation = self.activation.to_dict()
@@ -73,6 +78,8 @@ class OpConfig:
         result: dict[str, Any] = {"weight": self.weight.to_dict(), "activation": activation}
         if self.alpha is not None:
             result["alpha"] = self.alpha
+        if self.corrections:
+            result["corrections"] = list(self.corrections)
         return result
 
     @classmethod
@@ -80,7 +87,8 @@ class OpConfig:
         """Inverse of `to_dict`."""
         activation = dict(config["activation"])
         approach = activation.pop("quant_mode", None)
-        return cls(TensorConfig(**config["weight"]), TensorConfig(**activation), approach, config.get("alpha"))
+        weight, corrections = TensorConfig(**config["weight"]), tuple(config.get("corrections", ()))
+        return cls(weight, TensorConfig(**activation), approach, config.get("alpha"), corrections)
 
 
 FP32 = OpConfig(FP32_TENSOR, FP32_TENSOR)

@@ -35,6 +35,10 @@ REQUESTED_APPROACHES: tuple[RequestedApproach, ...] = get_args(RequestedApproach
 Objective = Literal["performance", "modelsize", "footprint"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
+Correction = Literal["fast_bias_correction", "weight_correction"]
+"""What takes error away from an operator at no cost at run time, by the names that `recipes` has for it."""
+CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
+
 SharedCriterion = Literal["min", "mean", "max"]
 """How the losses of operators that share an alpha become one loss."""
 SHARED_CRITERIA: tuple[SharedCriterion, ...] = get_args(SharedCriterion)

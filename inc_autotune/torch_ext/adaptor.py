@@ -12,6 +12,7 @@ from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
     SupportsBlocks,
     SupportsComparison,
+    SupportsCorrections,
     SupportsFootprint,
     SupportsGradients,
     SupportsHalves,
@@ -23,7 +24,9 @@ from inc_autotune.core.analysis import (
 )
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.space import Unit
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.torch_ext.calibrated_adaptor import CalibratedAdaptor
 from inc_autotune.torch_ext.calibration import (
     PRODUCT,
@@ -60,6 +63,7 @@ from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators import (
     CAPTURED,
     LINEAR_TYPES,
+    TYPES_WITHOUT_RANGE,
     BlockCall,
     capture_calls,
     find_blocks,
@@ -159,6 +163,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             calibration.output_maximum,
             calibration.hands_on_integers,
             calibration.rounds_sums,
+            None if calibration.input_means is None else _content(calibration.input_means),
         )
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
@@ -224,6 +229,7 @@ class TorchAdaptor(
     SupportsSize,
     SupportsFootprint,
     SupportsVariants,
+    SupportsCorrections,
 ):
     """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart.
 
@@ -248,6 +254,10 @@ class TorchAdaptor(
 
     def _adds_integers(self, tune_cfg: Mapping[str, Any]) -> bool:
         return bool(self._integer_sums) or super()._adds_integers(tune_cfg)
+
+    def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
+        """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input."""
+        return () if self.trace.operators[name].type in TYPES_WITHOUT_RANGE else CORRECTIONS
 
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
@@ -296,6 +306,10 @@ class TorchAdaptor(
 
     def model_size(self, model: nn.Module) -> int | None:
         return weight_bytes(model)
+
+
+def _content(means: InputMeans) -> bytes:
+    return bytes(means.exact.numpy().tobytes() + means.rounded.numpy().tobytes())
 
 
 def _own_copy(model: nn.Module) -> nn.Module:

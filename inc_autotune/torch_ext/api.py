@@ -104,7 +104,8 @@ def autotune(
         recipes: `{"smooth_quant": bool, "smooth_quant_args": {...}, "residual_add_fusion": bool}`; the first False
             forbids smoothing. The last True lets residual blocks add up integers, which is faster and less exact;
             default None: only where `tuning_time` is left once the goal is met, and a trial shows that it is met so
-            too, and faster.
+            too, and faster. And `fast_bias_correction`, `weight_correction`: True, False, or "auto" (default), which
+            compares them at the output.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.

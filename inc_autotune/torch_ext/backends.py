@@ -70,6 +70,12 @@ def _check_supported(arguments: AutotuneArguments) -> None:
             f"recipes[{INTEGER_SUMS_RECIPE!r}]={asked!r}: backend='ipex' decides that by itself. Leave it out, or use "
             "backend='default'."
         )
+    for name, choice in arguments.corrections.items():
+        if backend == "ipex" and choice is True:
+            raise ArgumentError(
+                f"recipes[{name!r}]=True: backend='ipex' has no corrections. Allowed: False or 'auto', or "
+                "backend='default'."
+            )
     smoothquant = arguments.smoothquant_args
     if smoothquant is not None and smoothquant.folding:
         logger.warning(

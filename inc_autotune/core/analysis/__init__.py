@@ -4,6 +4,13 @@ Imports the adaptor's interface and everything below it.
 """
 
 from inc_autotune.core.analysis.block_search import SupportsBlocks
+from inc_autotune.core.analysis.correction_plan import (
+    CorrectionPlan,
+    SupportsCorrections,
+    plan_corrections,
+    planned_corrections,
+    possible_corrections,
+)
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.inspection import Inspection, OperatorOptions, inspect_model
 from inc_autotune.core.analysis.output_error import (
@@ -58,11 +65,13 @@ __all__ = [
     "SMALLEST_SHARE",
     "Call",
     "Clock",
+    "CorrectionPlan",
     "Inspection",
     "OperatorOptions",
     "SmoothingPlan",
     "SupportsBlocks",
     "SupportsComparison",
+    "SupportsCorrections",
     "SupportsFootprint",
     "SupportsGradients",
     "SupportsHalves",
@@ -89,8 +98,11 @@ __all__ = [
     "measured_speeds",
     "operator_weights",
     "percent",
+    "plan_corrections",
     "plan_smoothing",
+    "planned_corrections",
     "planned_steps",
+    "possible_corrections",
     "probe_halves",
     "rank_units",
     "relative_error",

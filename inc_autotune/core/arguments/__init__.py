@@ -4,7 +4,7 @@ Imports quantization, for the names of dtypes, schemes and algorithms.
 """
 
 from inc_autotune.core.arguments.autotune import (
-    SMOOTH_QUANT_RECIPES,
+    CORE_RECIPES,
     AccuracyCriterion,
     AutoAlphaArgs,
     AutotuneArguments,
@@ -17,7 +17,7 @@ from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.arguments.rules import OperatorRule
 
 __all__ = [
-    "SMOOTH_QUANT_RECIPES",
+    "CORE_RECIPES",
     "AccuracyCriterion",
     "ArgumentModel",
     "AutoAlphaArgs",

@@ -16,12 +16,14 @@ from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.arguments.rules import OperatorRules
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.vocabulary import (
+    CORRECTIONS,
     DTYPES,
     DTYPES_TEXT,
     MOST_ALPHAS,
     OBJECTIVES,
     REQUESTED_APPROACHES,
     SHARED_CRITERIA,
+    Correction,
     Objective,
     RequestedApproach,
     SharedCriterion,
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 ALPHA_DIGITS = 7
 SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
+CORE_RECIPES = (*SMOOTH_QUANT_RECIPES, *CORRECTIONS)
+"""Recipes that every framework has."""
 
 UNIT_NUMBER = "a number from 0 to 1"
 ALPHA = f"'auto', {UNIT_NUMBER}, or a list of such numbers"
@@ -249,6 +253,11 @@ class AutotuneArguments(ArgumentModel):
         return self.smoothquant_args
 
     @property
+    def corrections(self) -> dict[Correction, bool | Literal["auto"]]:
+        """Whether each correction is made; "auto" (the default): where it lowers the error at the model's output."""
+        return {name: self.recipes.get(name, "auto") for name in CORRECTIONS}
+
+    @property
     def needs_histogram(self) -> bool:
         """Whether a rule asks for a calibration algorithm that needs more than minimum and maximum."""
         rules = (*self.op_type_dict.values(), *self.op_name_dict.values())
@@ -267,7 +276,8 @@ def validate_arguments(
     Args:
         strategies: names of the strategies there are.
         backends: names of the framework's backends.
-        recipe_names: names of the framework's recipes; `smooth_quant` and `smooth_quant_args` are always known.
+        recipe_names: names of the framework's recipes; `smooth_quant`, `smooth_quant_args` and the corrections are
+            always known.
         arguments: the user's values by argument name. They are not changed, and later changes to them have no effect.
 
     Raises:
@@ -312,8 +322,11 @@ def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[st
     """The recipes without the two of SmoothQuant, and the resulting `smoothquant_args`."""
     if recipes is None:
         return {}, smoothquant_args
-    keys = dict.fromkeys([*SMOOTH_QUANT_RECIPES, *names])
+    keys = dict.fromkeys([*CORE_RECIPES, *names])
     _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(keys)))
+    for name in CORRECTIONS:
+        if name in recipes:
+            _checked("recipes", recipes, check.boolean_or_auto, (name,))
     rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
     own_args = recipes.get("smooth_quant_args")
     if own_args is not None:

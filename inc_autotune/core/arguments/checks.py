@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from inc_autotune.core.errors import did_you_mean
 from inc_autotune.core.vocabulary import listing
@@ -105,6 +105,18 @@ def boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise CheckError(f"{described(value)}, not a bool", "True or False")
     return value
+
+
+def boolean_or_auto(value: object) -> bool | Literal["auto"]:
+    """True, False or "auto"; None is not."""
+    value = plain(value)
+    if isinstance(value, bool):
+        return value
+    allowed = "True, False or 'auto'"
+    if not isinstance(value, str):
+        raise CheckError(f"{described(value)}, neither a bool nor 'auto'", allowed)
+    choice(("auto",), allowed)(value)
+    return "auto"
 
 
 def text(value: object) -> str:

@@ -14,6 +14,7 @@ from inc_autotune.core.quantization.affine import (
     signal_to_noise_db,
     weight_parameters,
 )
+from inc_autotune.core.quantization.corrections import InputMeans, input_means, output_shift, restore_moments
 from inc_autotune.core.quantization.distinct_rows import rows_repeat
 from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
@@ -39,6 +40,7 @@ __all__ = [
     "ActivationStatistics",
     "AlphaSearchResult",
     "InputGroup",
+    "InputMeans",
     "QuantizationParameters",
     "Snapshot",
     "Snapshots",
@@ -48,9 +50,12 @@ __all__ = [
     "dequantize",
     "fake_quantize",
     "group_weight_absmax",
+    "input_means",
     "integer_type",
+    "output_shift",
     "quantization_parameters",
     "quantize",
+    "restore_moments",
     "rows_repeat",
     "search_alpha",
     "signal_to_noise_db",

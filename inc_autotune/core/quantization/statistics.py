@@ -1,4 +1,4 @@
-"""Streaming statistics of one activation: ranges, a uniform sample of rows, and a histogram where asked for."""
+"""Streaming statistics of one activation: ranges, means, a uniform sample of rows, and a histogram where asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inc_autotune.core.vocabulary import ALGORITHMS
 class ActivationStatistics:
     """What calibration remembers of one activation tensor, in memory that does not grow with the data.
 
-    Per-channel minimum and maximum are exact over everything seen. The sampled rows are a uniform sample without
+    Per-channel minimum, maximum and mean are exact over everything seen. The sampled rows are a uniform sample without
     replacement of all tokens: every token draws a random key, and the `rows` smallest keys win. The sample depends on
     the sequence of tokens and `seed`, not on how the sequence was cut into batches. Arrays stay in the caller's
     namespace and device, in float32.
@@ -38,6 +38,7 @@ class ActivationStatistics:
         self._sample: AnyNamespaceArray | None = None
         self._channel_minimum: AnyNamespaceArray | None = None
         self._channel_maximum: AnyNamespaceArray | None = None
+        self._channel_sum: AnyNamespaceArray | None = None
 
     def update(self, x: AnyNamespaceArray, channel_axis: int = -1, keep_rows: bool = True) -> None:
         """Take in one batch.
@@ -66,16 +67,17 @@ class ActivationStatistics:
         minimum = xp.astype(xp.min(x, axis=other_axes), xp.float32)
         maximum = xp.astype(xp.max(x, axis=other_axes), xp.float32)
         self._check(xp, minimum, maximum, tuple(x.shape))
+        sums = xp.astype(xp.sum(x, axis=other_axes, dtype=xp.float32), xp.float64)
         if self._channel_minimum is None:
-            self._channel_minimum, self._channel_maximum = minimum, maximum
+            self._channel_minimum, self._channel_maximum, self._channel_sum = minimum, maximum, sums
         else:
             self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
+            self._channel_sum = self._channel_sum + sums
         self.count += tokens
         if keep_rows and self.rows > 0:
-            self._sample_rows(
-                xp.reshape(xp.moveaxis(x, channel_axis, -1), (-1, channels)), self._generator.random(tokens)
-            )
+            rows = xp.moveaxis(x, channel_axis, -1) if x.ndim > 1 else x[None, :]
+            self._sample_rows(rows, self._generator.random(tokens))
         if self.histogram is not None:
             self.histogram.update(to_float32(x))
 
@@ -88,6 +90,13 @@ class ActivationStatistics:
     def channel_maximum(self) -> AnyNamespaceArray:
         """Largest value per channel, float32 [C]."""
         return self._seen(self._channel_maximum)
+
+    @property
+    def channel_mean(self) -> AnyNamespaceArray:
+        """Mean per channel over all tokens, float32 [C]."""
+        total = self._seen(self._channel_sum)
+        xp = array_api_compat.array_namespace(total)
+        return xp.astype(total / self.count, xp.float32)
 
     @property
     def channel_absmax(self) -> AnyNamespaceArray:
@@ -150,6 +159,7 @@ class ActivationStatistics:
         snapshot._sample = _copied(self._sample)
         snapshot._channel_minimum = _copied(self._channel_minimum)
         snapshot._channel_maximum = _copied(self._channel_maximum)
+        snapshot._channel_sum = _copied(self._channel_sum)
         snapshot._generator = np.random.default_rng(self.seed)
         snapshot._generator.bit_generator.state = self._generator.bit_generator.state
         snapshot.histogram = None if self.histogram is None else self.histogram.copy()
@@ -180,10 +190,12 @@ class ActivationStatistics:
         xp = array_api_compat.array_namespace(minimum)
         if self._channel_minimum is None:
             self._channel_minimum, self._channel_maximum = minimum, maximum
+            self._channel_sum = other._channel_sum
         else:
             self._check(xp, minimum, maximum, tuple(minimum.shape))
             self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
+            self._channel_sum = self._seen(self._channel_sum) + other._seen(other._channel_sum)
         self.count += other.count
         if other._sample is not None and self.rows > 0:
             self._sample_rows(other._sample, other._keys)
@@ -191,7 +203,7 @@ class ActivationStatistics:
             self.histogram.merge(other.histogram)
 
     def _sample_rows(self, x: AnyNamespaceArray, keys: npt.NDArray[np.float64]) -> None:
-        """Keep the rows with the smallest keys; touches only rows that are kept."""
+        """Keep the rows [..., channels] with the smallest keys; touches only rows that are kept."""
         kept = self._keys.size
         all_keys = np.concatenate([self._keys, keys])
         chosen = np.arange(all_keys.size)
@@ -202,7 +214,8 @@ class ActivationStatistics:
             return
         xp = array_api_compat.array_namespace(x)
         device = array_api_compat.device(x)
-        sample = xp.astype(xp.take(x, xp.asarray(new, device=device), axis=0), xp.float32)
+        places = np.unravel_index(new, tuple(x.shape[:-1]))
+        sample = xp.astype(x[tuple(xp.asarray(place, device=device) for place in places)], xp.float32)
         old = chosen[chosen < kept]
         if self._sample is not None and old.size > 0:
             sample = xp.concat([xp.take(self._sample, xp.asarray(old, device=device), axis=0), sample], axis=0)

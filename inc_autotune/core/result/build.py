@@ -9,7 +9,14 @@ from typing import Any
 
 import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import SmoothingPlan, UnitHarm, operator_weights, with_share
+from inc_autotune.core.analysis import (
+    CorrectionPlan,
+    SmoothingPlan,
+    UnitHarm,
+    operator_weights,
+    possible_corrections,
+    with_share,
+)
 from inc_autotune.core.analysis.gain import gain as measured_gain
 from inc_autotune.core.analysis.weight_shares import weight_shares
 from inc_autotune.core.evaluation import Goal, Judgement
@@ -78,6 +85,7 @@ def build_result(
     goal: Goal | None,
     trials: Sequence[Trial],
     plans: Sequence[SmoothingPlan],
+    corrections: Sequence[CorrectionPlan],
     ranks: Mapping[str, Sequence[UnitHarm]],
     evaluations: int,
     speedup: float | None,
@@ -90,7 +98,11 @@ def build_result(
     operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
     simulated = sum(operator.simulated for operator in operators)
     calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
-    configs = {name: assignment.by_unit[unit.name] for unit in space.units for name in unit.operator_names}
+    configs = {
+        name: _own(adaptor, model, name, assignment.by_unit[unit.name])
+        for unit in space.units
+        for name in unit.operator_names
+    }
     recipe = Recipe(
         framework=adaptor.framework,
         operators={
@@ -123,6 +135,7 @@ def build_result(
         size_ratio=measured_gain(adaptor, "modelsize", model, candidate),
         timed=adaptor.timed,
         smoothing=tuple((plan.name, plan.output_error) for plan in plans),
+        corrections=tuple((plan.name, plan.output_error) for plan in corrections),
         sampling_size=assignment.sampling_size,
         phases=dict(phases),
         notes=(*adaptor.notes(), *_simulation_note(simulated), *notes),
@@ -131,6 +144,14 @@ def build_result(
         chosen=trial.number if trial else None,
         harms=tuple(list(ranks.values())[-1]) if ranks else (),
     )
+
+
+def _own(adaptor: Adaptor, model: Any, name: str, config: OpConfig) -> OpConfig:
+    """The configuration of a unit without the corrections that only others of its operators can have."""
+    if not config.corrections:
+        return config
+    able = possible_corrections(adaptor, model, name, config)
+    return config.with_corrections(each for each in config.corrections if each in able)
 
 
 def _evidence(trial: Trial, goal: Goal) -> str | None:
@@ -163,15 +184,26 @@ def _operators(
     outcomes = []
     for (name, op_type), offered in options.items():
         unit = unit_of.get(name)
-        config = assignment.by_unit[unit.name] if unit else FP32
+        config = _own(adaptor, model, name, assignment.by_unit[unit.name]) if unit else FP32
         if unit is None:
             reason = fp32_reasons.get(name) or _why_no_choice(offered)
-        elif config.with_alpha(None) == unit.options[0]:
+        elif assignment.by_unit[unit.name].with_alpha(None) == unit.options[0]:
             reason = ""
         else:
             reason = places.get(unit.name, "chosen by the strategy")
         simulated = config.is_quantized and adaptor.is_simulated(name, config)
-        outcomes.append(OperatorOutcome(name, op_type, config.dtype, config.approach, config.alpha, reason, simulated))
+        outcomes.append(
+            OperatorOutcome(
+                name,
+                op_type,
+                config.dtype,
+                config.approach,
+                config.alpha,
+                reason,
+                simulated,
+                corrections=config.corrections,
+            )
+        )
     skipped = [
         OperatorOutcome(name, adaptor.operator_type(model, name), "fp32", None, None, reason)
         for name, reason in adaptor.skipped(model).items()

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.vocabulary import ALGORITHMS, APPROACHES, DTYPES, GRANULARITIES, SCHEMES, listing
+from inc_autotune.core.vocabulary import ALGORITHMS, APPROACHES, CORRECTIONS, DTYPES, GRANULARITIES, SCHEMES, listing
 
 MOST_ELEMENTS = 2**31
 """Of one array."""
@@ -43,7 +43,12 @@ Scheme = Annotated[StrictStr, AfterValidator(partial(_check_word, words=SCHEMES)
 Granularity = Annotated[StrictStr, AfterValidator(partial(_check_word, words=GRANULARITIES))]
 Algorithm = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ALGORITHMS))]
 Approach = Annotated[StrictStr, AfterValidator(partial(_check_word, words=APPROACHES))]
+Correction = Annotated[StrictStr, AfterValidator(partial(_check_word, words=CORRECTIONS))]
 ArrayDtype = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ARRAY_DTYPES))]
+
+
+_NAMES_OF_ARRAYS = ("smoothing", "input_mean", "rounded_input_mean")
+"""Keys of an operator's calibration whose value is the name of an array."""
 
 
 class _Entry(BaseModel):
@@ -71,6 +76,8 @@ class _Calibration(_Entry):
     output_minimum: Number | None = None
     output_maximum: Number | None = None
     smoothing: StrictStr | None = None
+    input_mean: StrictStr | None = None
+    rounded_input_mean: StrictStr | None = None
     batch_norm: Annotated[StrictStr, Field(min_length=1)] | None = None
     reduce_range: StrictBool | None = None
     channels_last: StrictBool | None = None
@@ -98,6 +105,7 @@ class _Operator(_Entry):
     weight: _Tensor
     activation: _Activation
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    corrections: list[Correction] | None = None
     reason: StrictStr = ""
     calibration: _Calibration | None = None
 
@@ -132,9 +140,10 @@ class _Document(_Entry):
     @model_validator(mode="after")
     def _check_names(self) -> _Document:
         for name, operator in self.operators.items():
-            array = None if operator.calibration is None else operator.calibration.smoothing
-            if array is not None and array not in (self.arrays or {}):
-                raise ValueError(f"operators.{name}.calibration.smoothing: there is no array {array!r}")
+            for key in _NAMES_OF_ARRAYS:
+                array = getattr(operator.calibration, key, None)
+                if array is not None and array not in (self.arrays or {}):
+                    raise ValueError(f"operators.{name}.calibration.{key}: there is no array {array!r}")
         return self
 
 

@@ -11,7 +11,7 @@ from inc_autotune.core.analysis import LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, 
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study import Trial
 from inc_autotune.core.text_table import text_table
-from inc_autotune.core.vocabulary import Objective
+from inc_autotune.core.vocabulary import Correction, Objective
 
 LARGEST_NAMED = 3
 """How many operators in fp32 the summary names."""
@@ -29,6 +29,7 @@ class OperatorOutcome:
         simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
         weight_share: share of the model's weights, by elements, that the operator has; one that several operators of
             one form read counts for the first of them. None where the adaptor does not know.
+        corrections: what was done to its bias and weight after rounding, by the names of recipes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class OperatorOutcome:
     reason: str
     simulated: bool = False
     weight_share: float | None = None
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def form(self) -> str:
@@ -63,6 +65,7 @@ class TuningResult:
         speedup: measured fp32 seconds over tuned seconds of what `timed` says.
         size_ratio: bytes of the fp32 model's weights over the tuned model's.
         smoothing: (plan, relative squared output error on held-out samples, where measured), best first.
+        corrections: likewise of the corrections; the first is the one used, `off` is none.
         sampling_size: calibration samples used.
         phases: wall seconds of each phase.
         notes: remarks on machine and model.
@@ -99,6 +102,7 @@ class TuningResult:
     objective: Objective = "performance"
     gain: float | None = None
     timed: str = "forward pass"
+    corrections: tuple[tuple[str, float | None], ...] = ()
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -197,9 +201,17 @@ class TuningResult:
         if self.smoothing:
             plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
+        if self.corrections:
+            lines.append(self._described_corrections())
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
         lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
         return lines
+
+    def _described_corrections(self) -> str:
+        plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.corrections]
+        counts = Counter(name for operator in self.operators for name in operator.corrections)
+        made = ", ".join(f"{name} of {count} operators" for name, count in counts.items()) or "none"
+        return f"corrections: {made}; output error on held-out samples: {', '.join(plans)}"
 
     def _operator_table(self) -> list[str]:
         rows = [("operator", "type", "dtype", "alpha", "reason")]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import skipped_operators
+from inc_autotune.core.analysis import possible_corrections, skipped_operators
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError, CapabilityError, did_you_mean
 from inc_autotune.core.op_config import FP32, OpConfig
 from inc_autotune.core.space import OperatorKey, TuningSpace, build_space, describe_options, narrow_options
-from inc_autotune.core.vocabulary import FLOAT_DTYPES, listing
+from inc_autotune.core.vocabulary import CORRECTIONS, FLOAT_DTYPES, Correction, listing
 
 Options = Mapping[OperatorKey, tuple[OpConfig, ...]]
 """Configurations by operator, the default first, fp32 last."""
@@ -51,6 +51,25 @@ class Choices:
     def without(self, reasons: Mapping[str, str]) -> Choices:
         """The choices that remain where these operators, each with a reason, stay in fp32 too."""
         return replace(self, fp32_reasons={**self.fp32_reasons, **reasons}) if reasons else self
+
+    def corrected(self, adaptor: Adaptor, model: Any, corrections: Collection[Correction]) -> Choices:
+        """The same, where every configuration asks for those of the corrections that its operator can have.
+
+        Operators that are decided together ask for those that any of them can have.
+        """
+        members = {name: group for group in self.groups for name in group}
+        types = {name for name, _ in self.allowed}
+
+        def asked(name: str, config: OpConfig) -> OpConfig:
+            every = [each for each in members.get(name, (name,)) if each in types]
+            able = {each for member in every for each in possible_corrections(adaptor, model, member, config)}
+            return config.with_corrections(each for each in CORRECTIONS if each in able and each in corrections)
+
+        allowed = {
+            key: tuple(asked(key[0], config) if config.is_quantized else config for config in configs)
+            for key, configs in self.allowed.items()
+        }
+        return replace(self, allowed=allowed)
 
 
 def find_choices(adaptor: Adaptor, model: Any, arguments: AutotuneArguments) -> Choices:

@@ -98,12 +98,13 @@ def _finish(
         goal=goal,
         trials=run.history.trials(),
         plans=known.plans,
+        corrections=known.corrections,
         ranks=known.ranking.ranks,
         evaluations=known.evaluations.count,
         objective=objective,
         gain=gain,
         speedup=speedup,
         phases=run.phases.seconds,
-        notes=(*run.history.notes, *candidates.notes, *(plan.note for plan in known.plans if plan.note)),
+        notes=(*run.history.notes, *candidates.notes, *known.notes),
     )
     return Tuned(tuned_model, result)

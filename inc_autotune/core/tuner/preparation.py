@@ -11,13 +11,16 @@ from typing import Any
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     OFF,
+    CorrectionPlan,
     SmoothingPlan,
     SupportsTiming,
     candidate_errors,
     is_meant_to_be_fast,
     losing_chains,
     measured_speeds,
+    plan_corrections,
     plan_smoothing,
+    planned_corrections,
     planned_steps,
     slow_units,
     slowing_units,
@@ -27,6 +30,7 @@ from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.search import Candidates, Choices, Evaluations, Ranking, is_asked_for
 from inc_autotune.core.space import Assignment, TuningSpace
 from inc_autotune.core.tuner.run import Run
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction, listing
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Preparation:
     Args:
         choices: what there is to decide.
         plans: smoothing plans to try, best first.
+        corrections: plans of corrections that were compared, the one that is used first; empty if there were none.
         baseline: the fp32 model's scores; None without an evaluation.
         candidates: builds and measures models.
         evaluations: calls the user's evaluation.
@@ -50,10 +55,17 @@ class Preparation:
 
     choices: Choices
     plans: tuple[SmoothingPlan, ...]
+    corrections: tuple[CorrectionPlan, ...]
     baseline: Scores | None
     candidates: Candidates
     evaluations: Evaluations
     ranking: Ranking
+
+    @property
+    def notes(self) -> list[str]:
+        """For the user, about what was planned."""
+        notes = [*(plan.note for plan in self.plans), *(plan.note for plan in self.corrections)]
+        return [note for note in notes if note]
 
     def space_of(self, assignment: Assignment) -> TuningSpace:
         """The space an assignment was made in: it has more units if one of them was found to fail later."""
@@ -92,6 +104,10 @@ def prepare(run: Run, choices: Choices) -> Preparation:
     else:
         baseline = _find_baseline(run, evaluations)
         choices, plans = _working_plans(run, choices, candidates)
+    corrections = _find_corrections(run, choices, plans[0])
+    if corrections and corrections[0].corrections:
+        choices = choices.corrected(run.adaptor, run.model, corrections[0].corrections)
+        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
     slowing = _slowing_units(run, candidates, choices.space, plans, speeds)
     if slowing:
         choices = choices.without(slowing)
@@ -99,6 +115,7 @@ def prepare(run: Run, choices: Choices) -> Preparation:
     return Preparation(
         choices,
         plans,
+        corrections,
         baseline,
         candidates,
         evaluations,
@@ -252,3 +269,38 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
     # A search that the clock cut short is not what a later run, with more time, should find.
     plans = run.history.work.once("smoothing plans", compute, keep=lambda: not run.phases.expired())
     return tuple(SmoothingPlan(**plan) for plan in plans)
+
+
+def _find_corrections(run: Run, choices: Choices, smoothing: SmoothingPlan) -> tuple[CorrectionPlan, ...]:
+    """The corrections to make and the plans they were compared with; none where no operator can have one."""
+    able = choices.corrected(run.adaptor, run.model, CORRECTIONS).space
+    possible = {name for unit in able.units for option in unit.options for name in option.corrections}
+    requested = {name: choice for name, choice in run.arguments.corrections.items() if name in possible}
+
+    def tune_cfg(corrections: tuple[Correction, ...]) -> dict[str, Any]:
+        space = choices.corrected(run.adaptor, run.model, corrections).space
+        return space.tune_cfg(space.default(run.sampling_sizes[-1], smoothing.alphas))
+
+    def compute() -> list[dict[str, Any]]:
+        with run.phases.phase("corrections", planned_corrections(requested)) as advance:
+            plans = plan_corrections(
+                run.adaptor,
+                run.model,
+                requested,
+                tune_cfg,
+                uncorrected=smoothing.output_error,
+                expired=run.phases.expired,
+                advance=advance,
+            )
+        return [asdict(plan) for plan in plans]
+
+    found: list[dict[str, Any]] = []
+    if any(requested.values()):
+        found = run.history.work.once("corrections", compute, keep=lambda: not run.phases.expired())
+    plans = [CorrectionPlan(**{**each, "corrections": tuple(each["corrections"])}) for each in found]
+    unheeded = [name for name, choice in run.arguments.corrections.items() if choice is True and name not in possible]
+    if unheeded:
+        note = f"recipes: {listing(unheeded)} has no effect: no operator that is quantized can be corrected so"
+        logger.warning("%s", note)
+        plans = [replace(each, note=note) for each in plans[:1] or [CorrectionPlan()]] + plans[1:]
+    return tuple(plans)

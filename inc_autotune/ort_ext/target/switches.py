@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import onnx
 from pydantic import BeforeValidator, ValidationError
 
-from inc_autotune.core.arguments import SMOOTH_QUANT_RECIPES, ArgumentModel, CheckError, argument_error, first_error
+from inc_autotune.core.arguments import CORE_RECIPES, ArgumentModel, CheckError, argument_error, first_error
 from inc_autotune.core.arguments import checks as check
 from inc_autotune.core.errors import did_you_mean
 from inc_autotune.ort_ext.target.forms import GraphForm
@@ -44,7 +44,7 @@ def _either(asked: bool | None, own: bool) -> bool:
 
 
 class GraphRecipes(ArgumentModel):
-    """The argument `recipes` without `smooth_quant`. None: the backend decides.
+    """The argument `recipes` without those of the core. None: the backend decides.
 
     Args:
         first_conv_or_matmul_quantization: whether the first Conv, MatMul or Gemm with a constant weight may leave fp32.
@@ -110,7 +110,7 @@ def read_recipes(recipes: Mapping[str, Any]) -> GraphRecipes:
     Raises:
         ArgumentError: a name is unknown, or a value is not allowed.
     """
-    given = {name: value for name, value in recipes.items() if name not in SMOOTH_QUANT_RECIPES}
+    given = {name: value for name, value in recipes.items() if name not in CORE_RECIPES}
     try:
         return GraphRecipes.model_validate(given)
     except ValidationError as error:

@@ -115,8 +115,9 @@ class Collector:
     def _empty_statistics(self, seed: int) -> Statistics:
         statistics = {}
         for name in dict.fromkeys(_readers(self.trace).values()):
-            rows = SAMPLED_ROWS if self.trace.operators[name].type in LINEAR_TYPES else 0
-            statistics[input_of(name)] = ActivationStatistics(name, rows=rows, seed=seed, histogram=self._histogram)
+            statistics[input_of(name)] = ActivationStatistics(
+                name, rows=SAMPLED_ROWS, seed=seed, histogram=self._histogram
+            )
         return statistics | {output_of(name): ActivationStatistics(name) for name in _writers(self.trace).values()}
 
     def begin_batch(self, batch: Batch, *, continues: bool = False) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from inc_autotune.core.quantization import InputMeans
+
 
 @dataclass(frozen=True, eq=False)
 class OperatorCalibration:
@@ -21,6 +23,7 @@ class OperatorCalibration:
         output_maximum: largest output value.
         hands_on_integers: whether the output goes to other convolutions as integers.
         rounds_sums: whether a sum that it reads is given to the sum's other readers in the integers that it reads.
+        input_means: of the smoothed input, where the bias is corrected; None: it is not.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
 
@@ -32,3 +35,4 @@ class OperatorCalibration:
     channels_last: bool = False
     hands_on_integers: bool = False
     rounds_sums: bool = False
+    input_means: InputMeans | None = None

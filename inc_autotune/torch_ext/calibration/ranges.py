@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import Statistics, group_weight_absmax, smoothed_range, smoothing_scale
+from inc_autotune.core.quantization import (
+    Statistics,
+    group_weight_absmax,
+    input_means,
+    smoothed_range,
+    smoothing_scale,
+)
 from inc_autotune.torch_ext.calibration.collect import input_of, output_of
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
-from inc_autotune.torch_ext.operators import ModelTrace, weight_matrix
+from inc_autotune.torch_ext.operators import TYPES_WITHOUT_RANGE, ModelTrace, weight_matrix
 
 
 def operator_calibrations(
@@ -35,11 +41,13 @@ def operator_calibrations(
     scales = _smoothing_scales(configs, trace, model, statistics)
     calibrations = {}
     for name, config in configs.items():
-        if config.approach != "static":
-            calibrations[name] = OperatorCalibration(None, None, scales.get(name))
-            continue
-        minimum, maximum = smoothed_range(statistics[input_of(leaders[name])], scales.get(name), config.activation)
-        calibrations[name] = OperatorCalibration(minimum, maximum, scales.get(name))
+        scale, limits, means = scales.get(name), None, None
+        if config.approach == "static":
+            limits = smoothed_range(statistics[input_of(leaders[name])], scale, config.activation)
+        if "fast_bias_correction" in config.corrections and trace.operators[name].type not in TYPES_WITHOUT_RANGE:
+            means = input_means(statistics[input_of(leaders[name])], scale, config.activation, limits)
+        minimum, maximum = limits or (None, None)
+        calibrations[name] = OperatorCalibration(minimum, maximum, scale, input_means=means)
     if not integer_sums:
         trace = replace(trace, shared_sums=frozenset())
     return {

@@ -9,6 +9,7 @@ import torch
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.result import OperatorRecipe, SharedArrays
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.model import ParameterProduct
@@ -37,7 +38,7 @@ def calibration_entries(
     """Calibrations as they stand in a recipe.
 
     Returns:
-        Plain values by operator name, and smoothing scales by the names used there; equal scales stand there once.
+        Plain values by operator name, and arrays by the names used there; equal ones stand there once.
     """
     shared = SharedArrays()
     entries: dict[str, dict[str, Any]] = {}
@@ -52,6 +53,10 @@ def calibration_entries(
             entries[name][SUMS] = True
         if calibration.smoothing is not None:
             entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
+        if calibration.input_means is not None:
+            means = calibration.input_means
+            for key, value in (("input_mean", means.exact), ("rounded_input_mean", means.rounded)):
+                entries[name][key] = shared.name(value.numpy(), f"{name}.{key}")
     return entries, shared.arrays
 
 
@@ -78,14 +83,17 @@ def calibrations_from_recipe(
     calibrations: dict[str, OperatorCalibration] = {}
     for name, operator in operators.items():
         entry = operator.calibration
-        smoothing = entry.get("smoothing")
-        scale = None if smoothing is None else torch.from_numpy(arrays[smoothing].copy())
+        scale, exact, rounded = (
+            None if key not in entry else torch.from_numpy(arrays[entry[key]].copy())
+            for key in ("smoothing", "input_mean", "rounded_input_mean")
+        )
         limits = {key: entry.get(key) for key in LIMITS}
         calibrations[name] = OperatorCalibration(
             smoothing=scale,
             channels_last=bool(entry.get(CHANNELS_LAST)),
             hands_on_integers=bool(entry.get(CHAINED)),
             rounds_sums=bool(entry.get(SUMS)),
+            input_means=None if exact is None or rounded is None else InputMeans(exact, rounded),
             **limits,
         )
     return calibrations

@@ -20,6 +20,7 @@ from inc_autotune.core.quantization import (
 )
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
+from inc_autotune.torch_ext.modules.corrections import bias_shift, restore_weight
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
 from inc_autotune.torch_ext.operators import reduce_bags
@@ -40,6 +41,7 @@ class FakeQuantized(PreparedInteger):
         hands_on_integers: whether it hands its output on as integers.
         rounds_sums: whether other readers of a sum that it reads get it as integers.
         smoothing: float32 [in_features] or None; the input is divided by it.
+        bias_shift: float32 [out_channels] or None; added to the bias, for what rounding takes from the mean output.
         weight_scale: float32, 0-d or [out_channels].
         weight_zero_point: int32, the same shape.
         input_scale, input_zero_point: 0-d; None for dynamic and weight_only.
@@ -50,6 +52,7 @@ class FakeQuantized(PreparedInteger):
     hands_on_integers: bool
     rounds_sums: bool
     smoothing: Tensor | None
+    bias_shift: Tensor | None
     weight_scale: Tensor
     weight_zero_point: Tensor
     input_scale: Tensor | None
@@ -70,8 +73,15 @@ class FakeQuantized(PreparedInteger):
         return self.fake_output(self._computed(self.fake_input(x), self.smoothed_weight(), *others))
 
     def _computed(self, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
-        y: Tensor = self.operator.compute(self, x, {"weight": weight, "bias": self.bias}, *arguments)
+        y: Tensor = self.operator.compute(self, x, {"weight": weight, "bias": self.corrected_bias()}, *arguments)
         return y
+
+    def corrected_bias(self) -> Tensor | None:
+        """The bias with its shift."""
+        bias: Tensor | None = self.bias
+        if self.bias_shift is None:
+            return bias
+        return self.bias_shift if bias is None else bias + self.bias_shift
 
     def smoothed_weight(self) -> Tensor:
         """The weight with its input channels multiplied by the smoothing scale."""
@@ -283,12 +293,15 @@ def prepare_fake_quantized(
     prepared = adopt(module, _FAKE_QUANTIZED[operator_name], operator_name, config)
     device = prepared.weight.device
     _keep(prepared, "smoothing", _checked_smoothing(prepared, calibration.smoothing))
+    smoothed = prepared.smoothed_weight().detach()
     parameters = weight_parameters(
-        prepared.weight_rows(prepared.smoothed_weight().detach()),
+        prepared.weight_rows(smoothed),
         config.weight,
         axis=prepared.weight_output_axis,
         reduce_range=reduce_range and multiplies_integers(operator_name, config),
     )
+    if "weight_correction" in config.corrections:
+        parameters = restore_weight(prepared, parameters)
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
     prepared.bears_channels_last = calibration.channels_last
     prepared.hands_on_integers, prepared.rounds_sums = calibration.hands_on_integers, calibration.rounds_sums
@@ -301,6 +314,8 @@ def prepare_fake_quantized(
     output_range = (calibration.output_minimum, calibration.output_maximum)
     needs_output = writes_integers(operator_name, config)
     _register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
+    means = calibration.input_means
+    _keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
     return prepared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
@@ -18,6 +19,8 @@ def half_quantized(
     module: nn.Module, config: OpConfig, calibration: OperatorCalibration, half: Half, reduce_range: bool
 ) -> nn.Module:
     """An operator that rounds only its weight or only its activation; as prepared, where it rounds only one anyway."""
+    # A correction is of what both halves shift together.
+    calibration = replace(calibration, input_means=None)
     prepared = prepare_module(module, config, calibration, reduce_range=reduce_range)
     if isinstance(prepared, PreparedInteger) and not config.activation.is_float:
         prepared.rounds_weight = half == "weight"  # type: ignore[assignment]

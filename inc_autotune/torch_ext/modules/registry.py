@@ -110,7 +110,7 @@ def is_quantized(module: nn.Module) -> bool:
 def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
     name, config, weight = prepared.operator_name, prepared.config, prepared.integer_weight()
     scale, zero_point = prepared.weight_scale.clone(), prepared.weight_zero_point.clone()
-    bias = _copy(getattr(prepared, "bias", None))
+    bias = None if name in TABLE_TYPES else _copy(prepared.corrected_bias())
     smoothing = _copy(prepared.smoothing)
     input_scale, input_zero_point = _copy(prepared.input_scale), _copy(prepared.input_zero_point)
     if simulation_reason(name, config) is not None:

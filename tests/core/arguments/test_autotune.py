@@ -24,7 +24,7 @@ def validate(**arguments) -> AutotuneArguments:
     return validate_arguments(
         strategies=("auto", "basic", "mse"),
         backends=("default", "ipex"),
-        recipe_names=("fast_bias_correction",),
+        recipe_names=("one_of_a_framework",),
         **arguments,
     )
 
@@ -87,7 +87,7 @@ def test_every_key_is_optional(left_out):
 def test_the_same_dict_works_twice_and_is_not_changed():
     given_arguments = {
         "smoothquant_args": copy.deepcopy(LAYER_WISE),
-        "recipes": {"fast_bias_correction": {"a": [1]}},
+        "recipes": {"one_of_a_framework": {"a": [1]}},
         "accuracy_criterion": {"higher_is_better": False},
         "op_type_dict": {"Linear": {"weight": {"dtype": ["fp32"]}}},
         "capability": {"int4": {"static": {}}},
@@ -97,7 +97,7 @@ def test_the_same_dict_works_twice_and_is_not_changed():
     assert given_arguments == before
     assert validate(**given_arguments) == first
     given_arguments["capability"]["int4"].clear()
-    given_arguments["recipes"]["fast_bias_correction"]["a"].clear()
+    given_arguments["recipes"]["one_of_a_framework"]["a"].clear()
     assert first.capability == before["capability"]
     assert first.recipes == before["recipes"]
 
@@ -354,6 +354,12 @@ def test_smooth_quant_recipe_switch(recipes, expected):
     assert validate(recipes=recipes).smoothquant_args == expected
 
 
+def test_corrections():
+    assert validate().corrections == {"fast_bias_correction": "auto", "weight_correction": "auto"}
+    given = validate(recipes={"fast_bias_correction": True, "weight_correction": False}).corrections
+    assert given == {"fast_bias_correction": True, "weight_correction": False}
+
+
 def test_smooth_quant_recipe_beside_smoothquant_args():
     both = validate(recipes={"smooth_quant": True}, smoothquant_args={"alpha": 1})
     assert both.smoothquant_args == SmoothQuantArgs(alpha=1)
@@ -369,6 +375,9 @@ def test_smooth_quant_recipe_beside_smoothquant_args():
         ({"smooth_quant_args": {"alpha": 2}}, "smooth_quant_args.alpha: 2 is above 1"),
         ({"smooth_quant": False, "smooth_quant_args": {"alhpa": 2}}, "smooth_quant_args: unknown key 'alhpa'"),
         ({"fast_bias_corection": True}, "Did you mean 'fast_bias_correction'?"),
+        ({"fast_bias_correction": 1}, "1 is an int, neither a bool nor 'auto'.\nAllowed: True, False or 'auto'."),
+        ({"fast_bias_correction": None}, "it is None, neither a bool nor 'auto'"),
+        ({"weight_correction": "Auto"}, "unknown value 'Auto'.\nAllowed: True, False or 'auto'. Did you mean 'auto'?"),
         ([1], "[1] is a list, not a dict"),
     ],
 )

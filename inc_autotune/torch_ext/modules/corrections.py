@@ -1,0 +1,75 @@
+"""Corrections of a prepared operator: a weight with the fp32 one's mean and norm, and a bias for its mean output."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.quantization import (
+    InputMeans,
+    QuantizationParameters,
+    dequantize,
+    output_shift,
+    quantize,
+    restore_moments,
+)
+
+if TYPE_CHECKING:
+    from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+
+
+@torch.no_grad()
+def restore_weight(prepared: FakeQuantized, parameters: QuantizationParameters) -> QuantizationParameters:
+    """Give an operator a weight of its own, on a grid where it has the mean and the norm of the fp32 one.
+
+    Args:
+        prepared: has its smoothing scale.
+        parameters: the grid that its weight would be rounded to.
+
+    Returns:
+        The grid of the new weight.
+    """
+    rows = prepared.weight_rows(prepared.smoothed_weight())
+    axis = prepared.weight_output_axis if parameters.scale.dim() else None
+    integers = quantize(rows, parameters, axis)
+    integers, parameters = restore_moments(rows, integers, parameters, prepared.weight_output_axis)
+    weight = prepared.weight_from_rows(dequantize(integers, parameters, axis))
+    if prepared.smoothing is not None:
+        weight = weight / (prepared.smoothing if prepared.operator.input_axis == 1 else prepared.smoothing[:, None])
+    own = torch.empty_like(prepared.weight).copy_(weight)
+    prepared.weight = nn.Parameter(own, requires_grad=prepared.weight.requires_grad)
+    return parameters
+
+
+@torch.no_grad()
+def bias_shift(prepared: FakeQuantized, weight: Tensor, means: InputMeans) -> Tensor:
+    """What rounding takes from the mean of each output channel, [out_channels].
+
+    Args:
+        prepared: complete but for its `bias_shift`.
+        weight: the smoothed fp32 weight.
+        means: of the smoothed input.
+
+    Raises:
+        ArgumentError: the means are of another number of channels.
+    """
+    rounded, groups, taps = prepared.fake_weight(), int(getattr(prepared, "groups", 1)), 1
+    if prepared.operator_name == "Conv1D":
+        weight, rounded = weight.t(), rounded.t()
+    if prepared.operator_name.startswith("ConvTranspose"):
+        # Every output reads through one tap in so many.
+        strides: Any = prepared.stride
+        weight, rounded, taps = prepared.weight_rows(weight), prepared.weight_rows(rounded), math.prod(strides)
+    channels = weight.shape[1] * groups
+    if means.exact.shape != (channels,) or means.rounded.shape != (channels,):
+        raise ArgumentError(
+            f"calibration.input_means of shape {list(means.exact.shape)}: does not fit {prepared.operator_name}.\n"
+            f"Allowed: {channels} numbers."
+        )
+    means = InputMeans(means.exact.to(weight.device), means.rounded.to(weight.device))
+    shift: Tensor = output_shift(weight, rounded, means, groups) / taps
+    return shift
