@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inc_autotune.torch_ext.modules.deferred_value import Grid, Value, written
+from inc_autotune.torch_ext.modules.deferred_value import Grid, Value, broadcast_rank, written
+from inc_autotune.torch_ext.modules.rounded_functions import rounded_hardswish, rounded_leaky_relu, rounded_sum
 
 _NOTHING = torch.empty(0)
 
@@ -121,15 +122,34 @@ def _in_place(rule: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _pointwise(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """A function of each element."""
+def _pointwise(
+    function: Callable[..., Tensor], kernel: Callable[..., Tensor] | None = None, in_place: bool = False
+) -> Callable[..., Any]:
+    """A function of each element.
+
+    Args:
+        function: of a float tensor and other arguments.
+        kernel: what computes the same of quint8, of the same arguments and a grid; None: there is none, or it is slower
+            than the way through float32, as a table is, and for SiLU the product with a sigmoid in integers.
+        in_place: whether the function has an argument `inplace`; then one large tensor less is allocated.
+    """
 
     def run(x: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("inplace", None)
         if not isinstance(x, DeferredTensor) or any(isinstance(each, Tensor) for each in (*args, *kwargs.values())):
             return NotImplemented
         value = x.value
-        return deferred(Value(lambda: function(value.floats(), *args, **kwargs), like=value.like), x.any_layout)
+
+        def compute() -> Tensor:
+            if in_place and value.integers is not None and not value.has_floats:
+                return function(value.integers.dequantize(), *args, **kwargs, inplace=True)
+            return function(value.floats(), *args, **kwargs)
+
+        result = Value(compute, like=value.like, rank=value.rank)
+        if kernel is not None and value.integers is not None:
+            run_kernel, integers = kernel, value.integers
+            result.round_into = lambda grid: run_kernel(integers, grid, *args, **kwargs)
+        return deferred(result, x.any_layout)
 
     return run
 
@@ -158,9 +178,9 @@ def _clamped(x: Any, minimum: float | None = None, maximum: float | None = None)
             return deferred(value, x.any_layout)
         if not needs_maximum and minimum == 0:
             return deferred(written(torch.relu(value.integers), value.grid), x.any_layout)
-    result = Value(lambda: torch.clamp(value.floats(), minimum, maximum), like=value.like)
+    result = Value(lambda: torch.clamp(value.floats(), minimum, maximum), like=value.like, rank=value.rank)
     if value.summands is not None and minimum == 0 and maximum is None:
-        result.round_into, result.is_sum = partial(_rounded_sum, *value.summands, True), True
+        result.round_into, result.is_sum = partial(rounded_sum, *value.summands, True), True
     return deferred(result, x.any_layout)
 
 
@@ -186,17 +206,11 @@ def _added(x: Any, y: Any, *, alpha: float = 1) -> Any:
     if alpha != 1 or not _are_deferred(x, y):
         return NotImplemented
     one, other = x.value, y.value
-    value = Value(lambda: one.floats() + other.floats())
+    value = Value(lambda: one.floats() + other.floats(), rank=broadcast_rank(one, other))
     if one.integers is not None and other.integers is not None and one.integers.is_same_size(other.integers):
         value.summands, value.like = (one.integers, other.integers), one.like
-        value.round_into, value.is_sum = partial(_rounded_sum, one.integers, other.integers, False), True
+        value.round_into, value.is_sum = partial(rounded_sum, one.integers, other.integers, False), True
     return deferred(value, _any_layout(x, y))
-
-
-def _rounded_sum(one: Tensor, other: Tensor, rectified: bool, grid: Grid) -> Tensor:
-    add = torch.ops.quantized.add_relu if rectified else torch.ops.quantized.add
-    result: Tensor = add(one, other, *grid)
-    return result
 
 
 def _multiplied(x: Any, y: Any) -> Any:
@@ -205,7 +219,8 @@ def _multiplied(x: Any, y: Any) -> Any:
     if not _are_deferred(x, y):
         return NotImplemented
     one, other = x.value, y.value
-    return deferred(Value(lambda: one.floats() * other.floats()), _any_layout(x, y))
+    value = Value(lambda: one.floats() * other.floats(), rank=broadcast_rank(one, other))
+    return deferred(value, _any_layout(x, y))
 
 
 def _divided(x: Any, y: Any) -> Any:
@@ -225,8 +240,13 @@ def _any_layout(*tensors: Tensor) -> bool:
     return all(each.any_layout for each in tensors if isinstance(each, DeferredTensor))
 
 
-def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that moves elements, or chooses among them in their order: it is the same on bytes."""
+def _moved(function: Callable[..., Any], keeps_rank: bool = False) -> Callable[..., Any]:
+    """A function that moves elements, or chooses among them in their order: it is the same on bytes.
+
+    Args:
+        function: of a tensor and other arguments.
+        keeps_rank: whether its results have as many dimensions as the tensor.
+    """
 
     def run(x: Any, *args: Any, **kwargs: Any) -> Any:
         given = (*args, *kwargs.values())
@@ -238,7 +258,9 @@ def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(results, Tensor):
                 return deferred(written(results, grid), x.any_layout)
             return type(results)(deferred(written(each, grid), x.any_layout) for each in results)
-        return deferred(Value(lambda: apply(value.floats()), lambda grid: apply(value.rounded(grid))), x.any_layout)
+        rank = value.known_rank() if keeps_rank else None
+        waiting = Value(lambda: apply(value.floats()), lambda grid: apply(value.rounded(grid)), rank=rank)
+        return deferred(waiting, x.any_layout)
 
     return run
 
@@ -257,7 +279,7 @@ def _split(function: Callable[..., Any]) -> Callable[..., Any]:
         if x.value.like is None:
             return NotImplemented
         count = len(function(x.value.like, *args, **kwargs))
-        return tuple(_moved(_part(function, index))(x, *args, **kwargs) for index in range(count))
+        return tuple(_moved(_part(function, index), keeps_rank=True)(x, *args, **kwargs) for index in range(count))
 
     return run
 
@@ -273,6 +295,7 @@ def _concatenated(tensors: Any, dim: int = 0) -> Any:
     value = Value(
         lambda: torch.cat([each.floats() for each in values], dim),
         lambda grid: torch.cat([each.rounded(grid) for each in values], dim),
+        rank=values[0].known_rank(),
     )
     return deferred(value, _any_layout(*tensors))
 
@@ -292,16 +315,20 @@ def _of_shape(function: Any) -> Callable[..., Any]:
     return run
 
 
+def _rank(x: Any) -> Any:
+    return x.value.dimensions() if isinstance(x, DeferredTensor) else NotImplemented
+
+
 def _interpolated(
     x: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *args: Any, **kwargs: Any
 ) -> Any:
     if mode != "nearest":
         return NotImplemented
-    return _moved(F.interpolate)(x, size, scale_factor, mode, *args, **kwargs)
+    return _moved(F.interpolate, keeps_rank=True)(x, size, scale_factor, mode, *args, **kwargs)
 
 
 def _pooled(function: Any) -> Callable[..., Any]:
-    moved = _moved(function)
+    moved = _moved(function, keeps_rank=True)
 
     def run(x: Any, *args: Any, return_indices: bool = False, **kwargs: Any) -> Any:
         return NotImplemented if return_indices else moved(x, *args, **kwargs)
@@ -328,8 +355,10 @@ def _rules() -> dict[Any, Callable[..., Any]]:
     give(_clamp, torch.clamp, methods.clamp, methods.clip, torch.clip)
     give(_in_place(_clamp), torch.clamp_, methods.clamp_)
     function: Any
-    for function in (F.silu, F.hardswish, F.hardsigmoid, F.leaky_relu, F.elu, F.mish):
-        give(_inplace_argument(_pointwise(function)), function)
+    for function in (F.silu, F.hardsigmoid, F.elu, F.mish):
+        give(_inplace_argument(_pointwise(function, in_place=True)), function)
+    give(_inplace_argument(_pointwise(F.hardswish, rounded_hardswish, in_place=True)), F.hardswish)
+    give(_inplace_argument(_pointwise(F.leaky_relu, rounded_leaky_relu, in_place=True)), F.leaky_relu)
     for function in (torch.sigmoid, torch.tanh, F.gelu, F.softplus):
         give(_pointwise(function), function)
     give(_pointwise(torch.sigmoid), methods.sigmoid, F.sigmoid)
@@ -345,17 +374,18 @@ def _rules() -> dict[Any, Callable[..., Any]]:
     give(_moved(methods.reshape), methods.view)
     give(_interpolated, F.interpolate)
     for owner in (torch, methods):
-        for name in ("flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "narrow"):
+        for name in ("flatten", "reshape", "squeeze", "unsqueeze"):
             give(_moved(getattr(owner, name)), getattr(owner, name))
+        for name in ("permute", "transpose", "narrow"):
+            give(_moved(getattr(owner, name), keeps_rank=True), getattr(owner, name))
         for name in ("chunk", "split"):
             give(_split(getattr(owner, name)), getattr(owner, name))
     give(_same, methods.contiguous, methods.float)
     give(_dropped, F.dropout, F.dropout2d, torch.dropout)
-    for name in ("shape", "ndim"):
-        getter = getattr(methods, name).__get__
-        give(_of_shape(getter), getter)
-    for method in (methods.size, methods.dim, methods.numel, methods.__len__, methods.ndimension, methods.nelement):
+    give(_of_shape(methods.shape.__get__), methods.shape.__get__)
+    for method in (methods.size, methods.numel, methods.__len__, methods.nelement):
         give(_of_shape(method), method)
+    give(_rank, methods.dim, methods.ndimension, methods.ndim.__get__)
     give(_constant(torch.float32), methods.dtype.__get__)
     give(_constant(torch.device("cpu")), methods.device.__get__)
     give(_constant(False), methods.is_quantized.__get__, methods.requires_grad.__get__, methods.is_cuda.__get__)

@@ -25,6 +25,7 @@ class Value:
         compute: makes the float32 form, in any layout.
         round_into: makes the quint8 form on a grid; None: by rounding the float32 form.
         like: a tensor of the same shape, if there is one already.
+        rank: number of dimensions, where that is known without computing anything.
         integers: quint8 on the grid `grid`, of what a kernel wrote or of bytes that were only moved.
         grid: see `integers`.
         summands: quint8 tensors of which it is the sum.
@@ -34,6 +35,7 @@ class Value:
     compute: Callable[[], Tensor]
     round_into: Callable[[Grid], Tensor] | None = None
     like: Tensor | None = None
+    rank: int | None = None
     integers: Tensor | None = None
     grid: Grid | None = None
     summands: tuple[Tensor, Tensor] | None = None
@@ -70,6 +72,13 @@ class Value:
     def _from_floats(self, grid: Grid) -> Tensor:
         return torch.quantize_per_tensor(self.floats(), *grid, torch.quint8)
 
+    def dimensions(self) -> int:
+        """How many dimensions it has: each convolution asks, and must not make what waits be computed by that."""
+        return self.shaped().dim() if self.like is not None or self.rank is None else self.rank
+
+    def known_rank(self) -> int | None:
+        return self.rank if self.like is None else self.like.dim()
+
     def shaped(self) -> Tensor:
         """A plain tensor of its shape."""
         return self.floats() if self.like is None else self.like
@@ -78,3 +87,9 @@ class Value:
 def written(integers: Tensor, grid: Grid) -> Value:
     """What a kernel wrote."""
     return Value(integers.dequantize, like=integers, integers=integers, grid=grid)
+
+
+def broadcast_rank(one: Value, other: Value) -> int | None:
+    """How many dimensions a function of two tensors has, where that is known."""
+    ranks = one.known_rank(), other.known_rank()
+    return None if ranks[0] is None or ranks[1] is None else max(ranks[0], ranks[1])

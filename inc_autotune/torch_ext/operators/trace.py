@@ -18,6 +18,14 @@ from inc_autotune.torch_ext.operators.types import CONVOLUTION_TYPES, LINEAR_TYP
 
 KEPT = "output"
 
+_PICKING = frozenset(
+    {
+        *("cat", "concat", "max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+        *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
+    }
+)
+"""Names of operations whose results are elements of their inputs."""
+
 
 @dataclass(frozen=True)
 class OperatorTrace:
@@ -49,7 +57,8 @@ class ModelTrace:
             group, and the first operator leads the group.
         batch_norms: convolution -> BatchNorm that can be folded into the convolution.
         relu_outputs: convolutions with an output, after a folded BatchNorm, that nothing but ReLUs reads.
-        output_groups: convolution -> leader of the group that alone reads the output, after BatchNorm and ReLU.
+        output_groups: convolution -> leader of the group that alone reads the output, after BatchNorm, ReLU, max
+            pooling, concatenation or upsampling.
         consumers: group leader -> what else reads the group's input: module names, `aten.add` ..., `output`
             if the model returns or stores the tensor.
         skipped: operator -> why it cannot be quantized.
@@ -265,11 +274,24 @@ def _rectified(output: Value, opaque: Collection[str]) -> list[Value] | None:
 
 
 def _only_group(output: Value, leaders: Mapping[str, str], opaque: Collection[str]) -> str | None:
+    """The group whose operators alone read `output`, through whatever moves, picks or rectifies its elements."""
     found: set[str | None] = set()
-    for _, operation in readers_through_views(output, opaque):
-        scope = operation.scope if operation is not None else None
-        found.add(leaders.get(scope) if scope is not None else None)
+    waiting, seen = [output], {output}
+    while waiting:
+        for _, operation in readers_through_views(waiting.pop(), opaque):
+            scope = operation.scope if operation is not None else None
+            if operation is not None and scope not in leaders and _picks(operation):
+                fresh = [value for value in operation.outputs if value not in seen]
+                seen.update(fresh)
+                waiting += fresh
+            else:
+                found.add(leaders.get(scope) if scope is not None else None)
     return found.pop() if len(found) == 1 else None
+
+
+def _picks(operation: Operation) -> bool:
+    """Whether all that an operation returns are values that it was given, or zero, where these are negative."""
+    return operation.is_rectifier or operation.name.rpartition(".")[2] in _PICKING
 
 
 def _other_readers(group: tuple[str, ...], roots: list[Value], opaque: Collection[str]) -> tuple[str, ...]:

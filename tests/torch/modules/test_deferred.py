@@ -220,3 +220,45 @@ def test_a_sum_may_be_rounded_for_all_of_its_readers():
     assert torch.equal(plain(seen), exact)
     rounded(seen, coarse, for_all=True)
     assert torch.equal(plain(seen), exact), "what was read once stays as it was read"
+
+
+class Joined(nn.Module):
+    """Two convolutions whose outputs one other reads, pooled and joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(F.max_pool2d(torch.cat([F.relu(self.first(x)), self.second(x)], 1), 2))
+
+
+def test_what_is_joined_is_written_on_the_grid_of_its_reader(images):
+    quantized = torch_ext.convert(tune(Joined().eval(), images))
+    assert quantized.first._output == quantized.second._output == quantized.third._input
+    frozen = torch.jit.freeze(torch.jit.trace(quantized, images[0]))
+    kinds = [node.kind() for node in frozen.inlined_graph.nodes()]
+    assert [kinds.count(f"aten::{name}") for name in ("quantize_per_tensor", "dequantize")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("activation", "kernel"), [(nn.Hardswish(), "hardswish"), (nn.LeakyReLU(0.2, inplace=True), "leaky_relu")]
+)
+def test_activations_with_a_kernel_write_the_integers_that_are_read(activation, kernel, images):
+    tuned = tune(Chain(activation).eval(), images)
+    frozen = torch.jit.freeze(torch.jit.trace(torch_ext.convert(tuned), images[0]))
+    kinds = [node.kind() for node in frozen.inlined_graph.nodes()]
+    assert f"quantized::{kernel}" in kinds
+    assert kinds.count("aten::dequantize") == 1
+    assert signal_to_noise_db(tuned(images[0]), frozen(images[0])) >= 45
+
+
+def test_a_question_for_the_dimensions_computes_nothing():
+    integers = torch.quantize_per_tensor(torch.randn(2, 4, 6, 6), 0.05, 100, torch.quint8)
+    x = deferred(written(integers, Grid(0.05, 100)), any_layout=True)
+    gates = torch.cat([F.silu(x), x], 1)
+    for y in (gates, F.max_pool2d(gates, 2), gates * x.narrow(0, 0, 1), (gates + gates).transpose(1, 2)):
+        assert y.dim() == y.ndim == 4
+        assert not y.value.has_floats
+    assert gates.unsqueeze(0).dim() == 5
