@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
+from inc_autotune import command_line
+from inc_autotune.core import optional
+
 
 def test_operators_shares_and_reasons(folder, program, as_json):
     text = program("inspect", "chain.onnx").stdout
@@ -36,6 +39,21 @@ def test_an_object_that_is_no_model(folder, program):
         result = program("inspect", name)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_a_framework_that_is_missing_is_named_with_its_extra(folder, program, monkeypatch):
+    find = optional.find_spec
+    monkeypatch.setattr(optional, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    result = program("inspect", "chain.onnx")
+    assert result.exit_code == 2
+    assert "pip install 'inc-autotune[onnx]'" in result.stderr
+    assert "pip install 'inc-autotune[onnx]'" in program("doctor").stdout
+
+
+def test_the_program_needs_its_extra(monkeypatch):
+    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"inc-autotune\[cli\]"):
+        command_line.main()
 
 
 def test_the_doctor_names_versions_and_kernels(as_json, program):

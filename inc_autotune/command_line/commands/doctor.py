@@ -13,6 +13,7 @@ from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.errors import MET
 from inc_autotune.command_line.output import show, show_json
 from inc_autotune.core.errors import AutotuneError
+from inc_autotune.core.optional import require
 
 PACKAGES = ("torch", "onnxruntime", "onnx", "tensorflow", "tensorflow-cpu", "transformers", "optuna", "plotly")
 
@@ -55,9 +56,9 @@ def _version(package: str) -> str | None:
 
 
 def _torch() -> dict[str, Any]:
+    require("torch", extra="torch")
     import torch
 
-    from inc_autotune import torch_ext  # noqa: F401  # says which extra is missing
     from inc_autotune.torch_ext.target import kernels, saturation
 
     saturates = {
@@ -76,9 +77,9 @@ def _torch() -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any]:
+    require("onnxruntime", extra="onnx")
     import onnxruntime
 
-    from inc_autotune import ort_ext  # noqa: F401  # says which extra is missing
     from inc_autotune.ort_ext.target.saturation import KERNELS, saturates
 
     return {
@@ -88,7 +89,7 @@ def _onnxruntime() -> dict[str, Any]:
 
 
 def _tensorflow() -> dict[str, Any]:
-    from inc_autotune import tf_ext  # noqa: F401  # says which extra is missing
+    require("tensorflow", extra="tf")
     from inc_autotune.tf_ext.measurement import kernel_support
 
     support = kernel_support()

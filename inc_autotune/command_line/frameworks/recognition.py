@@ -10,6 +10,7 @@ from typing import Any
 from inc_autotune.command_line.errors import UsageError
 from inc_autotune.command_line.frameworks.framework import Framework
 from inc_autotune.command_line.objects import find_object, is_object_name
+from inc_autotune.core.optional import require
 
 ALLOWED = (
     "an .onnx file, a folder with a SavedModel, a .keras file, a folder of the transformers library, a folder that "
@@ -105,18 +106,22 @@ def _framework_of(value: Any) -> Framework | None:
 
 
 def _onnx() -> Framework:
+    require("onnx", extra="onnx")
+    require("onnxruntime", extra="onnx")
     from inc_autotune.command_line.frameworks.onnx import Onnx
 
     return Onnx()
 
 
 def _torch() -> Framework:
+    require("torch", extra="torch")
     from inc_autotune.command_line.frameworks.torch import Torch
 
     return Torch()
 
 
 def _tensorflow() -> Framework:
+    require("tensorflow", extra="tf")
     from inc_autotune.command_line.frameworks.tensorflow import TensorFlow
 
     return TensorFlow()
