@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
        weights;
     2. else the same steps around the Linears: in one program of TorchScript where FBGEMM's Linear is exact, one by one
        where the Linears choose other kernels;
-    3. under `torch.export`, and away from the CPU: torch's own layer with the weights dequantized, for any length.
+    3. under `torch.export`, with a warning, and away from the CPU: torch's own layer with the weights dequantized.
 
     Weight-only is 3 everywhere: a quarter of the memory, and the time of fp32 and a little more.
 
@@ -75,7 +76,10 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
         self.keep_packed(*cells)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
-        if self.config.approach != "dynamic" or torch.compiler.is_compiling() or not self._is_on_cpu:
+        is_compiling = torch.compiler.is_compiling()
+        if is_compiling and self.config.approach == "dynamic" and torch.compiler.is_exporting():
+            _warn_of_export(self.operator_name)
+        if self.config.approach != "dynamic" or is_compiling or not self._is_on_cpu:
             return OPERATORS[self.operator_name].compute(self, input, self._float_tensors(), hx)
         call = RecurrentCall.of(self, input, hx, torch.float32)
         cells = self.packed_parts
@@ -113,3 +117,16 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
 
     def extra_repr(self) -> str:
         return f"{nn.RNNBase.extra_repr(self)}, {super().extra_repr()}"  # type: ignore[arg-type]
+
+
+def _warn_of_export(operator_name: str) -> None:
+    """Tell that an exported program does not multiply integers.
+
+    Integer kernels for a whole layer take packed weights, which a program cannot hold, and its steps one by one, around
+    integer products, take longer than this.
+    """
+    warnings.warn(
+        f"an exported {operator_name} keeps its INT8 weights, a quarter of the memory, but computes in float32. For "
+        "integer kernels use torch.jit.trace, or the converted model as it is.",
+        stacklevel=2,
+    )
