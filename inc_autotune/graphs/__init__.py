@@ -5,6 +5,7 @@ Imports the core; the extensions for ONNX Runtime and TensorFlow import it, the 
 
 from inc_autotune.graphs.adaptor import GraphAdaptor
 from inc_autotune.graphs.calibration import Values, WatchedTensor, batch_error, calibrate
+from inc_autotune.graphs.corrections import corrected_bias
 from inc_autotune.graphs.digest import add_arrays, content
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
@@ -30,6 +31,7 @@ __all__ = [
     "batch_error",
     "calibrate",
     "content",
+    "corrected_bias",
     "evaluation_function",
     "labelled",
     "loader_items",

@@ -39,7 +39,7 @@ class WatchedTensor:
 
     Args:
         name: of the tensor.
-        rows: whether rows of it are sampled, to score alphas with.
+        rows: whether rows of it are sampled, to score alphas and the means of rounded values.
         histogram: whether its values are counted.
         channel_axis: where its channels are; their number is the same in every batch. None: one range for the whole
             tensor, whose dimensions may all differ from batch to batch.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import InputMeans
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +19,14 @@ class OperatorCalibration:
         smoothing: scale [in_features] its input is divided by; None where it is not smoothed.
         output_range: smallest and largest value of its output, where the operator itself needs it.
         reduce_range: whether its weight gets one bit less.
+        input_means: of its input, after smoothing, where the bias is corrected; None: it is not.
     """
 
     range: tuple[float, float] | None = None
     smoothing: FloatArray | None = None
     output_range: tuple[float, float] | None = None
     reduce_range: bool = False
+    input_means: InputMeans | None = None
 
 
 NOTHING = OperatorCalibration()
@@ -50,6 +53,10 @@ class QuantizationPlan:
     def scales(self) -> dict[str, FloatArray]:
         """Smoothing scales by name of the operators that are smoothed."""
         return {name: each.smoothing for name, each in self.calibrations.items() if each.smoothing is not None}
+
+    def corrects_weight(self, name: str) -> bool:
+        """Whether an operator's integer weight gets the mean and the norm of the float one."""
+        return name in self.configs and "weight_correction" in self.configs[name].corrections
 
     @property
     def reduced(self) -> frozenset[str]:

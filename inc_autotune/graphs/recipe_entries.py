@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
+from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.result import OperatorRecipe, SharedArrays
 from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
 
@@ -22,7 +23,7 @@ def calibration_entries(
         settings: plain values that stand with each of them.
 
     Returns:
-        Plain values by operator name, and smoothing scales by the names they have there, once for each scale.
+        Plain values by operator name, and arrays by the names they have there, equal ones once.
     """
     shared = SharedArrays()
     entries: dict[str, dict[str, Any]] = {}
@@ -34,6 +35,10 @@ def calibration_entries(
                 entry[f"{key}_minimum"], entry[f"{key}_maximum"] = map(float, limits)
         if calibration.smoothing is not None:
             entry["smoothing"] = shared.name(calibration.smoothing, f"{name}.smoothing")
+        means = calibration.input_means
+        if means is not None:
+            entry["input_mean"] = shared.name(means.exact, f"{name}.input_mean")
+            entry["rounded_input_mean"] = shared.name(means.rounded, f"{name}.rounded_input_mean")
         if calibration.reduce_range:
             entry["reduce_range"] = True
         entries[name] = {**entry, **settings}
@@ -47,12 +52,16 @@ def calibrations_from_recipe(
     calibrations: dict[str, OperatorCalibration] = {}
     for name, operator in operators.items():
         entry = operator.calibration
-        smoothing = entry.get("smoothing")
+        smoothing, exact, rounded = (
+            None if key not in entry else np.asarray(arrays[entry[key]], np.float32)
+            for key in ("smoothing", "input_mean", "rounded_input_mean")
+        )
         calibrations[name] = OperatorCalibration(
             _limits(entry, "input"),
-            None if smoothing is None else np.asarray(arrays[smoothing], np.float32),
+            smoothing,
             _limits(entry, "output"),
             bool(entry.get("reduce_range")),
+            None if exact is None or rounded is None else InputMeans(exact, rounded),
         )
     return calibrations
 

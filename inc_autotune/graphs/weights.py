@@ -12,7 +12,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import integer_type, quantize, weight_parameters
+from inc_autotune.core.quantization import integer_type, quantize, restore_moments, weight_parameters
 
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
@@ -43,6 +43,18 @@ class QuantizedWeight:
     def nbytes(self) -> int:
         """Bytes of the integers."""
         return self.values.nbytes
+
+    def floats(self, axis: int) -> FloatArray:
+        """What the integers stand for, float32 in the layout of `values`.
+
+        Args:
+            axis: of the output channels.
+        """
+        shape = [1] * self.values.ndim
+        if self.scale.ndim:
+            shape[axis] = -1
+        scale, zero_point = self.scale.reshape(shape), self.zero_point.astype(np.float32).reshape(shape)
+        return np.asarray((self.values.astype(np.float32) - zero_point) * scale, np.float32)
 
     def doubled(self) -> QuantizedWeight:
         """The same numbers in even integers, for a symmetric weight of 7 bits."""
@@ -93,7 +105,13 @@ class WeightCache:
 
 
 def quantize_weight(
-    weight: FloatArray, config: TensorConfig, *, axis: int, framework: str, reduce_range: bool = False
+    weight: FloatArray,
+    config: TensorConfig,
+    *,
+    axis: int,
+    framework: str,
+    reduce_range: bool = False,
+    corrected: bool = False,
 ) -> QuantizedWeight:
     """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`.
 
@@ -106,10 +124,14 @@ def quantize_weight(
         axis: of the output channels.
         framework: whose formulas give the scales.
         reduce_range: use one bit less.
+        corrected: give each channel the mean and the norm that it has in float.
     """
     parameters = weight_parameters(weight, config, axis=axis, framework=framework, reduce_range=reduce_range)
     dtype = np.int8 if integer_type(config.dtype).signed else np.uint8
-    values = quantize(weight, parameters, axis if parameters.scale.ndim else None).astype(dtype)
+    rounded = quantize(weight, parameters, axis if parameters.scale.ndim else None)
+    if corrected:
+        rounded, parameters = restore_moments(weight, rounded, parameters, axis % weight.ndim)
+    values = np.asarray(rounded.astype(dtype), order="C")
     values.flags.writeable = False
     others = tuple(index for index in range(weight.ndim) if index != axis % weight.ndim or not parameters.scale.ndim)
     is_zero = (weight == 0).all(axis=others)

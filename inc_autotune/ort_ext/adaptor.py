@@ -13,6 +13,7 @@ import onnxruntime
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
+    SupportsCorrections,
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
@@ -27,6 +28,7 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
 from inc_autotune.core.space import Unit, load_capability
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.graphs import (
     Feed,
     GraphAdaptor,
@@ -40,6 +42,8 @@ from inc_autotune.ort_ext.calibration import (
     Analysis,
     QuantizationPlan,
     calibration_entries,
+    can_correct_bias,
+    can_correct_weight,
     conversion_note,
     group_weights,
     make_plan,
@@ -90,6 +94,7 @@ class OrtAdaptor(
     SupportsVariants,
     SupportsSize,
     SupportsWeights,
+    SupportsCorrections,
 ):
     """Quantizes ONNX models for ONNX Runtime.
 
@@ -249,6 +254,15 @@ class OrtAdaptor(
     def _fold_targets(self) -> FoldTargets:
         """Operators that smoothing scales can be folded into."""
         return FoldTargets(self.known.graph, self.known.operators, self.known.grid)
+
+    def corrections(self, model: Candidate, name: str, config: OpConfig) -> tuple[Correction, ...]:
+        """Of linear operators and convolutions; a bias only where it costs nothing."""
+        operator = self.analysis(model).operators[name]
+        able = {
+            "fast_bias_correction": can_correct_bias(operator, config),
+            "weight_correction": can_correct_weight(operator, config),
+        }
+        return tuple(each for each in CORRECTIONS if able[each])
 
     # Candidates
 

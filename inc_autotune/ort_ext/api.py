@@ -87,7 +87,8 @@ def autotune(
             strategy may smooth with alphas of its own choice. `folding=False` leaves the operators before as they are
             and multiplies instead.
         recipes: those of Intel Neural Compressor, such as `{"first_conv_or_matmul_quantization": False}`; see
-            `recipes.GraphRecipes`, and `smooth_quant`, `smooth_quant_args`.
+            `recipes.GraphRecipes`, and `smooth_quant`, `smooth_quant_args`; `fast_bias_correction` and
+            `weight_correction`: True, False, or "auto" (default), which compares them at the output.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.

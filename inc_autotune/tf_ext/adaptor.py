@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
+    SupportsCorrections,
     SupportsHalves,
     SupportsSize,
     SupportsThreads,
@@ -27,12 +28,14 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
 from inc_autotune.core.space import Unit, load_capability
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, add_arrays, calibrate, reading_model
 from inc_autotune.tf_ext.calibration import (
     FRAMEWORK,
     Analysis,
     QuantizationPlan,
     calibration_entries,
+    can_correct,
     group_weights,
     make_plan,
     outputs_or_none,
@@ -70,6 +73,7 @@ class TensorFlowAdaptor(
     SupportsUnitSpeeds,
     SupportsSize,
     SupportsWeights,
+    SupportsCorrections,
 ):
     """Quantizes TensorFlow graphs.
 
@@ -197,6 +201,12 @@ class TensorFlowAdaptor(
             return False
         limits = float(statistics.channel_minimum.min()), float(statistics.channel_maximum.max())
         return Route(Primitive.MATMUL, grid_of(config.activation, limits).is_signed) in self.support.reduced
+
+    def corrections(self, model: Candidate, name: str, config: OpConfig) -> tuple[Correction, ...]:
+        """Both where an integer kernel computes the operator, which has a bias anyway."""
+        operator = self.analysis(model).operators[name]
+        simulated = is_simulated(operator, config, self.choices.form)
+        return CORRECTIONS if can_correct(operator, config, self.choices) and not simulated else ()
 
     # Candidates
 

@@ -81,6 +81,8 @@ def autotune(
             `last_conv_or_matmul_quantization`, False keeps that operator in fp32; `scale_propagation_max_pooling`,
             `scale_propagation_concat` and `residual_add_fusion`, False lets poolings, concatenations and the sums of
             residual blocks work in float between integer convolutions.
+            `fast_bias_correction` and `weight_correction`: True, False, or "auto" (default), which compares them at
+            the output.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 
 from inc_autotune.graphs import WatchedTensor, shared_weights
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
-from inc_autotune.ort_ext.calibration.ranges import input_groups, weight_of
+from inc_autotune.ort_ext.calibration.ranges import channel_axis, input_groups, weight_of
 from inc_autotune.ort_ext.model import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.operators import APPROACHES, LAYOUTS, Operator, Operators, find_operators, kept_in_fp32
 from inc_autotune.ort_ext.operators.rewriting import rewritten
@@ -77,8 +77,8 @@ class Analysis:
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
-                channels = -1 if each.is_linear else None
-                watched[each.input] = WatchedTensor(each.input, each.is_linear, histogram, channels)
+                channels = channel_axis(each)
+                watched[each.input] = WatchedTensor(each.input, channels is not None, histogram, channels)
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
                 watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)

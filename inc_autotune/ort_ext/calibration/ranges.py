@@ -7,7 +7,7 @@ from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import ActivationStatistics, Statistics, smoothed_range
+from inc_autotune.core.quantization import ActivationStatistics, Statistics, input_means, smoothed_range
 from inc_autotune.graphs import OperatorCalibration, smoothing_scales
 from inc_autotune.ort_ext.calibration.grid_tensors import find_grid
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
@@ -22,6 +22,25 @@ def input_groups(operators: Operators) -> list[list[str]]:
     for name, operator in operators.found.items():
         groups.setdefault(operator.input if operator.is_linear else f"{name} alone", []).append(name)
     return list(groups.values())
+
+
+def channel_axis(operator: Operator) -> int | None:
+    """The axis of the channels that the weight multiplies, in the operator's input; None where there is none."""
+    if operator.is_linear:
+        return -1
+    return 1 if operator.type in ("Conv", "ConvTranspose") else None
+
+
+def can_correct_weight(operator: Operator, config: OpConfig) -> bool:
+    """Whether an operator's weight is rounded as a whole, to integers that its kernel multiplies."""
+    if operator.is_linear:
+        return config.approach in ("static", "dynamic")
+    return operator.type in ("Conv", "ConvTranspose") and config.approach == "static"
+
+
+def can_correct_bias(operator: Operator, config: OpConfig) -> bool:
+    """Whether another bias costs nothing, in every form of a model: a product without one would need an addition."""
+    return can_correct_weight(operator, config) and (operator.bias is not None or not operator.is_linear)
 
 
 def make_plan(
@@ -53,12 +72,16 @@ def make_plan(
         operators.found, configs, statistics, partial(weight_of, graph), partial(group_weights, graph)
     )
     calibrations = {}
+    linear_inputs = {each.input for each in operators.found.values() if each.is_linear}
     for name, config in configs.items():
-        limits = None
+        operator, scale, limits, means = operators.found[name], scales.get(name), None, None
         if config.approach == "static":
-            each = statistics[operators.found[name].input]
-            limits = smoothed_range(each, scales.get(name), config.activation, framework=FRAMEWORK)
-        calibrations[name] = OperatorCalibration(limits, scales.get(name), reduce_range=name in reduced)
+            limits = smoothed_range(statistics[operator.input], scale, config.activation, framework=FRAMEWORK)
+        # A tensor that a linear operator reads, too, has the means of other channels.
+        has_means = operator.is_linear or operator.input not in linear_inputs
+        if "fast_bias_correction" in config.corrections and has_means and can_correct_bias(operator, config):
+            means = input_means(statistics[operator.input], scale, config.activation, limits, framework=FRAMEWORK)
+        calibrations[name] = OperatorCalibration(limits, scale, reduce_range=name in reduced, input_means=means)
     static = [operators.found[name] for name, config in configs.items() if config.approach == "static"]
     known = {name for name in statistics if name not in unfit}
     grid = find_grid(graph, static, form, known, activations=activations)

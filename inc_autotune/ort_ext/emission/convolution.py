@@ -8,7 +8,7 @@ from typing import Any
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, quantize_weight
+from inc_autotune.graphs import QuantizedWeight, corrected_bias, quantize_weight
 from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
@@ -75,18 +75,23 @@ def emit_kernel(
     """
     graph, builder, name = emission.graph, emission.builder, operator.name
     x = emission.quantized(operator.input, config.activation, limits)
-    bias = None if emission.form.float_bias else convolution.bias
-
-    reduce_range = emission.plan.calibration(name).reduce_range
+    calibration, corrected = emission.plan.calibration(name), emission.plan.corrects_weight(name)
+    reduce_range = calibration.reduce_range
 
     def make() -> QuantizedWeight:
         kernel = convolution.kernel()
-        return quantize_weight(kernel, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
+        return quantize_weight(
+            kernel, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
+        )
 
     version: tuple[Hashable, ...] = (
-        *(*convolution.version, config.weight, reduce_range, graph.origin(operator.weight)),
+        *(*convolution.version, config.weight, reduce_range, corrected, graph.origin(operator.weight)),
     )
     quantized = emission.weights.get(name, version, make)
+    whole_bias = convolution.bias
+    if calibration.input_means is not None:
+        whole_bias = corrected_bias(whole_bias, convolution.kernel(), quantized, calibration.input_means)
+    bias = None if emission.form.float_bias else whole_bias
     weight = with_room_for_bias(quantized, convolution.kernel, bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator
         version = (name, *version)
@@ -98,7 +103,7 @@ def emit_kernel(
     ]
     if bias is not None:
         operands.append(emit_bias(emission, name, bias, weight, x.step))
-    elif convolution.bias is not None:
-        kept = operator.bias if operator.type == "Conv" else None
-        operands.append(kept or builder.constant(f"{name}.bias", convolution.bias))
+    elif whole_bias is not None:
+        kept = operator.bias if operator.type == "Conv" and whole_bias is convolution.bias else None
+        operands.append(kept or builder.constant(f"{name}.bias", whole_bias))
     builder.produce("Conv", operands, [output], name, **convolution.attributes)

@@ -50,16 +50,17 @@ def _integer_operands(
     """Names of the dequantized input, of the dequantized weight, and of the bias (None without bias)."""
     name = source.operator.name
     x = emission.quantized(tensor, config.activation, limits)
-    bias = None if emission.form.float_bias else source.bias_value()
-
-    reduce_range = emission.plan.calibration(name).reduce_range
+    reduce_range, corrected = emission.plan.calibration(name).reduce_range, emission.plan.corrects_weight(name)
 
     def make() -> QuantizedWeight:
         matrix = np.ascontiguousarray(source.matrix())
-        return quantize_weight(matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
+        return quantize_weight(
+            matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
+        )
 
-    version: tuple[Hashable, ...] = ("rows", config.weight, reduce_range, source.version)
+    version: tuple[Hashable, ...] = ("rows", config.weight, reduce_range, corrected, source.version)
     quantized = emission.weights.get(name, version, make)
+    bias = None if emission.form.float_bias else source.bias_value(quantized)
     weight = with_room_for_bias(quantized, source.matrix, bias, x.step)
     if weight is not quantized:  # coarser for this bias and this step of the input, and for no other operator
         version = (name, *version)
@@ -68,5 +69,5 @@ def _integer_operands(
     return [
         emission.dequantized(tensor, x),
         emission.builder.compute("DequantizeLinear", names.parts, f"{name}.weight", **axis),
-        source.bias() if bias is None else emit_bias(emission, name, bias, weight, x.step),
+        source.bias(quantized) if bias is None else emit_bias(emission, name, bias, weight, x.step),
     ]

@@ -45,18 +45,17 @@ def emit_linear(
     if operator.type == "Gemm" and not emission.form.gemm_to_matmul and (config is None or config.approach == "static"):
         emit_gemm(emission, operator, tensor, source, config, calibration.range)
         return
-    bias = source.bias()
     if config is None:
         matrix = source.float_matrix(transposed=True)
-        _emit_matmul(emission, operator, tensor, matrix, bias)
+        _emit_matmul(emission, operator, tensor, matrix, source.bias())
     elif config.approach == "weight_only":
-        _emit_weight_only(emission, operator, tensor, config, source, bias)
+        _emit_weight_only(emission, operator, tensor, config, source, source.bias())
     elif config.approach == "dynamic":
-        _emit_dynamic(emission, operator, tensor, _quantized(emission, source, config), bias)
+        _emit_dynamic(emission, operator, tensor, *_quantized(emission, source, config))
     else:
         assert calibration.range is not None
         x = emission.quantized(tensor, config.activation, calibration.range)
-        names = _quantized(emission, source, config)
+        names, bias = _quantized(emission, source, config)
         if emission.form.contrib_operators:
             _emit_fused(emission, operator, x, names, bias)
         else:
@@ -64,20 +63,23 @@ def emit_linear(
             _emit_matmul(emission, operator, emission.dequantized(tensor, x), matrix, bias)
 
 
-def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> QuantizedNames:
-    """The weight in the layout of MatMul, [in_features, out_features]."""
-
-    reduce_range = emission.plan.calibration(source.operator.name).reduce_range
+def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> tuple[QuantizedNames, str | None]:
+    """The weight in the layout of MatMul, [in_features, out_features], and the name of the bias for it."""
+    operator = source.operator
+    reduce_range = emission.plan.calibration(operator.name).reduce_range
+    corrected = emission.plan.corrects_weight(operator.name)
 
     def make() -> QuantizedWeight:
         matrix = source.matrix()
-        weight = quantize_weight(matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
+        weight = quantize_weight(
+            matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
+        )
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
-    operator = source.operator
-    version = ("columns", config.weight, reduce_range, source.version)
+    version = ("columns", config.weight, reduce_range, corrected, source.version)
     weight = emission.weights.get(operator.name, version, make)
-    return emission.weight(operator.weight, version, weight)
+    bias = source.bias(replace(weight, values=weight.values.T))
+    return emission.weight(operator.weight, version, weight), bias
 
 
 def _emit_dynamic(

@@ -7,7 +7,8 @@ from collections.abc import Hashable
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.graphs import content
+from inc_autotune.core.quantization import InputMeans
+from inc_autotune.graphs import QuantizedWeight, content, corrected_bias
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.operators import Operator, weight_matrix
 
@@ -49,16 +50,25 @@ class SmoothedWeight:
 
         return self._emission.float_weight(self.operator.weight, (transposed, self.version), make)
 
-    def bias_value(self) -> FloatArray | None:
-        """float32 [out_features]; None without bias."""
-        if self.operator.bias is None:
-            return None
-        bias: FloatArray = self._emission.graph.constant(self.operator.bias)
-        return bias if self._divisor is None else bias / self._divisor
+    def bias_value(self, quantized: QuantizedWeight | None = None) -> FloatArray | None:
+        """float32 [out_features]; None without bias.
 
-    def bias(self) -> str | None:
-        """Name of the bias in the new model; None without bias."""
-        value = self.bias_value()
-        if value is None or self._divisor is None:
+        Args:
+            quantized: the matrix in integers; the bias is corrected for it where the plan says so. None: it is not.
+        """
+        bias: FloatArray | None = None
+        if self.operator.bias is not None:
+            bias = self._emission.graph.constant(self.operator.bias)
+            bias = bias if self._divisor is None else bias / self._divisor
+        means = self._means(quantized)
+        return bias if means is None or quantized is None else corrected_bias(bias, self.matrix(), quantized, means)
+
+    def _means(self, quantized: QuantizedWeight | None) -> InputMeans | None:
+        return None if quantized is None else self._emission.plan.calibration(self.operator.name).input_means
+
+    def bias(self, quantized: QuantizedWeight | None = None) -> str | None:
+        """Name of the bias in the new model; None without bias. Arguments are those of `bias_value`."""
+        value = self.bias_value(quantized)
+        if value is None or (self._divisor is None and self._means(quantized) is None):
             return self.operator.bias
         return self._emission.builder.constant(f"{self.operator.name}.bias", value)

@@ -6,7 +6,7 @@ Imports operators and everything below it.
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import outputs_or_none, run_inside, run_steps, watching, with_tensors
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
-from inc_autotune.tf_ext.calibration.ranges import group_weights, make_plan
+from inc_autotune.tf_ext.calibration.ranges import can_correct, group_weights, make_plan
 from inc_autotune.tf_ext.calibration.recipe_entries import calibration_entries, plan_from_recipe
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Analysis",
     "QuantizationPlan",
     "calibration_entries",
+    "can_correct",
     "group_weights",
     "make_plan",
     "outputs_or_none",

@@ -154,9 +154,7 @@ class Analysis:
         for name, each in self.operators.items():
             if self.graph_of[name] not in graphs or each.type == LOOKUP:
                 continue
-            known = found.get(each.input)
-            rows = each.is_linear or (known is not None and known.rows)
-            found[each.input] = WatchedTensor(each.input, rows, histogram)
+            found[each.input] = WatchedTensor(each.input, True, histogram)
             if each.type == DEPTHWISE:
                 found.setdefault(each.output, WatchedTensor(each.output, False, histogram))
         return list(found.values())

@@ -7,12 +7,19 @@ from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import Statistics, smoothed_range
+from inc_autotune.core.quantization import Statistics, input_means, smoothed_range
 from inc_autotune.graphs import OperatorCalibration, content, smoothing_scales
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
-from inc_autotune.tf_ext.target import GraphChoices
+from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator, kernel_weight
+from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
+
+
+def can_correct(operator: Operator, config: OpConfig, choices: GraphChoices) -> bool:
+    """Whether an operator's weight and bias can be corrected: where one of TensorFlow's integer kernels has both."""
+    if choices.form != KERNEL_FORM or config.approach != "static" or config.weight.dtype != "int8":
+        return False
+    return operator.is_linear or operator.type in (CONVOLUTION, DEPTHWISE)
 
 
 def make_plan(
@@ -40,15 +47,15 @@ def make_plan(
     for name, config in configs.items():
         if not config.is_quantized:
             continue
-        operator = operators[name]
-        limits = output = None
+        operator, scale = operators[name], scales.get(name)
+        limits = output = means = None
         if config.approach == "static":
-            limits = smoothed_range(
-                statistics[operator.input], scales.get(name), config.activation, framework=FRAMEWORK
-            )
+            limits = smoothed_range(statistics[operator.input], scale, config.activation, framework=FRAMEWORK)
+        if "fast_bias_correction" in config.corrections and can_correct(operator, config, choices):
+            means = input_means(statistics[operator.input], scale, config.activation, limits, framework=FRAMEWORK)
         if operator.type == DEPTHWISE:
             output = smoothed_range(statistics[operator.output], None, config.activation, framework=FRAMEWORK)
-        calibrations[name] = OperatorCalibration(limits, scales.get(name), output)
+        calibrations[name] = OperatorCalibration(limits, scale, output, input_means=means)
     simulated = frozenset(name for name in calibrations if is_simulated(name, configs[name]))
     return QuantizationPlan(configs, calibrations, simulated, choices)
 

@@ -113,6 +113,8 @@ class _Build:
         name = operator.name
         config, calibration = self.plan.configs.get(name), self.plan.calibration(name)
         source = self._smoothed_input(operator)
+        if config is not None and self.plan.is_integer(name):
+            operator = self.emission.corrected(operator, config, calibration.smoothing)
         if config is None:
             assert calibration.smoothing is not None
             emit_smoothed(self.emission, operator, source, calibration.smoothing)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, quantize_weight
+from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, corrected_bias, quantize_weight
 from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
 from inc_autotune.tf_ext.graph import Graph, GraphBuilder, reshape, shape_like
@@ -122,6 +122,7 @@ class Emission:
             as_matrix: in the shape [inputs, features], of a pointwise convolution.
         """
         reduce_range = self.plan.calibration(operator.name).reduce_range
+        corrected = self.plan.corrects_weight(operator.name)
 
         def make() -> QuantizedWeight:
             value = kernel_weight(self.graph, operator)
@@ -131,14 +132,44 @@ class Emission:
             if operator.type == DEPTHWISE:
                 value = value.reshape(*shape[:2], operator.features)
             made = quantize_weight(
-                value, config.weight, axis=value.ndim - 1, framework=FRAMEWORK, reduce_range=reduce_range
+                value,
+                config.weight,
+                axis=value.ndim - 1,
+                framework=FRAMEWORK,
+                reduce_range=reduce_range,
+                corrected=corrected,
             )
             if reduce_range and even:
                 made = made.doubled()
             return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
 
         changes = (content(operator.epilogue.multiplier), content(factor))
-        return self.kept(operator, ("kernel", config.weight, *changes, reduce_range, even, as_matrix), make)
+        return self.kept(operator, ("kernel", config.weight, *changes, reduce_range, corrected, even, as_matrix), make)
+
+    def corrected(self, operator: Operator, config: OpConfig, factor: FloatArray | None) -> Operator:
+        """The operator with the bias that the plan corrects, for its integer kernel.
+
+        Args:
+            operator: linear, Conv2D or depthwise.
+            config: how it is quantized.
+            factor: what the inputs of a linear operator are multiplied by; None: 1.
+        """
+        means = self.plan.calibration(operator.name).input_means
+        if means is None:
+            return operator
+        value, made = kernel_weight(self.graph, operator), self.weight(operator, config, factor)
+        if factor is not None:
+            value = value * factor[:, None]
+
+        def by_features(weight: Array) -> Array:
+            """[features, inputs of a group, *kernel]"""
+            if operator.type == DEPTHWISE:
+                weight = weight.reshape(*weight.shape[:2], 1, operator.features)
+            return np.moveaxis(weight, -1, 0) if weight.ndim == 2 else weight.transpose(3, 2, 0, 1)
+
+        bias = operator.epilogue.bias
+        shifted = corrected_bias(bias, by_features(value), replace(made, values=by_features(made.values)), means)
+        return replace(operator, epilogue=replace(operator.epilogue, bias=shifted))
 
     def kept(self, operator: Operator, changes: Hashable, make: Callable[[], Kept]) -> Kept:
         """What becomes of an operator's weight: the same object wherever the same is made of an equal weight.
