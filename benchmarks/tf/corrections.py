@@ -31,7 +31,8 @@ CHOICES = ((False, False), (True, False), (False, True), (True, True), ("auto", 
 def row(train: Callable[[models.Digits], Any], digits: models.Digits, folder: Path) -> list[Any]:
     source = common.export(train(digits), folder / train.__name__)
     images, _ = digits.test
-    expected = tf.saved_model.load(str(source)).serve(images).numpy()
+    loaded = tf.saved_model.load(str(source))  # whose functions do not keep it
+    expected = loaded.serve(images).numpy()
     errors, taken = [], ""
     for choices in CHOICES:
         tuned = tf_ext.autotune(

@@ -202,12 +202,13 @@ class TuningResult:
             plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
         if self.corrections:
-            lines.append(self._described_corrections())
+            lines.append(self.describe_corrections())
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
         lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
         return lines
 
-    def _described_corrections(self) -> str:
+    def describe_corrections(self) -> str:
+        """How many operators are corrected, and the output errors by which that was decided."""
         plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.corrections]
         counts = Counter(name for operator in self.operators for name in operator.corrections)
         made = ", ".join(f"{name} of {count} operators" for name, count in counts.items()) or "none"

@@ -195,7 +195,9 @@ def _operators(result: TuningResult) -> str:
     search = """<div class="search" hidden><label for="search">Find</label>
 <input id="search" type="search" placeholder="name, type, dtype or reason" autocomplete="off">
 <span id="found" class="quiet" role="status"></span></div>"""
-    return section("Operators", float_operators(result), search, operator_table(result))
+    described = result.describe_corrections()
+    corrections = text("p", f"{described[0].upper()}{described[1:]}.", "lead") if result.corrections else ""
+    return section("Operators", float_operators(result), corrections, search, operator_table(result))
 
 
 def _notes(result: TuningResult) -> str:

@@ -54,7 +54,9 @@ def trial_table(result: TuningResult) -> str:
 def operator_table(result: TuningResult) -> str:
     """Every operator with its form and the reason for it."""
     shared = any(operator.weight_share is not None for operator in result.operators)
-    header = ("operator", "type", "dtype", "approach", "alpha", *(("weights",) if shared else ()), "reason")
+    corrected = any(operator.corrections for operator in result.operators)
+    optional = (*(("weights",) if shared else ()), *(("corrections",) if corrected else ()))
+    header = ("operator", "type", "dtype", "approach", "alpha", *optional, "reason")
     rows = [
         (
             operator.name,
@@ -63,6 +65,7 @@ def operator_table(result: TuningResult) -> str:
             operator.approach or "",
             "" if operator.alpha is None else f"{operator.alpha:.3g}",
             *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
+            *((", ".join(operator.corrections),) if corrected else ()),
             operator.reason,
         )
         for operator in result.operators

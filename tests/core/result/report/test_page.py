@@ -421,6 +421,24 @@ def test_how_much_of_the_weights_is_int8_stands_at_the_top_and_by_operator(saved
     assert "no" in cells, "one reason, whatever the shares"
 
 
+def test_corrections_stand_by_operator_with_what_they_brought(saved):
+    bias = ("fast_bias_correction",)
+    page = saved(
+        result(
+            operators=(
+                OperatorOutcome("fc", "Linear", "int8", "static", None, "", corrections=bias),
+                OperatorOutcome("lstm", "LSTM", "fp32", None, None, "no"),
+            ),
+            corrections=((*bias, 1e-3), ("off", 2e-3)),
+        )
+    )
+    leads = [each["text"] for each in page.all("p") if "lead" in (each.get("class") or "")]
+    compared = "output error on held-out samples: fast_bias_correction 1.00e-03, off 2.00e-03."
+    assert f"Corrections: fast_bias_correction of 1 operators; {compared}" in leads
+    assert bias[0] in [each["text"] for each in page.all("td")]
+    assert "Corrections" not in saved(result(operators=operators(3))).text
+
+
 def test_the_headline_says_when_nothing_was_gained(saved):
     page = saved(result(met=True, gain=0.97, operators=operators(3)))
     assert "Accuracy goal met, but nothing gained: " in page.text
