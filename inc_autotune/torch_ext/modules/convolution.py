@@ -126,20 +126,23 @@ class QuantizedConvolution(QuantizedOperator):
         return handed_on(x, self._input)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32:
+        # What is deferred is float32 on the CPU, and asking it takes as long as a small convolution.
+        is_deferred = type(x) is DeferredTensor
+        if not is_deferred and x.dtype != torch.float32:
             return self.forward(x.float()).to(x.dtype)
         if self._explicit_padding:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._explicit_padding, mode=mode)
         if self._computes_in_float and x.is_cpu:
             return self._float(plain(x))
-        if torch.compiler.is_compiling() or self.packed is None or not x.is_cpu:
+        packed = self.packed
+        if torch.compiler.is_compiling() or packed is None or not (is_deferred or x.is_cpu):
             return self._dequantized(plain(x))
         dimensions = len(self.kernel_size)
         is_single = x.dim() == dimensions + 1
         batch = x.unsqueeze(0) if is_single else x
         integers = rounded(batch, self._input, self._rounds_sums)
-        y = kernels.integer_convolution(integers, self.packed, dimensions, *self._output)
+        y = kernels.integer_convolution(integers, packed, dimensions, *self._output)
         y = deferred(written(y, self._output), self._writes_channels_last(batch))
         y = y.squeeze(0) if is_single else y
         return y if self._hands_on_integers else plain(y)
@@ -149,7 +152,7 @@ class QuantizedConvolution(QuantizedOperator):
 
         Programs see the difference: `view` refuses one of the two, and `reshape` copies where it would alias.
         """
-        if batch.dim() < 4:
+        if len(self.kernel_size) < 2:
             return False
         if self._bears_channels_last or self._weight_is_channels_last:
             return True

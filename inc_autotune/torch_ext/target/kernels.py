@@ -238,13 +238,20 @@ def pack_convolution(
 
 def integer_convolution(x: Tensor, packed: PackedWeight, dimensions: int, scale: float, zero_point: int) -> Tensor:
     """Convolve a quint8 tensor into a quint8 tensor with the given output scale and zero point."""
-    if dimensions == 1:
-        result: Tensor = torch.ops.quantized.conv1d(x, packed, scale, zero_point)
-    elif dimensions == 2:
-        result = torch.ops.quantized.conv2d.new(x, packed, scale, zero_point)
-    else:
-        result = torch.ops.quantized.conv3d.new(x, packed, scale, zero_point)
+    result: Tensor = _convolutions()[dimensions - 1](x, packed, scale, zero_point)
     return result
+
+
+@cache
+def _convolutions() -> tuple[Callable[..., Tensor], ...]:
+    """Of one, two and three dimensions.
+
+    Called without the question that torch asks in Python before each operator with packed weights, whether these are
+    fake ones, which takes as long as a small convolution: only what is compiled has such, and does not come here.
+    """
+    operators = torch.ops.quantized
+    overloads = operators.conv1d.default, operators.conv2d.new, operators.conv3d.new
+    return tuple(getattr(each, "_op", each) for each in overloads)
 
 
 def _deprecation_ignored() -> AbstractContextManager[None]:
