@@ -16,6 +16,9 @@ from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization.affine import QuantizationParameters, fake_quantize, quantization_parameters
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 
+_BLOCK_ELEMENTS = 1 << 20
+"""Of a weight that are worked on at a time, in temporaries of a few times as many bytes."""
+
 _ROUNDS = 2
 """Of restoring norm and mean, since each moves the other a little."""
 
@@ -124,8 +127,26 @@ def restore_moments(
     shape = xp.moveaxis(weight, axis, 0).shape
     rows = xp.reshape(xp.moveaxis(weight, axis, 0), (shape[0], -1))
     nearest = xp.reshape(xp.moveaxis(xp.astype(integers, xp.float32), axis, 0), (shape[0], -1))
-    zero_point = xp.astype(parameters.zero_point, xp.float32)
-    zeros = _beside_rows(zero_point)
+    # Channels with scales of their own do not depend on each other.
+    step = max(_BLOCK_ELEMENTS // max(rows.shape[1], 1), 1) if parameters.scale.ndim else shape[0]
+    kept, scales = [], []
+    for start in range(0, shape[0], step):
+        block = slice(start, start + step)
+        part = parameters
+        if parameters.scale.ndim:
+            part = replace(parameters, scale=parameters.scale[block], zero_point=parameters.zero_point[block])
+        values, scale = _restored_rows(xp, rows[block], nearest[block], part)
+        kept.append(values)
+        scales.append(scale)
+    restored = xp.moveaxis(xp.reshape(xp.concat(kept), shape), 0, axis)
+    return restored, replace(parameters, scale=xp.concat(scales) if parameters.scale.ndim else scales[0])
+
+
+def _restored_rows(
+    xp: Any, rows: AnyNamespaceArray, nearest: AnyNamespaceArray, parameters: QuantizationParameters
+) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
+    """Integers of the rows, [channels, elements], and their scale; see `restore_moments`."""
+    zeros = _beside_rows(xp.astype(parameters.zero_point, xp.float32))
     moved, scale = nearest, parameters.scale
     for _ in range(_ROUNDS):
         scale = _with_norm(xp, rows, moved - zeros, scale)
@@ -135,9 +156,7 @@ def restore_moments(
     after = _distance(xp, rows, (moved - zeros) * _beside_rows(scale))
     # With one scale all channels change, or none.
     is_closer = after < before if scale.ndim else xp.sum(after) < xp.sum(before)
-    kept = xp.where(_beside_rows(is_closer), moved, nearest)
-    restored = xp.moveaxis(xp.reshape(kept, shape), 0, axis)
-    return restored, replace(parameters, scale=xp.where(is_closer, scale, parameters.scale))
+    return xp.where(_beside_rows(is_closer), moved, nearest), xp.where(is_closer, scale, parameters.scale)
 
 
 def _beside_rows(values: AnyNamespaceArray) -> AnyNamespaceArray:

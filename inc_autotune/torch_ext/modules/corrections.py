@@ -18,6 +18,9 @@ from inc_autotune.core.quantization import (
     restore_moments,
 )
 
+_BLOCK_ELEMENTS = 1 << 20
+"""Of a weight that are worked on at a time."""
+
 if TYPE_CHECKING:
     from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 
@@ -57,19 +60,27 @@ def bias_shift(prepared: FakeQuantized, weight: Tensor, means: InputMeans) -> Te
     Raises:
         ArgumentError: the means are of another number of channels.
     """
-    rounded, groups, taps = prepared.fake_weight(), int(getattr(prepared, "groups", 1)), 1
+    groups, taps = int(getattr(prepared, "groups", 1)), 1
+    rows, integers = prepared.weight_rows(weight), prepared.integer_weight()
     if prepared.operator_name == "Conv1D":
-        weight, rounded = weight.t(), rounded.t()
+        rows, integers = rows.t(), integers.t()
     if prepared.operator_name.startswith("ConvTranspose"):
         # Every output reads through one tap in so many.
         strides: Any = prepared.stride
-        weight, rounded, taps = prepared.weight_rows(weight), prepared.weight_rows(rounded), math.prod(strides)
-    channels = weight.shape[1] * groups
+        taps = math.prod(strides)
+    channels = rows.shape[1] * groups
     if means.exact.shape != (channels,) or means.rounded.shape != (channels,):
         raise ArgumentError(
             f"calibration.input_means of shape {list(means.exact.shape)}: does not fit {prepared.operator_name}.\n"
             f"Allowed: {channels} numbers."
         )
     means = InputMeans(means.exact.to(weight.device), means.rounded.to(weight.device))
-    shift: Tensor = output_shift(weight, rounded, means, groups) / taps
-    return shift
+    # In blocks of channels, so that no temporary is as large as a large weight; those with groups are small.
+    step = len(rows) if groups > 1 else max(_BLOCK_ELEMENTS // max(rows[0].numel(), 1), 1)
+    shifts: list[Tensor] = []
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        parameters = prepared.weight_parameters(block if prepared.weight_scale.dim() else None)
+        rounded = dequantize(integers[block].float(), parameters, 0 if prepared.weight_scale.dim() else None)
+        shifts.append(output_shift(rows[block], rounded, means, groups))
+    return torch.cat(shifts) / taps

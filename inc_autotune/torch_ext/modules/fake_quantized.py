@@ -95,7 +95,7 @@ class FakeQuantized(PreparedInteger):
         with torch.no_grad():
             if self.weight_axis != 0:
                 whole: Tensor = quantize(
-                    self.weight_rows(self.smoothed_weight()), self._weight_parameters(), self.weight_axis
+                    self.weight_rows(self.smoothed_weight()), self.weight_parameters(), self.weight_axis
                 )
                 return whole.to(dtype)
             # A convolution writes channels last where its weight lies so; kernels of a matrix want it row by row.
@@ -106,7 +106,7 @@ class FakeQuantized(PreparedInteger):
             for start in range(0, len(rows), step):
                 block = slice(start, start + step)
                 weight = rows[block] if self.smoothing is None else rows[block] * self.smoothing
-                integers[block] = quantize(weight, self._weight_parameters(block), 0)
+                integers[block] = quantize(weight, self.weight_parameters(block), 0)
         return integers
 
     @property
@@ -121,7 +121,7 @@ class FakeQuantized(PreparedInteger):
 
     def fake_weight(self) -> Tensor:
         weight = self.smoothed_weight()
-        parameters = self._weight_parameters()
+        parameters = self.weight_parameters()
         with torch.no_grad():
             integers = quantize(self.weight_rows(weight), parameters, self.weight_axis)
             quantized = self.weight_from_rows(dequantize(integers, parameters, self.weight_axis))
@@ -156,7 +156,8 @@ class FakeQuantized(PreparedInteger):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe(self.config)}, smoothed={self.smoothing is not None}".lstrip(", ")
 
-    def _weight_parameters(self, channels: slice | None = None) -> QuantizationParameters:
+    def weight_parameters(self, channels: slice | None = None) -> QuantizationParameters:
+        """The grid of the weight, or of some of its output channels."""
         scale, zero_point = self.weight_scale, self.weight_zero_point
         if channels is not None:
             scale, zero_point = scale[channels], zero_point[channels]

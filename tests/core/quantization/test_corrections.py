@@ -14,6 +14,7 @@ from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization import (
     ActivationStatistics,
     InputMeans,
+    corrections,
     dequantize,
     fake_quantize,
     input_means,
@@ -132,6 +133,17 @@ def test_a_weight_on_the_grid_stays(granularity: str) -> None:
     restored, better = restore_moments(weight, integers, parameters, 0)
     np.testing.assert_array_equal(restored, integers)
     np.testing.assert_array_equal(better.scale, parameters.scale)
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_blocks_of_channels_change_nothing(granularity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = random(0, 7, 3, 3)
+    integers, parameters = rounded(weight, 4, granularity)
+    whole, scale = restore_moments(weight, integers, parameters, 0)
+    monkeypatch.setattr(corrections, "_BLOCK_ELEMENTS", 20)
+    restored, better = restore_moments(weight, integers, parameters, 0)
+    np.testing.assert_array_equal(restored, whole)
+    np.testing.assert_array_equal(better.scale, scale.scale)
 
 
 def test_equal_elements_and_zeros() -> None:
