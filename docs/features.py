@@ -23,7 +23,7 @@ from typing import Any, get_args
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.arguments.autotune import SMOOTH_QUANT_RECIPES, Objective
+from inc_autotune.core.arguments.autotune import SMOOTH_QUANT_RECIPES, WEIGHT_ROUNDING, Objective
 from inc_autotune.core.errors import MissingDependencyError
 from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
 from inc_autotune.core.search.strategy import STRATEGIES
@@ -45,6 +45,7 @@ ABILITIES = {
     ("groups",): "operators that share an input are decided together",
     ("input_groups",): "SmoothQuant, with an alpha for each layer",
     ("integer_product",): "a faster alpha search",
+    ("rounded_units",): "weights rounded by the second moments of their inputs, where that lowers the error",
     ("corrections",): "mean output and weights corrected after rounding, where that lowers the error",
     ("blocks", "block_reference", "run_block"): "`enable_blockwise_loss`: one alpha for each repeated block",
     ("reference_outputs", "run"): "smoothing plans and units compared at the model's output",
@@ -118,7 +119,8 @@ def offers(adaptor: type[Adaptor], method: str) -> bool:
 
 def recipes(adaptor: type[Adaptor], own: Iterable[str] = ()) -> list[str]:
     """Names of the recipes that have an effect: those of the core, and those of the framework's own."""
-    return [*SMOOTH_QUANT_RECIPES, *(CORRECTIONS if offers(adaptor, "corrections") else ()), *own]
+    rounding = (WEIGHT_ROUNDING,) if offers(adaptor, "rounded_units") else ()
+    return [*SMOOTH_QUANT_RECIPES, *rounding, *(CORRECTIONS if offers(adaptor, "corrections") else ()), *own]
 
 
 def _does_nothing(function: Callable[..., Any]) -> bool:

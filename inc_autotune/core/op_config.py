@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction, Rounding
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class OpConfig:
             (float activation); None where the operator stays in a float dtype.
         alpha: SmoothQuant alpha in [0, 1]; None: not smoothed.
         corrections: what is done to its bias and weight after rounding; it has no effect where it cannot be done.
+        rounding: how the weight is rounded, `nearest` or `second_moment`.
     """
 
     weight: TensorConfig
@@ -54,6 +55,7 @@ class OpConfig:
     approach: Approach | None = None
     alpha: float | None = None
     corrections: tuple[Correction, ...] = ()
+    rounding: Rounding = "nearest"
 
     @property
     def is_quantized(self) -> bool:
@@ -70,6 +72,18 @@ class OpConfig:
     def with_corrections(self, corrections: Iterable[Correction]) -> OpConfig:
         return replace(self, corrections=tuple(corrections))
 
+    def with_rounding(self, rounding: Rounding) -> OpConfig:
+        return replace(self, rounding=rounding)
+
+    @property
+    def as_offered(self) -> OpConfig:
+        """As a tuning space offers it: without what is chosen beside its options, smoothing and rounding."""
+        return replace(self, alpha=None, rounding="nearest")
+
+    def with_choices_of(self, other: OpConfig) -> OpConfig:
+        """Smoothed and rounded like another."""
+        return replace(self, alpha=other.alpha, rounding=other.rounding)
+
     def to_dict(self) -> dict[str, Any]:
         """The form used in `tune_cfg` and in recipes."""
         activation = self.activation.to_dict()
@@ -80,6 +94,8 @@ class OpConfig:
             result["alpha"] = self.alpha
         if self.corrections:
             result["corrections"] = list(self.corrections)
+        if self.rounding != "nearest":
+            result["rounding"] = self.rounding
         return result
 
     @classmethod
@@ -88,7 +104,8 @@ class OpConfig:
         activation = dict(config["activation"])
         approach = activation.pop("quant_mode", None)
         weight, corrections = TensorConfig(**config["weight"]), tuple(config.get("corrections", ()))
-        return cls(weight, TensorConfig(**activation), approach, config.get("alpha"), corrections)
+        alpha, rounding = config.get("alpha"), config.get("rounding", "nearest")
+        return cls(weight, TensorConfig(**activation), approach, alpha, corrections, rounding)
 
 
 FP32 = OpConfig(FP32_TENSOR, FP32_TENSOR)

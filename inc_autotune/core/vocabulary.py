@@ -23,6 +23,14 @@ Algorithm = Literal["minmax", "kl", "percentile", "mse"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 """Calibration algorithms of activations; all but `minmax` need a histogram."""
 
+Rounding = Literal["nearest", "second_moment"]
+"""How a weight becomes integers: each to the nearest, or all by the second moment of what they are multiplied with."""
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+
+RequestedRounding = Literal["auto", "nearest", "second_moment"]
+"""The recipe `weight_rounding`."""
+REQUESTED_ROUNDINGS: tuple[RequestedRounding, ...] = get_args(RequestedRounding)
+
 Approach = Literal["static", "dynamic", "weight_only"]
 """How one operator is quantized."""
 APPROACHES: tuple[Approach, ...] = get_args(Approach)

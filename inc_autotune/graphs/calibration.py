@@ -120,7 +120,7 @@ def calibrate(
     for name, statistics in found.snapshot().every.items():
         if statistics.count == 0:
             unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
-    return Calibration(found.snapshots, found.held_out, found.digest, unfit, note)
+    return Calibration(found.snapshots, found.held_out, found.digest, found.moments, unfit, note)
 
 
 def _tokens(value: Array, channel_axis: int | None) -> Array:

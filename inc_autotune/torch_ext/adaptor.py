@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +18,7 @@ from inc_autotune.core.analysis import (
     SupportsFootprint,
     SupportsGradients,
     SupportsHalves,
+    SupportsRounding,
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
@@ -33,6 +36,7 @@ from inc_autotune.torch_ext.calibration import (
     REDUCED,
     OperatorCalibration,
     calibration_entries,
+    moment_names,
     operator_calibrations,
 )
 from inc_autotune.torch_ext.data import (
@@ -58,6 +62,7 @@ from inc_autotune.torch_ext.modules import (
     multiplies_integers,
     prepare_module,
     prepared_model,
+    rounding_steps,
 )
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators import (
@@ -80,10 +85,13 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
     Arguments are those of the base class.
     """
 
-    def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
-        super().__init__(capability, example_inputs, histogram=histogram)
+    def __init__(
+        self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False, moments: bool = False
+    ) -> None:
+        super().__init__(capability, example_inputs, histogram=histogram, moments=moments)
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
+        self._steps: dict[str, tuple[object, np.ndarray[Any, np.dtype[np.uint8]]]] = {}
 
     # Candidates
 
@@ -147,9 +155,25 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
         snapshot = self.calibration.snapshot(tune_cfg["calib_iteration"])
         statistics = snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out")))
-        return configs, operator_calibrations(
-            configs, self.trace, self._base, statistics, integer_sums=self._adds_integers(tune_cfg)
+        calibrations = operator_calibrations(
+            configs,
+            self.trace,
+            self._base,
+            statistics,
+            self.calibration.moments,
+            integer_sums=self._adds_integers(tune_cfg),
         )
+        return configs, {name: self._rounded(name, configs[name], each) for name, each in calibrations.items()}
+
+    def _rounded(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> OperatorCalibration:
+        """With the steps that the second moment gives the weight; the last ones of each operator are kept."""
+        if calibration.moment is None:
+            return calibration
+        key = (config.weight, _bytes(calibration.smoothing))
+        if name not in self._steps or self._steps[name][0] != key:
+            source, reduced = self._base.get_submodule(name), self.reduces_range(name)
+            self._steps[name] = (key, rounding_steps(source, config, calibration, reduce_range=reduced))
+        return replace(calibration, moment=None, steps=self._steps[name][1])
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
@@ -158,7 +182,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             config,
             calibration.input_minimum,
             calibration.input_maximum,
-            None if calibration.smoothing is None else calibration.smoothing.numpy().tobytes(),
+            _bytes(calibration.smoothing),
             calibration.output_minimum,
             calibration.output_maximum,
             calibration.hands_on_integers,
@@ -229,12 +253,13 @@ class TorchAdaptor(
     SupportsSize,
     SupportsFootprint,
     SupportsVariants,
+    SupportsRounding,
     SupportsCorrections,
 ):
     """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart.
 
     Args:
-        capability, example_inputs, histogram: as in the base class.
+        capability, example_inputs, histogram, moments: as in the base class.
         integer_sums: whether residual blocks add up integers; None: the variant of a model that does is tried.
     """
 
@@ -244,9 +269,10 @@ class TorchAdaptor(
         example_inputs: Any = None,
         *,
         histogram: bool = False,
+        moments: bool = False,
         integer_sums: bool | None = None,
     ) -> None:
-        super().__init__(capability, example_inputs, histogram=histogram)
+        super().__init__(capability, example_inputs, histogram=histogram, moments=moments)
         self._integer_sums = integer_sums
 
     def variants(self, model: nn.Module) -> Sequence[str]:
@@ -255,9 +281,21 @@ class TorchAdaptor(
     def _adds_integers(self, tune_cfg: Mapping[str, Any]) -> bool:
         return bool(self._integer_sums) or super()._adds_integers(tune_cfg)
 
+    def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
+        names, moments = moment_names(self.trace), self.calibration.moments
+        return [
+            unit.name
+            for unit in units
+            if unit.options[0].is_quantized and all(names.get(name) in moments for name in unit.operator_names)
+        ]
+
     def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input."""
-        return () if self.trace.operators[name].type in TYPES_WITHOUT_RANGE else CORRECTIONS
+        if self.trace.operators[name].type in TYPES_WITHOUT_RANGE:
+            return ()
+        # A weight that is rounded by a second moment has its mean and norm for a reason.
+        left_out = {"weight_correction"} if config.rounding == "second_moment" else set()
+        return tuple(correction for correction in CORRECTIONS if correction not in left_out)
 
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
@@ -301,7 +339,7 @@ class TorchAdaptor(
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""
         statistics = self.calibration.snapshot().every
-        calibration = operator_calibrations({name: config}, self.trace, self._base, statistics)[name]
+        calibration = operator_calibrations({name: config}, self.trace, self._base, statistics, {})[name]
         return self._converted(name, config, calibration)
 
     def model_size(self, model: nn.Module) -> int | None:
@@ -310,6 +348,10 @@ class TorchAdaptor(
 
 def _content(means: InputMeans) -> bytes:
     return bytes(means.exact.numpy().tobytes() + means.rounded.numpy().tobytes())
+
+
+def _bytes(smoothing: torch.Tensor | None) -> bytes | None:
+    return None if smoothing is None else smoothing.numpy().tobytes()
 
 
 def _own_copy(model: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, backend_adaptor
-from inc_autotune.torch_ext.calibration import REDUCED, calibrations_from_recipe, products_from_recipe
+from inc_autotune.torch_ext.calibration import REDUCED, STEPS, calibrations_from_recipe, products_from_recipe
 from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
@@ -105,7 +105,8 @@ def autotune(
             forbids smoothing. The last True lets residual blocks add up integers, which is faster and less exact;
             default None: only where `tuning_time` is left once the goal is met, and a trial shows that it is met so
             too, and faster. And `fast_bias_correction`, `weight_correction`: True, False, or "auto" (default), which
-            compares them at the output.
+            compares them at the output. And `weight_rounding`: "nearest", "second_moment" or "auto" (default), which
+            does so too.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
@@ -258,7 +259,15 @@ def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
         "tuning is that of 8 bits: evaluate the model again, or tune it on this processor.",
         stacklevel=3,
     )
-    reduced = {name: replace(each, calibration={**each.calibration, REDUCED: True}) for name, each in wide.items()}
+    # What is rounded by second moments lies on a grid of 8 bits.
+    reduced = {
+        name: replace(
+            each,
+            config=each.config.with_rounding("nearest"),
+            calibration={**{key: value for key, value in each.calibration.items() if key != STEPS}, REDUCED: True},
+        )
+        for name, each in wide.items()
+    }
     return replace(recipe, operators={**recipe.operators, **reduced})
 
 

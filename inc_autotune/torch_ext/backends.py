@@ -43,6 +43,7 @@ def backend_adaptor(arguments: AutotuneArguments, example_inputs: Any) -> Module
         example_inputs,
         histogram=arguments.needs_histogram,
         integer_sums=arguments.recipes.get(INTEGER_SUMS_RECIPE),
+        moments=arguments.weight_rounding != "nearest",
     )
 
 

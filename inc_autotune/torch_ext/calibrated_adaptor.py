@@ -78,6 +78,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
             calibration samples.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
             operator can only be calibrated by minmax.
+        moments: whether to collect second moments, without which weights are rounded to nearest.
     """
 
     framework = "pytorch"
@@ -86,11 +87,14 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     expands = True
     """Whether products hidden inside torch's modules become operators of their own."""
 
-    def __init__(self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False) -> None:
+    def __init__(
+        self, capability: Any = None, example_inputs: Any = None, *, histogram: bool = False, moments: bool = False
+    ) -> None:
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
         _check_recurrent(self.capability)
         self._histogram = histogram or self.capability.default_needs_histogram
+        self._moments = moments
         self._given_example = example_inputs
         self._examples: Sequence[Batch] = ()
         self._examined = Examination()
@@ -302,7 +306,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""
-        return Collector(model, self.trace, sizes, seed=seed, histogram=self._histogram)
+        return Collector(model, self.trace, sizes, seed=seed, histogram=self._histogram, moments=self._moments)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         leaders = {name: members[0] for members in self.trace.groups for name in members}

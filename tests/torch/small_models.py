@@ -236,14 +236,24 @@ class Agreement:
         return float(torch.cat(hits).float().mean())
 
 
+PLAIN = {
+    "smooth_quant": False,
+    "weight_rounding": "nearest",
+    "fast_bias_correction": False,
+    "weight_correction": False,
+}
+"""Recipes with which weights are rounded to nearest and nothing is compared before the search."""
+
+
 def tune(model: nn.Module, data: Any = None, eval_func: Any = None, **arguments: Any) -> nn.Module:
     """`autotune` without progress bars and without a word about speed.
 
-    Smoothing only where it is asked for; no bf16, which not every processor has.
+    Smoothing, corrections and rounding by second moments only where recipes are given; no bf16, which not every
+    processor has.
     """
     arguments.setdefault("excluded_precisions", ["bf16"])
     if "smoothquant_args" not in arguments:
-        arguments.setdefault("recipes", {"smooth_quant": False})
+        arguments.setdefault("recipes", PLAIN)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the tuned model is not faster")
         return torch_ext.autotune(model, data, eval_func, **{"progress": False, **arguments})

@@ -20,6 +20,7 @@ from inc_autotune.core.analysis.output_error import (
     error_or_infinity,
     relative_error,
 )
+from inc_autotune.core.analysis.rounding_plan import SupportsRounding, plan_rounding
 from inc_autotune.core.analysis.sensitivity import (
     SupportsGradients,
     SupportsHalves,
@@ -36,6 +37,7 @@ from inc_autotune.core.analysis.smoothing_plan import (
     SupportsSmoothing,
     plan_smoothing,
     planned_steps,
+    searched_alphas,
 )
 from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds, thread_clock, wall_clock
 from inc_autotune.core.analysis.unit_speed import (
@@ -76,6 +78,7 @@ __all__ = [
     "SupportsGradients",
     "SupportsHalves",
     "SupportsIntegerProduct",
+    "SupportsRounding",
     "SupportsSize",
     "SupportsSmoothing",
     "SupportsThreads",
@@ -99,6 +102,7 @@ __all__ = [
     "operator_weights",
     "percent",
     "plan_corrections",
+    "plan_rounding",
     "plan_smoothing",
     "planned_corrections",
     "planned_steps",
@@ -106,6 +110,7 @@ __all__ = [
     "probe_halves",
     "rank_units",
     "relative_error",
+    "searched_alphas",
     "seconds",
     "skipped_operators",
     "slow_units",

@@ -261,7 +261,7 @@ def _by_error(harms: Iterable[UnitHarm]) -> tuple[UnitHarm, ...]:
 
 
 def _fallback_options(options: Sequence[OpConfig], current: OpConfig) -> list[OpConfig]:
-    """The first dynamic and the first bf16 option, in this order; the dynamic one keeps the current smoothing."""
+    """The first dynamic and the first bf16 option, in this order; the dynamic one keeps the smoothing and rounding."""
     dynamic = [option for option in options if option.approach == "dynamic" and current.approach == "static"]
     bf16 = [option for option in options if option.dtype == "bf16"]
-    return [option.with_alpha(current.alpha) for option in dynamic[:1]] + bf16[:1]
+    return [option.with_choices_of(current) for option in dynamic[:1]] + bf16[:1]

@@ -14,7 +14,7 @@ from inc_autotune.core.analysis.output_error import infinity, output_error
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, rows_repeat, search_alpha
-from inc_autotune.core.space import TuningSpace, Unit
+from inc_autotune.core.space import Assignment, TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class SmoothingPlan:
         required: whether the plan must be tried before units fall back to fp32.
         output_error: relative squared error at the model's output on held-out samples; None if it is not measured.
         note: for the user, about the plan.
+        rounded: names of units whose weights are rounded by the second moment of their input.
     """
 
     name: str
@@ -68,6 +69,11 @@ class SmoothingPlan:
     required: bool = True
     output_error: float | None = None
     note: str | None = None
+    rounded: Sequence[str] = ()
+
+    def assignment(self, space: TuningSpace, sampling_size: int) -> Assignment:
+        """Every unit at its first option, smoothed and rounded by this plan."""
+        return space.default(sampling_size, self.alphas, self.rounded)
 
 
 OFF = SmoothingPlan("off", {})
@@ -137,7 +143,7 @@ def plan_smoothing(
         error: float | None = None
         if not expired():
             try:
-                error = output_error(adaptor, space.tune_cfg(space.default(sampling_size, plan.alphas)), model)
+                error = output_error(adaptor, space.tune_cfg(plan.assignment(space, sampling_size)), model)
             except QuantizationError as failure:
                 failures.append(failure)
                 error = infinity(failure)
@@ -149,6 +155,14 @@ def plan_smoothing(
     if failures and all(plan.output_error == math.inf for plan in plans):
         raise failures[-1]
     return (replace(plans[0], note=note), *plans[1:])
+
+
+def searched_alphas(arguments: SmoothQuantArgs | None) -> Sequence[float]:
+    """The alphas that a search chooses from, in increasing order; empty where there is none."""
+    if arguments is None or arguments.alpha != "auto":
+        return ()
+    options = arguments.auto_alpha_args
+    return alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:

@@ -22,10 +22,12 @@ from inc_autotune.core.vocabulary import (
     MOST_ALPHAS,
     OBJECTIVES,
     REQUESTED_APPROACHES,
+    REQUESTED_ROUNDINGS,
     SHARED_CRITERIA,
     Correction,
     Objective,
     RequestedApproach,
+    RequestedRounding,
     SharedCriterion,
     listing,
 )
@@ -36,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 ALPHA_DIGITS = 7
 SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
-CORE_RECIPES = (*SMOOTH_QUANT_RECIPES, *CORRECTIONS)
+WEIGHT_ROUNDING = "weight_rounding"
+CORE_RECIPES = (*SMOOTH_QUANT_RECIPES, *CORRECTIONS, WEIGHT_ROUNDING)
 """Recipes that every framework has."""
 
 UNIT_NUMBER = "a number from 0 to 1"
@@ -258,6 +261,16 @@ class AutotuneArguments(ArgumentModel):
         return {name: self.recipes.get(name, "auto") for name in CORRECTIONS}
 
     @property
+    def weight_rounding(self) -> RequestedRounding:
+        """How weights are rounded: the recipe of this name. Default: whichever comes closer at the model's output.
+
+        A weight correction that is asked for goes before a rounding that is not, since a weight has only one of them.
+        """
+        replaced = self.recipes.get("weight_correction") is True
+        rounding: RequestedRounding = self.recipes.get(WEIGHT_ROUNDING, "auto")
+        return "nearest" if replaced and rounding == "auto" else rounding
+
+    @property
     def needs_histogram(self) -> bool:
         """Whether a rule asks for a calibration algorithm that needs more than minimum and maximum."""
         rules = (*self.op_type_dict.values(), *self.op_name_dict.values())
@@ -276,8 +289,7 @@ def validate_arguments(
     Args:
         strategies: names of the strategies there are.
         backends: names of the framework's backends.
-        recipe_names: names of the framework's recipes; `smooth_quant`, `smooth_quant_args` and the corrections are
-            always known.
+        recipe_names: names of the framework's recipes; those of `CORE_RECIPES` are always known.
         arguments: the user's values by argument name. They are not changed, and later changes to them have no effect.
 
     Raises:
@@ -327,6 +339,13 @@ def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[st
     for name in CORRECTIONS:
         if name in recipes:
             _checked("recipes", recipes, check.boolean_or_auto, (name,))
+    if WEIGHT_ROUNDING in recipes:
+        _checked("recipes", recipes, check.choice(REQUESTED_ROUNDINGS), (WEIGHT_ROUNDING,))
+        if recipes[WEIGHT_ROUNDING] == "second_moment" and recipes.get("weight_correction") is True:
+            raise ArgumentError(
+                f"recipes={check.shown(recipes)}: a weight is either corrected or rounded by second moments.\n"
+                "Allowed: leave out 'weight_correction' or 'weight_rounding'."
+            )
     rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
     own_args = recipes.get("smooth_quant_args")
     if own_args is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic
 
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch, HeldOut
 from inc_autotune.core.data.loaders import no_sample
-from inc_autotune.core.quantization import Snapshot, Snapshots, SplitStatistics, Statistics
+from inc_autotune.core.quantization import InputMoments, SecondMoment, Snapshot, Snapshots, SplitStatistics, Statistics
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Calibration(Generic[AnyBatch]):
         snapshots: statistics by sampling size.
         held_out: samples to compare candidates with.
         digest: a hash of all inputs: equal on every machine, unlike statistics, which rounding decides.
+        moments: second moments of inputs by name, of the samples that are not held out, whatever the sampling size.
     """
 
     snapshots: Snapshots
     held_out: HeldOut[AnyBatch]
     digest: str
+    moments: Mapping[str, SecondMoment] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -44,6 +46,11 @@ class CalibrationPass(Generic[AnyBatch]):
         comparable: the outputs that are compared, see `HeldOut`.
         sizes: sampling sizes, at each of which the statistics are kept.
         seed: of the rows sampled in the first fold; the next number is that of the second fold.
+        moments: whether second moments will be asked for.
+
+    Attributes:
+        moments: which the batch is to update; None where nobody asks for them, the batch is held out, or the largest
+            sampling size was reached before it.
     """
 
     def __init__(
@@ -53,7 +60,10 @@ class CalibrationPass(Generic[AnyBatch]):
         sizes: Sequence[int],
         *,
         seed: int,
+        moments: bool = False,
     ) -> None:
+        self._most = max(sizes)
+        self._all_moments = InputMoments(seed) if moments else None
         self.held_out: HeldOut[AnyBatch] = HeldOut(comparable)
         self.is_held_out = False
         self.statistics: Statistics = {}
@@ -69,6 +79,11 @@ class CalibrationPass(Generic[AnyBatch]):
     def samples(self) -> int:
         """How many samples the batches had whose pass has ended."""
         return self._snapshots.samples + (self._unfinished or 0)
+
+    @property
+    def moments(self) -> InputMoments | None:
+        wanted = not self.is_held_out and self._snapshots.samples < self._most
+        return self._all_moments if wanted else None
 
     def watch(self, empty: Callable[[int], Statistics]) -> None:
         """Collect statistics of more activations from now on; those of known ones stay.
@@ -131,4 +146,5 @@ class CalibrationPass(Generic[AnyBatch]):
             raise no_sample(argument)
         self._finish_samples()
         self._snapshots.finish(self._split)
-        return Calibration(self._snapshots, self.held_out, digest)
+        moments = {} if self._all_moments is None else self._all_moments.found
+        return Calibration(self._snapshots, self.held_out, digest, moments)

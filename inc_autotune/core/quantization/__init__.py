@@ -16,6 +16,9 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.core.quantization.corrections import InputMeans, input_means, output_shift, restore_moments
 from inc_autotune.core.quantization.distinct_rows import rows_repeat
+from inc_autotune.core.quantization.input_moments import InputMoments
+from inc_autotune.core.quantization.rounding_steps import pack_steps, unpack_steps
+from inc_autotune.core.quantization.second_moment import SecondMoment, error_under, quantize_by_second_moment
 from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
     InputGroup,
@@ -41,25 +44,31 @@ __all__ = [
     "AlphaSearchResult",
     "InputGroup",
     "InputMeans",
+    "InputMoments",
     "QuantizationParameters",
+    "SecondMoment",
     "Snapshot",
     "Snapshots",
     "SplitStatistics",
     "Statistics",
     "alpha_grid",
     "dequantize",
+    "error_under",
     "fake_quantize",
     "group_weight_absmax",
     "input_means",
     "integer_type",
     "output_shift",
+    "pack_steps",
     "quantization_parameters",
     "quantize",
+    "quantize_by_second_moment",
     "restore_moments",
     "rows_repeat",
     "search_alpha",
     "signal_to_noise_db",
     "smoothed_range",
     "smoothing_scale",
+    "unpack_steps",
     "weight_parameters",
 ]

@@ -187,7 +187,7 @@ def _operators(
         config = _own(adaptor, model, name, assignment.by_unit[unit.name]) if unit else FP32
         if unit is None:
             reason = fp32_reasons.get(name) or _why_no_choice(offered)
-        elif assignment.by_unit[unit.name].with_alpha(None) == unit.options[0]:
+        elif assignment.by_unit[unit.name].as_offered == unit.options[0]:
             reason = ""
         else:
             reason = places.get(unit.name, "chosen by the strategy")
@@ -202,6 +202,7 @@ def _operators(
                 reason,
                 simulated,
                 corrections=config.corrections,
+                rounding=config.rounding,
             )
         )
     skipped = [

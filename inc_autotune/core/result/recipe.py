@@ -14,7 +14,6 @@ import numpy as np
 import yaml
 
 from inc_autotune.core.arguments import check_file, check_path
-from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import RecipeError, foreign_errors_as
 from inc_autotune.core.files import read_settled, write_file
 from inc_autotune.core.op_config import OpConfig
@@ -44,10 +43,10 @@ class SharedArrays:
     """
 
     def __init__(self) -> None:
-        self.arrays: dict[str, FloatArray] = {}
+        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._names: dict[bytes, str] = {}
 
-    def name(self, array: FloatArray, proposed: str) -> str:
+    def name(self, array: np.ndarray[Any, Any], proposed: str) -> str:
         """The name of an array: the one proposed, or that of an equal array that came before."""
         name = self._names.setdefault(array.tobytes(), proposed)
         self.arrays.setdefault(name, array)

@@ -22,7 +22,16 @@ from pydantic import (
 )
 
 from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.vocabulary import ALGORITHMS, APPROACHES, CORRECTIONS, DTYPES, GRANULARITIES, SCHEMES, listing
+from inc_autotune.core.vocabulary import (
+    ALGORITHMS,
+    APPROACHES,
+    CORRECTIONS,
+    DTYPES,
+    GRANULARITIES,
+    ROUNDINGS,
+    SCHEMES,
+    listing,
+)
 
 MOST_ELEMENTS = 2**31
 """Of one array."""
@@ -44,10 +53,11 @@ Granularity = Annotated[StrictStr, AfterValidator(partial(_check_word, words=GRA
 Algorithm = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ALGORITHMS))]
 Approach = Annotated[StrictStr, AfterValidator(partial(_check_word, words=APPROACHES))]
 Correction = Annotated[StrictStr, AfterValidator(partial(_check_word, words=CORRECTIONS))]
+Rounding = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ROUNDINGS))]
 ArrayDtype = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ARRAY_DTYPES))]
 
 
-_NAMES_OF_ARRAYS = ("smoothing", "input_mean", "rounded_input_mean")
+_NAMES_OF_ARRAYS = ("smoothing", "input_mean", "rounded_input_mean", "rounding_steps")
 """Keys of an operator's calibration whose value is the name of an array."""
 
 
@@ -78,6 +88,7 @@ class _Calibration(_Entry):
     smoothing: StrictStr | None = None
     input_mean: StrictStr | None = None
     rounded_input_mean: StrictStr | None = None
+    rounding_steps: StrictStr | None = None
     batch_norm: Annotated[StrictStr, Field(min_length=1)] | None = None
     reduce_range: StrictBool | None = None
     channels_last: StrictBool | None = None
@@ -106,6 +117,7 @@ class _Operator(_Entry):
     activation: _Activation
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     corrections: list[Correction] | None = None
+    rounding: Rounding | None = None
     reason: StrictStr = ""
     calibration: _Calibration | None = None
 

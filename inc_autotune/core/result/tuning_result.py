@@ -11,7 +11,7 @@ from inc_autotune.core.analysis import LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, 
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study import Trial
 from inc_autotune.core.text_table import text_table
-from inc_autotune.core.vocabulary import Correction, Objective
+from inc_autotune.core.vocabulary import Correction, Objective, Rounding
 
 LARGEST_NAMED = 3
 """How many operators in fp32 the summary names."""
@@ -30,6 +30,7 @@ class OperatorOutcome:
         weight_share: share of the model's weights, by elements, that the operator has; one that several operators of
             one form read counts for the first of them. None where the adaptor does not know.
         corrections: what was done to its bias and weight after rounding, by the names of recipes.
+        rounding: how its weight is rounded, `nearest` or `second_moment`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OperatorOutcome:
     simulated: bool = False
     weight_share: float | None = None
     corrections: tuple[Correction, ...] = ()
+    rounding: Rounding = "nearest"
 
     @property
     def form(self) -> str:
@@ -203,6 +205,9 @@ class TuningResult:
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
         if self.corrections:
             lines.append(self.describe_corrections())
+        rounded = sum(each.rounding == "second_moment" for each in self.operators)
+        if rounded:
+            lines.append(f"weights rounded by second moments of their inputs: {rounded} operators")
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
         lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
         return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -107,11 +107,23 @@ class TuningSpace:
     def by_name(self) -> dict[str, Unit]:
         return {unit.name: unit for unit in self.units}
 
-    def default(self, sampling_size: int, alphas: Mapping[str, float | None] | None = None) -> Assignment:
-        """Every unit at its first option, smoothed with `alphas` (by unit name) where given."""
+    def default(
+        self, sampling_size: int, alphas: Mapping[str, float | None] | None = None, rounded: Collection[str] = ()
+    ) -> Assignment:
+        """Every unit at its first option.
+
+        Args:
+            sampling_size: number of calibration samples.
+            alphas: of SmoothQuant, by unit name; units that are not named are not smoothed.
+            rounded: names of units whose weights are rounded by the second moment of their input.
+        """
         alphas = alphas or {}
-        configs = tuple((unit.name, unit.options[0].with_alpha(alphas.get(unit.name))) for unit in self.units)
-        return Assignment(configs, sampling_size)
+
+        def config(unit: Unit) -> OpConfig:
+            smoothed = unit.options[0].with_alpha(alphas.get(unit.name))
+            return smoothed.with_rounding("second_moment") if unit.name in rounded else smoothed
+
+        return Assignment(tuple((unit.name, config(unit)) for unit in self.units), sampling_size)
 
     def only(self, assignment: Assignment, names: Iterable[str]) -> Assignment:
         """`assignment` with every unit not in `names` kept in fp32."""

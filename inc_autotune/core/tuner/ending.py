@@ -25,7 +25,7 @@ class Tuned:
 
 def finish_unevaluated(run: Run, known: Preparation) -> Tuned:
     """Everything quantized by the best smoothing plan, without a claim."""
-    assignment = known.choices.space.default(run.sampling_sizes[-1], known.plans[0].alphas)
+    assignment = known.plans[0].assignment(known.choices.space, run.sampling_sizes[-1])
     return _finish(run, known, None, assignment, None, known.candidates.build(assignment))
 
 

@@ -19,9 +19,11 @@ from inc_autotune.core.analysis import (
     losing_chains,
     measured_speeds,
     plan_corrections,
+    plan_rounding,
     plan_smoothing,
     planned_corrections,
     planned_steps,
+    searched_alphas,
     slow_units,
     slowing_units,
 )
@@ -152,7 +154,7 @@ def _working_plans(run: Run, choices: Choices, candidates: Candidates) -> tuple[
         return choices.without(run.history.work.get(_FAILING) or {})
 
     def default(choices: Choices, plan: SmoothingPlan) -> Assignment:
-        return choices.space.default(run.sampling_sizes[-1], plan.alphas)
+        return plan.assignment(choices.space, run.sampling_sizes[-1])
 
     try:
         plans = _find_plans(run, known_choices().space)
@@ -210,7 +212,7 @@ def _slowing_units(
         if is_meant_to_be_fast(run.adaptor, unit)
         and not any(is_asked_for(name, run.arguments) for name in unit.operator_names)
     ]
-    start = space.default(run.sampling_sizes[0], plans[0].alphas)
+    start = plans[0].assignment(space, run.sampling_sizes[0])
 
     def gain(fallen: Sequence[str]) -> float | None:
         if run.phases.expired():
@@ -264,6 +266,17 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
                 expired=run.phases.expired,
                 advance=advance,
             )
+            plans = plan_rounding(
+                run.adaptor,
+                run.model,
+                space,
+                plans,
+                run.arguments.weight_rounding,
+                run.sampling_sizes[-1],
+                alphas=searched_alphas(arguments),
+                expired=run.phases.expired,
+                advance=advance,
+            )
         return [asdict(plan) for plan in plans]
 
     # A search that the clock cut short is not what a later run, with more time, should find.
@@ -279,7 +292,7 @@ def _find_corrections(run: Run, choices: Choices, smoothing: SmoothingPlan) -> t
 
     def tune_cfg(corrections: tuple[Correction, ...]) -> dict[str, Any]:
         space = choices.corrected(run.adaptor, run.model, corrections).space
-        return space.tune_cfg(space.default(run.sampling_sizes[-1], smoothing.alphas))
+        return space.tune_cfg(smoothing.assignment(space, run.sampling_sizes[-1]))
 
     def compute() -> list[dict[str, Any]]:
         with run.phases.phase("corrections", planned_corrections(requested)) as advance:

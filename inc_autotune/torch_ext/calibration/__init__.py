@@ -10,22 +10,25 @@ from inc_autotune.torch_ext.calibration.collect import (
     calibrate,
     calibrate_again,
     describe_batch,
-    input_of,
 )
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import (
     PRODUCT,
     REDUCED,
+    STEPS,
     calibration_entries,
     calibrations_from_recipe,
     products_from_recipe,
+    without_steps,
 )
 
 __all__ = [
     "MEASURED_SAMPLES",
     "PRODUCT",
     "REDUCED",
+    "STEPS",
     "Collector",
     "OperatorCalibration",
     "calibrate",
@@ -36,6 +39,8 @@ __all__ = [
     "describe_batch",
     "group_weights",
     "input_of",
+    "moment_names",
     "operator_calibrations",
     "products_from_recipe",
+    "without_steps",
 ]

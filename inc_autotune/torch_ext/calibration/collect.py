@@ -22,6 +22,7 @@ from inc_autotune.core.data import (
 )
 from inc_autotune.core.errors import AutotuneError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names, update_moment
 from inc_autotune.torch_ext.calibration.operator_hooks import OperatorHooks
 from inc_autotune.torch_ext.data import (
     Batch,
@@ -29,6 +30,7 @@ from inc_autotune.torch_ext.data import (
     comparable_outputs,
     compared_tensors,
     outputs_of,
+    real_positions,
     run,
     shows_errors,
 )
@@ -47,11 +49,6 @@ MEASURED_SAMPLES = 8
 
 MEASURED_STEPS = 32
 """Of the same samples, where a program runs the model on them again and again."""
-
-
-def input_of(operator: str) -> str:
-    """The name that statistics have for the tensor an operator reads; the first of an input group stands for all."""
-    return f"{operator}.input"
 
 
 def output_of(convolution: str) -> str:
@@ -76,23 +73,34 @@ class Collector:
         sizes: sampling sizes; a snapshot is taken at every size.
         seed: of the sampled rows.
         histogram: whether values are counted.
+        moments: whether second moments of what weights are multiplied with are collected.
     """
 
     least_batches = LEAST_BATCHES
     """A loader with fewer batches has them cut."""
 
     def __init__(
-        self, model: nn.Module, trace: ModelTrace, sizes: Sequence[int], *, seed: int, histogram: bool
+        self,
+        model: nn.Module,
+        trace: ModelTrace,
+        sizes: Sequence[int],
+        *,
+        seed: int,
+        histogram: bool,
+        moments: bool = False,
     ) -> None:
         self.trace = trace
         self.sizes = sizes
+        self._model = model
+        self._real: torch.Tensor | None = None
         self._histogram = histogram
         self._pass: CalibrationPass[Batch] = CalibrationPass(
-            self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed
+            self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed, moments=moments
         )
         self._digest = hashlib.sha256()
         self._hooks: OperatorHooks | None = None
         self._readers, self._writers = _readers(trace), _writers(trace)
+        self._moments = _read_moments(trace, self._readers)
         self.seen: ModelTrace | None = None
         self.kept: list[tuple[Batch, bool]] | None = []
         self._kept_bytes = 0
@@ -110,6 +118,7 @@ class Collector:
         """Collect by a trace that knows more operators than the one so far."""
         self.trace = trace
         self._readers, self._writers = _readers(trace), _writers(trace)
+        self._moments = _read_moments(trace, self._readers)
         self._pass.watch(self._empty_statistics)
 
     def _empty_statistics(self, seed: int) -> Statistics:
@@ -131,6 +140,7 @@ class Collector:
         if continues and self._first_samples == 1 and len(self.steps) < MEASURED_STEPS:
             self.steps.append(batch.take(MEASURED_SAMPLES).copy())
         self._pass.begin(batch, continues=continues)
+        self._real = None if self._pass.moments is None else real_positions(self._model, batch)
         add_batch(self._digest, batch, with_state=not continues)
         self._keep(batch, continues)
         if self._hooks is not None:
@@ -189,11 +199,14 @@ class Collector:
             )
 
     def read(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        value = args[0] if args else next(iter(kwargs.values()))
+        if name in self._moments and self._pass.moments is not None and self._hooks is not None:
+            module = self._hooks.model.get_submodule(name)
+            update_moment(self._pass.moments, self._moments[name], module, value, self._real)
         leader = self._readers.get(name)
         if leader is None:
             return
         op_type = self.trace.operators[name].type
-        value = args[0] if args else next(iter(kwargs.values()))
         axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
         keep_rows = not self._pass.is_held_out
         self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
@@ -218,6 +231,15 @@ def _readers(trace: ModelTrace) -> dict[str, str]:
         for group in groups
         for name in (group if any(trace.operators[each].calls > 1 for each in group) else group[:1])
     }
+
+
+def _read_moments(trace: ModelTrace, readers: Mapping[str, str]) -> dict[str, str]:
+    """Operators whose input makes a second moment, with its name.
+
+    Linear operators of a group have one; each convolution has its own, since it depends on its kernel.
+    """
+    names = moment_names(trace)
+    return {name: names[name] for name in names if name in readers or trace.operators[name].type not in LINEAR_TYPES}
 
 
 def _writers(trace: ModelTrace) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from inc_autotune.core.quantization import InputMeans
+from inc_autotune.core.quantization import InputMeans, SecondMoment
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,8 @@ class OperatorCalibration:
         hands_on_integers: whether the output goes to other convolutions as integers.
         rounds_sums: whether a sum that it reads is given to the sum's other readers in the integers that it reads.
         input_means: of the smoothed input, where the bias is corrected; None: it is not.
+        moment: second moment of the input before smoothing, for a weight that is rounded by it; None: not known.
+        steps: instead of it, how far the rounded integers are from the nearest ones, packed by `pack_steps`.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
 
@@ -32,6 +36,8 @@ class OperatorCalibration:
     smoothing: Tensor | None = None
     output_minimum: float | None = None
     output_maximum: float | None = None
+    moment: SecondMoment | None = None
+    steps: npt.NDArray[np.uint8] | None = None
     channels_last: bool = False
     hands_on_integers: bool = False
     rounds_sums: bool = False

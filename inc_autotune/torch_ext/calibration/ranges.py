@@ -10,15 +10,20 @@ from torch import nn
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import (
+    SecondMoment,
     Statistics,
     group_weight_absmax,
     input_means,
     smoothed_range,
     smoothing_scale,
 )
-from inc_autotune.torch_ext.calibration.collect import input_of, output_of
+from inc_autotune.torch_ext.calibration.collect import output_of
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.operators import TYPES_WITHOUT_RANGE, ModelTrace, weight_matrix
+
+Moments = Mapping[str, SecondMoment]
+"""By name of the input."""
 
 
 def operator_calibrations(
@@ -26,6 +31,7 @@ def operator_calibrations(
     trace: ModelTrace,
     model: nn.Module,
     statistics: Statistics,
+    moments: Moments,
     integer_sums: bool = False,
 ) -> dict[str, OperatorCalibration]:
     """Ranges and smoothing scales of every operator that leaves fp32, as `prepare_module` needs them.
@@ -35,10 +41,12 @@ def operator_calibrations(
         trace: the model's input groups and convolution chains.
         model: the fp32 model, batch norms folded.
         statistics: of the model.
+        moments: of its inputs, for weights that are rounded by them.
         integer_sums: whether sums that convolutions read go into further sums as the integers that these read.
     """
     leaders = {name: members[0] for members in trace.groups for name in members}
     scales = _smoothing_scales(configs, trace, model, statistics)
+    names = moment_names(trace)
     calibrations = {}
     for name, config in configs.items():
         scale, limits, means = scales.get(name), None, None
@@ -47,7 +55,8 @@ def operator_calibrations(
         if "fast_bias_correction" in config.corrections and trace.operators[name].type not in TYPES_WITHOUT_RANGE:
             means = input_means(statistics[input_of(leaders[name])], scale, config.activation, limits)
         minimum, maximum = limits or (None, None)
-        calibrations[name] = OperatorCalibration(minimum, maximum, scale, input_means=means)
+        moment = moments.get(names.get(name, "")) if config.rounding == "second_moment" else None
+        calibrations[name] = OperatorCalibration(minimum, maximum, scale, moment=moment, input_means=means)
     if not integer_sums:
         trace = replace(trace, shared_sums=frozenset())
     return {

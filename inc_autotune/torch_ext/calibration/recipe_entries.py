@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.quantization import InputMeans
-from inc_autotune.core.result import OperatorRecipe, SharedArrays
+from inc_autotune.core.result import OperatorRecipe, Recipe, SharedArrays
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.model import ParameterProduct
 
@@ -28,13 +28,15 @@ CHAINED = "hands_on_integers"
 
 SUMS = "rounds_sums"
 """Key of whether the other readers of a sum that a convolution reads get it in the integers that this one reads."""
+STEPS = "rounding_steps"
+"""Key of the array of how far a weight's integers are from the nearest ones, see `pack_steps`."""
 
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
 def calibration_entries(
     calibrations: Mapping[str, OperatorCalibration],
-) -> tuple[dict[str, dict[str, Any]], dict[str, FloatArray]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Calibrations as they stand in a recipe.
 
     Returns:
@@ -57,7 +59,18 @@ def calibration_entries(
             means = calibration.input_means
             for key, value in (("input_mean", means.exact), ("rounded_input_mean", means.rounded)):
                 entries[name][key] = shared.name(value.numpy(), f"{name}.{key}")
+        if calibration.steps is not None:
+            entries[name][STEPS] = shared.name(calibration.steps, f"{name}.{STEPS}")
     return entries, shared.arrays
+
+
+def without_steps(recipe: Recipe) -> Recipe:
+    """A recipe for weights that are rounded already."""
+    operators = {
+        name: replace(each, calibration={key: value for key, value in each.calibration.items() if key != STEPS})
+        for name, each in recipe.operators.items()
+    }
+    return replace(recipe, operators=operators)
 
 
 def products_from_recipe(operators: Mapping[str, OperatorRecipe]) -> list[ParameterProduct]:
@@ -94,6 +107,7 @@ def calibrations_from_recipe(
             hands_on_integers=bool(entry.get(CHAINED)),
             rounds_sums=bool(entry.get(SUMS)),
             input_means=None if exact is None or rounded is None else InputMeans(exact, rounded),
+            steps=arrays[entry[STEPS]] if STEPS in entry else None,
             **limits,
         )
     return calibrations

@@ -8,7 +8,13 @@ from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger
-from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, is_quantized, prepare_module
+from inc_autotune.torch_ext.modules.registry import (
+    convert_module,
+    is_prepared,
+    is_quantized,
+    prepare_module,
+    rounding_steps,
+)
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 
 __all__ = [
@@ -23,6 +29,7 @@ __all__ = [
     "multiplies_integers",
     "prepare_module",
     "prepared_model",
+    "rounding_steps",
     "simulation_reason",
     "writes_integers",
 ]

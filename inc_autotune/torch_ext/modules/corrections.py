@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.quantization import (
@@ -40,11 +40,7 @@ def restore_weight(prepared: FakeQuantized, parameters: QuantizationParameters) 
     axis = prepared.weight_output_axis if parameters.scale.dim() else None
     integers = quantize(rows, parameters, axis)
     integers, parameters = restore_moments(rows, integers, parameters, prepared.weight_output_axis)
-    weight = prepared.weight_from_rows(dequantize(integers, parameters, axis))
-    if prepared.smoothing is not None:
-        weight = weight / (prepared.smoothing if prepared.operator.input_axis == 1 else prepared.smoothing[:, None])
-    own = torch.empty_like(prepared.weight).copy_(weight)
-    prepared.weight = nn.Parameter(own, requires_grad=prepared.weight.requires_grad)
+    prepared.take_weight(prepared.weight_from_rows(dequantize(integers, parameters, axis)))
     return parameters
 
 

@@ -23,6 +23,7 @@ from inc_autotune.torch_ext.modules.availability import multiplies_integers, wri
 from inc_autotune.torch_ext.modules.corrections import bias_shift, restore_weight
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
+from inc_autotune.torch_ext.modules.weight_rounding import round_weight
 from inc_autotune.torch_ext.operators import reduce_bags
 
 # A weight is quantized this many elements at a time: larger temporaries go back to the system whenever they are freed,
@@ -88,6 +89,13 @@ class FakeQuantized(PreparedInteger):
         if self.smoothing is None:
             return self.weight
         return self.weight * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+
+    def take_weight(self, weight: Tensor) -> None:
+        """Have a weight of its own from now on, given as smoothed."""
+        if self.smoothing is not None:
+            weight = weight / (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+        own = torch.empty_like(self.weight).copy_(weight)
+        self.weight = nn.Parameter(own, requires_grad=self.weight.requires_grad)
 
     def integer_weight(self) -> Tensor:
         """Integers of the smoothed weight, int8 or uint8, arranged as `weight_rows`; a convolution's in its strides."""
@@ -301,7 +309,7 @@ def prepare_fake_quantized(
         axis=prepared.weight_output_axis,
         reduce_range=reduce_range and multiplies_integers(operator_name, config),
     )
-    if "weight_correction" in config.corrections:
+    if "weight_correction" in config.corrections and config.rounding == "nearest":
         parameters = restore_weight(prepared, parameters)
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
     prepared.bears_channels_last = calibration.channels_last
@@ -315,6 +323,8 @@ def prepare_fake_quantized(
     output_range = (calibration.output_minimum, calibration.output_maximum)
     needs_output = writes_integers(operator_name, config)
     _register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
+    if config.rounding == "second_moment":
+        round_weight(prepared, calibration.moment, calibration.steps)
     means = calibration.input_means
     _keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
     return prepared

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import pack_steps
+from inc_autotune.core.vocabulary import ROUNDINGS
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
@@ -71,6 +76,24 @@ def prepare_module(
     if name in RECURRENT_TYPES:
         return prepare_fake_recurrent(module, name, config, reduce_range)
     return prepare_fake_quantized(module, name, config, calibration, reduce_range)
+
+
+@torch.no_grad()
+def rounding_steps(
+    module: nn.Module, config: OpConfig, calibration: OperatorCalibration, *, reduce_range: bool
+) -> npt.NDArray[np.uint8]:
+    """How far the integers of an operator's weight are from the nearest ones, packed for a recipe.
+
+    Args:
+        module, config, calibration, reduce_range: as for `prepare_module`.
+    """
+    calibration, plain = replace(calibration, input_means=None), config.with_corrections(())
+    forms = [
+        prepare_module(module, plain.with_rounding(each), calibration, reduce_range=reduce_range)
+        for each in ROUNDINGS[::-1]
+    ]
+    rounded, nearest = (form.integer_weight().to(torch.int16) for form in forms if isinstance(form, FakeQuantized))
+    return pack_steps((rounded - nearest).contiguous().numpy())
 
 
 @torch.no_grad()

@@ -346,7 +346,7 @@ def test_outputs_may_have_another_shape_for_every_candidate():
 
     model = Found().eval()
     tuned = tune(model, vectors(), Scores(1.0, 0.5, 1.0), smoothquant_args={"alpha": "auto"})
-    assert all(0 < error < 10 for _, error in tuned.tuning_result.smoothing)
+    assert all(0 < error < 10 for _, error in tuned.tuning_result.smoothing if error is not None)
 
 
 # The same again

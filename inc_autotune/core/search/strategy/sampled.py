@@ -135,7 +135,7 @@ class _Choices:
         size = parameters.get(SAMPLING_SIZE, self.view.sampling_sizes[0])
         plan = self.view.plans[parameters.get(PLAN, 0)]
         fallbacks = [name for name in self.free_units if not parameters[_flag(name)]]
-        return self.view.space.without(self.view.space.default(size, plan.alphas), fallbacks)
+        return self.view.space.without(plan.assignment(self.view.space, size), fallbacks)
 
     def covered(self) -> dict[tuple[Any, ...], FrozenTrial]:
         """Combinations that need no evaluation: the tried ones, and the fp32 model itself, which is no candidate."""

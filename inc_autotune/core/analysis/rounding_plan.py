@@ -1,0 +1,99 @@
+"""Whether weights are rounded to nearest or by the second moment of their input, decided at the model's output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.output_error import error_or_infinity
+from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
+from inc_autotune.core.space import TuningSpace, Unit
+from inc_autotune.core.vocabulary import RequestedRounding
+
+logger = logging.getLogger(__name__)
+
+BY_SECOND_MOMENTS = "weights rounded by second moments"
+"""How the name of such a plan ends."""
+
+
+@runtime_checkable
+class SupportsRounding(Protocol):
+    """An adaptor that can round weights by the second moment of what they are multiplied with."""
+
+    def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
+        """Names of the units whose weights can be rounded so in their first option."""
+
+
+def plan_rounding(
+    adaptor: Adaptor,
+    model: Any,
+    space: TuningSpace,
+    plans: Sequence[SmoothingPlan],
+    requested: RequestedRounding,
+    sampling_size: int,
+    *,
+    alphas: Sequence[float] = (),
+    expired: Callable[[], bool] = lambda: False,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[SmoothingPlan, ...]:
+    """The plans with the rounding of weights decided, best first.
+
+    "auto" compares the best plan with itself rounded by second moments, on held-out samples; without an output to
+    compare, weights stay rounded to nearest. What wins holds for all plans. Where it is the second moments and the plan
+    has one alpha for all layers, larger alphas follow, until one is no better: they move error from activations into
+    weights, which now bear more of it. The best plan without this rounding stays in reserve.
+
+    Args:
+        plans: best first.
+        requested: "second_moment" and "nearest" are taken whatever the comparison says.
+        alphas: those that the best plan may move to, in increasing order.
+        expired: once true, nothing more is compared.
+        advance: called after each comparison.
+    """
+    names = tuple(adaptor.rounded_units(space.units)) if isinstance(adaptor, SupportsRounding) else ()
+    if not names and requested == "second_moment":
+        note = "weight_rounding has no effect: the model has no operator whose weight can be rounded by second moments"
+        logger.warning("%s", note)
+        return (replace(plans[0], note=note if plans[0].note is None else f"{plans[0].note}; {note}"), *plans[1:])
+    if not names or requested == "nearest":
+        return tuple(plans)
+
+    def measured(plan: SmoothingPlan) -> SmoothingPlan:
+        if plan.output_error is not None or expired():
+            return plan
+        error = error_or_infinity(adaptor, space.tune_cfg(plan.assignment(space, sampling_size)), model)
+        advance()
+        return replace(plan, output_error=error)
+
+    def rounded(plan: SmoothingPlan) -> SmoothingPlan:
+        name = f"{plan.name}, {BY_SECOND_MOMENTS}"
+        return replace(plan, name=name, rounded=names, output_error=None, note=None)
+
+    nearest = measured(plans[0])
+    best = measured(rounded(nearest))
+    if requested == "auto" and not _is_better(best, nearest):
+        compared = () if best.output_error is None else (replace(best, required=False),)
+        return (nearest, *plans[1:], *compared)
+    for alpha in _larger(nearest, alphas):
+        plan = replace(nearest, name=f"alpha {alpha:g}", alphas=dict.fromkeys(nearest.alphas, alpha))
+        other = measured(rounded(plan))
+        if not _is_better(other, best):
+            break
+        best = other
+    rest = [plan for plan in map(rounded, plans[1:]) if plan.name != best.name]
+    return (replace(best, note=nearest.note), *rest, replace(nearest, required=False, note=None))
+
+
+def _is_better(plan: SmoothingPlan, other: SmoothingPlan) -> bool:
+    return plan.output_error is not None and other.output_error is not None and plan.output_error < other.output_error
+
+
+def _larger(plan: SmoothingPlan, alphas: Sequence[float]) -> Iterator[float]:
+    """The alphas above the one that all layers of a plan share."""
+    shared = set(plan.alphas.values())
+    if len(shared) == 1:
+        (current,) = shared
+        yield from (alpha for alpha in alphas if current is not None and alpha > current)

@@ -1,0 +1,250 @@
+"""Rounding of weights by the second moment of their input: the error at the output counts, not that of each weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from inc_autotune.core.arrays import AnyNamespaceArray
+from inc_autotune.core.quantization.affine import QuantizationParameters
+
+LARGEST_BLOCK = 1024
+"""Channels whose moments are taken together. More are cut into blocks of at most as many, and errors are compensated
+within a block: memory and time then grow with the number of channels and not with its square or cube."""
+
+LEAST_DAMPING = 0.01
+"""At least this share of every diagonal element is added to it. Relative to each element and not to their mean, it does
+not depend on the scale of a channel, so it means the same before and after smoothing."""
+
+PSEUDO_ROWS = 1.0
+"""So many times the columns of a block, in rows without correlation, count beside the rows seen: the fewer rows, the
+more is added to the diagonal. With 1,062 rows of 384 and 1,536 columns (MiniLM) the mean error of a layer on other data
+is 0.86 of that by nearest integers, with a tenth of this damping 1.06. With many rows it does not matter."""
+
+_COLUMNS_AT_ONCE = 64
+"""Columns whose errors reach the columns before them in one matrix product."""
+
+
+class SecondMoment:
+    """The uncentred second moment `x^T x / rows` of what one operator multiplies with its weight.
+
+    It is kept in blocks along the diagonal, one or more for each group, in float32: `4 * groups * K * min(K,
+    LARGEST_BLOCK)` bytes where each row of the weight reads `K` of `groups * K` columns.
+
+    Args:
+        columns: of one group.
+        groups: equal parts of the columns, each read by as many rows of the weight: those of a grouped convolution.
+    """
+
+    def __init__(self, columns: int, groups: int = 1) -> None:
+        self.columns = columns
+        self.groups = groups
+        self.rows = 0
+        self._sums: list[AnyNamespaceArray] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the blocks take."""
+        return 4 * self.groups * sum((stop - start) ** 2 for start, stop in self._spans())
+
+    def update(self, x: AnyNamespaceArray) -> None:
+        """Take in rows.
+
+        Args:
+            x: [rows, groups * columns], any float dtype; summed in float32.
+        """
+        xp = array_api_compat.array_namespace(x)
+        x = xp.astype(x, xp.float32, copy=False)
+        if x.shape[0] == 0:
+            return
+        products = [part.T @ part for part in (x[:, start:stop] for _, start, stop in self._blocks())]
+        if self._sums is None:
+            self._sums = products
+        else:
+            for total, product in zip(self._sums, products, strict=True):
+                total += product
+        self.rows += int(x.shape[0])
+
+    def damping(self, columns: int) -> float:
+        """The share of every diagonal element of a block that is added to it."""
+        return max(LEAST_DAMPING, PSEUDO_ROWS * columns / self.rows)
+
+    def blocks(self) -> Iterator[tuple[int, int, int, AnyNamespaceArray]]:
+        """Group, first column, end of the columns (both within the group), and the mean of the moment there."""
+        assert self._sums is not None
+        for (group, start, stop), total in zip(self._blocks(), self._sums, strict=True):
+            offset = group * self.columns
+            yield group, start - offset, stop - offset, total / self.rows
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Blocks of one group, as equal as can be."""
+        count = -(-self.columns // LARGEST_BLOCK)
+        edges = [self.columns * index // count for index in range(count + 1)]
+        return list(pairwise(edges))
+
+    def _blocks(self) -> list[tuple[int, int, int]]:
+        """Group, first column and end of the columns among all columns."""
+        return [
+            (group, group * self.columns + start, group * self.columns + stop)
+            for group in range(self.groups)
+            for start, stop in self._spans()
+        ]
+
+
+def quantize_by_second_moment(
+    weight: AnyNamespaceArray,
+    parameters: QuantizationParameters,
+    moment: SecondMoment,
+    *,
+    smoothing: AnyNamespaceArray | None = None,
+) -> AnyNamespaceArray:
+    """Round a weight to integers so that the expected squared error of `x @ weight.T` is small.
+
+    Columns are rounded in order of decreasing moment, and each takes in what the columns before it did to the output,
+    by the Cholesky factor of the damped moment: Babai's nearest plane, which is GPTQ without its inverse. Where a row
+    comes out no better than by rounding to the nearest integers, it keeps those.
+
+    Args:
+        weight: float [N, K], already multiplied by `smoothing`; NumPy is faster with it than torch.
+        parameters: one scale, one for each of the N rows, or [N, K] of them.
+        moment: of the input, before smoothing.
+        smoothing: float [groups * K], by which the input is divided; None: it is not.
+
+    Returns:
+        Integer-valued array [N, K] in the namespace of `weight`, float32, within the range of `parameters`. Its error
+        under the moment is in no row larger than that of the nearest integers.
+
+    Source: Frantar et al., "GPTQ", ICLR 2023; Chen et al., "The Geometry of LLM Quantization: GPTQ as Babai's Nearest
+        Plane Algorithm", 2025.
+    """
+    xp = array_api_compat.array_namespace(weight)
+    weight = xp.astype(weight, xp.float32, copy=False)
+    scale, zero_point = (_beside(xp, each, weight) for each in (parameters.scale, parameters.zero_point))
+    whole = QuantizationParameters(scale, zero_point, parameters.quant_min, parameters.quant_max)
+    result = _nearest(xp, weight, whole)
+    if moment.rows == 0:
+        return result
+    rows = weight.shape[0] // moment.groups
+    divisors = None if smoothing is None else xp.astype(xp.asarray(smoothing), xp.float32)
+    for group, start, stop, mean in moment.blocks():
+        block = xp.asarray(mean)  # NumPy takes in torch's as they are
+        if divisors is not None:
+            offset = group * moment.columns
+            divisor = divisors[offset + start : offset + stop]
+            block = block / divisor[:, None] / divisor[None, :]
+        place = (slice(group * rows, (group + 1) * rows), slice(start, stop))
+        part = QuantizationParameters(scale[place], zero_point[place], whole.quant_min, whole.quant_max)
+        result[place] = _rounded(xp, weight[place], part, block, moment.damping(stop - start), result[place])
+    return result
+
+
+def error_under(moment: SecondMoment, error: AnyNamespaceArray) -> AnyNamespaceArray:
+    """The expected squared output error of each row of a weight error [N, K], block by block: float32 [N]."""
+    xp = array_api_compat.array_namespace(error)
+    rows = error.shape[0] // moment.groups
+    total = xp.zeros((error.shape[0],), dtype=xp.float32, device=array_api_compat.device(error))
+    for group, start, stop, block in moment.blocks():
+        of_group = slice(group * rows, (group + 1) * rows)
+        total[of_group] += _row_errors(xp, error[of_group, start:stop], block)
+    return total
+
+
+def _rounded(
+    xp: Any,
+    weight: AnyNamespaceArray,
+    parameters: QuantizationParameters,
+    moment: AnyNamespaceArray,
+    damping: float,
+    nearest: AnyNamespaceArray,
+) -> AnyNamespaceArray:
+    factor = _factor(xp, moment, damping)
+    if factor is None:
+        return nearest
+    order, lower = factor
+    # Columns as rows, so that each lies together.
+    target, scale, zero_point = (
+        xp.take(each.T, order, axis=0) for each in (weight, parameters.scale, parameters.zero_point)
+    )
+    limits = (parameters.quant_min, parameters.quant_max)
+    integers = xp.empty_like(nearest)
+    integers[:, order] = _nearest_plane(xp, target, scale, zero_point, lower, *limits).T
+
+    def errors(values: AnyNamespaceArray) -> AnyNamespaceArray:
+        return _row_errors(xp, (values - parameters.zero_point) * parameters.scale - weight, moment)
+
+    is_better = errors(integers) < errors(nearest)  # False for NaN
+    return xp.where(is_better[:, None], integers, nearest)
+
+
+def _factor(xp: Any, moment: AnyNamespaceArray, damping: float) -> tuple[AnyNamespaceArray, AnyNamespaceArray] | None:
+    """Columns by increasing moment, and the lower Cholesky factor in that order, its diagonal scaled to 1.
+
+    None where there is none, as of a moment that is zero or not finite.
+    """
+    wide = xp.astype(moment, xp.float64)
+    diagonal = xp.linalg.diagonal(wide)
+    largest = float(xp.max(diagonal))
+    if not 0.0 < largest < float("inf"):
+        return None
+    order = xp.argsort(diagonal, stable=True)
+    # A channel that is always zero has any weight; one that is almost zero stands on the safe side of rounding.
+    damped = xp.take(diagonal, order) * (1.0 + damping) + largest * 1e-12
+    wide = xp.take(xp.take(wide, order, axis=0), order, axis=1)
+    index = xp.arange(wide.shape[0], device=array_api_compat.device(wide))
+    wide[index, index] = damped
+    try:
+        lower = xp.linalg.cholesky(wide)
+    except (np.linalg.LinAlgError, RuntimeError):  # torch's is a RuntimeError
+        return None
+    return order, xp.astype(lower / xp.linalg.diagonal(lower)[None, :], xp.float32)
+
+
+def _nearest_plane(
+    xp: Any,
+    weight: AnyNamespaceArray,
+    scale: AnyNamespaceArray,
+    zero_point: AnyNamespaceArray,
+    lower: AnyNamespaceArray,
+    quant_min: int,
+    quant_max: int,
+) -> AnyNamespaceArray:
+    """Integers [K, N] of a weight [K, N], from the last row to the first.
+
+    With the moment `L L^T`, the output error of `e` is `sum_i (L_ii (e_i + sum_{j > i} L_ji / L_ii e_j))^2`: each term
+    is least where a weight is rounded after adding what the later rows left over.
+    """
+    # Of integers without their zero point.
+    lowest, highest = quant_min - zero_point, quant_max - zero_point
+    integers, errors = xp.empty_like(weight), xp.empty_like(weight)
+    for stop in range(weight.shape[0], 0, -_COLUMNS_AT_ONCE):
+        start = max(stop - _COLUMNS_AT_ONCE, 0)
+        targets = weight[start:stop, :] + lower[stop:, start:stop].T @ errors[stop:, :]
+        for row in range(stop - 1, start - 1, -1):
+            target = targets[row - start, :] + lower[row + 1 : stop, row] @ errors[row + 1 : stop, :]
+            rounded = xp.round(target / scale[row, :])
+            # `clip` of the array API checks more than it computes.
+            rounded = xp.minimum(xp.maximum(rounded, lowest[row, :]), highest[row, :])
+            integers[row, :] = rounded
+            errors[row, :] = weight[row, :] - rounded * scale[row, :]
+    return integers + zero_point
+
+
+def _row_errors(xp: Any, error: AnyNamespaceArray, moment: AnyNamespaceArray) -> AnyNamespaceArray:
+    return xp.sum((error @ moment) * error, axis=1)
+
+
+def _nearest(xp: Any, weight: AnyNamespaceArray, parameters: QuantizationParameters) -> AnyNamespaceArray:
+    rounded = xp.round(weight / parameters.scale) + parameters.zero_point
+    return xp.clip(rounded, float(parameters.quant_min), float(parameters.quant_max))
+
+
+def _beside(xp: Any, values: AnyNamespaceArray, weight: AnyNamespaceArray) -> AnyNamespaceArray:
+    """One value, or one for each row, as float32 [N, K] beside a weight of that shape."""
+    values = xp.astype(xp.asarray(values, device=array_api_compat.device(weight)), xp.float32)
+    if values.ndim == 1 and values.shape[0] == weight.shape[0]:
+        values = values[:, None]
+    return xp.broadcast_to(values, weight.shape)

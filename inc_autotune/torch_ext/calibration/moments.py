@@ -1,0 +1,72 @@
+"""What an operator multiplies with its weight, as rows of a matrix, for the second moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inc_autotune.core.quantization import InputMoments
+from inc_autotune.torch_ext.operators import LINEAR_TYPES, ModelTrace
+
+MOMENT_TYPES = (*LINEAR_TYPES, "Conv1d", "Conv2d", "Conv3d")
+"""Types whose weights can be rounded by the second moment of their input."""
+
+
+def input_of(operator: str) -> str:
+    """The name that statistics have for the tensor an operator reads; the first of an input group stands for all."""
+    return f"{operator}.input"
+
+
+def moment_names(trace: ModelTrace) -> dict[str, str]:
+    """Names of second moments by operator: that of the input group for linear ones, of its own for a convolution."""
+    leaders = {name: members[0] for members in trace.groups for name in members}
+    return {
+        name: input_of(leaders.get(name, name) if operator.type in LINEAR_TYPES else name)
+        for name, operator in trace.operators.items()
+        if operator.type in MOMENT_TYPES
+    }
+
+
+@torch.no_grad()
+def update_moment(moments: InputMoments, name: str, module: nn.Module, x: Tensor, real: Tensor | None) -> None:
+    """Take in what one call of an operator reads.
+
+    Args:
+        moments: of all inputs.
+        name: of this input.
+        module: the operator, of one of `MOMENT_TYPES`.
+        x: its input.
+        real: bool [batch, sequence], false at padding, whose outputs are never read, so its rows do not count where an
+            input has such dimensions; None: nothing is padding.
+    """
+    if not hasattr(module, "kernel_size"):
+        x = x.detach()
+        if real is not None and x.dim() > 2 and x.shape[:2] == real.shape:
+            x = x[real]
+        moments.update(name, x.reshape(-1, x.shape[-1]))
+    else:
+        update_with_patches(moments, name, module, x.detach())
+
+
+def update_with_patches(moments: InputMoments, name: str, convolution: Any, x: Tensor) -> None:
+    """Take in the patches that a convolution multiplies with its weight, groups one after another."""
+    kernel, dimensions = convolution.kernel_size, len(convolution.kernel_size)
+    if x.dim() == dimensions + 1:
+        x = x.unsqueeze(0)
+    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+    windows = F.pad(x.float(), convolution._reversed_padding_repeated_twice, mode=mode)
+    for axis in range(dimensions):
+        reach = convolution.dilation[axis] * (kernel[axis] - 1) + 1
+        windows = windows.unfold(axis + 2, reach, convolution.stride[axis])[..., :: convolution.dilation[axis]]
+    # [batch, channels, *positions, *kernel], a view: only the positions that are drawn are copied.
+    batch, channels, *positions = windows.shape[: dimensions + 2]
+    count = batch * torch.Size(positions).numel()
+    columns = channels // convolution.groups * torch.Size(kernel).numel()
+    chosen = moments.choose(count, columns)
+    flat = torch.arange(count) if chosen is None else torch.from_numpy(chosen)
+    index = torch.unravel_index(flat.to(x.device), (batch, *positions))
+    rows = windows.movedim(1, dimensions + 1)[index]  # [rows, channels, *kernel]
+    moments.update(name, rows.flatten(1), convolution.groups)

@@ -1,0 +1,146 @@
+"""Weights rounded by the second moments of their inputs, from calibration to recipes and files."""
+
+import pytest
+import torch
+from torch import nn
+
+from inc_autotune import torch_ext
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.quantization import InputMoments
+from inc_autotune.torch_ext.calibration.moments import update_moment
+from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear
+
+SEED = torch.Generator().manual_seed(0)
+
+
+class Net(nn.Module):
+    """Convolutions of two kernels on one tensor, a grouped one, and two Linears on another, with few directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(6, 24, 3, padding=1, stride=2)
+        self.beside = nn.Conv2d(6, 24, 1, stride=2)
+        self.grouped = nn.Conv2d(24, 24, 3, groups=2, dilation=2, padding=2)
+        self.one = nn.Linear(24, 48)
+        self.two = nn.Linear(24, 48)
+        self.last = nn.Linear(48, 10)
+
+    def forward(self, x):
+        x = self.grouped(torch.relu(self.first(x) + self.beside(x))).mean((2, 3))
+        return self.last(torch.relu(self.one(x)) * torch.sigmoid(self.two(x)))
+
+
+def images(count):
+    base = torch.randn(count, 2, 8, 8, generator=SEED)
+    mixing = torch.tensor([[1.0, 0.5, -1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 1.0, -0.5, 1.0, 0.3]])
+    return torch.einsum("bihw,ic->bchw", base, mixing) + 0.1 * torch.randn(count, 6, 8, 8, generator=SEED)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    return [images(8) for _ in range(8)]
+
+
+def tuned_with(model, data, rounding, **arguments):
+    rules = {"op_type_dict": {".*": {"weight": {"dtype": "int8"}, "activation": {"dtype": "uint8"}}}}
+    recipes = {"weight_rounding": rounding, "smooth_quant": False}
+    return torch_ext.autotune(model, data, recipes=recipes, progress=False, **rules, **arguments)
+
+
+@pytest.fixture(scope="module")
+def rounded(model, data):
+    return tuned_with(model, data, "second_moment")
+
+
+def integers(tuned):
+    modules = torch_ext.convert(tuned).named_modules()
+    return {n: m.integer_weight for n, m in modules if isinstance(m, QuantizedLinear | QuantizedConvolution)}
+
+
+@torch.no_grad()
+def error(model, tuned):
+    x = images(64)
+    return float((torch_ext.convert(tuned)(x) - model(x)).square().sum())
+
+
+def test_the_output_comes_closer_and_the_result_tells(model, data, rounded):
+    nearest = tuned_with(model, data, "nearest")
+    assert error(model, rounded) < error(model, nearest)
+    result = rounded.tuning_result
+    assert result.smoothing[0][1] < result.smoothing[-1][1]
+    assert {each.rounding for each in result.operators if each.dtype == "int8"} == {"second_moment"}
+    assert "rounded by second moments" in str(result)
+    assert all(each.rounding == "nearest" for each in nearest.tuning_result.operators)
+    differing = [name for name, weight in integers(rounded).items() if not weight.equal(integers(nearest)[name])]
+    assert {"first", "beside", "grouped", "one", "two"} <= set(differing)
+
+
+def test_data_and_seed_decide_all_of_it(model, data, rounded):
+    again = integers(tuned_with(model, data, "second_moment"))
+    assert all(weight.equal(again[name]) for name, weight in integers(rounded).items())
+
+
+def test_the_recipe_gives_the_same_integers_without_data(model, rounded, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    rounded.tuning_result.recipe.save(path)
+    applied = torch_ext.apply_recipe(model, path)
+    expected = integers(rounded)
+    assert all(weight.equal(expected[name]) for name, weight in integers(applied).items())
+    x = images(4)
+    assert torch_ext.convert(applied)(x).equal(torch_ext.convert(rounded)(x))
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_saved_model_is_the_same_when_loaded(rounded, tmp_path, converted):
+    model = torch_ext.convert(rounded) if converted else rounded
+    torch_ext.save(model, tmp_path)
+    x = images(4)
+    assert torch_ext.load(tmp_path, Net().eval())(x).equal(model(x))
+
+
+def test_a_recipe_with_the_steps_of_another_weight_is_refused(model, rounded):
+    recipe = rounded.tuning_result.recipe
+    arrays = dict(recipe.arrays)
+    arrays["one.rounding_steps"] = arrays["first.rounding_steps"]
+    with pytest.raises(RecipeError, match="rounding"):
+        torch_ext.apply_recipe(model, type(recipe)(recipe.framework, recipe.operators, arrays))
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv1d(4, 6, 3, stride=2, padding=1),
+        nn.Conv2d(4, 6, (3, 2), dilation=(2, 1), padding="same", groups=2, padding_mode="reflect"),
+        nn.Conv3d(2, 3, 2, padding=1),
+    ],
+)
+def test_patches_give_the_output_of_a_convolution(convolution):
+    channels, dimensions = convolution.in_channels, len(convolution.kernel_size)
+    x = torch.randn(2, channels, *[5] * dimensions, generator=SEED)
+    moments = InputMoments(0)
+    update_moment(moments, "x", convolution, x, None)
+    with torch.no_grad():
+        bias = convolution.bias.reshape(-1, *[1] * dimensions)
+        outputs = (convolution(x) - bias).movedim(1, -1).flatten(0, -2)
+        weight = convolution.weight.flatten(1)
+        moment = moments.found["x"]
+        rows = weight.shape[0] // moment.groups
+        for group, _, _, block in moment.blocks():
+            of_group = slice(group * rows, group * rows + rows)
+            energy = (weight[of_group] @ block * weight[of_group]).sum(1)
+            torch.testing.assert_close(energy, outputs[:, of_group].square().mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_does_not_count():
+    moments = InputMoments(0)
+    x = torch.randn(2, 5, 3, generator=SEED)
+    real = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    update_moment(moments, "x", nn.Linear(3, 2), x, real)
+    expected = x[real].T @ x[real] / 7
+    torch.testing.assert_close(next(moments.found["x"].blocks())[3], expected)
