@@ -1,8 +1,9 @@
 """Convolutional nets of other kinds in int8, beside LiteRT: transposed, separable, with groups, in three dimensions.
 
-    python benchmarks/tf/convolutions.py [--model unet]
+    python benchmarks/tf/convolutions.py [--model unet] [--symmetric]
 
 - unet: an encoder and a decoder with Conv2DTranspose on 64 x 64 images, random weights.
+- silu: the backbone of a small detector, convolutions and SiLU, on 96 x 96 images, random weights.
 - separable: a small net for faces (convolutions, four separable blocks with pooling and a residual), trained here on
   scikit-learn's digits, enlarged to 24 x 24, with noise; `score` is its accuracy on 500 others.
 - resnext: bottlenecks whose 3 x 3 convolutions have 32 groups, on 56 x 56 images, random weights.
@@ -85,6 +86,24 @@ def volume() -> Any:
     return keras.Model(inputs, layers.Conv3D(4, 1)(tensor))
 
 
+def silu() -> Any:
+    """The backbone of a small detector: convolutions, BatchNorm and SiLU, residual blocks of two parts."""
+    keras.utils.set_random_seed(0)
+
+    def convolved(tensor: Any, width: int, size: int, step: int = 1) -> Any:
+        tensor = layers.Conv2D(width, size, step, "same", use_bias=False)(tensor)
+        return layers.Activation("silu")(layers.BatchNormalization()(tensor))
+
+    inputs = tensor = keras.Input((96, 96, 3), name="x")
+    for width in (16, 32, 64, 128):
+        tensor = convolved(tensor, width, 3, 2)
+        if width > 16:
+            first, second = (convolved(tensor, width // 2, 1) for _ in range(2))
+            inner = convolved(convolved(second, width // 2, 3), width // 2, 3)
+            tensor = convolved(layers.Concatenate()([first, layers.Add()([second, inner])]), width, 1)
+    return keras.Model(inputs, layers.Conv2D(24, 1)(tensor))
+
+
 def separable() -> Any:
     """Convolutions, and separable ones in blocks with a residual."""
     keras.utils.set_random_seed(0)
@@ -147,7 +166,10 @@ def rows(name: str, options: Any) -> list[list[Any]]:
     source = common.export(model, folder / "fp32")
     first = unseen[:BATCH]
     # For the size, so that nothing is left in fp32 for its speed.
-    tuned = tf_ext.autotune(source, calibration, objective="modelsize", example_inputs=first, progress=False)
+    rules = {"Conv2D": {"activation": {"scheme": ["sym"]}}} if options.symmetric else None
+    tuned = tf_ext.autotune(
+        source, calibration, op_type_dict=rules, objective="modelsize", example_inputs=first, progress=False
+    )
     tf_ext.save(tuned, folder / "int8")
     (folder / "full.tflite").write_bytes(litert.convert(source, calibration))
     named = [
@@ -182,8 +204,9 @@ def rows(name: str, options: Any) -> list[list[Any]]:
 
 def main() -> None:
     parser = common.parser(__doc__, repeat=9)
-    names = ("unet", "separable", "resnext", "volume", "vnet")
+    names = ("unet", "silu", "separable", "resnext", "volume", "vnet")
     parser.add_argument("--model", choices=names, action="append", help="repeatable; default: all")
+    parser.add_argument("--symmetric", action="store_true", help="without zero points of what Conv2D reads")
     options = common.parse(parser)
     found = [row for name in options.model or names for row in rows(name, options)]
     measuring.print_table("Convolutional nets", COLUMNS, found)

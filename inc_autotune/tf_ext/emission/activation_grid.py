@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,8 @@ from inc_autotune.tf_ext.calibration import FRAMEWORK
 
 MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
 """TensorFlow's names for asymmetric and symmetric quantization."""
+
+LARGEST_INT8 = 127.0
 
 CONVOLVED = TensorConfig("int8", "sym", "per_tensor", "minmax")
 """Type of what convolutions read and return; `activation_parameters` decides whether it has a sign."""
@@ -30,6 +32,7 @@ class Grid:
         minimum: real value of the smallest integer.
         maximum: real value of the largest integer.
         scale: real value of one step.
+        shift: the integer that stands for 0, where minimum and maximum are told to the kernel as if 0 did.
     """
 
     dtype: tf.DType
@@ -37,6 +40,7 @@ class Grid:
     minimum: float
     maximum: float
     scale: float
+    shift: int = 0
 
     @property
     def is_signed(self) -> bool:
@@ -78,4 +82,13 @@ def grid_of(config: TensorConfig, limits: Range) -> Grid:
         (parameters.quant_min - zero_point) * scale,
         (parameters.quant_max - zero_point) * scale,
         scale,
+    )
+
+
+def shifted_grid(limits: Range) -> Grid:
+    """The grid of int8 from -127 to 127 whose smallest and largest value are `limits`, which surround zero."""
+    scale = (limits[1] - limits[0]) / (2 * LARGEST_INT8)
+    return replace(
+        grid_of(CONVOLVED, (-LARGEST_INT8 * scale, LARGEST_INT8 * scale)),
+        shift=round(-LARGEST_INT8 - limits[0] / scale),
     )

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import WeightCache, content
 from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan
+from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, grid_of
 from inc_autotune.tf_ext.emission.calls import emit_call
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
@@ -137,18 +137,18 @@ class _Build:
             emit(self.emission, operator, config, calibration.range)
         else:
             assert calibration.range is not None
-            total = self._total(name, config)
+            total = self._total(name)
             output_range = self.chains.output_range(operator)
             emit_convolution(self.emission, operator, config, calibration.range, output_range, total)
 
-    def _total(self, name: str, config: OpConfig) -> Total | None:
+    def _total(self, name: str) -> Total | None:
         """The residual sum that is fused with a convolution; None if there is none."""
         residual = self.chains.residuals.get(name)
         if residual is None:
             return None
         limits = self.chains.required_range(residual.addend)
         assert limits is not None
-        return Total(residual, self.emission.quantized(residual.addend, config.activation, limits))
+        return Total(residual, self.emission.quantized(residual.addend, grid_of(CONVOLVED, limits), limits))
 
     def _smoothed_input(self, operator: Operator) -> str:
         """The operator's input, times the reciprocal smoothing scale unless that is folded into an earlier node."""

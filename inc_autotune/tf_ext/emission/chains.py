@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.calibration import QuantizationPlan
-from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
+from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Range, grid_of
 from inc_autotune.tf_ext.emission.range_classes import RangeClasses, RangeConstraint
 from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator, Residual, find_residuals
@@ -62,7 +62,7 @@ class IntegerChains:
         if limits is not None:
             return not _is_unsigned(limits)
         assert calibration.range is not None
-        return grid_of(config.activation, calibration.range).is_signed
+        return grid_of(config.activation if operator.is_linear else CONVOLVED, calibration.range).is_signed
 
     def contains(self, node: NodeDef) -> bool:
         """Whether a max pooling, padding or concatenation works on integers."""
@@ -124,7 +124,9 @@ def _constraints(
         if calibration.range is None or calibration.smoothing is not None:
             continue
         readers.setdefault(operator.input, set()).add(operator.node.name)
-        step = grid_of(plan.configs[operator.name].activation, calibration.range).scale
+        # Integers that are handed on have no zero point, so none is missed.
+        activation = plan.configs[operator.name].activation if operator.is_linear else CONVOLVED
+        step = grid_of(activation, calibration.range).scale
         constraint = RangeConstraint(calibration.range, step, not operator.is_linear)
         known = constraints.get(operator.input)
         constraints[operator.input] = constraint if known is None else known.with_other(constraint)

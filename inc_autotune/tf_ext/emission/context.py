@@ -14,11 +14,15 @@ from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, corrected_bias, quantize_weight
 from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan
-from inc_autotune.tf_ext.emission.activation_grid import MIN_FIRST, Grid, Range, activation_parameters, grid_of
+from inc_autotune.tf_ext.emission.activation_grid import (
+    LARGEST_INT8,
+    MIN_FIRST,
+    Grid,
+    Range,
+    activation_parameters,
+)
 from inc_autotune.tf_ext.graph import Graph, GraphBuilder, reshape, shape_like
 from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED_TYPES, Operator, geometry_of, kernel_weight
-
-LARGEST_INT8 = 127.0
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,12 @@ class Emission:
         self._constants: dict[str, str] = {}
         self._kernels: dict[int, tuple[QuantizedWeight, str]] = {}
 
-    def quantized(self, tensor: str, config: TensorConfig, limits: Range) -> QuantizedTensor:
+    def quantized(self, tensor: str, grid: Grid, limits: Range) -> QuantizedTensor:
         """The tensor in integers, quantized once for all operators with the same grid.
 
         Args:
             tensor: a float tensor of the new graph.
-            config: dtype and scheme.
+            grid: on which it is quantized, if no operator returns it as integers.
             limits: smallest and largest value of the tensor.
 
         Raises:
@@ -81,7 +85,6 @@ class Emission:
                     f"{tensor}: its integers stand for {ends}, but one reader takes {limits[0]:.4g} to {limits[1]:.4g}."
                 )
             return made
-        grid = grid_of(config, limits)
         if (tensor, grid) not in self._quantized:
             self._quantized[tensor, grid] = self._quantize(tensor, grid)
         return self._quantized[tensor, grid]
@@ -303,6 +306,9 @@ class Emission:
 
     def _quantize(self, tensor: str, grid: Grid) -> QuantizedTensor:
         name = self.builder.new(f"{tensor.replace(':', '_')}/quantized")
+        if grid.shift:  # a QuantizeV2 with a zero point of its own takes several times longer
+            middle = self.builder.scalar(f"{name}/middle", -grid.shift * grid.scale)
+            tensor = self.builder.compute("Sub", [tensor, middle], f"{name}/shifted", T=tf.float32)
         bounds = [
             self.builder.scalar(f"{name}/minimum", grid.minimum),
             self.builder.scalar(f"{name}/maximum", grid.maximum),

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight
-from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
-from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission, QuantizedTensor
+from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, LARGEST_INT8, Range, grid_of
+from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
 from inc_autotune.tf_ext.emission.routes import GROUPS
+from inc_autotune.tf_ext.emission.zero_points import convolved_grid, padded, shifted_bias
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, Residual, is_pointwise
 
 LARGEST_BIAS = 2.0**24
@@ -48,20 +49,21 @@ def emit_convolution(
     Args:
         emission: the graph under construction.
         operator: Conv2D or DepthwiseConv2dNative; one with groups returns float32.
-        config: int8, static, symmetric.
+        config: int8, static.
         limits: smallest and largest value of the operator's input.
         output_range: range of the integers that are returned; None: float32 is returned, which a depthwise convolution
             cannot do.
         total: a sum to be fused; only with `output_range`.
     """
-    source = emission.quantized(operator.input, config.activation, limits)
+    grid = convolved_grid(emission.graph, operator, config.activation, limits)
+    source = emission.quantized(operator.input, grid, limits)
     if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
         emit_as_matrix_product(emission, operator, source, emission.weight(operator, config, as_matrix=True))
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
     weight = emission.weight(operator, config, even=source.grid.is_signed)
     if output_range is not None:
-        _emit_integers(emission, operator, config, source, weight, output_range, total)
+        _emit_integers(emission, operator, source, weight, output_range, total)
     else:
         emit_to_float(emission, operator, source, weight)
 
@@ -71,6 +73,7 @@ def emit_as_matrix_product(
 ) -> None:
     """A matrix product can return float32, which no integer convolution can."""
     matrix = emission.integer_matrix(source, weight.values.shape[0], operator.name)
+    operator = replace(operator, epilogue=replace(operator.epilogue, bias=shifted_bias(operator, source, weight)))
     shape = emission.shape_like(operator.input, operator.features, operator.name)
     emit_product(emission, operator, matrix, weight, shape)
 
@@ -78,14 +81,13 @@ def emit_as_matrix_product(
 def _emit_integers(
     emission: Emission,
     operator: Operator,
-    config: OpConfig,
     source: QuantizedTensor,
     weight: QuantizedWeight,
     output_range: Range,
     total: Total | None,
 ) -> None:
     # The kernel knows no Relu6, but integers end where their range does, and behind a Relu6 that is at 6 or below.
-    grid = grid_of(config.activation, output_range)
+    grid = grid_of(CONVOLVED, output_range)
     name = operator.name
     bounds = [
         emission.builder.scalar(f"{name}/minimum", grid.minimum),
@@ -133,13 +135,17 @@ def _convolution(
     """Add the integer operator, which returns `dtype`; with `bounds`, rounded to integers of that range."""
     name, builder, given = operator.name, emission.builder, operator.node.attr
     values, minimum, maximum = emission.weight_parts(name, weight, None)
-    bias = emission.bias(name, operator, None)
+    bias = shifted_bias(operator, source, weight)
+    padding, ends = given["padding"].s.decode(), list(given["explicit_paddings"].list.i)
     attributes = {}
+    if source.grid.shift:
+        source = padded(emission, operator, source)
+        padding, ends = "VALID", []
     if operator.groups > 1:
         minimum, maximum = (builder.scalar(f"{name}/weight/{end}", value) for end, value in _UNSCALED.items())
-        bias = emission.bias(name, operator, weight.scale)
+        bias = np.asarray(bias / weight.scale, np.float32)
         attributes[GROUPS] = operator.groups
-    inputs = [source.values, values, bias]
+    inputs = [source.values, values, emission.constant(f"{name}/bias", bias)]
     ranges = [source.minimum, source.maximum, minimum, maximum]
     if total is not None:
         inputs.append(_owned(emission, total.addend.values, f"{name}/addend"))
@@ -162,8 +168,8 @@ def _convolution(
         out_type=dtype,
         fused_ops=fused,
         strides=list(given["strides"].list.i),
-        padding=given["padding"].s.decode(),
-        explicit_paddings=list(given["explicit_paddings"].list.i),
+        padding=padding,
+        explicit_paddings=ends,
         data_format="NHWC",
         dilations=list(given["dilations"].list.i) or [1, 1, 1, 1],
         # The filter is a variable, but never written: the kernel packs it once.

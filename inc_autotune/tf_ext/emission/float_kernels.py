@@ -12,8 +12,8 @@ from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight, content, quantize_weight
 from inc_autotune.tf_ext.calibration import FRAMEWORK
-from inc_autotune.tf_ext.emission.activation_grid import Range
-from inc_autotune.tf_ext.emission.context import LARGEST_INT8, Emission
+from inc_autotune.tf_ext.emission.activation_grid import LARGEST_INT8, Range, grid_of
+from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.graph import reshape
 from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, TRANSPOSED_TYPES, Operator
 
@@ -66,7 +66,7 @@ def emit_qdq(
         factor: smoothing scale that the weight's inputs are multiplied by.
     """
     name, builder = operator.name, emission.builder
-    rounded = emission.dequantized(emission.quantized(source, config.activation, limits))
+    rounded = emission.dequantized(emission.quantized(source, grid_of(config.activation, limits), limits))
     made = rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True)
     integers = emission.quantized_constant(name, made)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight
-from inc_autotune.tf_ext.emission.activation_grid import Range
+from inc_autotune.tf_ext.emission.activation_grid import Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.operators import Operator
 
@@ -34,7 +34,7 @@ def emit_linear(
     """
     name = operator.name
     weight = emission.weight(operator, config, factor)
-    matrix = emission.quantized(source, config.activation, limits)
+    matrix = emission.quantized(source, grid_of(config.activation, limits), limits)
     left = operator.input_of_product
     if source != left or operator.node.op != "MatMul":
         matrix = emission.integer_matrix(matrix, weight.values.shape[0], name)

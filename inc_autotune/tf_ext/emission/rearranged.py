@@ -14,6 +14,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.convolution import emit_as_matrix_product, emit_to_float
+from inc_autotune.tf_ext.emission.zero_points import convolved_grid, with_zeros
 from inc_autotune.tf_ext.graph import reshape
 from inc_autotune.tf_ext.operators import CONVOLUTION, Operator, TransposedGeometry, geometry_of, is_pointwise
 
@@ -24,12 +25,13 @@ def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, li
     Args:
         emission: the graph under construction.
         operator: Conv2DBackpropInput or Conv3DBackpropInputV2.
-        config: int8, static, symmetric.
+        config: int8, static.
         limits: smallest and largest value of the operator's input.
     """
     geometry = geometry_of(emission.graph, operator)
     positions = math.prod(geometry.steps)
-    source = emission.quantized(operator.input, config.activation, limits)
+    grid = convolved_grid(emission.graph, operator, config.activation, limits)
+    source = emission.quantized(operator.input, grid, limits)
     bias = operator.epilogue.bias
     ordinary = _ordinary(
         emission, operator, operator.features * positions, None if bias is None else np.tile(bias, positions)
@@ -55,10 +57,11 @@ def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits
     Args:
         emission: the graph under construction.
         operator: Conv3D.
-        config: int8, static, symmetric.
+        config: int8, static.
         limits: smallest and largest value of the operator's input.
     """
-    source = emission.quantized(operator.input, config.activation, limits)
+    grid = convolved_grid(emission.graph, operator, config.activation, limits)
+    source = emission.quantized(operator.input, grid, limits)
     if is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
         weight = emission.weight(operator, config, as_matrix=True)
         emit_as_matrix_product(emission, operator, source, weight)
@@ -175,9 +178,7 @@ def _layers_as_channels(
     if any(layers.ends):
         ends = np.zeros((5, 2), np.int32)
         ends[1] = layers.ends
-        tensor = builder.compute(
-            "Pad", [tensor, emission.constant(f"{name}/ends", ends)], f"{name}/padded", T=dtype, Tpaddings=tf.int32
-        )
+        tensor = with_zeros(emission, tensor, ends, source.grid, name)
     covered = [
         _every(emission, tensor, tap * layers.apart, layers.step, layers.count, dtype, f"{name}/layer_{tap}")
         for tap in range(layers.taps)

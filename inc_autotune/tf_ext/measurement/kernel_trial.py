@@ -158,9 +158,10 @@ def has_kernel(op_type: str, config: OpConfig) -> bool:
     weight, activation = config.weight, config.activation
     if config.approach != "static" or (weight.dtype, weight.scheme) != ("int8", "sym"):
         return False
-    allowed = [("int8", "sym"), ("uint8", "sym")]
-    if op_type in LINEAR_TYPES:
-        allowed.append(("uint8", "asym"))
+    # The integers of a convolution have a sign or a zero point as their values want it, whatever the type is called.
+    allowed = [("int8", "sym"), ("uint8", "sym"), ("uint8", "asym")]
+    if op_type not in LINEAR_TYPES:
+        allowed.append(("int8", "asym"))
     return (activation.dtype, activation.scheme) in allowed
 
 

@@ -179,7 +179,7 @@ def test_integers_of_several_scales_are_never_concatenated():
 
 def test_integers_that_end_too_early_are_never_read():
     emission, _ = with_integers(a=3.0, b=3.0)
-    assert emission.quantized("a", CONVOLVED, (0.0, 3.0)).values == "a/integers"
+    assert emission.quantized("a", grid_of(CONVOLVED, (0.0, 3.0)), (0.0, 3.0)).values == "a/integers"
     for limits in ((0.0, 4.0), (-1.0, 3.0)):
         with pytest.raises(QuantizationError, match="one reader takes"):
-            emission.quantized("a", CONVOLVED, limits)
+            emission.quantized("a", grid_of(CONVOLVED, limits), limits)
