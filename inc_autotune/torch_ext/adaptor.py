@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -290,12 +292,21 @@ class TorchAdaptor(
         ]
 
     def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
-        """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input."""
+        """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input.
+
+        A corrected weight is the operator's own, so one that others read too is not corrected; one that is rounded by a
+        second moment has its mean and norm for a reason.
+        """
         if self.trace.operators[name].type in TYPES_WITHOUT_RANGE:
             return ()
-        # A weight that is rounded by a second moment has its mean and norm for a reason.
-        left_out = {"weight_correction"} if config.rounding == "second_moment" else set()
-        return tuple(correction for correction in CORRECTIONS if correction not in left_out)
+        is_shared = id(self._base.get_submodule(name).weight) in self._shared_weights
+        return CORRECTIONS[:1] if is_shared or config.rounding == "second_moment" else CORRECTIONS
+
+    @cached_property
+    def _shared_weights(self) -> frozenset[int]:
+        """Identities of the parameters that several modules have."""
+        counts = Counter(id(each) for _, each in self._base.named_parameters(remove_duplicate=False))
+        return frozenset(each for each, count in counts.items() if count > 1)
 
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:

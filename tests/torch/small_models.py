@@ -248,12 +248,12 @@ PLAIN = {
 def tune(model: nn.Module, data: Any = None, eval_func: Any = None, **arguments: Any) -> nn.Module:
     """`autotune` without progress bars and without a word about speed.
 
-    Smoothing, corrections and rounding by second moments only where recipes are given; no bf16, which not every
+    Smoothing, corrections and rounding by second moments only where they are asked for; no bf16, which not every
     processor has.
     """
     arguments.setdefault("excluded_precisions", ["bf16"])
-    if "smoothquant_args" not in arguments:
-        arguments.setdefault("recipes", PLAIN)
+    asked = {"smooth_quant"} if "smoothquant_args" in arguments else set()
+    arguments.setdefault("recipes", {name: choice for name, choice in PLAIN.items() if name not in asked})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the tuned model is not faster")
         return torch_ext.autotune(model, data, eval_func, **{"progress": False, **arguments})

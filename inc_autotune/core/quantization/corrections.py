@@ -16,7 +16,7 @@ from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization.affine import QuantizationParameters, fake_quantize, quantization_parameters
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 16
 """Of a weight that are worked on at a time, in temporaries of a few times as many bytes."""
 
 _ROUNDS = 2

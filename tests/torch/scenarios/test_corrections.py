@@ -13,7 +13,7 @@ from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.result import Recipe
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules import convert_module, prepare_module
-from tests.torch.small_models import image_batches, small_cnn
+from tests.torch.small_models import TiedWeights, image_batches, small_cnn, vectors
 
 BOTH = ("fast_bias_correction", "weight_correction")
 STATIC = OpConfig(
@@ -83,6 +83,16 @@ def test_auto_keeps_what_lowers_the_error():
     assert error == min(error for _, error in result.corrections) or best == "off"
     made = {name for each in result.operators for name in each.corrections}
     assert made == set() if best == "off" else made == set(best.split(" + "))
+
+
+def test_a_shared_weight_stays_shared():
+    model = TiedWeights().eval()
+    tuned = torch_ext.autotune(
+        model, vectors(), recipes=dict.fromkeys(BOTH, True), objective="modelsize", progress=False
+    )
+    made = {each.name: each.corrections for each in tuned.tuning_result.operators if each.approach == "static"}
+    assert made == {"first": BOTH[:1], "second": BOTH[:1]}
+    assert tuned.first.weight is tuned.second.weight
 
 
 def test_a_recipe_without_its_means(corrected):
