@@ -97,6 +97,6 @@ def foreign_errors_as(make: Callable[[Exception], AutotuneError]) -> Iterator[No
 
 
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:
-    """A hint such as ` Did you mean 'relative'?`, or an empty string when nothing is close."""
-    close = get_close_matches(str(word), list(allowed), n=1, cutoff=0.6)
+    """A hint such as ` Did you mean 'relative'?`, or an empty string when nothing is close, or it is no word."""
+    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6) if isinstance(word, str) else ()
     return f" Did you mean {close[0]!r}?" if close else ""

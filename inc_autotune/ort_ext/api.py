@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, check_path, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
@@ -196,7 +196,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
         RecipeError: the recipe is for another framework, or names operators the model does not have.
     """
     if isinstance(recipe, str | PathLike):
-        recipe = Recipe.load(recipe)
+        recipe = Recipe.load(check_path(recipe, "recipe"))
     if not isinstance(recipe, Recipe):
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.recipe, or the path of a recipe in YAML."

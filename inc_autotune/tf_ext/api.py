@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.arguments import check_path, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
@@ -192,7 +192,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
         RecipeError: the recipe is for another framework, or names operators the model does not have.
     """
     if isinstance(recipe, str | PathLike):
-        recipe = Recipe.load(recipe)
+        recipe = Recipe.load(check_path(recipe, "recipe"))
     if not isinstance(recipe, Recipe):
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.recipe, or the path of a recipe in YAML."

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments import AutotuneArguments, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, check_path, shown, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
@@ -227,7 +227,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
     """
     model = check_model(fp32_form(model))
     if isinstance(recipe, str | PathLike):
-        recipe = Recipe.load(recipe)
+        recipe = Recipe.load(check_path(recipe, "recipe"))
     if not isinstance(recipe, Recipe):
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.tuning_result.recipe, or the path of a recipe in YAML."
@@ -320,7 +320,9 @@ def _calibration_source(
     """What the adaptor calibrates from."""
     if calib_func is not None:
         if not callable(calib_func):
-            raise ArgumentError(f"calib_func={calib_func!r}: not callable. Allowed: a function that takes the model.")
+            raise ArgumentError(
+                f"calib_func={shown(calib_func)}: not callable. Allowed: a function that takes the model."
+            )
         if calib_dataloader is not None:
             logger.warning("calib_func is given, so calib_dataloader is not read")
         return CalibrationFunction(calib_func)

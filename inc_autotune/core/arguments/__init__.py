@@ -11,7 +11,7 @@ from inc_autotune.core.arguments.autotune import (
     SmoothQuantArgs,
     validate_arguments,
 )
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
 from inc_autotune.core.arguments.checks import CheckError, choice, shown
 from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.arguments.rules import OperatorRule
@@ -30,6 +30,7 @@ __all__ = [
     "check_path",
     "choice",
     "first_error",
+    "reading_argument",
     "shown",
     "validate_arguments",
 ]

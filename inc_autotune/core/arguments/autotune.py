@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from inc_autotune.core.arguments import checks as check
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error
+from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
 from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.arguments.rules import OperatorRules
 from inc_autotune.core.errors import ArgumentError, did_you_mean
@@ -205,11 +207,13 @@ def _capability(value: object) -> Any:
 
 def _excluded_precisions(value: object) -> tuple[str, ...]:
     allowed = f"a list of dtypes: {DTYPES_TEXT.replace('fp32, ', '')}"
+    is_set = isinstance(value, set | frozenset)
     if isinstance(value, set | frozenset):
-        value = sorted(value)
+        value = list(value)
     if value is None or (isinstance(value, list | tuple) and not value):
         return ()
     excluded = check.one_or_many(check.choice(DTYPES, allowed, "dtype"), allowed)(value)
+    excluded = tuple(sorted(excluded)) if is_set else excluded  # a set has no order of its own
     if "fp32" in excluded:
         raise CheckError("fp32 cannot be excluded, it is what everything falls back to", allowed)
     return excluded
@@ -217,7 +221,9 @@ def _excluded_precisions(value: object) -> tuple[str, ...]:
 
 def _sampling_sizes(value: object) -> tuple[int, ...]:
     allowed = "a whole number of samples >= 1, or a list of them"
-    return (100,) if value is None else check.one_or_many(check.integer(allowed, low=1), allowed)(value)
+    return (
+        (100,) if value is None else check.one_or_many(check.integer(allowed, low=1, high=sys.maxsize), allowed)(value)
+    )
 
 
 class AutotuneArguments(ArgumentModel):
@@ -232,7 +238,7 @@ class AutotuneArguments(ArgumentModel):
     tuning_time: Annotated[float, _number("seconds, a number >= 0; 0 stops at the first model that meets the goal")] = (
         0.0
     )
-    max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1))] = 100
+    max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1, high=sys.maxsize))] = 100
     strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
     approach: Annotated[RequestedApproach, _one_of(REQUESTED_APPROACHES)] = "auto"
     backend: Annotated[str, BeforeValidator(check.text)] = "default"
@@ -306,28 +312,33 @@ def validate_arguments(
     values["recipes"], values["smoothquant_args"] = _take_smooth_quant(
         values.get("recipes"), values.get("smoothquant_args"), recipe_names
     )
-    try:
-        result = AutotuneArguments.model_validate(values)
-    except ValidationError as error:
-        path, problem = first_error(error)
-        name = str(path[0])
-        raise argument_error(name, values[name], path[1:], problem) from None
+    # One by one, so that an object that cannot even be read is known by its argument.
+    result = AutotuneArguments.model_construct(
+        **{name: _checked(name, value, partial(_validated, name)) for name, value in values.items()}
+    )
     _warn_of_unused(result.smoothquant_args)
     return result
 
 
+def _validated(name: str, value: Any) -> Any:
+    """The argument in its checked form. Raises a `ValidationError`, whose places begin with the argument."""
+    return getattr(AutotuneArguments.model_validate({name: value}), name)
+
+
 def _checked(argument: str, value: Any, function: Callable[[Any], T], path: tuple[str, ...] = ()) -> T:
-    """`function(value)`, its problems raised as an `ArgumentError`; `path` leads into the argument."""
+    """`function(value)`, whatever it raises raised as an `ArgumentError`; `path` leads into the argument."""
     part = value
     for step in path:
         part = part[step]
-    try:
-        return function(part)
-    except CheckError as problem:
-        raise argument_error(argument, value, path, problem) from None
-    except ValidationError as error:
-        inner, inner_problem = first_error(error)
-        raise argument_error(argument, value, path + inner, inner_problem) from None
+    with reading_argument(argument, value):
+        try:
+            return function(part)
+        except CheckError as problem:
+            raise argument_error(argument, value, path, problem) from None
+        except ValidationError as error:
+            inner, inner_problem = first_error(error)
+            where = inner[1:] if inner[:1] == (argument,) else inner
+            raise argument_error(argument, value, path + where, inner_problem) from None
 
 
 def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[str]) -> tuple[dict[str, Any], Any]:
@@ -336,6 +347,7 @@ def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[st
         return {}, smoothquant_args
     keys = dict.fromkeys([*CORE_RECIPES, *names])
     _checked("recipes", recipes, lambda value: check.mapping(value, keys, listing(keys)))
+    recipes = _checked("recipes", recipes, lambda value: deepcopy(dict(value)))
     for name in CORRECTIONS:
         if name in recipes:
             _checked("recipes", recipes, check.boolean_or_auto, (name,))
@@ -346,7 +358,7 @@ def _take_smooth_quant(recipes: Any, smoothquant_args: Any, names: Collection[st
                 f"recipes={check.shown(recipes)}: a weight is either corrected or rounded by second moments.\n"
                 "Allowed: leave out 'weight_correction' or 'weight_rounding'."
             )
-    rest = {key: deepcopy(value) for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
+    rest = {key: value for key, value in recipes.items() if key not in SMOOTH_QUANT_RECIPES}
     own_args = recipes.get("smooth_quant_args")
     if own_args is not None:
         own_args = _checked("recipes", recipes, SmoothQuantArgs.model_validate, ("smooth_quant_args",))

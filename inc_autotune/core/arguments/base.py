@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from inc_autotune.core.arguments.checks import CheckError, mapping, shown
-from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.errors import ArgumentError, foreign_errors_as
 
 
 class ArgumentModel(BaseModel):
@@ -38,6 +39,20 @@ def argument_error(argument: str, value: object, path: tuple[object, ...], probl
     where = f"{where}: " if where else ""
     return ArgumentError(
         f"{argument}={shown(value)}: {where}{problem.text}.\nAllowed: {problem.allowed}.{problem.hint}"
+    )
+
+
+def reading_argument(argument: str, value: object) -> AbstractContextManager[None]:
+    """Turn what an object of the user raises while it is looked at inside, in a `__len__` for example, into an error.
+
+    Raises:
+        ArgumentError: it raised, and no error of this library, nor a lack of memory.
+    """
+    return foreign_errors_as(
+        lambda error: ArgumentError(
+            f"{argument}={shown(value)}: raises {type(error).__name__} when it is read: {error}.\nAllowed: see the "
+            "documentation of the argument."
+        )
     )
 
 

@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from inc_autotune.core.errors import did_you_mean
 from inc_autotune.core.vocabulary import listing
 
@@ -26,10 +28,10 @@ class CheckError(ValueError):
 
 
 def shown(value: object) -> str:
-    """`repr` on one line, shortened."""
+    """`repr` on one line, shortened; the type of what has no `repr`."""
     try:
         text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # an int of thousands of digits; hundreds of lists inside each other
+    except Exception:  # an int of thousands of digits, lists in lists without end, code of the user that fails
         text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
@@ -43,12 +45,20 @@ def described(value: object) -> str:
 
 
 def plain(value: object) -> object:
-    """NumPy and torch scalars, 0-d and 1-d arrays as Python numbers and lists; anything else unchanged."""
+    """NumPy and torch scalars, 0-d and 1-d arrays as Python numbers and lists; anything else unchanged.
+
+    Of a masked array, a buffer, a tensor that is sparse or has no values, there is no such form.
+    """
+    if isinstance(value, np.ma.MaskedArray | memoryview):
+        return value
     dimensions = getattr(value, "ndim", None)
-    if dimensions == 0 and hasattr(value, "item"):
-        return value.item()
-    if dimensions == 1 and hasattr(value, "tolist"):
-        return value.tolist()
+    try:
+        if dimensions == 0 and hasattr(value, "item"):
+            return value.item()
+        if dimensions == 1 and hasattr(value, "tolist"):
+            return value.tolist()
+    except (RuntimeError, TypeError, ValueError):
+        return value
     return value
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from inc_autotune.core.arguments import AccuracyCriterion, shown
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 
@@ -58,6 +60,29 @@ class Goal:
         return f"{sign} {self.target:.6g} ({kind} {amount:g} of {self.baseline:.6g})"
 
 
+def is_no_number(value: Any) -> bool:
+    """Whether a value is none though `float` takes it, or would give numbers that it does not mean.
+
+    Answers, durations and dates are no scores; what a mask hides, and the bytes of a buffer, are none either.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind in "bmM":
+        return True
+    return isinstance(value, (bool, complex, memoryview, np.ma.MaskedArray))
+
+
+def as_number(value: Any) -> float:
+    """A number, or an array or tensor with exactly one, as a float.
+
+    Raises:
+        TypeError: it is none in the sense of `is_no_number`.
+        Exception: whatever an object raises that is none either.
+    """
+    number = value.item() if hasattr(value, "item") and not is_no_number(value) else value
+    if is_no_number(number):
+        raise TypeError(f"a {type(number).__name__} is no number")
+    return float(number)
+
+
 def checked_score(value: Any, what: str) -> float:
     """The value that the user's evaluation returned, as a float.
 
@@ -66,8 +91,8 @@ def checked_score(value: Any, what: str) -> float:
         what: which model was evaluated, for the message.
 
     Raises:
-        EvaluationError: the value is None, text, a bool or a collection. A list is not read as per-sample scores, since
-            frameworks return several metrics as a list (Keras: loss and accuracy).
+        EvaluationError: the value is None, text, a bool, masked or a collection. A list is not read as per-sample
+            scores, since frameworks return several metrics as a list (Keras: loss and accuracy).
         NonFiniteScoreError: the value is NaN or infinite.
     """
     remedy = "Return one finite number, the score of the model you were given."
@@ -76,14 +101,14 @@ def checked_score(value: Any, what: str) -> float:
             f"eval_func returned None for {what}. {remedy} "
             "(The third positional argument is eval_func; in torch_ext, a calibration function goes to calib_func=.)"
         )
-    if isinstance(value, (bool, str, bytes, list, tuple, dict, set, complex)):
+    if is_no_number(value) or isinstance(value, (str, bytes, list, tuple, dict, set)):
         advice = " Per-sample scores: wrap them in np.array(...)." if isinstance(value, (list, tuple)) else ""
         raise EvaluationError(
             f"eval_func returned {shown(value)} ({type(value).__name__}) for {what}. {remedy}{advice}"
         )
     try:
-        score = float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        score = as_number(value)
+    except Exception as error:  # sparse tensors, those without values, and objects of the user raise anything
         raise EvaluationError(
             f"eval_func returned a {type(value).__name__} that is not one number for {what}: {error}. {remedy}"
         ) from error

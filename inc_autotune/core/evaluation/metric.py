@@ -12,6 +12,7 @@ import numpy as np
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.data import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError, did_you_mean
+from inc_autotune.core.evaluation.goal import as_number, is_no_number
 
 ALLOWED_METRICS = (
     "'accuracy', a function (predictions, labels) -> number, or an object with reset, update(predictions, labels) and "
@@ -115,7 +116,7 @@ def make_metric(eval_metric: Any, as_array: Callable[[Any], Any] = np.asarray) -
         hint = did_you_mean(eval_metric, ["accuracy"])
         raise ArgumentError(f"eval_metric={eval_metric!r}: unknown name. Allowed: {ALLOWED_METRICS}.{hint}")
     if isinstance(eval_metric, type):
-        raise ArgumentError(f"eval_metric={eval_metric!r} is a class. Give an instance: {eval_metric.__name__}().")
+        raise ArgumentError(f"eval_metric={shown(eval_metric)} is a class. Give an instance: {eval_metric.__name__}().")
     if all(callable(getattr(eval_metric, name, None)) for name in ("reset", "update")):
         if callable(getattr(eval_metric, "compute", None)):
             return eval_metric  # type: ignore[no-any-return]
@@ -133,11 +134,11 @@ def metric_value(value: Any, eval_metric: Any) -> float:
         EvaluationError: the value is no single number.
     """
     name = eval_metric if isinstance(eval_metric, str) else getattr(eval_metric, "__name__", type(eval_metric).__name__)
-    if isinstance(value, (bool, str, bytes)) or value is None:
-        raise EvaluationError(f"eval_metric {name} returned {value!r}. It must return a number.")
+    if is_no_number(value) or isinstance(value, (str, bytes)) or value is None:
+        raise EvaluationError(f"eval_metric {name} returned {shown(value)}. It must return a number.")
     try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        return as_number(value)
+    except Exception as error:
         raise EvaluationError(
             f"eval_metric {name} returned {describe(value)}. It must return a single number."
         ) from error

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 from inc_autotune.core.evaluation.confidence import (
     EARLY_SHARE,
@@ -29,7 +30,7 @@ from inc_autotune.core.evaluation.confidence import (
     representative,
     score_range,
 )
-from inc_autotune.core.evaluation.goal import Goal, checked_score
+from inc_autotune.core.evaluation.goal import Goal, checked_score, is_no_number
 
 Verdict = Literal["pass", "fail", "undecided"]
 
@@ -218,14 +219,14 @@ def _scores(samples: Samples) -> Scores:
 def _is_array(value: Any) -> bool:
     """Whether a value is an array or tensor that has not exactly one element."""
     shape = getattr(value, "shape", None)
-    return shape is not None and math.prod(shape) != 1
+    return shape is not None and not is_no_number(value) and math.prod(shape) != 1
 
 
 def _piece(value: Any, what: str, start: int) -> Samples:
     """Per-sample scores as float64, shape [n >= 1], the first of which is sample `start`."""
     if isinstance(value, (bool, np.bool_)):
         return np.array([float(value)])
-    shape = getattr(value, "shape", None)
+    shape = None if is_no_number(value) else getattr(value, "shape", None)
     if shape is None or (len(shape) == 0):
         return np.array([_number(value, what, start)])
     if len(shape) != 1 or shape[0] == 0:
@@ -233,7 +234,12 @@ def _piece(value: Any, what: str, start: int) -> Samples:
             f"eval_func gave an array of shape {tuple(shape)} for {what} (sample {start} and on). {_REMEDY}"
         )
     # `tolist` brings tensors of every dtype and device to the host.
-    array = np.asarray(value.tolist() if hasattr(value, "tolist") and not isinstance(value, np.ndarray) else value)
+    try:
+        array = np.asarray(value.tolist() if hasattr(value, "tolist") and not isinstance(value, np.ndarray) else value)
+    except Exception as error:  # a sparse tensor, one without values
+        raise EvaluationError(
+            f"eval_func gave a {type(value).__name__} for {what} that is no array of numbers: {error}. {_REMEDY}"
+        ) from error
     if array.dtype.kind not in "buif":
         raise EvaluationError(f"eval_func gave an array of dtype {array.dtype} for {what}. {_REMEDY}")
     samples = array.astype(np.float64)
@@ -250,7 +256,8 @@ def _number(value: Any, what: str, index: int) -> float:
         raise _not_finite(float(value), index, what) from error
     except EvaluationError as error:
         raise EvaluationError(
-            f"eval_func yielded {value!r} ({type(value).__name__}) as the score of sample {index} for {what}. {_REMEDY}"
+            f"eval_func yielded {shown(value)} ({type(value).__name__}) as the score of sample {index} for {what}. "
+            f"{_REMEDY}"
         ) from error
 
 

@@ -12,12 +12,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime as ort
 from onnx import helper
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from inc_autotune.core.arguments import shown
+from inc_autotune.core.arguments import reading_argument, shown
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import describe
-from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean
+from inc_autotune.core.errors import ArgumentError, ModelError, QuantizationError, did_you_mean, foreign_errors_as
 from inc_autotune.ort_ext.graph import (
     GraphModel,
     MappedWeights,
@@ -37,10 +36,6 @@ SessionOptions: TypeAlias = "ort.SessionOptions | Callable[[], ort.SessionOption
 
 _ERRORS_ONLY = 3
 _FOLDER_OF_DATA = "session.model_external_initializers_file_folder_path"
-_NATIVE_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(each for each in vars(native).values() if isinstance(each, type) and issubclass(each, Exception)),
-)
 
 
 def make_session(
@@ -132,6 +127,11 @@ def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
     """
     if providers is None:
         return [CPU_PROVIDER]
+    with reading_argument("providers", providers):
+        return _checked_providers(providers)
+
+
+def _checked_providers(providers: Sequence[Provider]) -> list[Provider]:
     available = ort.get_available_providers()
     allowed = f"Available in this installation of onnxruntime: {', '.join(available)}"
     if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
@@ -204,13 +204,23 @@ def _new_options(session_options: SessionOptions) -> ort.SessionOptions:
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY  # it would print warnings about a graph that the user did not write
         return options
-    options = session_options() if callable(session_options) else session_options
+    options = session_options
+    if callable(session_options):
+        with foreign_errors_as(_options_failed):
+            options = session_options()
     if not isinstance(options, ort.SessionOptions):
         raise ArgumentError(
             f"session_options={shown(session_options)}: {'returned' if callable(session_options) else 'is'} a "
             f"{type(options).__name__}. Allowed: onnxruntime.SessionOptions, a function that makes them, or None."
         )
     return options
+
+
+def _options_failed(error: Exception) -> ArgumentError:
+    return ArgumentError(
+        f"session_options: the function raised {type(error).__name__}: {error}. Allowed: onnxruntime.SessionOptions, a "
+        "function without arguments that makes them, or None."
+    )
 
 
 def _shared_weights(model: GraphModel) -> dict[str, ort.OrtValue]:
@@ -247,13 +257,15 @@ def _self_contained(
 
 
 def _load(model: bytes | str, providers: list[Provider], options: ort.SessionOptions) -> ort.InferenceSession:
-    try:
+    with foreign_errors_as(_not_loaded):  # of many types, since text of a damaged model may be none
         return ort.InferenceSession(model, options, providers=providers)
-    except _NATIVE_ERRORS as error:
-        advice = ""
-        if re.search(r"opset|IR version", str(error), re.IGNORECASE):
-            advice = (
-                " Convert the model with onnx.version_converter.convert_version, or install a newer onnxruntime, if it "
-                "does not support the opset or the IR version."
-            )
-        raise ModelError(f"model: onnxruntime {ort.__version__} cannot load it: {error}{advice}") from error
+
+
+def _not_loaded(error: Exception) -> ModelError:
+    advice = ""
+    if re.search(r"opset|IR version", str(error), re.IGNORECASE):
+        advice = (
+            " Convert the model with onnx.version_converter.convert_version, or install a newer onnxruntime, if it "
+            "does not support the opset or the IR version."
+        )
+    return ModelError(f"model: onnxruntime {ort.__version__} cannot load it: {error}{advice}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError, RecipeError, did_you_mean
 from inc_autotune.core.vocabulary import listing
 from inc_autotune.ort_ext.target.forms import CPU, QDQ, GraphForm
@@ -60,7 +61,7 @@ class ModelSettings:
             RecipeError: a name or value is unknown.
         """
         name = data.get("backend", CPU_BACKEND.name)
-        if name not in BACKENDS:
+        if not isinstance(name, str) or name not in BACKENDS:
             raise RecipeError(f"recipe: settings: unknown backend {name!r}. Allowed: {listing(list(BACKENDS))}.")
         try:
             return cls(BACKENDS[name], read_recipes(data.get("recipes") or {}))
@@ -73,7 +74,7 @@ CPU_SETTINGS = ModelSettings()
 
 def check_form_name(name: str) -> None:
     """Raise an ArgumentError if there is no form of this name."""
-    if name not in FORM_NAMES:
+    if not isinstance(name, str) or name not in FORM_NAMES:
         raise ArgumentError(
-            f"form={name!r}: unknown form.\nAllowed: {listing(list(FORM_NAMES))}.{did_you_mean(name, FORM_NAMES)}"
+            f"form={shown(name)}: unknown form.\nAllowed: {listing(list(FORM_NAMES))}.{did_you_mean(name, FORM_NAMES)}"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError
 
 GraphForm: TypeAlias = Literal["kernels", "qdq"]
@@ -59,6 +60,6 @@ def read_switches(recipes: Mapping[str, Any]) -> dict[str, bool]:
     for name, decided in SWITCHES.items():
         value = recipes.get(name, True)
         if not isinstance(value, bool):
-            raise ArgumentError(f"recipes[{name!r}]={value!r}. Allowed: True or False.")
+            raise ArgumentError(f"recipes[{name!r}]={shown(value)}. Allowed: True or False.")
         given[decided] = value
     return given

@@ -4,6 +4,8 @@ import pytest
 from inc_autotune.core.arguments.autotune import AccuracyCriterion
 from inc_autotune.core.errors import EvaluationError
 from inc_autotune.core.evaluation.goal import Goal, checked_score
+from inc_autotune.core.evaluation.metric import metric_value
+from tests.hostile import Unreadable, UnreadableArray
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,28 @@ def test_numbers_are_scores(value):
 def test_everything_else_is_an_error_that_says_what_to_return(value):
     with pytest.raises(EvaluationError, match="Return one finite number"):
         checked_score(value, "the fp32 model")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.bool_(True),
+        np.array(True),
+        np.timedelta64(5, "s"),
+        np.complex64(1),
+        np.ma.masked,
+        np.ma.masked_array([0.5], [False]),
+        memoryview(b"a"),
+        Unreadable(),
+        UnreadableArray(),
+    ],
+    ids=range(9),
+)
+def test_what_only_looks_like_a_number_is_no_score(value):
+    with pytest.raises(EvaluationError, match="Return one finite number"):
+        checked_score(value, "the fp32 model")
+    with pytest.raises(EvaluationError, match="must return a"):
+        metric_value(value, "m")
 
 
 def test_none_explains_the_third_argument():

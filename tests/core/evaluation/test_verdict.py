@@ -19,6 +19,7 @@ from inc_autotune.core.evaluation.confidence import (
 )
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.verdict import Scores, judge, read_scores
+from tests.hostile import UnreadableArray
 
 SCORES = np.random.default_rng(5).normal(0.8, 0.1, 2000)
 
@@ -105,6 +106,11 @@ def test_one_number_an_array_or_pieces(value, mean, count):
         (iter([[0.5]]), "list"),
         (iter([np.ones((2, 2))]), r"shape \(2, 2\)"),
         ({"accuracy": 1.0}, "dict"),
+        (np.ma.masked_array([0.5, 0.1], [True, False]), "MaskedArray"),
+        (memoryview(b"ab"), "memoryview"),
+        (iter([np.ma.masked]), "masked"),
+        (iter([np.timedelta64(1, "s")]), "timedelta"),
+        (UnreadableArray(), "no array of numbers"),
     ],
 )
 def test_everything_else_is_an_error_that_names_the_model_and_the_way_out(value, message):
