@@ -10,6 +10,7 @@ from onnx import ModelProto
 from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.result import Recipe
+from inc_autotune.graphs import reading_model
 from inc_autotune.ort_ext.graph import GraphModel, embedded, embedded_bytes, split
 from inc_autotune.ort_ext.model import LARGEST_EMBEDDED, read_proto, write_model
 from inc_autotune.ort_ext.target import QDQ
@@ -77,7 +78,13 @@ def load(path: str | Path) -> TunedModel:
         ArgumentError: it is no path, or there is no such file.
         ModelError: it is no ONNX model, or was not written by `save`.
     """
-    file = read_proto(check_path(path), argument="path")
+    path = check_path(path)
+    with reading_model("Was it changed since save() wrote it? Save it again."):
+        return _load(path)
+
+
+def _load(path: Path) -> TunedModel:
+    file = read_proto(path, argument="path")
     metadata = {each.key: each.value for each in file.proto.metadata_props}
     if RECIPE_KEY not in metadata or FORM_KEY not in metadata:
         raise ModelError(

@@ -14,10 +14,19 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.files import locked
+from inc_autotune.graphs import reading_model
 from inc_autotune.tf_ext.emission import GROUPED_KERNEL, GROUPS, route_of_node
 from inc_autotune.tf_ext.graph import COPIES, Graph, SignatureGraph, bodies_of
 from inc_autotune.tf_ext.measurement import KERNELS, KernelSupport, kernel_support
-from inc_autotune.tf_ext.model import EXTRA, SignatureModel, all_nodes, check_path, with_constants, write_saved_model
+from inc_autotune.tf_ext.model import (
+    EXTRA,
+    SignatureModel,
+    all_nodes,
+    check_path,
+    check_saved_model,
+    with_constants,
+    write_saved_model,
+)
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 logger = logging.getLogger(__name__)
@@ -81,11 +90,18 @@ def load(directory: str | Path) -> Any:
     directory = check_path(directory, "directory")
     with locked(next(each for each in directory.parents if each.is_dir()), shared=True):
         loaded = _loaded(directory)
+    with reading_model("Was it changed since save() wrote it? Save it again."):
+        _check_kernels(directory, loaded)
+    return loaded
+
+
+def _check_kernels(directory: Path, loaded: Any) -> None:
+    """Refuse a loaded model that this machine does not compute as it should be, and warn of one less exact."""
     support = kernel_support()
     nodes = [node for each in loaded.signatures.values() for node in all_nodes(each.graph.as_graph_def())]
     used = {node.op for node in nodes} | {GROUPED_KERNEL for node in nodes if GROUPS in node.attr}
     missing = sorted(used & set(support.missing))
-    recipe = Path(directory) / EXTRA / RECIPE_FILE
+    recipe = directory / EXTRA / RECIPE_FILE
     remedy = "Tune the fp32 model on this machine"
     if recipe.is_file():
         remedy += f", or apply the recipe {str(recipe)!r} to it here"
@@ -107,12 +123,12 @@ def load(directory: str | Path) -> Any:
             _first(halved),
             remedy,
         )
-    return loaded
 
 
 def _loaded(directory: Path) -> Any:
     if not tf.saved_model.contains_saved_model(str(directory)):
         raise ArgumentError(f"directory={str(directory)!r}: is no SavedModel. Allowed: a directory that save() wrote.")
+    check_saved_model(directory, "directory")
     try:
         return tf.saved_model.load(str(directory))
     except Exception as error:  # files that are damaged make TensorFlow raise anything

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from inc_autotune.core.arguments import check_path
-from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
-from inc_autotune.core.files import Content, digest_of, locked, settled, write_files, writing
+from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, foreign_errors_as
+from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
 from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
@@ -43,6 +43,12 @@ GENERATION_CONFIG = "generation_config.json"
 
 CONFIGS = "transformers_configs"
 """In the recipe: names of the files of a transformers model beside it."""
+
+MOST_ELEMENTS_OF_A_BYTE = 8
+"""Weights that a byte of a file may hold."""
+
+LARGEST_CONFIG = 2**26
+"""Bytes that a configuration of transformers may have."""
 
 WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
@@ -225,7 +231,8 @@ def _configs(model: Any) -> dict[str, bytes]:
 def _load_generation_config(model: Any, path: Path) -> None:
     import transformers
 
-    model.generation_config = transformers.GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    with _configuring(path):
+        model.generation_config = transformers.GenerationConfig.from_dict(_read_json(path))
 
 
 def _transformers_model(folder: Path) -> nn.Module:
@@ -236,15 +243,48 @@ def _transformers_model(folder: Path) -> nn.Module:
             "architecture is unknown. Pass an fp32 model of the same architecture: load(path, MyModel())."
         )
     require("transformers", extra="test")
+    with _configuring(folder / CONFIG), generator_kept():  # building a model draws its initial weights
+        return _build_transformers_model(_read_json(config), settled(folder / WEIGHTS), folder / CONFIG)
+
+
+def _build_transformers_model(description: dict[str, Any], weights: Path, config: Path) -> nn.Module:
     import transformers
 
-    description = json.loads(config.read_text(encoding="utf-8"))
     name = description["architectures"][0]
     architecture = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
-        raise ModelError(f"{folder / CONFIG}: {name!r} is not a model class of the installed transformers library.")
+        raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
+    # A name of a kernel there would be fetched from elsewhere.
+    own = {key: value for key, value in description.items() if not key.removeprefix("_").startswith("attn_")}
     config_class: Any = architecture.config_class
-    with generator_kept():  # building a model draws its initial weights
-        model = architecture(config_class.from_dict(description))
+    settings = config_class.from_dict(own)
+    with safe_open(str(weights), framework="pt") as opened:
+        most_layers = len(opened.keys())
+    if getattr(settings, "num_hidden_layers", 0) > most_layers:
+        raise ModelError(
+            f"{config}: has {settings.num_hidden_layers} layers, and {weights.name} {most_layers} tensors."
+        )
+    with torch.device("meta"):  # takes no memory, whatever sizes the file names
+        elements = sum(each.numel() for each in architecture(settings).parameters())
+    if elements > MOST_ELEMENTS_OF_A_BYTE * weights.stat().st_size:
+        raise ModelError(
+            f"{config}: describes a model of {elements} weights, more than the {weights.stat().st_size} bytes of "
+            f"{weights.name} hold. Save the model again."
+        )
+    model = architecture(config_class.from_dict(own))
     assert isinstance(model, nn.Module)
     return model
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(read_bytes(path, LARGEST_CONFIG))
+
+
+def _configuring(path: Path) -> AbstractContextManager[None]:
+    """Turn what a damaged configuration makes fail inside into an error that says so."""
+    return foreign_errors_as(
+        lambda error: ModelError(
+            f"{path}: describes no model that transformers can make: {type(error).__name__}: {error}. Save the model "
+            "again, or pass one of the same architecture: load(path, MyModel())."
+        )
+    )

@@ -382,3 +382,39 @@ def test_extra_state_that_is_no_tensor_is_named_and_the_remedy_works(tmp_path):
     again = torch_ext.load(tmp_path / "kept", Counted(True).eval())
     assert again.state == {"seen": 5}
     assert torch.equal(again(batches[0]), converted(batches[0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architectures": []}, "IndexError"),
+        ({"architectures": ["nn"]}, "not a model class"),
+        ({"vocab_size": 2**36}, r"describes a model of \d+ weights"),
+        ({"num_hidden_layers": 2**40}, "1099511627776 layers, and model.safetensors"),
+        ({"hidden_size": "x"}, "describes no model that transformers can make"),
+        (b"{", "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[1]", "TypeError"),
+    ],
+    ids=range(8),
+)
+def test_a_damaged_configuration_is_an_error_of_ours(change, words, tmp_path):
+    inputs = padded(id_batches(1)[0])
+    torch_ext.save(tune(bert(), [inputs], objective="modelsize"), tmp_path)
+    path = tmp_path / "config.json"
+    state = torch.get_rng_state()
+    changed = change if isinstance(change, bytes) else json.dumps({**json.loads(path.read_bytes()), **change}).encode()
+    path.write_bytes(changed)
+    with pytest.raises(ModelError, match=rf"config\.json: .*{words}"):
+        torch_ext.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_configuration_names_no_kernel_of_others(tmp_path):
+    inputs = padded(id_batches(1)[0])
+    tuned = tune(bert(), [inputs], objective="modelsize")
+    torch_ext.save(tuned, tmp_path)
+    path = tmp_path / "config.json"
+    names = dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_internal"), "who/what")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **names}))
+    assert torch.equal(call(torch_ext.load(tmp_path), inputs), call(tuned, inputs))

@@ -10,6 +10,7 @@ from inc_autotune.tf_ext.model.paths import check_file, check_path
 from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
 from inc_autotune.tf_ext.model.signatures import SignatureCallable, SignatureModel
 from inc_autotune.tf_ext.model.source import VALID, Signatures, SourceModel, load_source
+from inc_autotune.tf_ext.model.structure_check import check_saved_model
 
 __all__ = [
     "EXTRA",
@@ -22,6 +23,7 @@ __all__ = [
     "all_nodes",
     "check_file",
     "check_path",
+    "check_saved_model",
     "load_source",
     "with_constants",
     "write_saved_model",

@@ -10,9 +10,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
 from inc_autotune.tf_ext.graph import SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.freezing import described, signature_graph
+from inc_autotune.tf_ext.model.structure_check import check_structure
 
 Names = Sequence[str] | Mapping[str, str]
 
@@ -52,12 +54,13 @@ def graph_def_signature(name: str, graph_def: GraphDef, inputs: Names | None, ou
     """
     for kind, names in (("inputs", inputs), ("outputs", outputs)):
         if names is not None and not _are_names(names):
-            raise ArgumentError(f"signatures[{name!r}][{kind!r}]={names!r}. Allowed: a list or dict of names.")
+            raise ArgumentError(f"signatures[{name!r}][{kind!r}]={shown(names)}. Allowed: a list or dict of names.")
     variables = [node.name for node in graph_def.node if node.op in _VARIABLES]
     if variables:
         raise ModelError(
             f"model: the graph has variables, such as {variables[0]!r}. Freeze it first, or give a SavedModel."
         )
+    check_structure(graph_def)
     graph = tf.Graph()
     try:
         with graph.as_default():

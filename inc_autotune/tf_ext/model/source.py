@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from inc_autotune.core.arguments import shown
+from inc_autotune.core.arguments import reading_argument, shown
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError, did_you_mean
 from inc_autotune.graphs import reading_model
@@ -23,6 +23,7 @@ from inc_autotune.tf_ext.model.frozen_graph_def import graph_def_signature, read
 from inc_autotune.tf_ext.model.keras_model import KERAS_SUFFIXES, exported, is_keras_model, read_keras_file, traced
 from inc_autotune.tf_ext.model.session_loading import SessionSignatures, signatures_by_session
 from inc_autotune.tf_ext.model.signatures import SignatureModel
+from inc_autotune.tf_ext.model.structure_check import check_saved_model
 
 VALID = "Does TensorFlow run it as it is?"
 """What to do where a model cannot be understood."""
@@ -61,7 +62,8 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
         ArgumentError: it is none of these, there is no such file, or a signature is missing.
         ModelError: it cannot be read, or cannot be quantized as it is.
     """
-    _check_signatures(signatures)
+    with reading_argument("signatures", signatures):
+        _check_signatures(signatures)
     if isinstance(model, SignatureModel):
         raise ModelError("model: is quantized already: it is what convert() returned. Give the fp32 model.")
     with reading_model(VALID):
@@ -74,7 +76,9 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
             graphs = _graph_def_signatures(model, signatures)
         else:
             if isinstance(signatures, Mapping):
-                raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
+                raise ArgumentError(
+                    f"signatures={shown(signatures)}: a dict is for a GraphDef. Allowed: names, or None."
+                )
             graphs = _function_signatures(model, signatures)
         return SourceModel(_without_aliases(_with_shared_weights(graphs)), path)
 
@@ -105,6 +109,7 @@ def _read(path: Path) -> Any:
         inside = sorted(each.parent.name for each in path.glob("*/saved_model.pb*"))
         hint = f" Did you mean {str(path / inside[-1])!r}?" if inside else ""
         raise ModelError(f"model={str(path)!r}: is no SavedModel: it has no saved_model.pb.{hint}")
+    check_saved_model(path)
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises about everything on damaged or unusual files
@@ -121,7 +126,7 @@ def _read(path: Path) -> Any:
 
 def _session_signatures(model: SessionSignatures, signatures: Signatures | None) -> dict[str, SignatureGraph]:
     if isinstance(signatures, Mapping):
-        raise ArgumentError(f"signatures={signatures!r}: a dict is for a GraphDef. Allowed: names, or None.")
+        raise ArgumentError(f"signatures={shown(signatures)}: a dict is for a GraphDef. Allowed: names, or None.")
     found = {}
     for name in _wanted(model, signatures):
         each = model[name]
@@ -137,7 +142,7 @@ def _graph_def_signatures(graph_def: GraphDef, signatures: Signatures | None) ->
         signatures = {signatures: {}}
     if not isinstance(signatures, Mapping):
         raise ArgumentError(
-            f"signatures={signatures!r}: a GraphDef has none. Allowed: None, or a dict "
+            f"signatures={shown(signatures)}: a GraphDef has none. Allowed: None, or a dict "
             "{'serving_default': {'inputs': ['x:0'], 'outputs': ['y:0']}}."
         )
     for name, each in signatures.items():
