@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from inc_autotune.core.errors import AutotuneError
 
@@ -35,7 +35,13 @@ KINDS = {
 
 
 LARGEST_EXACT = 1e6
-"""Outputs that are compared. A weight of 1e38 among others makes larger ones, and no grid of integers holds both."""
+"""Weights and outputs that are compared: no grid of integers holds a weight of 1e38 and the others beside it."""
+
+
+def are_extreme(weights: Iterable[Any]) -> bool:
+    """Whether some weight is not finite, or above `LARGEST_EXACT`."""
+    floats = [each for each in weights if each.dtype.kind == "f" and each.size]
+    return not all(bool((abs(each) < LARGEST_EXACT).all()) for each in floats)
 
 
 class WrongResultError(AssertionError):

@@ -12,7 +12,7 @@ from tests.fuzz.mutators import mutate_bytes, mutate_document
 from tests.fuzz.outcome import KINDS, attempt_of, outcome
 
 FRAMEWORKS = {"torch_kinds": "torch", "ort_kinds": "onnxruntime", "tf_kinds": "tensorflow"}
-COUNTS = {"core_kinds": 40, "torch_kinds": 30, "ort_kinds": 30, "tf_kinds": 12, "tf_recipe": 40}
+COUNTS = {"core_kinds": 40, "torch_kinds": 20, "ort_kinds": 20, "tf_kinds": 8, "tf_recipe": 40}
 """Inputs of a kind, or of the kinds of a module: models of TensorFlow take ten times as long as others."""
 
 

@@ -116,7 +116,7 @@ def torch_config(folder: Path) -> Attempt:
         else:
             path.write_text(json.dumps(mutate_document(json.loads(path.read_text()), generator), default=repr))
         loaded = torch_ext.load(place)
-        with suppress(RuntimeError, ValueError):  # what transformers says of inputs is its own affair
+        with suppress(RuntimeError, TypeError, ValueError):  # what transformers says of inputs is its own affair
             check_output(loaded, inputs, shape)
 
     return attempt

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inc_autotune.core.arguments.autotune import (
     AccuracyCriterion,
@@ -16,7 +14,7 @@ from inc_autotune.core.arguments.autotune import (
     SmoothQuantArgs,
     validate_arguments,
 )
-from inc_autotune.core.errors import ArgumentError, AutotuneError
+from inc_autotune.core.errors import ArgumentError
 from tests.rfc import GLOBAL_ALPHAS, LAYER_WISE
 
 
@@ -417,23 +415,3 @@ def test_long_values_are_shortened():
     text = message(smoothquant_args={"alpha": [2.0] * 10_000})
     assert len(text) < 600
     assert "2.0 is above 1" in text
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@given(name=st.sampled_from(sorted(AutotuneArguments.model_fields)), value=ANYTHING)
-def test_any_value_is_taken_or_refused_with_our_own_error(name, value):
-    try:
-        validate(**{name: value})
-    except AutotuneError as error:
-        text = str(error)
-    else:
-        return
-    assert text.startswith(f"{name}=")
-    assert "\nAllowed: " in text
-    assert "see the documentation" not in text

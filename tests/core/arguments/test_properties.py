@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inc_autotune.core.arguments import AutotuneArguments, OperatorRule, SmoothQuantArgs, validate_arguments
@@ -127,7 +127,7 @@ values = st.recursive(
 
 
 @pytest.mark.parametrize("argument", MEANINGFUL)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(value=values)
 def test_what_is_taken_means_something(argument, value):
     check(argument, value)
