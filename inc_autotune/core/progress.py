@@ -28,11 +28,17 @@ class Phases:
         self.seconds: dict[str, float] = {}
         self._show = show
         self._clock = clock
+        self._limit = limit
         self._deadline = clock() + limit if limit > 0 else None
 
     def expired(self) -> bool:
         """Whether the time limit has passed."""
         return self._deadline is not None and self._clock() >= self._deadline
+
+    def stopwatch(self) -> Callable[[], bool]:
+        """Tells from now on whether one step alone has taken as long as the whole run may."""
+        started = self._clock()
+        return lambda: self._limit > 0 and self._clock() - started >= self._limit
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[], object]]:

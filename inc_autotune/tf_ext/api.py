@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from inc_autotune.core.arguments import check_path, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation import check_evaluation_arguments
+from inc_autotune.core.evaluation import check_evaluation_arguments, closing_iterator
 from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
@@ -209,4 +209,18 @@ def _on_callable(evaluate: Callable[[SignatureModel], Any] | None) -> Callable[[
     if evaluate is None:
         return None
     function = evaluate
-    return lambda candidate: function(candidate.callable)
+
+    def on_callable(candidate: Candidate) -> Any:
+        scores = function(candidate.callable)
+        if isinstance(scores, Iterator):
+            return _steps(scores, candidate.callable)
+        candidate.callable.check_weights()
+        return scores
+
+    return on_callable
+
+
+def _steps(scores: Iterator[Any], model: SignatureModel) -> Iterator[Any]:
+    with closing_iterator(scores):
+        yield from scores
+    model.check_weights()

@@ -6,7 +6,7 @@ Imports arguments and data.
 from inc_autotune.core.evaluation.function import check_evaluation_arguments
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.metric import Metric, make_metric, metric_value
-from inc_autotune.core.evaluation.verdict import Judgement, Scores, Verdict, judge, read_scores
+from inc_autotune.core.evaluation.verdict import Judgement, Scores, Verdict, closing_iterator, judge, read_scores
 
 __all__ = [
     "Goal",
@@ -15,6 +15,7 @@ __all__ = [
     "Scores",
     "Verdict",
     "check_evaluation_arguments",
+    "closing_iterator",
     "judge",
     "make_metric",
     "metric_value",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 from inc_autotune.core.evaluation.confidence import (
     EARLY_SHARE,
+    FIRST_LOOK,
     Interval,
     Samples,
     final_interval,
@@ -33,6 +34,9 @@ from inc_autotune.core.evaluation.confidence import (
 from inc_autotune.core.evaluation.goal import Goal, checked_score, is_no_number
 
 Verdict = Literal["pass", "fail", "undecided"]
+
+MOST_SAMPLES = 2**24
+"""Scores of one evaluation. What yields more does not end."""
 
 _REMEDY = (
     "Return one finite number; or the scores of the single samples as a 1-D array or tensor; or yield those piece by "
@@ -47,10 +51,12 @@ class Scores:
     Args:
         mean: the score.
         samples: scores of the single samples, float64, shape [n], n >= 2; None if only one number is known.
+        is_cut: whether there were more, which nobody waited for. The same number of samples is read of candidates.
     """
 
     mean: float
     samples: Samples | None = None
+    is_cut: bool = False
 
     def encode(self) -> str:
         """The samples as a short text for a database, exact to the bit; empty without samples."""
@@ -61,12 +67,12 @@ class Scores:
         return base64.b64encode(zlib.compress(planes)).decode()
 
     @classmethod
-    def decode(cls, mean: float, text: str) -> Scores:
-        """Inverse of `encode`, given the mean."""
+    def decode(cls, mean: float, text: str, *, is_cut: bool = False) -> Scores:
+        """Inverse of `encode`, given what else is known."""
         if not text:
             return cls(mean)
         planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(8, -1)
-        return cls(mean, np.ascontiguousarray(planes.T).view("<f8").reshape(-1).astype(np.float64))
+        return cls(mean, np.ascontiguousarray(planes.T).view("<f8").reshape(-1).astype(np.float64), is_cut)
 
 
 @dataclass(frozen=True)
@@ -104,29 +110,52 @@ class Judgement:
         return f"{self.verdict} ({100 * self.confidence:g} % interval of the loss {low} to {high}, {count})"
 
 
-def read_scores(value: Any, what: str) -> Scores:
+def read_scores(value: Any, what: str, is_late: Callable[[], bool] = lambda: False) -> Scores:
     """The scores in a value that eval_func returned.
 
     Args:
         value: one number; a 1-D array or tensor of at least two per-sample scores (bool, integer or floating); or an
             iterator of numbers and 1-D arrays, which is read to its end.
         what: which model was evaluated, for messages.
+        is_late: whether to wait no longer for an iterator that has given `FIRST_LOOK` samples.
 
     Raises:
-        EvaluationError: the value is none of these, or empty.
+        EvaluationError: the value is none of these, is empty, or has more than `MOST_SAMPLES`.
         NonFiniteScoreError: a score is NaN or infinite; the message names the first such sample.
     """
     if isinstance(value, Iterator):
-        pieces, count = [], 0
-        for part in value:
-            pieces.append(_piece(part, what, count))
-            count += len(pieces[-1])
-        if not pieces:
-            raise EvaluationError(f"eval_func yielded nothing for {what}. {_REMEDY}")
-        return _scores(np.concatenate(pieces))
+        return _read_iterator(value, what, is_late)
     if _is_array(value):
         return _scores(_piece(value, what, 0))
     return Scores(checked_score(value, what))
+
+
+def _read_iterator(value: Iterator[Any], what: str, is_late: Callable[[], bool]) -> Scores:
+    pieces, count, is_cut = [], 0, False
+    with closing_iterator(value):
+        for part in value:
+            pieces.append(_piece(part, what, count))
+            count += len(pieces[-1])
+            if count > MOST_SAMPLES:
+                raise EvaluationError(
+                    f"eval_func yielded more than {MOST_SAMPLES} scores for {what}. It must end: score each sample "
+                    "once."
+                )
+            if count >= FIRST_LOOK and is_late():
+                is_cut = True
+                break
+    if not pieces:
+        raise EvaluationError(f"eval_func yielded nothing for {what}. {_REMEDY}")
+    return replace(_scores(np.concatenate(pieces)), is_cut=is_cut)
+
+
+@contextmanager
+def closing_iterator(iterator: Iterator[Any]) -> Iterator[None]:
+    """Close an iterator here, and not when garbage is collected: it releases its memory before the next one begins."""
+    try:
+        yield
+    finally:
+        getattr(iterator, "close", lambda: None)()
 
 
 def judge(value: Any, baseline: Scores, goal: Goal, what: str, alpha: float = 0.05) -> Judgement:
@@ -168,15 +197,17 @@ def _judge_pieces(
     looks = look_sizes(len(reference))
     samples, count = np.empty(len(reference)), 0
     pending = list(looks)
-    # The iterator is closed here, not by the garbage collector: the evaluation releases its memory before the next one.
-    with ExitStack() as stack:
-        stack.callback(getattr(pieces, "close", lambda: None))
+    with closing_iterator(pieces):
         for part in pieces:
             piece = _piece(part, what, count)
+            if baseline.is_cut:
+                piece = piece[: len(reference) - count]
             if count + len(piece) > len(reference):
                 _check_length(count + len(piece), len(reference), what)
             samples[count : count + len(piece)] = piece
             count += len(piece)
+            if baseline.is_cut and count == len(reference):
+                break
             if not pending or count < pending[0] or count == len(reference):
                 continue
             while pending and pending[0] <= count:

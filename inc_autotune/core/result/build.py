@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -138,7 +139,7 @@ def build_result(
         corrections=tuple((plan.name, plan.output_error) for plan in corrections),
         sampling_size=assignment.sampling_size,
         phases=dict(phases),
-        notes=(*adaptor.notes(), *_simulation_note(simulated), *notes),
+        notes=(*adaptor.notes(), *_simulation_note(simulated), *chance_note(trial, trials), *notes),
         recipe=recipe,
         target=goal.target if goal else None,
         chosen=trial.number if trial else None,
@@ -161,6 +162,26 @@ def _evidence(trial: Trial, goal: Goal) -> str | None:
     return Judgement(
         trial.score, trial.met, trial.verdict, trial.interval, count=trial.samples, stopped_early=trial.stopped_early
     ).describe(goal)
+
+
+def chance_note(trial: Trial | None, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """How far a pass on one number can be chance, where several candidates were tried; else nothing.
+
+    A candidate that is exactly as good as the goal asks passes by chance half of the time, a worse one less often. If
+    all were at most that good, the number of passes would be binomial at most.
+    """
+    if trial is None or not trial.met or trial.interval is not None:
+        return ()
+    scored = [each for each in trials if each.score is not None]
+    passed = sum(each.met for each in scored)
+    if len(scored) < 2:
+        return ()
+    chance = sum(math.comb(len(scored), count) for count in range(passed, len(scored) + 1)) / 2 ** len(scored)
+    return (
+        f"{passed} of {len(scored)} candidates met the goal, each judged by one number: if none were better than "
+        f"the goal asks, so many would pass by chance with a probability of up to {chance:.0%}. Let eval_func return "
+        "the scores of single samples, and the verdict counts with chance",
+    )
 
 
 def _simulation_note(simulated: int) -> tuple[str, ...]:

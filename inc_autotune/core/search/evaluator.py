@@ -27,13 +27,14 @@ class Evaluations:
         self._evaluate, self._phases = evaluate, phases
 
     def fp32(self, model: Any) -> Scores:
-        """The fp32 model's scores.
+        """The fp32 model's scores; of an evaluation that yields no more than the user's time allows, see `read_scores`.
 
         Raises:
             EvaluationError: the evaluation raised, or gave no finite number.
         """
         try:
-            return self._read(model, lambda value: read_scores(value, "the fp32 model"))
+            is_late = self._phases.stopwatch()
+            return self._read(model, lambda value: read_scores(value, "the fp32 model", is_late))
         except NonFiniteScoreError as error:
             raise EvaluationError(str(error)) from error
         except AutotuneError:

@@ -67,6 +67,11 @@ class Preparation:
     def notes(self) -> list[str]:
         """For the user, about what was planned."""
         notes = [*(plan.note for plan in self.plans), *(plan.note for plan in self.corrections)]
+        if self.baseline is not None and self.baseline.is_cut and self.baseline.samples is not None:
+            notes.append(
+                "evaluation: the fp32 model's was not over within tuning_time, so that all verdicts are about its "
+                f"first {len(self.baseline.samples)} samples"
+            )
         return [note for note in notes if note]
 
     def space_of(self, assignment: Assignment) -> TuningSpace:

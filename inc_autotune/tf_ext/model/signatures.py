@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.eager import context
 
-from inc_autotune.core.errors import DataError, did_you_mean
+from inc_autotune.core.errors import DataError, EvaluationError, did_you_mean
 from inc_autotune.core.result import Recipe
 from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.variables import Variables
+
+SAMPLED_ROWS = 4
+"""Of each weight, compared with what they should be after an evaluation."""
 
 
 class SignatureCallable:
@@ -106,6 +110,22 @@ class SignatureModel:
     def weights(self) -> tuple[tf.Variable, ...]:
         """The variables that the signatures share, one for each distinct array."""
         return tuple(each.variable for each in self._held.values())
+
+    def check_weights(self) -> None:
+        """Look whether an evaluation wrote into the weights, which all candidates share: some values of each.
+
+        Raises:
+            EvaluationError: it did.
+        """
+        for each in self._held.values():
+            if each.array.ndim == 0 or each.array.size == 0 or each.array.dtype.kind != "f":
+                continue
+            rows = np.linspace(0, len(each.array) - 1, min(len(each.array), SAMPLED_ROWS)).astype(np.int64)
+            if not np.array_equal(each.array[rows], tf.gather(each.variable, rows).numpy(), equal_nan=True):
+                raise EvaluationError(
+                    f"eval_func wrote into a weight of shape {each.array.shape} of the model it was given, which other "
+                    "candidates share. Let it change a model of its own, such as one that it loads."
+                )
 
     @property
     def signatures(self) -> Mapping[str, SignatureCallable]:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inc_autotune.core.errors import EvaluationError
 from inc_autotune.torch_ext.model import restored
+
+SAMPLED_VALUES = 16
+"""Of each parameter, compared before and after an evaluation. Training, scaling and loading change nearly all."""
 
 
 def isolated(evaluate: Callable[[nn.Module], Any] | None, model: nn.Module) -> Callable[[nn.Module], Any] | None:
@@ -24,21 +28,22 @@ def isolated(evaluate: Callable[[nn.Module], Any] | None, model: nn.Module) -> C
 
     Returns:
         A function that raises EvaluationError if `evaluate` changes the dtype of the model's parameters: the score is
-        then not that of the model `convert` returns, and the next evaluation may fail in the middle.
+        then not that of the model `convert` returns, and the next evaluation may fail in the middle. The same if it
+        writes into the parameters of the user's model, which candidates share.
     """
     if evaluate is None:
         return None
 
     def wrapped(candidate: nn.Module) -> Any:
-        with _kept(candidate, candidate is model):
+        with _kept(candidate, model):
             scores = evaluate(candidate)
-        return _steps(scores, candidate, candidate is model) if isinstance(scores, Iterator) else scores
+        return _steps(scores, candidate, model) if isinstance(scores, Iterator) else scores
 
     return wrapped
 
 
-def _steps(scores: Iterator[Any], candidate: nn.Module, is_users: bool) -> Iterator[Any]:
-    with _kept(candidate, is_users):
+def _steps(scores: Iterator[Any], candidate: nn.Module, users: nn.Module) -> Iterator[Any]:
+    with _kept(candidate, users):
         try:
             yield from scores
         finally:
@@ -48,16 +53,47 @@ def _steps(scores: Iterator[Any], candidate: nn.Module, is_users: bool) -> Itera
 
 
 @contextmanager
-def _kept(model: nn.Module, is_users: bool) -> Iterator[None]:
-    """Check dtypes at the end; also if the block raises, since another dtype may be the cause."""
-    with restored(model) if is_users else nullcontext():
-        before = _dtypes(model)
+def _kept(model: nn.Module, users: nn.Module) -> Iterator[None]:
+    """Check dtypes and weights at the end; also if the block raises, since either may be the cause."""
+    with restored(model) if model is users else nullcontext():
+        before, values = _dtypes(model), _some_values(users)
         try:
             yield
         except (Exception, GeneratorExit) as error:
             _check_dtypes(before, model, error)
+            _check_values(values, error)
             raise
         _check_dtypes(before, model, None)
+        _check_values(values, None)
+
+
+def _some_values(model: nn.Module) -> list[tuple[str, Tensor, Tensor]]:
+    """Name, memory and some values of each parameter; also of one that the block replaces, which is put back later."""
+    found = []
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach()
+        is_plain = type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_meta
+        if is_plain and tensor.is_floating_point() and tensor.numel():
+            found.append((name, tensor, _sampled(tensor)))
+    return found
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    """Values at equal distances, the first and the last among them; no copy of the whole is made."""
+    flat = np.linspace(0, tensor.numel() - 1, min(tensor.numel(), SAMPLED_VALUES)).astype(np.int64)
+    places = np.unravel_index(flat, tuple(tensor.shape)) if tensor.ndim else ()
+    values = tensor[tuple(torch.from_numpy(each).to(tensor.device) for each in places)] if places else tensor
+    return values.to(torch.float32, copy=True)
+
+
+def _check_values(before: list[tuple[str, Tensor, Tensor]], error: BaseException | None) -> None:
+    for name, tensor, values in before:
+        now = _sampled(tensor)
+        if not bool(((now == values) | (now.isnan() & values.isnan())).all()):
+            raise EvaluationError(
+                f"eval_func wrote into {name!r} of the model it was given. Candidates share the memory of your model, "
+                "so it has other weights now, too: load them again. Let it change copy.deepcopy(model)."
+            ) from error
 
 
 def _dtypes(model: nn.Module) -> dict[str, torch.dtype]:

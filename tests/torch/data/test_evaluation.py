@@ -121,3 +121,47 @@ def test_gradients_of_the_result_do_not_reach_the_model():
     assert tuned.norm.weight.grad is not None
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch_ext.convert(tuned).norm.weight.data_ptr() != model.norm.weight.data_ptr()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("yields", [False, True])
+def test_weights_written_in_place_are_noticed(call, yields):
+    model, calls = outlier_mlp(), []
+
+    def evaluate(given):
+        calls.append(given)
+        if len(calls) == call:
+            next(iter(dict(given.named_parameters()).values())).data.mul_(1.5)
+        return iter([1.0, 1.0]) if yields else 1.0
+
+    with pytest.raises(EvaluationError, match=r"wrote into 'norm\.weight' of the model it was given.*deepcopy"):
+        tune(model, vectors(), evaluate)
+
+
+def test_a_weight_of_every_form_is_looked_at_without_a_copy():
+    class Forms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scalar = nn.Parameter(torch.tensor(float("nan")))
+            self.turned = nn.Parameter(torch.arange(1000.0).reshape(10, 100).t())
+            self.empty = nn.Parameter(torch.zeros(0, 3))
+            self.narrow = nn.Parameter(torch.ones(5, dtype=torch.bfloat16))
+            self.number = nn.Parameter(torch.ones(5, dtype=torch.int64), requires_grad=False)
+
+    model = Forms()
+    assert isolated(lambda _: 1.0, model)(model) == 1.0
+    for name in ("turned", "narrow"):
+        with pytest.raises(EvaluationError, match=f"wrote into {name!r}"):
+            isolated(lambda given, name=name: getattr(given, name).data.add_(1), model)(model)
+
+
+def test_weights_that_are_replaced_are_put_back_and_not_called_written():
+    model = outlier_mlp()
+    weight = model.norm.weight
+
+    def evaluate(given):
+        given.norm.weight = nn.Parameter(torch.zeros(16))
+        return 1.0
+
+    assert isolated(evaluate, model)(model) == 1.0
+    assert model.norm.weight is weight

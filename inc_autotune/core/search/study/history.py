@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from inc_autotune.core.errors import EvaluationError
 from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
 from inc_autotune.core.search.study.storage import (
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 LARGEST_BASELINE = 4 << 20
 """Characters of the fp32 model's per-sample scores that are kept in the study."""
 
-_BASELINE, _SAMPLES = "baseline", "baseline samples"
+_BASELINE, _SAMPLES, _CUT = "baseline", "baseline samples", "baseline is cut"
 _ASSIGNMENT, _LABEL, _OUTCOME, _GAIN = "assignment", "label", "outcome", "gain"
 
 
@@ -82,15 +83,22 @@ class History:
         if _BASELINE not in stored:
             return None
         samples = read_text(stored, _SAMPLES)
-        return Scores.decode(float(stored[_BASELINE]), samples or "")
+        return Scores.decode(float(stored[_BASELINE]), samples or "", is_cut=bool(stored.get(_CUT)))
 
     @baseline.setter
     def baseline(self, scores: Scores) -> None:
         text = scores.encode()
         if len(text) > LARGEST_BASELINE:
+            if scores.is_cut:
+                raise EvaluationError(
+                    "eval_func was still yielding scores of the fp32 model when tuning_time was over, and they are too "
+                    "many to be kept. It must end: score each sample once; or give more time."
+                )
             logger.info("the baseline's samples are not stored: a resumed run gives no interval")
             text = ""
         write_text(self.study, _SAMPLES, text)
+        if scores.is_cut:
+            self.study.set_user_attr(_CUT, True)
         # Last, so that a run killed in between evaluates again instead of losing the pairing.
         self.study.set_user_attr(_BASELINE, scores.mean)
 
