@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -17,6 +14,7 @@ from torch import nn
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.result.recipe import Recipe
+from tests.killing import kill_at_random
 from tests.torch.small_models import (
     CalledTwice,
     OutlierMLP,
@@ -287,18 +285,13 @@ def test_kills_leave_a_folder_that_holds_one_model(tmp_path):
     models = [torch_ext.convert(tune(PlainCNN().eval(), image_batches(seed=seed))) for seed in (1, 2)]
     expected = [model(image_batches()[0]) for model in models]
     torch_ext.save(models[0], tmp_path / "model")
-    generator = random.Random(0)
-    for _ in range(8):
-        process = os.fork()
-        if process == 0:
-            while True:
-                for model in models:
-                    torch_ext.save(model, tmp_path / "model")
-        time.sleep(generator.uniform(0.02, 0.12))
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+
+    def check():
         found = torch_ext.load(tmp_path / "model", PlainCNN().eval())(image_batches()[0])
         assert any(torch.equal(found, each) for each in expected)
+
+    work = [lambda each=each: torch_ext.save(each, tmp_path / "model") for each in models]
+    assert kill_at_random(lambda: [save() for save in work], check, seconds=(0.02, 0.12)) == 20
 
 
 def test_files_of_two_models_are_told_apart(tmp_path):

@@ -38,7 +38,7 @@ from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
 
 warnings.simplefilter("ignore")
-directory, who, *numbers = sys.argv[1:]
+directory, who, storage, *numbers = sys.argv[1:]
 die_at, tuning_time, seconds = map(float, numbers)
 BAD = {"dense3", "dense7", "dense8", "dense11", "dense14"}
 calls = 0
@@ -57,7 +57,7 @@ def evaluate(model):
 generator = np.random.default_rng(1)
 data = [generator.normal(size=(8, 8)).astype(np.float32) for _ in range(4)]
 arguments = validate_arguments(
-    strategies=["auto"], backends=["default"], progress=False, storage=f"sqlite:///{directory}/run.db",
+    strategies=["auto"], backends=["default"], progress=False, storage=storage,
     tuning_time=tuning_time,
 )
 tuned = tune(NumpyAdaptor(), random_model(16, 8), data, evaluate, arguments)
@@ -67,8 +67,15 @@ print(json.dumps([result.score, sorted(result.fallbacks), len(result.trials), fl
 """
 
 
-def start(directory, who="first", *, die_at=0, tuning_time=0.0, seconds=0.0):
-    given = [str(directory), who, str(die_at), str(tuning_time), str(seconds)]
+def start(directory, who="first", *, die_at=0, tuning_time=0.0, seconds=0.0, storage=None):
+    given = [
+        str(directory),
+        who,
+        storage or f"sqlite:///{directory}/run.db",
+        str(die_at),
+        str(tuning_time),
+        str(seconds),
+    ]
     command = [sys.executable, "-c", PROGRAM, *given]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
