@@ -31,6 +31,12 @@ def tuned_of(model: Any, data: Any, **arguments: Any) -> tf_ext.TunedModel:
     return tf_ext.autotune(model, data, objective="modelsize", progress=False, **arguments)
 
 
+def all_weights(graph: Any) -> list[Any]:
+    """Weights of a signature, small ones too, which are constants of its graph."""
+    constants = [node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"]
+    return [*graph.weights.values(), *map(tf.make_ndarray, constants)]
+
+
 def check_close(expected: dict[str, Any], found: dict[str, Any], weights: Iterable[Any]) -> None:
     """Whether outputs are those of the fp32 model, up to rounding.
 
@@ -78,7 +84,7 @@ def graph_def(folder: Path) -> Attempt:
         check_close(
             fp32.signatures[name](**{given: tf.constant(data)}),
             tf_ext.convert(tuned).signatures[name](**{given: tf.constant(data)}),
-            tuned.source.signatures[name].weights.values(),
+            all_weights(tuned.source.signatures[name]),
         )
 
     return attempt
@@ -99,7 +105,7 @@ def saved_model(folder: Path) -> Attempt:
         check_close(
             fp32.signatures["serving_default"](**inputs),
             tf_ext.convert(tuned).signatures["serving_default"](**inputs),
-            tuned.source.signatures["serving_default"].weights.values(),
+            all_weights(tuned.source.signatures["serving_default"]),
         )
 
     return attempt
