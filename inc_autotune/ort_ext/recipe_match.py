@@ -74,7 +74,10 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
             continue
         for operator in map(operators.__getitem__, names):
             matched[operator.name] = replace(
-                each, type=operator.type, calibration=_calibration(each.calibration, operator, graph)
+                each,
+                type=operator.type,
+                config=each.config.with_rounding("nearest"),
+                calibration=_calibration(each.calibration, operator, graph),
             )
     if not matched:
         raise RecipeError(
@@ -85,13 +88,23 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     if not_matched:
         listed = "; ".join(f"{module}: {reason}" for module, reason in not_matched.items())
         logger.warning("%d of %d modules stay in fp32: %s", len(not_matched), len(not_matched) + len(matched), listed)
+    rounded = [module for module, each in quantized.items() if each.config.rounding != "nearest"]
+    if rounded:
+        logger.warning(
+            "weights of %d modules were rounded by second moments in PyTorch; here they are rounded to nearest, the "
+            "first is that of %r. Tune with recipes={'weight_rounding': 'nearest'} for a recipe that holds for both",
+            len(rounded),
+            rounded[0],
+        )
     rest = {
         name: OperatorRecipe(each.type, FP32, "not in the recipe")
         for name, each in operators.items()
         if name not in matched
     }
     metadata = {**recipe.metadata, "tuned_in": TORCH_FRAMEWORK, "not_matched": not_matched}
-    return Recipe(FRAMEWORK, {**matched, **rest}, recipe.arrays, metadata)
+    named = {value for each in matched.values() for value in each.calibration.values() if isinstance(value, str)}
+    arrays = {name: array for name, array in recipe.arrays.items() if name in named}
+    return Recipe(FRAMEWORK, {**matched, **rest}, arrays, metadata)
 
 
 def module_paths(node: onnx.NodeProto, operator: Operator) -> tuple[str, ...]:

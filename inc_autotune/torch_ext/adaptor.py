@@ -284,12 +284,13 @@ class TorchAdaptor(
         return bool(self._integer_sums) or super()._adds_integers(tune_cfg)
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
+        """Those whose inputs have second moments, and whose weights no other module reads: a rounded one is its own."""
         names, moments = moment_names(self.trace), self.calibration.moments
-        return [
-            unit.name
-            for unit in units
-            if unit.options[0].is_quantized and all(names.get(name) in moments for name in unit.operator_names)
-        ]
+
+        def is_able(name: str) -> bool:
+            return names.get(name) in moments and id(self._base.get_submodule(name).weight) not in self._shared_weights
+
+        return [unit.name for unit in units if unit.options[0].is_quantized and all(map(is_able, unit.operator_names))]
 
     def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input.

@@ -53,6 +53,17 @@ def test_a_name_without_modules_is_no_path() -> None:
     }
 
 
+def test_weights_that_torch_rounded_by_second_moments_are_rounded_to_nearest(caplog: pytest.LogCaptureFixture) -> None:
+    model, module = linear_chain(), linear()
+    model.graph.node[0].name = "/fc1/MatMul"
+    calibration = {**module.calibration, "rounding_steps": "fc1.rounding_steps"}
+    rounded = OperatorRecipe("Linear", STATIC.with_rounding("second_moment"), "", calibration)
+    tuned = ort_ext.apply_recipe(model, Recipe("pytorch", {"fc1": rounded}, {"fc1.rounding_steps": np.ones(3)}, {}))
+    assert "weights of 1 modules were rounded by second moments in PyTorch" in caplog.text
+    assert tuned.recipe.operators["/fc1/MatMul"] == OperatorRecipe("MatMul", STATIC, "", module.calibration)
+    assert "fc1.rounding_steps" not in tuned.recipe.arrays
+
+
 def conv(minimum: float, maximum: float, lowest: float, highest: float) -> OperatorRecipe:
     limits = (minimum, maximum, lowest, highest)
     keys = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")

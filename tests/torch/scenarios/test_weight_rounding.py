@@ -9,6 +9,7 @@ from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.quantization import InputMoments
 from inc_autotune.torch_ext.calibration.moments import update_moment
 from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear
+from tests.torch.small_models import TiedWeights, vectors
 
 SEED = torch.Generator().manual_seed(0)
 
@@ -102,6 +103,14 @@ def test_a_saved_model_is_the_same_when_loaded(rounded, tmp_path, converted):
     torch_ext.save(model, tmp_path)
     x = images(4)
     assert torch_ext.load(tmp_path, Net().eval())(x).equal(model(x))
+
+
+def test_a_shared_weight_stays_shared():
+    recipes = {"weight_rounding": "second_moment", "fast_bias_correction": False, "weight_correction": False}
+    tuned = torch_ext.autotune(TiedWeights().eval(), vectors(), recipes=recipes, progress=False)
+    assert tuned.first.weight is tuned.second.weight
+    assert all(each.rounding == "nearest" for each in tuned.tuning_result.operators)
+    assert any("weight_rounding has no effect" in note for note in tuned.tuning_result.notes)
 
 
 def test_a_recipe_with_the_steps_of_another_weight_is_refused(model, rounded):
