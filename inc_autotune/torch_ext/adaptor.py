@@ -26,6 +26,7 @@ from inc_autotune.core.analysis import (
     SupportsTiming,
     SupportsUnitSpeeds,
     SupportsVariants,
+    possible_corrections,
 )
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -165,7 +166,16 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             self.calibration.moments,
             integer_sums=self._adds_integers(tune_cfg),
         )
+        # Only now, for operators share a smoothing scale where they are configured alike.
+        configs = {name: self._able(name, config) for name, config in configs.items()}
         return configs, {name: self._rounded(name, configs[name], each) for name, each in calibrations.items()}
+
+    def _able(self, name: str, config: OpConfig) -> OpConfig:
+        """The configuration without corrections that only others of its unit can have."""
+        if not config.corrections:
+            return config
+        able = possible_corrections(self, self._base, name, config)
+        return config.with_corrections(each for each in config.corrections if each in able)
 
     def _rounded(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> OperatorCalibration:
         """With the steps that the second moment gives the weight; the last ones of each operator are kept."""

@@ -13,7 +13,7 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.graphs import Kept, QuantizedWeight, WeightCache, content, corrected_bias, quantize_weight
-from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan
+from inc_autotune.tf_ext.calibration import FRAMEWORK, QuantizationPlan, can_correct
 from inc_autotune.tf_ext.emission.activation_grid import (
     LARGEST_INT8,
     MIN_FIRST,
@@ -125,7 +125,8 @@ class Emission:
             as_matrix: in the shape [inputs, features], of a pointwise convolution.
         """
         reduce_range = self.plan.calibration(operator.name).reduce_range
-        corrected = self.plan.corrects_weight(operator.name)
+        # A unit asks for what any of its operators can have.
+        corrected = self.plan.corrects_weight(operator.name) and can_correct(operator, config, self.plan.choices)
 
         def make() -> QuantizedWeight:
             value = kernel_weight(self.graph, operator)

@@ -95,6 +95,32 @@ def test_a_shared_weight_stays_shared():
     assert tuned.first.weight is tuned.second.weight
 
 
+class HalfTied(nn.Module):
+    """Two Linears read one tensor, and are decided together; the weight of the first is another one's too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = (nn.Linear(16, 16) for _ in range(3))
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x) + self.second(x)))
+
+
+def test_a_unit_of_which_only_one_weight_is_shared():
+    tuned = torch_ext.autotune(
+        HalfTied().eval(), vectors(), recipes=dict.fromkeys(BOTH, True), objective="modelsize", progress=False
+    )
+    made = {each.name: each.corrections for each in tuned.tuning_result.operators}
+    assert made == {"first": BOTH[:1], "second": BOTH, "last": BOTH[:1]}
+    assert tuned.first.weight is tuned.last.weight
+    applied = torch_ext.apply_recipe(HalfTied().eval(), tuned.tuning_result.recipe)
+    x = vectors()[0]
+    with torch.no_grad():
+        assert torch.equal(torch_ext.convert(applied)(x), torch_ext.convert(tuned)(x))
+
+
 def test_a_recipe_without_its_means(corrected):
     text = corrected.tuning_result.recipe.to_yaml().replace(".input_mean:", ".renamed:", 1)
     with pytest.raises(RecipeError, match="there is no array"):
