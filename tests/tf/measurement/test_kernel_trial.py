@@ -106,7 +106,7 @@ def test_saturating_sums_ask_for_seven_bits(monkeypatch):
 @pytest.mark.parametrize(
     ("route", "make"),
     [*((each, kernels._large_values) for each in ROUTES), *((each, kernels._odd_weights) for each in kernels._HALVED)],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 def test_every_route_is_tried_out_by_itself(route, make):
     (x, weight), nodes = make(route), kernels._NODES.get(route, kernels._ONE)
