@@ -128,7 +128,7 @@ def _check_kernels(directory: Path, loaded: Any) -> None:
 def _loaded(directory: Path) -> Any:
     if not tf.saved_model.contains_saved_model(str(directory)):
         raise ArgumentError(f"directory={str(directory)!r}: is no SavedModel. Allowed: a directory that save() wrote.")
-    check_saved_model(directory, "directory")
+    check_saved_model(directory)
     try:
         return tf.saved_model.load(str(directory))
     except Exception as error:  # files that are damaged make TensorFlow raise anything

@@ -44,23 +44,19 @@ def check_structure(graph_def: GraphDef) -> None:
     _check_nodes(graph_def.node)
 
 
-def check_saved_model(folder: Path, argument: str = "model") -> None:
-    """The same for the graphs of a SavedModel; one written as text is left to TensorFlow.
-
-    Args:
-        folder: of the SavedModel.
-        argument: what gave it, for messages.
+def check_saved_model(folder: Path) -> None:
+    """The same for the graphs of a SavedModel; one written as text, or that is none, is left to TensorFlow.
 
     Raises:
-        ModelError: as for `check_structure`, or the file cannot be read.
+        ModelError: as for `check_structure`.
     """
     path = folder / "saved_model.pb"
     if not path.is_file():
         return
     try:
         saved = SavedModel.FromString(path.read_bytes())
-    except (DecodeError, OSError) as error:
-        raise ModelError(f"{argument}={str(folder)!r}: {path.name} cannot be read: {error}. {_REMEDY}") from error
+    except (DecodeError, OSError):
+        return  # TensorFlow raises an error of its own
     for each in saved.meta_graphs:
         check_structure(each.graph_def)
 
