@@ -201,7 +201,8 @@ class TuningResult:
         if self.objective == "footprint" and self.gain is not None:
             lines.append(f"peak memory of a forward pass, weights included: {_smaller(self.gain)}")
         if self.smoothing:
-            plans = [name + ("" if error is None else f" {error:.2e}") for name, error in self.smoothing]
+            compared = [(name, error) for name, error in self.smoothing if error is not None] or self.smoothing
+            plans = [name + ("" if error is None else f" {error:.2e}") for name, error in compared]
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
         if self.corrections:
             lines.append(self.describe_corrections())

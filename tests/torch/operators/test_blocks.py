@@ -7,7 +7,9 @@ from inc_autotune.torch_ext.operators.blocks import find_blocks
 
 transformers = pytest.importorskip("transformers")
 
-BLOCKWISE = {"alpha": "auto", "auto_alpha_args": {"enable_blockwise_loss": True, "alpha_step": 0.25}}
+SMOOTHING = {"alpha": "auto", "auto_alpha_args": {"enable_blockwise_loss": True, "alpha_step": 0.25}}
+BLOCKWISE = {"smoothquant_args": SMOOTHING, "recipes": {"weight_rounding": "nearest"}, "progress": False}
+"""Plans differ by their alphas alone."""
 
 
 def llama():
@@ -44,7 +46,7 @@ def test_blocks_are_the_outermost_lists_of_equal_modules():
 
 
 def test_the_layers_of_a_block_share_an_alpha():
-    result = torch_ext.autotune(llama(), batches(), smoothquant_args=BLOCKWISE, progress=False).tuning_result
+    result = torch_ext.autotune(llama(), batches(), **BLOCKWISE).tuning_result
     assert "block-wise" in dict(result.smoothing)
     if result.smoothing[0][0] == "block-wise":
         for layer in range(3):
@@ -53,15 +55,13 @@ def test_the_layers_of_a_block_share_an_alpha():
 
 
 def test_block_wise_beats_no_smoothing_where_there_are_outliers():
-    errors = dict(
-        torch_ext.autotune(llama(), batches(), smoothquant_args=BLOCKWISE, progress=False).tuning_result.smoothing
-    )
+    errors = dict(torch_ext.autotune(llama(), batches(), **BLOCKWISE).tuning_result.smoothing)
     assert errors["block-wise"] < errors["off"]
 
 
 def test_a_model_without_blocks_says_so(caplog):
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
     data = [torch.randn(8, 8) for _ in range(3)]
-    result = torch_ext.autotune(model, data, smoothquant_args=BLOCKWISE, progress=False).tuning_result
+    result = torch_ext.autotune(model, data, **BLOCKWISE).tuning_result
     assert "no repeated blocks" in caplog.text
     assert "layer-wise" in dict(result.smoothing)
