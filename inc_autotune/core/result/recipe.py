@@ -47,11 +47,11 @@ class SharedArrays:
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
-        self._names: dict[bytes, str] = {}
+        self._names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def name(self, array: np.ndarray[Any, Any], proposed: str) -> str:
         """The name of an array: the one proposed, or that of an equal array that came before."""
-        name = self._names.setdefault(array.tobytes(), proposed)
+        name = self._names.setdefault((array.dtype.str, array.shape, array.tobytes()), proposed)
         self.arrays.setdefault(name, array)
         return name
 

@@ -3,7 +3,14 @@ import pytest
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32, OpConfig, TensorConfig
-from inc_autotune.core.result.recipe import OperatorRecipe, Recipe, check_framework, check_operators, check_smoothing
+from inc_autotune.core.result.recipe import (
+    OperatorRecipe,
+    Recipe,
+    SharedArrays,
+    check_framework,
+    check_operators,
+    check_smoothing,
+)
 
 INT8 = OpConfig(TensorConfig("int8", "sym", "per_channel", "minmax"), TensorConfig("uint8", "asym"), "static", 0.7)
 
@@ -26,6 +33,18 @@ def test_a_recipe_round_trips_exactly(tmp_path):
     assert loaded.metadata == recipe().metadata
     np.testing.assert_array_equal(loaded.arrays["fc.smoothing"], recipe().arrays["fc.smoothing"])
     assert loaded.to_yaml() == recipe().to_yaml()
+
+
+def test_equal_arrays_are_kept_once_and_bytes_alone_do_not_make_them_equal():
+    shared, zeros = SharedArrays(), np.zeros(4, np.float32)
+    names = [
+        shared.name(zeros, "a"),
+        shared.name(zeros.copy(), "b"),
+        shared.name(np.zeros(16, np.uint8), "c"),
+        shared.name(zeros.reshape(2, 2), "d"),
+    ]
+    assert names == ["a", "a", "c", "d"]
+    assert {name: each.dtype for name, each in shared.arrays.items()} == {"a": "float32", "c": "uint8", "d": "float32"}
 
 
 def test_a_person_can_read_it():
