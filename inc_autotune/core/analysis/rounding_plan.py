@@ -15,7 +15,7 @@ from inc_autotune.core.vocabulary import RequestedRounding
 
 logger = logging.getLogger(__name__)
 
-BY_SECOND_MOMENTS = "weights rounded by second moments"
+BY_SECOND_MOMENTS = "with weights rounded by second moments"
 """How the name of such a plan ends."""
 
 
@@ -69,7 +69,7 @@ def plan_rounding(
         return replace(plan, output_error=error)
 
     def rounded(plan: SmoothingPlan) -> SmoothingPlan:
-        name = f"{plan.name}, {BY_SECOND_MOMENTS}"
+        name = f"{plan.name} {BY_SECOND_MOMENTS}"
         return replace(plan, name=name, rounded=names, output_error=None, note=None)
 
     nearest = measured(plans[0])

@@ -23,6 +23,7 @@ from inc_autotune.core.analysis import (
     plan_smoothing,
     planned_corrections,
     planned_steps,
+    possible_corrections,
     searched_alphas,
     slow_units,
     slowing_units,
@@ -292,7 +293,13 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
 def _find_corrections(run: Run, choices: Choices, smoothing: SmoothingPlan) -> tuple[CorrectionPlan, ...]:
     """The corrections to make and the plans they were compared with; none where no operator can have one."""
     able = choices.corrected(run.adaptor, run.model, CORRECTIONS).space
-    possible = {name for unit in able.units for option in unit.options for name in option.corrections}
+    configs = smoothing.assignment(able, run.sampling_sizes[-1]).by_unit  # rounded as the plan says
+    possible = {
+        name
+        for unit in able.units
+        for operator in unit.operator_names
+        for name in possible_corrections(run.adaptor, run.model, operator, configs[unit.name])
+    }
     requested = {name: choice for name, choice in run.arguments.corrections.items() if name in possible}
 
     def tune_cfg(corrections: tuple[Correction, ...]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ TWO = [("alpha 0.5", 0.5, True, 0.2), ("off", None, False, 0.4)]
 
 
 def names(plans):
-    return [(plan.name.replace(", weights rounded by second moments", "+"), plan.required) for plan in plans]
+    return [(plan.name.replace(" with weights rounded by second moments", "+"), plan.required) for plan in plans]
 
 
 def test_second_moments_are_taken_where_they_come_closer_and_nearest_stays_in_reserve():

@@ -77,12 +77,17 @@ def test_off_is_what_it_was_before():
 
 
 def test_auto_keeps_what_lowers_the_error():
-    result = tuned_cnn().tuning_result
+    result = tuned_cnn(weight_rounding="nearest").tuning_result
     (best, error), *others = result.corrections
     assert len(others) == 3
     assert error == min(error for _, error in result.corrections) or best == "off"
     made = {name for each in result.operators for name in each.corrections}
     assert made == set() if best == "off" else made == set(best.split(" + "))
+
+
+def test_what_is_rounded_by_second_moments_is_compared_with_a_corrected_bias_only():
+    result = tuned_cnn(weight_rounding="second_moment").tuning_result
+    assert {name for name, _ in result.corrections} == {"off", "fast_bias_correction"}
 
 
 def test_a_shared_weight_stays_shared():
