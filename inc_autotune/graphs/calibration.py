@@ -16,7 +16,7 @@ from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.outputs import comparison_note
-from inc_autotune.graphs.padding import comparable_outputs
+from inc_autotune.graphs.padding import comparable_outputs, real_positions
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def calibrate(
     calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
         calibrating.begin(feed)
-        values = run(feed, calibrating.samples)
+        values, real = run(feed, calibrating.samples), real_positions(feed)
         for tensor in watched:
             value = _tokens(values.watched[tensor.name], tensor.channel_axis)
             finite = np.isfinite(value)
@@ -113,7 +113,8 @@ def calibrate(
                     f"{tensor.name!r} holds NaN or infinity in the calibration data, which integers cannot"
                 )
                 value = value[finite.all(axis=-1)]
-            calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out)
+            rows = real if real is not None and _is_of_tokens(value, tensor.channel_axis, real) else None
+            calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out, real=rows)
         note = comparison_note(values.outputs)
         calibrating.end(values.outputs)
     found = calibrating.finish(digest.hexdigest(), argument)
@@ -128,6 +129,11 @@ def _tokens(value: Array, channel_axis: int | None) -> Array:
     if channel_axis is None:
         return value.reshape(-1, 1)
     return value if channel_axis in (-1, value.ndim - 1) else np.moveaxis(value, channel_axis, -1)
+
+
+def _is_of_tokens(value: Array, channel_axis: int | None, real: Array) -> bool:
+    """Whether the first axes of a tensor are batch and sequence, and its last the channels."""
+    return value.ndim > 2 and value.shape[:2] == real.shape and channel_axis in (-1, value.ndim - 1)
 
 
 def batch_error(argument: str, feed: Feed, samples: int | None, error: Exception) -> DataError:

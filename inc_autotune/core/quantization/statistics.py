@@ -32,6 +32,7 @@ class ActivationStatistics:
         self.rows = rows
         self.seed = seed
         self.count = 0
+        self._counted = 0
         self.histogram = Histogram() if histogram else None
         self._generator = np.random.default_rng(seed)
         self._keys: npt.NDArray[np.float64] = np.empty(0)
@@ -40,13 +41,21 @@ class ActivationStatistics:
         self._channel_maximum: AnyNamespaceArray | None = None
         self._channel_sum: AnyNamespaceArray | None = None
 
-    def update(self, x: AnyNamespaceArray, channel_axis: int = -1, keep_rows: bool = True) -> None:
+    def update(
+        self,
+        x: AnyNamespaceArray,
+        channel_axis: int = -1,
+        keep_rows: bool = True,
+        real: AnyNamespaceArray | None = None,
+    ) -> None:
         """Take in one batch.
 
         Args:
             x: any shape with channels along `channel_axis`, any dtype, converted to float32; an empty one is ignored.
             channel_axis: the axis of the channels; everything else counts as tokens.
             keep_rows: False leaves this batch out of the sampled rows.
+            real: bool, in the shape of the first axes of `x`, which the channels are not among; where it is false, as
+                at padding, values do not count in `channel_mean`. None: all count.
 
         Raises:
             CalibrationError: NaN or infinity in `x`, or another number of channels than before; nothing is taken in.
@@ -67,7 +76,12 @@ class ActivationStatistics:
         minimum = xp.astype(xp.min(x, axis=other_axes), xp.float32)
         maximum = xp.astype(xp.max(x, axis=other_axes), xp.float32)
         self._check(xp, minimum, maximum, tuple(x.shape))
-        sums = xp.astype(xp.sum(x, axis=other_axes, dtype=xp.float32), xp.float64)
+        if real is None:
+            sums, counted = xp.sum(x, axis=other_axes, dtype=xp.float32), tokens
+        else:
+            rows = xp.reshape(xp.moveaxis(x, channel_axis, -1)[real], (-1, channels))
+            sums, counted = xp.sum(rows, axis=0, dtype=xp.float32), rows.shape[0]
+        sums = xp.astype(sums, xp.float64)
         if self._channel_minimum is None:
             self._channel_minimum, self._channel_maximum, self._channel_sum = minimum, maximum, sums
         else:
@@ -75,6 +89,7 @@ class ActivationStatistics:
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
             self._channel_sum = self._channel_sum + sums
         self.count += tokens
+        self._counted += counted
         if keep_rows and self.rows > 0:
             rows = xp.moveaxis(x, channel_axis, -1) if x.ndim > 1 else x[None, :]
             self._sample_rows(rows, self._generator.random(tokens))
@@ -93,10 +108,10 @@ class ActivationStatistics:
 
     @property
     def channel_mean(self) -> AnyNamespaceArray:
-        """Mean per channel over all tokens, float32 [C]."""
+        """Mean per channel over all tokens that are no padding, float32 [C]; zero where all are."""
         total = self._seen(self._channel_sum)
         xp = array_api_compat.array_namespace(total)
-        return xp.astype(total / self.count, xp.float32)
+        return xp.astype(total / max(self._counted, 1), xp.float32)
 
     @property
     def channel_absmax(self) -> AnyNamespaceArray:
@@ -197,6 +212,7 @@ class ActivationStatistics:
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
             self._channel_sum = self._seen(self._channel_sum) + other._seen(other._channel_sum)
         self.count += other.count
+        self._counted += other._counted
         if other._sample is not None and self.rows > 0:
             self._sample_rows(other._sample, other._keys)
         if self.histogram is not None and other.histogram is not None:

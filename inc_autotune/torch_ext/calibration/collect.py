@@ -22,7 +22,7 @@ from inc_autotune.core.data import (
 )
 from inc_autotune.core.errors import AutotuneError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, Statistics
-from inc_autotune.torch_ext.calibration.moments import input_of, moment_names, update_moment
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names, real_rows, update_moment
 from inc_autotune.torch_ext.calibration.operator_hooks import OperatorHooks
 from inc_autotune.torch_ext.data import (
     Batch,
@@ -140,7 +140,7 @@ class Collector:
         if continues and self._first_samples == 1 and len(self.steps) < MEASURED_STEPS:
             self.steps.append(batch.take(MEASURED_SAMPLES).copy())
         self._pass.begin(batch, continues=continues)
-        self._real = None if self._pass.moments is None else real_positions(self._model, batch)
+        self._real = real_positions(self._model, batch)
         add_batch(self._digest, batch, with_state=not continues)
         self._keep(batch, continues)
         if self._hooks is not None:
@@ -208,8 +208,8 @@ class Collector:
             return
         op_type = self.trace.operators[name].type
         axis = -1 if op_type in LINEAR_TYPES else _channel_axis(value, op_type)
-        keep_rows = not self._pass.is_held_out
-        self._pass.statistics[input_of(leader)].update(value.detach(), channel_axis=axis, keep_rows=keep_rows)
+        statistics, keep_rows = self._pass.statistics[input_of(leader)], not self._pass.is_held_out
+        statistics.update(value.detach(), axis, keep_rows, real_rows(value, self._real) if axis == -1 else None)
 
     def wrote(self, name: str, output: torch.Tensor) -> None:
         convolution = self._writers.get(name)

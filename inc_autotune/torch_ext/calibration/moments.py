@@ -30,6 +30,17 @@ def moment_names(trace: ModelTrace) -> dict[str, str]:
     }
 
 
+def real_rows(x: Tensor, real: Tensor | None) -> Tensor | None:
+    """Which rows of an input count; None: all.
+
+    Args:
+        x: what a linear operator reads.
+        real: bool [batch, sequence], false at padding, whose outputs are never read, so its rows do not count where an
+            input has such dimensions; None: nothing is padding.
+    """
+    return real if real is not None and x.dim() > 2 and x.shape[:2] == real.shape else None
+
+
 @torch.no_grad()
 def update_moment(moments: InputMoments, name: str, module: nn.Module, x: Tensor, real: Tensor | None) -> None:
     """Take in what one call of an operator reads.
@@ -39,12 +50,11 @@ def update_moment(moments: InputMoments, name: str, module: nn.Module, x: Tensor
         name: of this input.
         module: the operator, of one of `MOMENT_TYPES`.
         x: its input.
-        real: bool [batch, sequence], false at padding, whose outputs are never read, so its rows do not count where an
-            input has such dimensions; None: nothing is padding.
+        real: see `real_rows`.
     """
     if not hasattr(module, "kernel_size"):
-        x = x.detach()
-        if real is not None and x.dim() > 2 and x.shape[:2] == real.shape:
+        x, real = x.detach(), real_rows(x, real)
+        if real is not None:
             x = x[real]
         moments.update(name, x.reshape(-1, x.shape[-1]))
     else:

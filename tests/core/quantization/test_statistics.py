@@ -130,6 +130,20 @@ def test_channels_along_another_axis() -> None:
     np.testing.assert_array_equal(statistics.sampled_rows, np.moveaxis(images, 1, -1).reshape(-1, 3))
 
 
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_padding_counts_for_ranges_and_not_for_means(namespace: str) -> None:
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    real = np.array([[True, True, False], [True, False, False]])
+
+    statistics, other = ActivationStatistics("x"), ActivationStatistics("x")
+    statistics.update(make(namespace, x), real=make(namespace, real))
+    other.update(make(namespace, x[:1]), real=make(namespace, np.zeros((1, 3), bool)))
+    np.testing.assert_allclose(np.asarray(other.channel_mean), 0)
+    statistics.merge(other)
+    np.testing.assert_allclose(np.asarray(statistics.channel_mean), x[real].mean(0))
+    assert (statistics.minimum, statistics.maximum) == (0, 23)
+
+
 def test_single_vector_is_one_token() -> None:
     statistics = collected([random(7)], rows=2)
     assert statistics.count == 1
