@@ -73,7 +73,8 @@ class QuantizedOperator(nn.Module):
     @property
     def packed(self) -> PackedWeight | None:
         """The weight in the layout of a kernel, where there is one for this machine."""
-        return next(iter(self.packed_parts), None)
+        parts = self.packed_parts
+        return parts[0] if parts else None  # torch 2.8 does not compile `next(iter(parts), None)`
 
     @property
     def packed_parts(self) -> list[PackedWeight]:
