@@ -12,6 +12,10 @@ from pydantic import ConfigDict, ValidationError
 from inc_autotune.command_line.datasets import DataOptions
 from inc_autotune.command_line.errors import UsageError
 from inc_autotune.core.errors import did_you_mean
+from inc_autotune.core.files import read_bytes
+
+LARGEST = 1 << 20
+"""Bytes that a file may have."""
 
 _OWN = ("model", "data", "eval_func", "eval_data", "eval_metric", "output", "report", "batch_size", "images", "texts")
 """What a file says beside the arguments of `autotune`."""
@@ -99,8 +103,8 @@ def read_configuration(path: Path | None, options: Mapping[str, Any]) -> Configu
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        document = yaml.safe_load(read_bytes(path, LARGEST).decode())
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"--config {str(path)!r}: cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"--config {str(path)!r}: holds no mapping. Write lines such as `approach: static`.")

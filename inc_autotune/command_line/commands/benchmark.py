@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from inc_autotune.command_line.errors import MET, UsageError
 from inc_autotune.command_line.frameworks import Item, LoadedModel, Run, load_model
 from inc_autotune.command_line.output import note, show, show_json
 from inc_autotune.core.arrays import Array
+from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.core.text_table import text_table
 
 BATCHES = 8
@@ -51,6 +53,7 @@ class Timing:
 
 
 @command
+@option.reads_data(labelled=False)
 def benchmark(
     models: Annotated[
         list[str], typer.Argument(help=f"Models, fp32 and int8. Each is {option.MODELS}.", show_default=False)
@@ -58,15 +61,8 @@ def benchmark(
     data: Annotated[str, typer.Option("--data", help=f"Inputs: {DATA}. The first {BATCHES} batches are used.")],
     seconds: Annotated[float, typer.Option(help="For each model.", min=0.01)] = 3.0,
     threads: Annotated[int | None, typer.Option(help="Of each model; what the framework chooses else.", min=1)] = None,
-    batch_size: option.BatchSize = None,
-    image_size: option.ImageSize = None,
-    image_crop: option.ImageCrop = None,
-    image_mean: option.ImageMean = None,
-    image_std: option.ImageStd = None,
-    image_layout: option.ImageLayout = None,
-    text_column: option.TextColumn = None,
-    tokenizer: option.Tokenizer = None,
-    max_length: option.MaxLength = None,
+    *,
+    reading: dict[str, Any],
     as_json: option.Json = False,
 ) -> int:
     """Time models in turn on the same inputs, and compare their outputs with those of the first.
@@ -76,18 +72,6 @@ def benchmark(
     """
     if threads is not None:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))  # before a framework is imported
-    reading = option.reading_options(
-        batch_size,
-        image_size,
-        image_crop,
-        image_mean,
-        image_std,
-        image_layout,
-        text_column,
-        None,
-        tokenizer,
-        max_length,
-    )
     loaded: list[LoadedModel] = []
     for text in models:
         loaded.append(load_model(text, loaded))
@@ -145,11 +129,9 @@ def _sqnr(expected: Sequence[Array], actual: Sequence[Array]) -> float | None:
     pairs = [pair for pair in zip(expected, actual, strict=False) if pair[0].dtype.kind == "f"]
     if not pairs or any(first.shape != second.shape for first, second in pairs):
         return None
-    signal = sum(float(np.square(first.astype(np.float64)).sum()) for first, _ in pairs)
-    noise = sum(float(np.square(first.astype(np.float64) - second).sum()) for first, second in pairs)
-    if noise == 0:
-        return float("inf")
-    return 10 * float(np.log10(signal / noise)) if signal else None
+    first, second = (np.concatenate([each.ravel() for each in arrays]) for arrays in zip(*pairs, strict=True))
+    decibels = signal_to_noise_db(first, second)
+    return None if decibels == -math.inf else decibels
 
 
 def _rows(timings: Sequence[Timing]) -> list[tuple[str, ...]]:

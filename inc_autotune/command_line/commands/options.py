@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,17 +30,42 @@ Tokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, w
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of a text; what is longer is cut off.", min=1)]
 
 
+def reads_data(*, labelled: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the options of `reading_options`, in the place of its parameter `reading`.
+
+    Args:
+        labelled: whether the command reads labels.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    known = inspect.signature(reading_options, eval_str=True).parameters.values()
+    shared = [each.replace(kind=kind) for each in known if labelled or each.name != "label_column"]
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def run(**given: Any) -> int:
+            reading = reading_options(**{each.name: given.pop(each.name) for each in shared})
+            return function(reading=reading, **given)
+
+        signature = inspect.signature(function, eval_str=True)
+        own = signature.parameters.values()
+        parameters = [part for each in own for part in (shared if each.name == "reading" else [each])]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
 def reading_options(
-    batch_size: int | None,
-    image_size: str | None,
-    image_crop: float | None,
-    image_mean: str | None,
-    image_std: str | None,
-    image_layout: str | None,
-    text_column: str | None,
-    label_column: str | None,
-    tokenizer: Path | None,
-    max_length: int | None,
+    batch_size: BatchSize = None,
+    image_size: ImageSize = None,
+    image_crop: ImageCrop = None,
+    image_mean: ImageMean = None,
+    image_std: ImageStd = None,
+    image_layout: ImageLayout = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    tokenizer: Tokenizer = None,
+    max_length: MaxLength = None,
 ) -> dict[str, Any]:
     """The options that say how data is read, as fields of `DataOptions`.
 

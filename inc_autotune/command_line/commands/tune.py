@@ -32,6 +32,7 @@ Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 
 
 @command
+@option.reads_data(labelled=True)
 def tune(
     model: Model = None,
     data: Data = None,
@@ -56,16 +57,8 @@ def tune(
     alpha: Alpha = None,
     storage: Annotated[str | None, typer.Option(help="Keeps trials: sqlite:///run.db; the same again goes on.")] = None,
     seed: Seed = None,
-    batch_size: option.BatchSize = None,
-    image_size: option.ImageSize = None,
-    image_crop: option.ImageCrop = None,
-    image_mean: option.ImageMean = None,
-    image_std: option.ImageStd = None,
-    image_layout: option.ImageLayout = None,
-    text_column: option.TextColumn = None,
-    label_column: option.LabelColumn = None,
-    tokenizer: option.Tokenizer = None,
-    max_length: option.MaxLength = None,
+    *,
+    reading: dict[str, Any],
     as_json: option.Json = False,
 ) -> int:
     """Find an int8 model that is as accurate as asked, and write it.
@@ -77,18 +70,7 @@ def tune(
         return MET
     criterion = {**({} if goal is None else _goal(goal)), **({"higher_is_better": False} if lower_is_better else {})}
     given = {
-        **option.reading_options(
-            batch_size,
-            image_size,
-            image_crop,
-            image_mean,
-            image_std,
-            image_layout,
-            text_column,
-            label_column,
-            tokenizer,
-            max_length,
-        ),
+        **reading,
         "model": model,
         "data": data,
         "eval_func": eval_func,
@@ -115,6 +97,7 @@ def tune(
 
 
 @command
+@option.reads_data(labelled=False)
 def quantize(
     model: Model = None,
     data: Data = None,
@@ -126,31 +109,13 @@ def quantize(
     samples: Samples = None,
     alpha: Alpha = None,
     seed: Seed = None,
-    batch_size: option.BatchSize = None,
-    image_size: option.ImageSize = None,
-    image_crop: option.ImageCrop = None,
-    image_mean: option.ImageMean = None,
-    image_std: option.ImageStd = None,
-    image_layout: option.ImageLayout = None,
-    text_column: option.TextColumn = None,
-    tokenizer: option.Tokenizer = None,
-    max_length: option.MaxLength = None,
+    *,
+    reading: dict[str, Any],
     as_json: option.Json = False,
 ) -> int:
     """Quantize a model with tuned alphas, without an evaluation: nothing is claimed about its accuracy."""
     given = {
-        **option.reading_options(
-            batch_size,
-            image_size,
-            image_crop,
-            image_mean,
-            image_std,
-            image_layout,
-            text_column,
-            None,
-            tokenizer,
-            max_length,
-        ),
+        **reading,
         "model": model,
         "data": data,
         "output": output,
