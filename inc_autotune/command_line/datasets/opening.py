@@ -56,16 +56,14 @@ def open_data(text: str, option: str, model: LoadedModel, options: DataOptions) 
         UsageError: it is none of what is allowed.
     """
     path = Path(text)
-    names = list(model.framework.input_names(model.value))
     if path.suffix in (".npy", ".npz") and path.is_file():
-        return open_arrays(path, option, names, options.batch_size)
+        return open_arrays(path, option, model.inputs.names, options.batch_size)
     if path.suffix in TABLES and path.is_file():
-        return open_texts(path, option, model.folder, names, options.texts, options.batch_size)
+        return open_texts(path, option, model.folder, model.inputs.names, options.texts, options.batch_size)
     if path.is_dir():
         if not holds_images(path):
             raise UsageError(f"{option} {text!r}: this folder holds no images. Allowed: {ALLOWED}.")
-        wanted = model.framework.image_input(model.value)
-        return open_images(path, option, wanted, options.images, options.batch_size)
+        return open_images(path, option, model.inputs.image, options.images, options.batch_size)
     if is_object_name(text):
         return _made(find_object(text, option), text, option)
     reason = "this kind of file is not known" if path.exists() else "there is no such file or folder"

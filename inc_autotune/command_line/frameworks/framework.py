@@ -37,6 +37,19 @@ class ImageInput:
     is_float: bool = True
 
 
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a model reads.
+
+    Args:
+        names: of the inputs in their order; empty where they are not known.
+        image: what its first input wants of images; by default, what PyTorch's layers take.
+    """
+
+    names: Sequence[str]
+    image: ImageInput = ImageInput(None, channels_first=True)
+
+
 class Framework(ABC):
     """What commands do with models of one framework."""
 
@@ -80,12 +93,8 @@ class Framework(ABC):
         """
 
     @abstractmethod
-    def input_names(self, model: Any) -> Sequence[str]:
-        """Names of a model's inputs in their order; empty where they are not known."""
-
-    @abstractmethod
-    def image_input(self, model: Any) -> ImageInput:
-        """What the model's only input wants of images."""
+    def inputs(self, model: Any) -> ModelInputs:
+        """What the model reads; for that a file of a model is read as a whole."""
 
 
 def outputs_in_order(result: Any) -> list[Array]:

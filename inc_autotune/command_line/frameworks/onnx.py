@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import onnxruntime
 
 from inc_autotune import ort_ext
 from inc_autotune.command_line.errors import UsageError
-from inc_autotune.command_line.frameworks.framework import Framework, ImageInput, Item, Run, image_input_of
+from inc_autotune.command_line.frameworks.framework import Framework, Item, ModelInputs, Run, image_input_of
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_file
 from inc_autotune.core.errors import ModelError
@@ -59,12 +59,10 @@ class Onnx(Framework):
 
         return run
 
-    def input_names(self, model: Any) -> Sequence[str]:
-        return [each.name for each in load_source(model).inputs]
-
-    def image_input(self, model: Any) -> ImageInput:
-        first = load_source(model).inputs[0]
-        return image_input_of(first.shape or (), np.dtype(first.dtype).kind == "f")
+    def inputs(self, model: Any) -> ModelInputs:
+        inputs = load_source(model).inputs
+        images = [image_input_of(each.shape or (), np.dtype(each.dtype).kind == "f") for each in inputs[:1]]
+        return ModelInputs([each.name for each in inputs], *images)
 
 
 _DTYPES = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from inc_autotune.command_line.errors import UsageError
-from inc_autotune.command_line.frameworks.framework import Framework
+from inc_autotune.command_line.frameworks.framework import Framework, ModelInputs
 from inc_autotune.command_line.objects import find_object, is_object_name
 from inc_autotune.core.optional import require
 
@@ -33,6 +34,11 @@ class LoadedModel:
     framework: Framework
     value: Any
     folder: Path | None = None
+
+    @cached_property
+    def inputs(self) -> ModelInputs:
+        """What the model reads, found once for all data that is opened for it."""
+        return self.framework.inputs(self.value)
 
 
 def load_model(text: str, before: Iterable[LoadedModel] = ()) -> LoadedModel:

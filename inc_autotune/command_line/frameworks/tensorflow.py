@@ -12,8 +12,8 @@ from inc_autotune import tf_ext
 from inc_autotune.command_line.errors import UsageError
 from inc_autotune.command_line.frameworks.framework import (
     Framework,
-    ImageInput,
     Item,
+    ModelInputs,
     Run,
     image_input_of,
     outputs_in_order,
@@ -69,12 +69,10 @@ class TensorFlow(Framework):
 
         return run
 
-    def input_names(self, model: Any) -> Sequence[str]:
-        return [each.name for each in _signature(model).inputs]
-
-    def image_input(self, model: Any) -> ImageInput:
-        first = _signature(model).inputs[0]
-        return image_input_of(first.shape or (), first.dtype.is_floating)
+    def inputs(self, model: Any) -> ModelInputs:
+        inputs = _signature(model).inputs
+        images = [image_input_of(each.shape or (), each.dtype.is_floating) for each in inputs[:1]]
+        return ModelInputs([each.name for each in inputs], *images)
 
 
 def _signature(model: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 
 from inc_autotune import torch_ext
 from inc_autotune.command_line.errors import UsageError
-from inc_autotune.command_line.frameworks.framework import Framework, ImageInput, Item, Run, outputs_in_order
+from inc_autotune.command_line.frameworks.framework import (
+    Framework,
+    ImageInput,
+    Item,
+    ModelInputs,
+    Run,
+    outputs_in_order,
+)
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
 
@@ -51,14 +58,11 @@ class Torch(Framework):
 
         return run
 
-    def input_names(self, model: Any) -> Sequence[str]:
+    def inputs(self, model: Any) -> ModelInputs:
         parameters = inspect.signature(model.forward).parameters.values()
-        if any(each.kind is each.VAR_KEYWORD for each in parameters):
-            return []
-        return [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
-
-    def image_input(self, model: Any) -> ImageInput:
-        return ImageInput(None, channels_first=True)
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        names = [] if takes_any else [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
+        return ModelInputs(names, ImageInput(None, channels_first=True))
 
 
 def from_transformers(folder: Path) -> Any:
