@@ -138,13 +138,19 @@ def _mutate_field(message: Message, field: FieldDescriptor, inside: list[Message
     elif generator.random() < 0.2:
         message.ClearField(field.name)
     elif field.message_type is not None:
-        donors = [each for each in inside if each.DESCRIPTOR is field.message_type]
-        if donors:
-            value.CopyFrom(copy.deepcopy(generator.choice(donors)))
-        else:
+        donated = _donated(field, inside, generator)
+        if donated is None:
             value.SetInParent()
+        else:
+            value.CopyFrom(donated)
     else:
         setattr(message, field.name, _odd(message, field, inside, generator))
+
+
+def _donated(field: FieldDescriptor, inside: list[Message], generator: Random) -> Message | None:
+    """A copy of another message that the field may hold; None where there is none."""
+    donors = [each for each in inside if each.DESCRIPTOR is field.message_type]
+    return copy.deepcopy(generator.choice(donors)) if donors else None
 
 
 def _mutate_list(value: Any, field: FieldDescriptor, inside: list[Message], generator: Random) -> None:
@@ -159,11 +165,11 @@ def _mutate_list(value: Any, field: FieldDescriptor, inside: list[Message], gene
         del value[:]
         value.extend(order)
     elif field.message_type is not None:
-        donors = [each for each in inside if each.DESCRIPTOR is field.message_type]
-        if donors:
-            value.append(copy.deepcopy(generator.choice(donors)))
-        else:
+        donated = _donated(field, inside, generator)
+        if donated is None:
             value.add()
+        else:
+            value.append(donated)
     else:
         odd = _odd(None, field, inside, generator)
         if len(value) and generator.random() < 0.8:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from inc_autotune import tf_ext
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.emission.routes import Primitive, Route, route_of_node
 from inc_autotune.tf_ext.graph.graph import Graph
@@ -73,3 +74,19 @@ def quantized(source, data, **choices):
 
 def operators_in(candidate):
     return [node.op for node in next(iter(candidate.model.signatures.values())).graph_def.node]
+
+
+def check_files(tuned, model, data, folder, name="x"):
+    """A saved model, and one that its recipe makes again, give the very numbers of the tuned one.
+
+    Args:
+        tuned: of `model`, which has one input and one output.
+        folder: is written.
+        name: of the input.
+    """
+    got = tf_ext.convert(tuned)(data)
+    tf_ext.save(tuned, folder)
+    (saved,) = tf_ext.load(folder).signatures["serving_default"](**{name: tf.constant(data)}).values()
+    np.testing.assert_array_equal(saved, got)
+    again = tf_ext.apply_recipe(model, folder / "assets.extra" / "recipe.yaml")
+    np.testing.assert_array_equal(tf_ext.convert(again)(data), got)

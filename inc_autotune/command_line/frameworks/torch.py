@@ -14,7 +14,6 @@ from inc_autotune import torch_ext
 from inc_autotune.command_line.errors import UsageError
 from inc_autotune.command_line.frameworks.framework import (
     Framework,
-    ImageInput,
     Item,
     ModelInputs,
     Run,
@@ -62,7 +61,7 @@ class Torch(Framework):
         parameters = inspect.signature(model.forward).parameters.values()
         takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
         names = [] if takes_any else [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
-        return ModelInputs(names, ImageInput(None, channels_first=True))
+        return ModelInputs(names)
 
 
 def from_transformers(folder: Path) -> Any:

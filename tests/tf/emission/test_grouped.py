@@ -18,7 +18,7 @@ from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.emission.routes import GROUPED_KERNEL
 from inc_autotune.tf_ext.measurement import kernel_trial
 from inc_autotune.tf_ext.model.source import load_source
-from tests.tf.quantizing import operators_in, quantized, random
+from tests.tf.quantizing import check_files, operators_in, quantized, random
 from tests.tf.small_models import randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -92,11 +92,7 @@ def test_it_is_tuned_saved_and_applied_again(tmp_path: Path) -> None:
     assert [each.approach for each in tuned.tuning_result.operators] == ["static"] * 3
     got = tf_ext.convert(tuned)(data).numpy()
     assert signal_to_noise_db(model(data).numpy(), got) > 30
-    tf_ext.save(tuned, tmp_path / "int8")
-    (saved,) = tf_ext.load(tmp_path / "int8").signatures["serving_default"](x=tf.constant(data)).values()
-    np.testing.assert_array_equal(saved, got)
-    again = tf_ext.apply_recipe(model, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
-    np.testing.assert_array_equal(tf_ext.convert(again)(data), got)
+    check_files(tuned, model, data, tmp_path / "int8")
 
 
 def test_a_kernel_that_knows_no_groups_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

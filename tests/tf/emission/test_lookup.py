@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from inc_autotune import tf_ext
 from inc_autotune.core.quantization import signal_to_noise_db
+from tests.tf.quantizing import check_files
 from tests.tf.small_models import randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -49,11 +49,7 @@ def test_a_table_of_integers(arguments: dict[str, Any], tmp_path: Path) -> None:
     assert kinds(tuned)["GatherV2"] == "weight_only"
     got = tf_ext.convert(tuned)(IDS).numpy()
     assert signal_to_noise_db(model(IDS).numpy(), got) > 30
-    tf_ext.save(tuned, tmp_path / "int8")
-    (saved,) = tf_ext.load(tmp_path / "int8").signatures["serving_default"](ids=tf.constant(IDS)).values()
-    np.testing.assert_array_equal(saved, got)
-    again = tf_ext.apply_recipe(model, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
-    np.testing.assert_array_equal(tf_ext.convert(again)(IDS), got)
+    check_files(tuned, model, IDS, tmp_path / "int8", name="ids")
     assert tuned.tuning_result.size_ratio > 2.5
 
 

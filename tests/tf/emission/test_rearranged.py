@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from inc_autotune import tf_ext
@@ -16,7 +14,7 @@ from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
-from tests.tf.quantizing import forms_in, quantized, random
+from tests.tf.quantizing import check_files, forms_in, quantized, random
 from tests.tf.small_models import randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -92,11 +90,7 @@ def test_a_decoder_of_a_segmentation_net(tmp_path: Path) -> None:
     assert [each.approach for each in tuned.tuning_result.operators] == ["static"] * 4
     got = tf_ext.convert(tuned)(data).numpy()
     assert signal_to_noise_db(model(data).numpy(), got) > 30
-    tf_ext.save(tuned, tmp_path / "int8")
-    (saved,) = tf_ext.load(tmp_path / "int8").signatures["serving_default"](x=tf.constant(data)).values()
-    np.testing.assert_array_equal(saved, got)
-    again = tf_ext.apply_recipe(model, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
-    np.testing.assert_array_equal(tf_ext.convert(again)(data), got)
+    check_files(tuned, model, data, tmp_path / "int8")
 
 
 @pytest.mark.parametrize(

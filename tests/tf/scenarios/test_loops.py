@@ -18,7 +18,7 @@ from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.calibration.collect import run_steps
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.model.source import load_source
-from tests.tf.quantizing import random
+from tests.tf.quantizing import check_files, random
 from tests.tf.small_models import WIDTH, randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -56,12 +56,7 @@ def tuned_and_right(model: Any, data: Any, least: float, tmp_path: Path) -> Any:
     want = SignatureModel(load_source(model))(data).numpy()
     got = tf_ext.convert(tuned)(data).numpy()
     assert signal_to_noise_db(want, got) > least
-    tf_ext.save(tuned, tmp_path / "int8")
-    loaded = tf_ext.load(tmp_path / "int8")
-    (saved,) = loaded.signatures["serving_default"](x=tf.constant(data)).values()
-    np.testing.assert_array_equal(saved, got)
-    again = tf_ext.apply_recipe(model, tmp_path / "int8" / "assets.extra" / "recipe.yaml")
-    np.testing.assert_array_equal(tf_ext.convert(again)(data), got)
+    check_files(tuned, model, data, tmp_path / "int8")
     return tuned
 
 
