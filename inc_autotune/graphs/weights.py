@@ -12,7 +12,14 @@ import numpy as np
 
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization import integer_type, quantize, restore_moments, weight_parameters
+from inc_autotune.core.quantization import (
+    QuantizationParameters,
+    dequantize,
+    integer_type,
+    quantize,
+    restore_moments,
+    weight_parameters,
+)
 
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
@@ -50,11 +57,9 @@ class QuantizedWeight:
         Args:
             axis: of the output channels.
         """
-        shape = [1] * self.values.ndim
-        if self.scale.ndim:
-            shape[axis] = -1
-        scale, zero_point = self.scale.reshape(shape), self.zero_point.astype(np.float32).reshape(shape)
-        return np.asarray((self.values.astype(np.float32) - zero_point) * scale, np.float32)
+        limits = np.iinfo(self.values.dtype)
+        parameters = QuantizationParameters(self.scale, self.zero_point, int(limits.min), int(limits.max))
+        return np.asarray(dequantize(self.values, parameters, axis if self.scale.ndim else None), np.float32)
 
     def doubled(self) -> QuantizedWeight:
         """The same numbers in even integers, for a symmetric weight of 7 bits."""
