@@ -47,6 +47,7 @@ ABILITIES = {
     ("integer_product",): "a faster alpha search",
     ("rounded_units",): "weights rounded by the second moments of their inputs, where that lowers the error",
     ("corrections",): "mean output and weights corrected after rounding, where that lowers the error",
+    ("student", "student_state"): 'quantization-aware training: `train_func`, `approach="qat"`',
     ("blocks", "block_reference", "run_block"): "`enable_blockwise_loss`: one alpha for each repeated block",
     ("reference_outputs", "run"): "smoothing plans and units compared at the model's output",
     ("gradient_harms",): "ranking from gradients; the strategies that need them",
@@ -205,6 +206,7 @@ def argument_values(tuners: Sequence[Tuner]) -> str:
     ]
     for name in APPROACHES:
         rows.append([f'`approach="{name}"`', *(yes(name in each.targets[0].approaches()) for each in tuners)])
+    rows.append(['`approach="qat"`', *(yes(offers(each.adaptor, "student")) for each in tuners)])
     for name in get_args(Objective):
         rows.append([f'`objective="{name}"`', *(yes(offers(each.adaptor, OBJECTIVES[name])) for each in tuners)])
     for name in dict.fromkeys(itertools.chain.from_iterable(each.recipes for each in tuners)):

@@ -55,6 +55,9 @@ class Adaptor(ABC):
     timed: str = "forward pass"
     """What `measure` times, in a few words."""
 
+    untrainable: str = "models of this framework cannot be trained here. Leave it out."
+    """Why an adaptor without `SupportsTraining` does not train, and what to do instead, for messages."""
+
     @abstractmethod
     def query_fw_capability(self, model: Any) -> dict[str, Any]:
         """What each operator of the model may become.

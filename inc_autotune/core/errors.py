@@ -69,6 +69,19 @@ class NonFiniteScoreError(EvaluationError):
         self.found = found
 
 
+class TrainingError(EvaluationError):
+    """The user's `train_func` raised, or left a model that cannot be used.
+
+    Attributes:
+        partial_result: as in `EvaluationError`.
+        student: the model as `train_func` left it, in the framework's form; None if there is none.
+    """
+
+    def __init__(self, message: str, partial_result: Any = None, student: Any = None) -> None:
+        super().__init__(message, partial_result)
+        self.student = student
+
+
 class TuningInterrupted(KeyboardInterrupt):
     """The user interrupted the search.
 

@@ -36,8 +36,8 @@ Approach = Literal["static", "dynamic", "weight_only"]
 APPROACHES: tuple[Approach, ...] = get_args(Approach)
 """In the order in which they are preferred."""
 
-RequestedApproach = Literal["auto", "static", "dynamic", "weight_only"]
-"""The argument `approach`."""
+RequestedApproach = Literal["auto", "static", "dynamic", "weight_only", "qat"]
+"""The argument `approach`; "qat" trains the quantized model at once."""
 REQUESTED_APPROACHES: tuple[RequestedApproach, ...] = get_args(RequestedApproach)
 
 Objective = Literal["performance", "modelsize", "footprint"]
@@ -46,6 +46,10 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Correction = Literal["fast_bias_correction", "weight_correction"]
 """What takes error away from an operator at no cost at run time, by the names that `recipes` has for it."""
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
+
+TrainedRanges = Literal["learned", "moving", "fixed"]
+"""Ranges of a model in training: learned like weights, those of the data and weights of each step, or as calibrated."""
+TRAINED_RANGES: tuple[TrainedRanges, ...] = get_args(TrainedRanges)
 
 SharedCriterion = Literal["min", "mean", "max"]
 """How the losses of operators that share an alpha become one loss."""

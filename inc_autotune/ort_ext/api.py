@@ -51,6 +51,7 @@ def autotune(
     max_trials: int = 100,
     strategy: str = "auto",
     approach: str = "auto",
+    train_func: None = None,
     backend: str = "default",
     providers: Sequence[Provider] | None = None,
     session_options: SessionOptions = None,
@@ -95,6 +96,7 @@ def autotune(
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
         approach: "auto", "static", "dynamic" or "weight_only".
+        train_func: not here: an error that says how to train the PyTorch model instead.
         backend: the execution provider the model is for: "onnxrt_cpu_ep", which "default" stands for,
             "onnxrt_cuda_ep", "onnxrt_trt_ep", "onnxrt_dnnl_ep", "onnxrt_dml_ep", "onnxrt_openvino_ep" or
             "onnxrt_qnn_ep". All but the first are not verified on hardware.
@@ -124,6 +126,7 @@ def autotune(
         strategies=STRATEGIES,
         backends=("default", *BACKENDS),
         recipe_names=RECIPE_NAMES,
+        untrainable=OrtAdaptor.untrainable,
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         smoothquant_args=smoothquant_args,
@@ -134,6 +137,7 @@ def autotune(
         max_trials=max_trials,
         strategy=strategy,
         approach=approach,
+        train_func=train_func,
         backend=backend,
         capability=capability,
         excluded_precisions=excluded_precisions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,17 +16,18 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize
 from inc_autotune.core.analysis.output_error import SupportsComparison
 from inc_autotune.core.analysis.smoothing_plan import SupportsSmoothing
+from inc_autotune.core.analysis.training import TRAINED, StudentState, SupportsTraining
 from inc_autotune.core.analysis.weight_shares import SupportsWeights, Weights
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.data.loaders import no_sample
-from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.errors import ArgumentError, TrainingError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
 from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_range, smoothing_scale
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
-from inc_autotune.testing.numpy_framework import Dense, NumpyModel
+from inc_autotune.testing.numpy_framework import Dense, NumpyModel, with_arrays
 
 CAPABILITY = Path(__file__).parent / "numpy.yaml"
 
@@ -64,9 +66,15 @@ class MinimalNumpyAdaptor(Adaptor):
 
 
 class NumpyAdaptor(
-    MinimalNumpyAdaptor, SupportsSmoothing, SupportsComparison, SupportsSize, SupportsFootprint, SupportsWeights
+    MinimalNumpyAdaptor,
+    SupportsSmoothing,
+    SupportsComparison,
+    SupportsSize,
+    SupportsFootprint,
+    SupportsWeights,
+    SupportsTraining,
 ):
-    """Most optional methods too: one calibration pass, smoothing, output errors, sizes, resuming."""
+    """Most optional methods too: one calibration pass, smoothing, output errors, sizes, resuming, training."""
 
     def __init__(self, capability: Mapping[str, Any] | None = None) -> None:
         super().__init__(capability)
@@ -98,10 +106,28 @@ class NumpyAdaptor(
         if not self._snapshots:
             self.calibrate(model, dataloader, (tune_cfg["calib_iteration"],))
         size = min(tune_cfg["calib_iteration"], max(self._snapshots))
+        model = with_arrays(model, tune_cfg.get(TRAINED, {}))
         quantized = quantized_model(tune_cfg, model, self._snapshots[size])
         if q_func is not None:
             q_func(quantized)
         return quantized
+
+    def student(self, tune_cfg: Mapping[str, Any], model: NumpyModel) -> NumpyModel:
+        """A model that rounds activations; its weights are to be changed in place."""
+        model = with_arrays(model, tune_cfg.get(TRAINED, {}))
+        rounded = {layer.name: layer for layer in self.quantize(tune_cfg, model, None).layers}
+        return model.with_layers([replace(layer, transform=rounded[layer.name].transform) for layer in model.layers])
+
+    def student_state(self, student: NumpyModel, returned: Any = None) -> StudentState:
+        if returned is not None and not isinstance(returned, NumpyModel):
+            raise TrainingError(f"train_func returned a {type(returned).__name__}. Allowed: None or a NumpyModel.")
+        trained = student if returned is None else returned
+        arrays: dict[str, FloatArray] = {}
+        operators: dict[str, tuple[str, ...]] = {}
+        for layer in trained.layers:
+            arrays |= {f"{layer.name}.weight": layer.weight.copy(), f"{layer.name}.bias": layer.bias.copy()}
+            operators[layer.name] = (f"{layer.name}.weight", f"{layer.name}.bias")
+        return StudentState(arrays, operators)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         layers = {layer.name: layer for layer in self._model.layers}

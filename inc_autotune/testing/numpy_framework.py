@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +59,20 @@ class NumpyModel:
         """The same model with layers replaced by the given ones of the same name."""
         by_name = {layer.name: layer for layer in layers}
         return replace(self, layers=tuple(by_name.get(layer.name, layer) for layer in self.layers))
+
+
+def with_arrays(model: NumpyModel, arrays: Mapping[str, FloatArray]) -> NumpyModel:
+    """The same model with copies of these weights and biases, named `dense0.weight`, `dense0.bias`, or of its own."""
+    return model.with_layers(
+        [
+            replace(
+                layer,
+                weight=arrays.get(f"{layer.name}.weight", layer.weight).copy(),
+                bias=arrays.get(f"{layer.name}.bias", layer.bias).copy(),
+            )
+            for layer in model.layers
+        ]
+    )
 
 
 def random_model(layers: int = 4, features: int = 16, *, outlier: float = 1.0, seed: int = 0) -> NumpyModel:

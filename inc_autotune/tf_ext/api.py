@@ -41,6 +41,7 @@ def autotune(
     max_trials: int = 100,
     strategy: str = "auto",
     approach: str = "auto",
+    train_func: None = None,
     backend: str = "default",
     capability: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
     excluded_precisions: Sequence[str] = (),
@@ -89,6 +90,7 @@ def autotune(
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
         approach: "auto" or "static".
+        train_func: not here: an error that says what to do instead.
         backend: "default" is the integer kernels of stock TensorFlow. "itex" writes a graph for Intel Extension for
             TensorFlow, which makes integer operators of it; without that it runs in float32 on the same values.
         capability: a framework YAML, or a dict, that extends the one shipped.
@@ -114,6 +116,7 @@ def autotune(
         strategies=STRATEGIES,
         backends=tuple(FORMS),
         recipe_names=RECIPES,
+        untrainable=TensorFlowAdaptor.untrainable,
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         smoothquant_args=smoothquant_args,
@@ -124,6 +127,7 @@ def autotune(
         max_trials=max_trials,
         strategy=strategy,
         approach=approach,
+        train_func=train_func,
         backend=backend,
         capability=capability,
         excluded_precisions=excluded_precisions,

@@ -9,6 +9,7 @@ from inc_autotune.core.arguments.autotune import (
     AutoAlphaArgs,
     AutotuneArguments,
     SmoothQuantArgs,
+    TrainingArgs,
     validate_arguments,
 )
 from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
@@ -25,6 +26,7 @@ __all__ = [
     "CheckError",
     "OperatorRule",
     "SmoothQuantArgs",
+    "TrainingArgs",
     "argument_error",
     "check_file",
     "check_path",

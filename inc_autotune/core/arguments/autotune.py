@@ -26,11 +26,13 @@ from inc_autotune.core.vocabulary import (
     REQUESTED_APPROACHES,
     REQUESTED_ROUNDINGS,
     SHARED_CRITERIA,
+    TRAINED_RANGES,
     Correction,
     Objective,
     RequestedApproach,
     RequestedRounding,
     SharedCriterion,
+    TrainedRanges,
     listing,
 )
 
@@ -144,6 +146,19 @@ class SmoothQuantArgs(ArgumentModel):
     folding: Annotated[bool | None, _optional(check.boolean)] = None
 
 
+class TrainingArgs(ArgumentModel):
+    """How a quantized model is trained.
+
+    Args:
+        ranges: "learned": by gradients, like weights (LSQ); "moving": those of the data and weights of each step, data
+            in a moving average; "fixed": those of calibration. None leaves it to the framework.
+    """
+
+    allowed: ClassVar[str] = f"'ranges' ({listing(TRAINED_RANGES)}, or None)"
+
+    ranges: Annotated[TrainedRanges | None, _optional(check.choice(TRAINED_RANGES))] = None
+
+
 class AccuracyCriterion(ArgumentModel):
     """How much worse than the fp32 model the result may be.
 
@@ -219,6 +234,12 @@ def _excluded_precisions(value: object) -> tuple[str, ...]:
     return excluded
 
 
+def _train_func(value: object) -> Any:
+    if value is None or (callable(value) and not isinstance(value, type)):
+        return value
+    raise CheckError(f"{check.described(value)}, no function", "a function that trains the model it is given, or None")
+
+
 def _sampling_sizes(value: object) -> tuple[int, ...]:
     allowed = "a whole number of samples >= 1, or a list of them"
     return (
@@ -241,6 +262,8 @@ class AutotuneArguments(ArgumentModel):
     max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1, high=sys.maxsize))] = 100
     strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
     approach: Annotated[RequestedApproach, _one_of(REQUESTED_APPROACHES)] = "auto"
+    train_func: Annotated[Callable[[Any], Any] | None, BeforeValidator(_train_func)] = None
+    training_args: Annotated[TrainingArgs, _none_is_empty] = TrainingArgs()
     backend: Annotated[str, BeforeValidator(check.text)] = "default"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     capability: Annotated[Any, _optional(_capability)] = None
@@ -284,7 +307,12 @@ class AutotuneArguments(ArgumentModel):
 
 
 def validate_arguments(
-    *, strategies: Collection[str], backends: Collection[str], recipe_names: Collection[str] = (), **arguments: Any
+    *,
+    strategies: Collection[str],
+    backends: Collection[str],
+    recipe_names: Collection[str] = (),
+    untrainable: str | None = None,
+    **arguments: Any,
 ) -> AutotuneArguments:
     """Validate the arguments of `autotune`; an argument takes its default if left out, or None where None is allowed.
 
@@ -296,6 +324,7 @@ def validate_arguments(
         strategies: names of the strategies there are.
         backends: names of the framework's backends.
         recipe_names: names of the framework's recipes; those of `CORE_RECIPES` are always known.
+        untrainable: why models cannot be trained, and what to do instead; None: they can.
         arguments: the user's values by argument name. They are not changed, and later changes to them have no effect.
 
     Raises:
@@ -317,6 +346,14 @@ def validate_arguments(
         **{name: _checked(name, value, partial(_validated, name)) for name, value in values.items()}
     )
     _warn_of_unused(result.smoothquant_args)
+    if untrainable is not None and (result.approach == "qat" or result.train_func is not None):
+        argument = "approach='qat'" if result.train_func is None else "train_func"
+        raise ArgumentError(f"{argument}: {untrainable}")
+    if result.approach == "qat" and result.train_func is None:
+        raise ArgumentError(
+            "approach='qat': there is no train_func.\nAllowed: train_func=, a function that trains the fake-quantized "
+            "model it is given, in place or returning the best one; or another approach."
+        )
     return result
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import inc_autotune
@@ -82,6 +83,7 @@ def build_result(
     fp32_reasons: Mapping[str, str],
     space: TuningSpace,
     assignment: Assignment,
+    tune_cfg: Mapping[str, Any],
     trial: Trial | None,
     goal: Goal | None,
     trials: Sequence[Trial],
@@ -94,11 +96,14 @@ def build_result(
     notes: Sequence[str] = (),
     objective: Objective = "performance",
     gain: float | None = None,
+    trained: Collection[str] = (),
+    weights_file: Path | None = None,
 ) -> TuningResult:
     """Put together what the phases of a run found."""
     operators = _operators(adaptor, model, options, fp32_reasons, space, assignment, ranks)
+    operators = tuple(replace(each, trained=each.name in trained) for each in operators)
     simulated = sum(operator.simulated for operator in operators)
-    calibration, arrays = adaptor.to_recipe(space.tune_cfg(assignment), model)
+    calibration, arrays = adaptor.to_recipe(tune_cfg, model)
     configs = {
         name: _own(adaptor, model, name, assignment.by_unit[unit.name])
         for unit in space.units
@@ -119,6 +124,7 @@ def build_result(
             "baseline": goal.baseline if goal else None,
             "score": trial.score if trial else None,
             "met": trial.met if trial else None,
+            **({"trained": sorted(trained)} if assignment.trained else {}),
         },
     )
     return TuningResult(
@@ -144,6 +150,9 @@ def build_result(
         target=goal.target if goal else None,
         chosen=trial.number if trial else None,
         harms=tuple(list(ranks.values())[-1]) if ranks else (),
+        trained=assignment.trained is not None,
+        training_seconds=sum(each.training_seconds or 0.0 for each in trials) or phases.get("training", 0.0),
+        weights_file=None if weights_file is None else str(weights_file),
     )
 
 

@@ -31,6 +31,7 @@ class OperatorOutcome:
             one form read counts for the first of them. None where the adaptor does not know.
         corrections: what was done to its bias and weight after rounding, by the names of recipes.
         rounding: how its weight is rounded, `nearest` or `second_moment`.
+        trained: whether `train_func` changed its weight, bias or ranges.
     """
 
     name: str
@@ -43,6 +44,7 @@ class OperatorOutcome:
     weight_share: float | None = None
     corrections: tuple[Correction, ...] = ()
     rounding: Rounding = "nearest"
+    trained: bool = False
 
     @property
     def form(self) -> str:
@@ -80,6 +82,9 @@ class TuningResult:
         gain: measured fp32 cost over tuned cost in the objective; None if the framework does not measure it.
             `gained` says whether that is more than noise, and the headline where it is not.
         timed: what was timed, such as "eager forward pass".
+        trained: whether the model is one that `train_func` trained.
+        training_seconds: wall time of all calls of `train_func`, those of runs before a crash included.
+        weights_file: where the model's trained weights lie beside the storage; None: nowhere.
     """
 
     met: bool | None
@@ -105,6 +110,9 @@ class TuningResult:
     gain: float | None = None
     timed: str = "forward pass"
     corrections: tuple[tuple[str, float | None], ...] = ()
+    trained: bool = False
+    training_seconds: float = 0.0
+    weights_file: str | None = None
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -209,6 +217,8 @@ class TuningResult:
         rounded = sum(each.rounding == "second_moment" for each in self.operators)
         if rounded:
             lines.append(f"weights rounded by second moments of their inputs: {rounded} operators")
+        if self.trained or self.training_seconds:
+            lines.append(self.describe_training())
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
         lines.append(f"evaluations: {self.evaluations}; calibration samples: {self.sampling_size}; {spent}")
         return lines
@@ -219,6 +229,14 @@ class TuningResult:
         counts = Counter(name for operator in self.operators for name in operator.corrections)
         made = ", ".join(f"{name} of {count} operators" for name, count in counts.items()) or "none"
         return f"corrections: {made}; output error on held-out samples: {', '.join(plans)}"
+
+    def describe_training(self) -> str:
+        """What was trained, how long it took, and where the weights are."""
+        if not self.trained:
+            return f"trained: {self.training_seconds:.1f} s, and a model that was not trained is the best"
+        count = sum(operator.trained for operator in self.operators)
+        file = "" if self.weights_file is None else f"; weights: {self.weights_file}"
+        return f"trained: {count} of {len(self.operators)} operators, {self.training_seconds:.1f} s{file}"
 
     def _operator_table(self) -> list[str]:
         rows = [("operator", "type", "dtype", "alpha", "reason")]

@@ -14,6 +14,7 @@ from inc_autotune.core.search.options import (
     offered_options,
 )
 from inc_autotune.core.search.ranking import Ranking
+from inc_autotune.core.search.training import Trainings
 
 __all__ = [
     "Candidates",
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluations",
     "Quantize",
     "Ranking",
+    "Trainings",
     "allowed_options",
     "check_rule_types",
     "find_choices",

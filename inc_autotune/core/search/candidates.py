@@ -13,6 +13,7 @@ from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.progress import Phases
 from inc_autotune.core.search.failing_units import failing_units
+from inc_autotune.core.search.training import Trainings
 from inc_autotune.core.space import Assignment, TuningSpace
 from inc_autotune.core.vocabulary import Objective
 
@@ -30,18 +31,27 @@ class Candidates:
 
     Args:
         space: all units; one that an assignment does not have stays in fp32.
+        trainings: have the weights of trained ones.
     """
 
-    def __init__(self, adaptor: Adaptor, model: Any, quantize: Quantize, space: TuningSpace, phases: Phases) -> None:
+    def __init__(
+        self,
+        adaptor: Adaptor,
+        model: Any,
+        quantize: Quantize,
+        space: TuningSpace,
+        phases: Phases,
+        trainings: Trainings,
+    ) -> None:
         self._adaptor, self._model, self._quantize = adaptor, model, quantize
-        self.space, self._phases = space, phases
+        self.space, self._phases, self.trainings = space, phases, trainings
         self.notes: list[str] = []
         """What went wrong without being an error."""
 
     def build(self, assignment: Assignment) -> Any:
         """The deployable model of an assignment."""
         with self._phases.phase("quantization"):
-            return self._quantize(self.space.tune_cfg(assignment))
+            return self._quantize(self.trainings.tune_cfg(self.space, assignment))
 
     def failure(self, assignment: Assignment) -> str | None:
         """Why the model of an assignment cannot be built, or not run on held-out samples; None if it works.

@@ -22,6 +22,7 @@ APPROACH_MODES: Mapping[RequestedApproach, tuple[Approach, ...]] = {
     "static": ("static",),
     "dynamic": ("dynamic",),
     "weight_only": ("weight_only",),
+    "qat": ("static", "dynamic"),
 }
 
 
@@ -54,7 +55,7 @@ def narrow_options(
         options: (name, type) -> options, first the default, last fp32.
         op_type_dict: regular expression on the type -> rule.
         op_name_dict: regular expression on the name -> rule.
-        approach: "auto" (static, then dynamic), "static", "dynamic" or "weight_only".
+        approach: "auto" or "qat" (static, then dynamic), "static", "dynamic" or "weight_only".
         excluded_precisions: dtypes that no weight and no activation may have.
         include_weight_only: keep weight-only options after the others, under any approach.
         warn: whether to warn of patterns that match nothing.

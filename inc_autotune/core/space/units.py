@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -44,11 +44,13 @@ class Assignment:
         configs: (unit name, config) in the order of the space.
         sampling_size: number of calibration samples whose statistics are used.
         variant: name of the way the whole model is written, see `SupportsVariants`; None: as usual.
+        trained: by what the model is trained before it is evaluated, a digest; None: it is not.
     """
 
     configs: tuple[tuple[str, OpConfig], ...]
     sampling_size: int
     variant: str | None = None
+    trained: str | None = None
 
     @cached_property
     def by_unit(self) -> dict[str, OpConfig]:
@@ -73,7 +75,7 @@ class Assignment:
     def replace(self, changes: Mapping[str, OpConfig]) -> Assignment:
         """The same decision with some units changed."""
         configs = tuple((unit, changes.get(unit, config)) for unit, config in self.configs)
-        return Assignment(configs, self.sampling_size, self.variant)
+        return replace(self, configs=configs)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; a config that several units share stands in it once."""
@@ -87,6 +89,7 @@ class Assignment:
                 for (unit, config), option in zip(self.configs, plain, strict=True)
             },
             **({} if self.variant is None else {"variant": self.variant}),
+            **({} if self.trained is None else {"trained": self.trained}),
         }
 
     @classmethod
@@ -94,7 +97,7 @@ class Assignment:
         """Inverse of `to_dict`."""
         options = [OpConfig.from_dict(option) for option in data["options"]]
         configs = tuple((unit, options[index].with_alpha(alpha)) for unit, (index, alpha) in data["units"].items())
-        return cls(configs, int(data["sampling_size"]), data.get("variant"))
+        return cls(configs, int(data["sampling_size"]), data.get("variant"), data.get("trained"))
 
 
 @dataclass(frozen=True)

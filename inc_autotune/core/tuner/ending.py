@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from inc_autotune.core.errors import EvaluationError, QuantizationError
+from inc_autotune.core.errors import EvaluationError, QuantizationError, TrainingError
 from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.result import TuningResult, build_result
 from inc_autotune.core.search.study import Trial
@@ -24,8 +24,16 @@ class Tuned:
 
 
 def finish_unevaluated(run: Run, known: Preparation) -> Tuned:
-    """Everything quantized by the best smoothing plan, without a claim."""
+    """Everything quantized by the best smoothing plan, and trained if that is asked for, without a claim.
+
+    Raises:
+        TrainingError: `train_func` raised, or left another model.
+    """
     assignment = known.plans[0].assignment(known.choices.space, run.sampling_sizes[-1])
+    if run.arguments.approach == "qat":
+        trained = replace(assignment, trained=run.trainings.mark)
+        outcome = run.trainings.run(known.candidates.space, trained, f"smoothing {known.plans[0].name}")
+        assignment = trained if outcome.problem is None else assignment
     return _finish(run, known, None, assignment, None, known.candidates.build(assignment))
 
 
@@ -58,6 +66,9 @@ def partial_result(search: Search) -> TuningResult | None:
 def with_partial_result(error: EvaluationError, search: Search) -> EvaluationError:
     """The error of an evaluation, which says whether something was found before it, and carries that."""
     partial = partial_result(search)
+    if isinstance(error, TrainingError):
+        found = "" if partial is None else " The finished trials and the best model so far are in .partial_result."
+        return TrainingError(f"{error}{found}", partial, error.student)
     kept = (
         "No trial was finished before it."
         if partial is None
@@ -85,7 +96,8 @@ def _finish(
         speedup = min(speedup, in_threads)
     if objective == "performance":
         gain = speedup
-    tuned_model = run.adaptor.tuned_model(space.tune_cfg(assignment), run.model, candidate)
+    tune_cfg = run.trainings.tune_cfg(space, assignment)
+    tuned_model = run.adaptor.tuned_model(tune_cfg, run.model, candidate)
     result = build_result(
         adaptor=run.adaptor,
         model=run.model,
@@ -94,6 +106,9 @@ def _finish(
         fp32_reasons=choices.fp32_reasons,
         space=space,
         assignment=assignment,
+        tune_cfg=tune_cfg,
+        trained=run.trainings.operators(assignment),
+        weights_file=run.trainings.file(assignment),
         trial=trial,
         goal=goal,
         trials=run.history.trials(),
@@ -105,6 +120,6 @@ def _finish(
         gain=gain,
         speedup=speedup,
         phases=run.phases.seconds,
-        notes=(*run.history.notes, *candidates.notes, *known.notes),
+        notes=(*run.history.notes, *candidates.notes, *run.trainings.notes, *known.notes),
     )
     return Tuned(tuned_model, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,14 @@ from inc_autotune.core.analysis import variants_of
 from inc_autotune.core.errors import EvaluationError, NonFiniteScoreError
 from inc_autotune.core.evaluation import Goal, Scores
 from inc_autotune.core.result import choose_best
-from inc_autotune.core.search.strategy import STRATEGIES, Proposal, SearchView, untried_variant
+from inc_autotune.core.search.strategy import (
+    STRATEGIES,
+    Proposal,
+    SearchView,
+    Strategy,
+    untried_variant,
+    with_training,
+)
 from inc_autotune.core.search.study import POLL_SECONDS, Trial
 from inc_autotune.core.tuner.preparation import Preparation
 from inc_autotune.core.tuner.run import Run
@@ -61,7 +68,7 @@ def search_trials(search: Search) -> None:
         trials = search.run.history.trials()
         proposal = None
         if not _is_over(search.run, trials):
-            proposal = strategy(_view(search, trials)) or _variant(search, trials)
+            proposal = _propose(search, strategy, trials) or _variant(search, trials)
         if proposal is not None:
             run_trial(search, proposal)
         elif any(trial.state == "running" for trial in trials) and not _is_decided(search, trials):
@@ -92,6 +99,11 @@ def run_trial(search: Search, proposal: Proposal) -> None:
         failed = replace(trial, seconds=time.monotonic() - started, error=error, interrupted=interrupted)
         run.history.finish(reserved, failed)
 
+    if trial.assignment.trained:
+        trained = _train(search, trial, fail)
+        if trained is None:
+            return
+        trial, started = trained, time.monotonic()
     try:
         model = candidates.build(trial.assignment)
     except Exception as error:
@@ -134,6 +146,35 @@ def run_trial(search: Search, proposal: Proposal) -> None:
     best = search.best
     if best is not None and best.number == trial.number:
         search.kept = (trial.number, model)
+
+
+def _propose(search: Search, strategy: Strategy, trials: Sequence[Trial]) -> Proposal | None:
+    """What the strategy wants to try next, trained where that is due."""
+    view, arguments = _view(search, trials), search.run.arguments
+    if arguments.train_func is None:
+        return strategy(view)
+    return with_training(strategy, view, search.run.trainings.mark, at_once=arguments.approach == "qat")
+
+
+def _train(search: Search, trial: Trial, fail: Callable[..., None]) -> Trial | None:
+    """The trial once its model has been trained; None where that came to nothing, which is recorded.
+
+    Raises:
+        TrainingError: `train_func` raised, or left another model. The trial is recorded, and tried again by a resumed
+            run.
+    """
+    run, known = search.run, search.known
+    start = run.trainings.start_of(search.goal, run.history.trials())
+    try:
+        outcome = run.trainings.run(known.candidates.space, trial.assignment, trial.label, start)
+    except BaseException as error:
+        fail(f"{type(error).__name__}: {error}", interrupted=True)
+        raise
+    if outcome.problem is not None:
+        logger.warning("trial %d (%s): %s", trial.number + 1, trial.label, outcome.problem)
+        fail(outcome.problem)
+        return None
+    return replace(trial, training_seconds=outcome.seconds, trained_from=outcome.start)
 
 
 def _view(search: Search, trials: Sequence[Trial]) -> SearchView:

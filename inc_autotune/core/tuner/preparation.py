@@ -97,7 +97,7 @@ def prepare(run: Run, choices: Choices) -> Preparation:
         EvaluationError: the evaluation raised on the fp32 model, or gave no finite number.
         QuantizationError: no smoothing plan can be built and run.
     """
-    candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
+    candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases, run.trainings)
     speeds: Mapping[str, UnitSpeed] = {}
     if run.arguments.objective == "performance":
         speeds, choices = _without_slow(run, choices, candidates)
@@ -115,11 +115,11 @@ def prepare(run: Run, choices: Choices) -> Preparation:
     corrections = _find_corrections(run, choices, plans[0])
     if corrections and corrections[0].corrections:
         choices = choices.corrected(run.adaptor, run.model, corrections[0].corrections)
-        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
+        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases, run.trainings)
     slowing = _slowing_units(run, candidates, choices.space, plans, speeds)
     if slowing:
         choices = choices.without(slowing)
-        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases)
+        candidates = Candidates(run.adaptor, run.model, run.quantize, choices.space, run.phases, run.trainings)
     return Preparation(
         choices,
         plans,

@@ -9,7 +9,7 @@ import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.search import Evaluate, Quantize
+from inc_autotune.core.search import Evaluate, Quantize, Trainings
 from inc_autotune.core.search.study import STORAGE_FORMAT, History, StudyKey, callable_fingerprint
 from inc_autotune.core.space import TuningSpace
 
@@ -27,6 +27,7 @@ class Run:
         sampling_sizes: numbers of calibration samples to try, as many as there are.
         phases: times the steps, and knows when the user's time is over.
         history: the trials, and what processes of the run share.
+        trainings: train models, and have their weights.
     """
 
     adaptor: Adaptor
@@ -37,6 +38,7 @@ class Run:
     sampling_sizes: tuple[int, ...]
     phases: Phases
     history: History
+    trainings: Trainings
 
 
 def study_key(
@@ -47,7 +49,8 @@ def study_key(
     fingerprint = adaptor.fingerprint(model) if arguments.storage else None
     if fingerprint is None:
         return StudyKey(prefix, {})
-    excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time"}
+    # What trains is part of the trials that it trained: the others stay what they are where it changes.
+    excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time", "train_func", "training_args"}
     return StudyKey(
         prefix,
         {

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor, registered_adaptor
-from inc_autotune.core.analysis import skipped_operators
+from inc_autotune.core.analysis import check_trainable, skipped_operators
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
 from inc_autotune.core.evaluation import Goal
@@ -16,13 +16,14 @@ from inc_autotune.core.search import (
     Choices,
     Evaluate,
     Quantize,
+    Trainings,
     allowed_options,
     check_rule_types,
     find_choices,
     offered_options,
 )
 from inc_autotune.core.search.strategy import check_strategy
-from inc_autotune.core.search.study import History, check_storage
+from inc_autotune.core.search.study import History, StudyKey, WeightsStore, check_storage, local_file
 from inc_autotune.core.space import build_space
 from inc_autotune.core.tuner.ending import Tuned, finish_best, finish_unevaluated, partial_result, with_partial_result
 from inc_autotune.core.tuner.loop import Search, search_trials
@@ -50,11 +51,13 @@ def tune(
     Raises:
         AutotuneError: bad input, found as early as it can be.
         EvaluationError: the evaluation raised or returned no number; `.partial_result` keeps what was found.
+        TrainingError: `train_func` raised, or left a model that cannot be used; as above.
         TuningInterrupted: a KeyboardInterrupt during the search, with `.partial_result`, too.
     """
     if isinstance(adaptor, str):
         adaptor = registered_adaptor(adaptor)()
     # What the user asked for and cannot have is known before the model runs.
+    check_trainable(adaptor, arguments.train_func)
     check_storage(arguments.storage)
     check_strategy(arguments.strategy, adaptor)
     check_rule_types(adaptor, model, arguments)
@@ -77,8 +80,23 @@ def tune(
             sampling_sizes=tuple(dict.fromkeys(sizes)),
             phases=phases,
             history=history,
+            trainings=_trainings(adaptor, model, arguments, key, phases),
         )
         return _complete(run, choices)
+
+
+def _trainings(adaptor: Adaptor, model: Any, arguments: AutotuneArguments, key: StudyKey, phases: Phases) -> Trainings:
+    """What trains, and keeps its weights beside a storage that is a file."""
+    file = None if arguments.storage is None or not key.parts else local_file(arguments.storage)
+    folder = None if file is None else file.with_name(f"{file.name}.trained")
+    store = WeightsStore(folder, key.study_name)
+    trainings = Trainings(adaptor, model, arguments.train_func, arguments.training_args, store, phases)
+    if arguments.train_func is not None and arguments.storage is not None and folder is None:
+        trainings.notes.append(
+            "storage: is no file of this machine that trained weights could lie beside, so they are in memory only: a "
+            "run after a crash trains again"
+        )
+    return trainings
 
 
 def _bound(adaptor: Adaptor, model: Any, dataloader: Any) -> Quantize:
@@ -91,6 +109,11 @@ def _complete(run: Run, choices: Choices) -> Tuned:
     """Preparation, search, result."""
     known = prepare(run, choices)
     if known.baseline is None:
+        if run.arguments.train_func is not None and run.arguments.approach != "qat":
+            run.trainings.notes.append(
+                "train_func was not called: without an evaluation nothing tells whether training is needed. "
+                "approach='qat' trains at once"
+            )
         return finish_unevaluated(run, known)
     goal = Goal(known.baseline.mean, run.arguments.accuracy_criterion)
     logger.info("fp32 score %g, goal %s", goal.baseline, goal.describe())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inc_autotune.core.arguments import AutotuneArguments, OperatorRule, SmoothQuantArgs, validate_arguments
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.search.strategy import STRATEGIES
-from inc_autotune.core.vocabulary import DTYPES, OBJECTIVES, REQUESTED_APPROACHES
+from inc_autotune.core.vocabulary import DTYPES, OBJECTIVES, REQUESTED_APPROACHES, TRAINED_RANGES
 from tests.hostile import nonsense
 
 BACKENDS = ("default", "other")
@@ -59,6 +59,8 @@ MEANINGFUL: dict[str, Callable[[Any], bool]] = {
     "max_trials": lambda value: type(value) is int and value >= 1,
     "strategy": lambda value: value in STRATEGIES,
     "approach": lambda value: value in REQUESTED_APPROACHES,
+    "train_func": lambda value: value is None or callable(value),
+    "training_args": lambda value: value.ranges is None or value.ranges in TRAINED_RANGES,
     "backend": lambda value: value in BACKENDS,
     "device": lambda value: isinstance(value, str) and bool(value.strip()),
     "capability": lambda value: value is None or isinstance(value, str | os.PathLike | Mapping | list),
@@ -98,7 +100,8 @@ def test_nonsense_is_refused_by_name(argument):
     lenient = {"capability", "storage", "study_name", "device"}
     taken = [name for name, value in nonsense().items() if check(argument, value)]
     possible = {"NUL", "surrogate", "long", "nested", "endless list", "unshown as a key", "unshown in a list"}
-    sensible = {"progress": {"bool", "NumPy bool"}}.get(argument, possible if argument in lenient else set())
+    own = {"progress": {"bool", "NumPy bool"}, "train_func": {"function", "unreadable"}}
+    sensible = own.get(argument, possible if argument in lenient else set())
     assert set(taken) <= sensible
 
 

@@ -195,9 +195,14 @@ def _operators(result: TuningResult) -> str:
     search = """<div class="search" hidden><label for="search">Find</label>
 <input id="search" type="search" placeholder="name, type, dtype or reason" autocomplete="off">
 <span id="found" class="quiet" role="status"></span></div>"""
-    described = result.describe_corrections()
-    corrections = text("p", f"{described[0].upper()}{described[1:]}.", "lead") if result.corrections else ""
-    return section("Operators", float_operators(result), corrections, search, operator_table(result))
+    corrections = text("p", _sentence(result.describe_corrections()), "lead") if result.corrections else ""
+    trained = result.trained or result.training_seconds
+    training = text("p", _sentence(result.describe_training()), "lead") if trained else ""
+    return section("Operators", float_operators(result), corrections, training, search, operator_table(result))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _notes(result: TuningResult) -> str:

@@ -55,7 +55,12 @@ def operator_table(result: TuningResult) -> str:
     """Every operator with its form and the reason for it."""
     shared = any(operator.weight_share is not None for operator in result.operators)
     corrected = any(operator.corrections for operator in result.operators)
-    optional = (*(("weights",) if shared else ()), *(("corrections",) if corrected else ()))
+    trained = any(operator.trained for operator in result.operators)
+    optional = (
+        *(("weights",) if shared else ()),
+        *(("corrections",) if corrected else ()),
+        *(("trained",) if trained else ()),
+    )
     header = ("operator", "type", "dtype", "approach", "alpha", *optional, "reason")
     rows = [
         (
@@ -66,6 +71,7 @@ def operator_table(result: TuningResult) -> str:
             "" if operator.alpha is None else f"{operator.alpha:.3g}",
             *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
             *((", ".join(operator.corrections),) if corrected else ()),
+            *(("yes" if operator.trained else "",) if trained else ()),
             operator.reason,
         )
         for operator in result.operators

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 HIDDEN = "***"
@@ -68,3 +69,11 @@ def _secrets(url: str) -> set[str]:
     readings = {url, unquote(url), unquote_plus(url)}
     parts = {part for reading in readings for part in _SEPARATORS.split(reading)}
     return {part for part in parts if len(part) >= _SHORTEST and part not in shown}
+
+
+def local_file(url: str) -> Path | None:
+    """The file of a storage URL that is one on this machine: SQLite's; None for a server, and for memory."""
+    found = re.match(r"sqlite(\+\w+)?:///(?P<path>[^?#]+)", url)
+    if found is None or found["path"].startswith((":memory:", "file:")):
+        return None
+    return Path(found["path"])

@@ -28,6 +28,8 @@ class Trial:
         interval: confidence interval of the loss against fp32, in the score's unit; None for a plain number.
         samples: number of per-sample scores compared.
         stopped_early: the evaluation was ended before its last sample, since the verdict was clear.
+        training_seconds: wall time of `train_func`, which `seconds` does not count; None where nothing was trained.
+        trained_from: number of the trial whose trained weights that started from; None: the fp32 model's.
     """
 
     number: int
@@ -44,6 +46,8 @@ class Trial:
     interval: tuple[float, float] | None = None
     samples: int | None = None
     stopped_early: bool = False
+    training_seconds: float | None = None
+    trained_from: int | None = None
 
     def outcome(self) -> dict[str, Any]:
         """The outcome of the evaluation as plain values: all that a restarted run needs."""
@@ -72,4 +76,7 @@ class Trial:
         return replace(self, state=state, gain=gain, **values)
 
 
-_OUTCOME = ("score", "met", "error", "interrupted", "seconds", "verdict", "interval", "samples", "stopped_early")
+_OUTCOME = (
+    *("score", "met", "error", "interrupted", "seconds", "verdict", "interval", "samples", "stopped_early"),
+    *("training_seconds", "trained_from"),
+)
