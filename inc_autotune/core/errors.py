@@ -44,6 +44,10 @@ class MissingDependencyError(AutotuneError, ImportError):
     """An optional dependency is not installed; the message names the pip extra."""
 
 
+class StorageError(AutotuneError, RuntimeError):
+    """The database that keeps the trials failed during a run, and stayed away. The same call goes on once it works."""
+
+
 class EvaluationError(AutotuneError, RuntimeError):
     """The user's evaluation raised, or returned something that is not a number.
 

@@ -1,7 +1,6 @@
 """Processes that share a tuning run, and runs that are killed."""
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from inc_autotune.core.search.study.workers import Worker
 from inc_autotune.core.space.units import Assignment, build_space
 from inc_autotune.core.tuner import tune
 from inc_autotune.testing import NumpyAdaptor, random_model
+from tests.postgresql import free_port, is_listening
 
 PROGRAM = """
 import json, os, signal, sys, time, warnings
@@ -174,9 +174,7 @@ optuna.storages.run_grpc_proxy_server(storage, host="localhost", port=int(sys.ar
 
 def test_trials_behind_optunas_grpc_proxy_are_found_again(tmp_path):
     pytest.importorskip("grpc", reason="grpcio is not installed")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SERVER, str(tmp_path), str(port)])
     try:
         deadline = time.monotonic() + 60
@@ -187,11 +185,6 @@ def test_trials_behind_optunas_grpc_proxy_are_found_again(tmp_path):
     finally:
         server.kill()
         server.wait()
-
-
-def is_listening(port):
-    with socket.socket() as client:
-        return client.connect_ex(("localhost", port)) == 0
 
 
 def test_a_proxy_that_is_not_there_is_an_error_at_once(tmp_path):
@@ -247,6 +240,19 @@ def test_a_silent_worker_counts_as_dead(study):
     assert watching.count_alive() == 1
     silent._write_heartbeat(2)
     assert watching.is_alive(silent.id)
+    for worker in (silent, watching):
+        worker.close()
+
+
+def test_nobody_is_silent_for_longer_than_the_storage_has_been_back(study):
+    now, back = [0.0], [float("-inf")]
+    silent = Worker(study, heartbeat_interval=1e6)
+    watching = Worker(study, heartbeat_timeout=10.0, clock=lambda: now[0], back_since=lambda: back[0])
+    assert watching.is_alive(silent.id)
+    now[0], back[0] = 100.0, 95.0
+    assert watching.is_alive(silent.id)
+    now[0] = 106.0
+    assert not watching.is_alive(silent.id)
     for worker in (silent, watching):
         worker.close()
 

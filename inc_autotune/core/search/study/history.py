@@ -59,7 +59,7 @@ class History:
         shared = self.study
         if opened.storage is not None:
             shared = create_study(opened.storage, f"{key.study_name} shared work")
-            self.worker = Worker(shared)
+            self.worker = Worker(shared, back_since=lambda: float(opened.storage.back_since))
         self.work = SharedWork(shared, self.worker)
         found = sum(trial.state != "running" for trial in self.trials())
         if found:

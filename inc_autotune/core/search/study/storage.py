@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 from inc_autotune.core.ignored_warnings import ignored_warnings
+from inc_autotune.core.search.study.patient_storage import PATIENCE, TOKEN, PatientStorage
 from inc_autotune.core.search.study.storage_url import holds_secrets, shown_url, without_secrets
 from inc_autotune.core.shared_switch import SharedSwitch
 
@@ -33,10 +35,27 @@ format is left alone."""
 TEXT_LENGTH = 32_768
 """Databases limit the length of a text (MySQL: 64 KiB)."""
 
-KEY, TOKEN = "decided by", "token"
+KEY = "decided by"
 OPENING_ATTEMPTS = 20
 SQLITE_PATIENCE = 60.0
 """Seconds to wait for another process's write."""
+
+TIME_LIMITS: Mapping[str, Mapping[str, float]] = {
+    "sqlite": {"timeout": SQLITE_PATIENCE},
+    "postgresql": {  # libpq's, thus of psycopg and psycopg2; the last is in milliseconds
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    },
+    "mysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+    "mariadb": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+}
+"""What drivers call their limits, by database."""
+
+KNOWN_DRIVERS = ("", "pysqlite", "psycopg", "psycopg2", "pymysql", "mysqldb")
+"""Those that know these names, and none: the usual one of its database."""
 
 GRPC = "grpc://"
 GRPC_PATIENCE = 10.0
@@ -88,7 +107,7 @@ def open_study(storage: str | None, key: StudyKey, *, higher_is_better: bool) ->
         MissingDependencyError: its driver is not installed.
     """
     with _storage_errors(storage), quiet_optuna():
-        opened = _storage(storage)
+        opened = _patient(storage)
         others = [] if opened is None else optuna.get_all_study_summaries(opened)
         study = create_study(opened, key.study_name, higher_is_better=higher_is_better)
         known = any(other.study_name == key.study_name for other in others)
@@ -184,8 +203,9 @@ def _storage(url: str | None) -> Any:
         try:
             if url.startswith(GRPC):
                 return _proxy(url)
-            if url.startswith("sqlite"):
-                return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE}})
+            limits = _time_limits(url)
+            if limits:
+                return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": limits})
             return optuna.storages.get_storage(url)
         except Exception as error:
             disturbed = any(sign in str(error) for sign in ("already exists", "locked", "UNIQUE", "Duplicate"))
@@ -193,6 +213,26 @@ def _storage(url: str | None) -> Any:
                 raise
             time.sleep(random.Random().uniform(0.05, 0.2))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _time_limits(url: str) -> dict[str, float]:
+    """Seconds that a database driver waits, by its own names, but for those that the URL sets.
+
+    Without them a call waits for ever, or for hours, where the network swallows what it says.
+    """
+    read = make_url(url)
+    database, _, driver = read.drivername.partition("+")
+    if driver not in KNOWN_DRIVERS:
+        return {}
+    return {name: limit for name, limit in TIME_LIMITS.get(database, {}).items() if name not in read.query}
+
+
+def _patient(url: str | None) -> Any:
+    """The storage behind a URL, for a run; a file is there or not, so only servers are waited for."""
+    if url is None:
+        return None
+    opened = optuna.storages.get_storage(_storage(url))
+    return PatientStorage(opened, url, patience=0.0 if url.startswith("sqlite") else PATIENCE)
 
 
 def _proxy(url: str) -> Any:
@@ -256,5 +296,5 @@ def _storage_errors(storage: str | None) -> Iterator[None]:
         ) from (None if holds_secrets(error, storage) else error)
 
 
-_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_PACKAGES = {"psycopg": "'inc-autotune[postgresql]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Packages by the name of their module, if the names differ."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 
+from inc_autotune.core.errors import StorageError
 from inc_autotune.core.search.study.process import Process, is_gone, is_neighbour, this_process
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ class Worker:
 
     The worker registers itself in the study's attributes, where a thread counts up its heartbeats. When its process is
     killed the count stands still; other processes on the same machine see at once that the process has ended.
+
+    Args:
+        study: where workers register.
+        heartbeat_interval: seconds between two heartbeats.
+        heartbeat_timeout: seconds without one after which a worker is dead.
+        neighbour_timeout: the same for another container on this machine.
+        clock: gives seconds; of this machine, not of this process.
+        back_since: when the storage came back after it was away, by the clock: while it was, no heartbeat could be
+            written, so nobody is silent for longer than that.
     """
 
     def __init__(
@@ -51,12 +61,13 @@ class Worker:
         heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         neighbour_timeout: float = NEIGHBOUR_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
+        back_since: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
         _HERE.add(self.id)
         self._study = study
         self._timeout, self._neighbour_timeout = heartbeat_timeout, neighbour_timeout
-        self._clock = clock
+        self._clock, self._back_since = clock, back_since
         self._process = this_process()
         self._last_heartbeats: dict[str, tuple[int, float]] = {}
         """By worker: the count that was read last, and when this count was read first."""
@@ -72,8 +83,12 @@ class Worker:
         """Leave the study; what this worker had begun and not finished is free for others."""
         self._closed.set()
         self._thread.join()
-        self._write_heartbeat(0)
         _HERE.discard(self.id)
+        try:
+            self._write_heartbeat(0)
+        except StorageError:
+            # What was found must not be lost for that; others notice that the heartbeats have ended.
+            logger.warning("the storage was not told that this process leaves", exc_info=True)
 
     def is_alive(self, worker: str) -> bool:
         """Whether a worker, by its id, is still at work as far as this one can tell."""
@@ -94,7 +109,7 @@ class Worker:
             return False
         silent, timeout = self._seconds_since_heartbeat(worker, entry["heartbeat"]), self._timeout
         if is_neighbour(process):
-            silent, timeout = max(silent, self._clock() - entry["time"]), self._neighbour_timeout
+            silent, timeout = max(silent, self._seconds_since(entry["time"])), self._neighbour_timeout
         if WARN_AFTER <= silent < timeout and worker not in self._warned_of:
             self._warned_of.add(worker)
             logger.warning(
@@ -114,7 +129,10 @@ class Worker:
         if last_count != count:
             since = now
             self._last_heartbeats[worker] = (count, since)
-        return now - since
+        return self._seconds_since(since)
+
+    def _seconds_since(self, moment: float) -> float:
+        return self._clock() - max(moment, self._back_since())
 
     def _registered(self) -> dict[str, dict[str, Any]]:
         attributes = self._study.user_attrs

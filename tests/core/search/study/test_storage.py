@@ -40,7 +40,13 @@ def test_what_a_database_says_is_repeated_without_the_password(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("driver", "package"), [("psycopg2", "psycopg2-binary"), ("MySQLdb", "mysqlclient"), ("oracledb", "oracledb")]
+    ("driver", "package"),
+    [
+        ("psycopg", r"'inc-autotune\[postgresql\]'"),
+        ("psycopg2", "psycopg2-binary"),
+        ("MySQLdb", "mysqlclient"),
+        ("oracledb", "oracledb"),
+    ],
 )
 def test_a_missing_driver_is_named(monkeypatch, driver, package):
     def refuse(_):
@@ -49,3 +55,22 @@ def test_a_missing_driver_is_named(monkeypatch, driver, package):
     monkeypatch.setattr(storage, "_storage", refuse)
     with pytest.raises(MissingDependencyError, match=rf"driver {driver} is not installed. Run: pip install {package}"):
         check_storage("postgresql://me:secret@host/tuning")
+
+
+@pytest.mark.parametrize(
+    ("url", "limited"),
+    [
+        ("sqlite:///run.db", {"timeout"}),
+        ("postgresql://host/tuning", {"connect_timeout", "tcp_user_timeout"}),
+        ("postgresql+psycopg2://host/tuning?sslmode=require", {"connect_timeout", "tcp_user_timeout"}),
+        ("mysql+pymysql://host/tuning", {"connect_timeout", "read_timeout", "write_timeout"}),
+    ],
+)
+def test_no_driver_waits_for_ever(url, limited):
+    assert limited <= storage._time_limits(url).keys()
+
+
+def test_limits_of_the_url_stay_and_unknown_drivers_get_none():
+    assert "connect_timeout" not in storage._time_limits("postgresql://host/tuning?connect_timeout=3")
+    assert storage._time_limits("postgresql+pg8000://host/tuning") == {}
+    assert storage._time_limits("oracle://host/tuning") == {}
