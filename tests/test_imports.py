@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
-FRAMEWORKS = ("torch", "onnx", "onnxruntime", "tensorflow", "transformers", "safetensors", "sklearn")
+FRAMEWORKS = ("torch", "onnx", "onnxruntime", "tensorflow", "transformers", "sklearn")
+SLOW = (*FRAMEWORKS, "sqlalchemy")
 
 WALK = """
 import importlib, pkgutil, sys
@@ -43,11 +42,11 @@ def python(code: str) -> str:
 
 
 def test_the_package_and_its_core_load_no_framework():
-    assert python(f"{WALK}\nprint([name for name in {FRAMEWORKS} if name in sys.modules])") == "[]"
+    assert python(f"{WALK}\nprint([name for name in {SLOW} if name in sys.modules])") == "[]"
 
 
 def test_the_package_itself_loads_next_to_nothing():
-    heavy = ("numpy", "optuna", "pydantic", "yaml", *FRAMEWORKS)
+    heavy = ("numpy", "optuna", "pydantic", "yaml", *SLOW)
     assert python(f"import sys, inc_autotune\nprint([name for name in {heavy} if name in sys.modules])") == "[]"
 
 
@@ -55,13 +54,12 @@ def test_tuning_works_where_no_framework_is_installed():
     python(BLOCK.format(frameworks=FRAMEWORKS) + WALK + TUNE)
 
 
-@pytest.mark.parametrize("missing", ["torch", "safetensors"])
-def test_a_missing_framework_is_an_error_that_names_the_extra(missing):
+def test_a_missing_framework_is_an_error_that_names_the_extra():
     message = python(
-        f"import sys\nsys.modules[{missing!r}] = None\n"
+        "import sys\nsys.modules['torch'] = None\n"
         "try:\n    import inc_autotune.torch_ext\n"
         "except ImportError as error:\n    print(type(error).__name__, error)"
     )
     assert message.startswith("MissingDependencyError")
-    assert missing in message
+    assert "torch" in message
     assert "inc-autotune[torch]" in message

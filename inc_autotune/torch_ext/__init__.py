@@ -3,7 +3,6 @@
 from inc_autotune.core.optional import require
 
 require("torch", extra="torch")
-require("safetensors", extra="torch")
 
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
 from inc_autotune.torch_ext.inspection import inspect  # noqa: E402

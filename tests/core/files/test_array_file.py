@@ -1,4 +1,4 @@
-"""Arrays in a safetensors file, written and read without that library."""
+"""Arrays in a safetensors file."""
 
 import numpy as np
 import pytest
@@ -19,21 +19,11 @@ def test_what_was_written_is_read(tmp_path):
     write_arrays(tmp_path / "weights", ARRAYS, {"about": "a test"})
     arrays, metadata = read_arrays(tmp_path / "weights")
     assert metadata == {"about": "a test"}
-    assert list(arrays) == list(ARRAYS)
+    assert list(arrays) == sorted(ARRAYS)
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(arrays[name], array)
         assert arrays[name].dtype == array.dtype
         assert arrays[name].flags.writeable
-
-
-def test_the_library_of_the_format_reads_it_and_writes_what_is_read(tmp_path):
-    library = pytest.importorskip("safetensors.numpy")
-    write_arrays(tmp_path / "ours", ARRAYS, {})
-    for name, array in library.load_file(tmp_path / "ours").items():
-        np.testing.assert_array_equal(array, ARRAYS[name])
-    library.save_file({name: np.ascontiguousarray(array) for name, array in ARRAYS.items()}, tmp_path / "theirs")
-    for name, array in read_arrays(tmp_path / "theirs")[0].items():
-        np.testing.assert_array_equal(array, ARRAYS[name])
 
 
 @pytest.mark.parametrize("size", [0, 7, 40, -1], ids=["empty", "no length", "half a header", "a byte too few"])

@@ -13,7 +13,6 @@ from typing import Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError, ProgrammingError, SQLAlchemyError
 
 from inc_autotune.core.errors import StorageError
 from inc_autotune.core.search.study.storage_url import holds_secrets, without_secrets
@@ -165,11 +164,15 @@ PatientStorage: Any = type(
 
 def _is_trouble(error: Exception) -> bool:
     """Whether the database failed, rather than that it was asked for what it does not have."""
+    from sqlalchemy.exc import SQLAlchemyError  # loaded by Optuna where a database is used, and slow to load
+
     return isinstance(error, (StorageInternalError, SQLAlchemyError, OSError)) or _is_of_proxy(error)
 
 
 def _may_pass(error: BaseException | None) -> bool:
     """Whether the same call may succeed later, which errors of a broken connection do not say in one way."""
+    from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError, ProgrammingError
+
     while error is not None:
         if isinstance(error, (DataError, IntegrityError, NotSupportedError, ProgrammingError)):
             return False

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 from inc_autotune.core.ignored_warnings import ignored_warnings
@@ -220,6 +219,8 @@ def _time_limits(url: str) -> dict[str, float]:
 
     Without them a call waits for ever, or for hours, where the network swallows what it says.
     """
+    from sqlalchemy.engine import make_url  # slow to load, and only needed with a database
+
     read = make_url(url)
     database, _, driver = read.drivername.partition("+")
     if driver not in KNOWN_DRIVERS:
