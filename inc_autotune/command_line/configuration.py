@@ -29,7 +29,7 @@ class Configuration(DataOptions):
         data: calibration data, see `datasets.opening.ALLOWED`.
         eval_func: `module:function` of a model, as the argument of `autotune`.
         eval_data: labelled data, with `eval_metric` instead of `eval_func`.
-        eval_metric: a name that `autotune` knows, or `module:object`.
+        eval_metric: a name that `autotune` knows, one with options, or `module:object`.
         output: where the tuned model is written.
         report: where the HTML report is written.
 
@@ -42,7 +42,7 @@ class Configuration(DataOptions):
     data: str | None = None
     eval_func: str | None = None
     eval_data: str | None = None
-    eval_metric: str | None = None
+    eval_metric: str | dict[str, dict[str, Any]] | None = None
     output: str | None = None
     report: str | None = None
     accuracy_criterion: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import is_array
-from inc_autotune.core.evaluation import Metric, metric_value
+from inc_autotune.core.evaluation import Metric, metric_predictions, metric_value
 from inc_autotune.graphs.feed import Feed, to_numpy
 
 Model = TypeVar("Model")
@@ -33,7 +33,7 @@ def evaluation_function(
     def evaluate(model: Model) -> float:
         metric.reset()
         for feed, label in labelled():
-            metric.update(predictions(run(model, feed)), as_numpy(label))
+            metric.update(metric_predictions(metric, run(model, feed), predictions), as_numpy(label))
         return metric_value(metric.compute(), named)
 
     return evaluate

@@ -79,8 +79,8 @@ def autotune(
             as the verdict is clear. Without it (and without `eval_dataloader` and `eval_metric`) the model is quantized
             with tuned alphas and no claim is made.
         eval_dataloader: yields `(inputs, label)`, with `eval_metric` instead of `eval_func`.
-        eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), or
-            "accuracy".
+        eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), a name
+            such as "accuracy" or "f1", or one with options: `{"topk": {"k": 5}}`; docs/arguments.md lists them.
         op_type_dict: rules by operator type, a regular expression: `{"Conv": {"weight": {"dtype": ["fp32"]}}}`.
         op_name_dict: the same by the name of the node; wins over types. Nodes without a name are called `MatMul_3`,
             the fourth MatMul of the graph, and so on.
@@ -157,7 +157,11 @@ def autotune(
     data = _calibration_data(calib_dataloader, example_inputs, arguments)
     source = load_source(model)
     evaluate = check_evaluation_arguments(
-        eval_func, eval_dataloader, eval_metric, partial(evaluation_function, inputs=source.inputs)
+        eval_func,
+        eval_dataloader,
+        eval_metric,
+        partial(evaluation_function, inputs=source.inputs),
+        higher_is_better=arguments.accuracy_criterion.higher_is_better,
     )
     smoothquant = arguments.smoothquant_args
     adaptor = OrtAdaptor(

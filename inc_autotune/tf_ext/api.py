@@ -69,7 +69,8 @@ def autotune(
             with tuned alphas and no claim is made.
         eval_dataset: yields `(inputs, label)`, with `eval_metric` instead of `eval_func`.
         eval_metric: a Keras metric, a function of (predictions, labels), an object with `update` and `compute` (or
-            `result`), or "accuracy".
+            `result`), a name such as "accuracy" or "f1", or one with options: `{"topk": {"k": 5}}`; docs/arguments.md
+            lists them.
         signatures: names of the signatures to take over into the tuned model, the others are left out; None: all. Of a
             GraphDef, its inputs and outputs: `{"serving_default": {"inputs": ["x:0"], "outputs": ["y:0"]}}`.
         op_type_dict: rules by operator type, a regular expression: `{"Conv2D": {"weight": {"dtype": ["fp32"]}}}`.
@@ -149,7 +150,12 @@ def autotune(
     data = data_by_signature(calib_dataset, source)
     first = source.signatures[next(iter(data))]
     evaluate = check_evaluation_arguments(
-        eval_func, eval_dataset, eval_metric, partial(evaluation_function, signature=first), loader="dataset"
+        eval_func,
+        eval_dataset,
+        eval_metric,
+        partial(evaluation_function, signature=first),
+        loader="dataset",
+        higher_is_better=arguments.accuracy_criterion.higher_is_better,
     )
     smoothquant = arguments.smoothquant_args
     adaptor = TensorFlowAdaptor(

@@ -95,8 +95,8 @@ def autotune(
             with tuned alphas and no claim is made.
         calib_func: instead of `calib_dataloader`, a function that runs the model it is given on calibration inputs.
         eval_dataloader: yields `(inputs, label)`, with `eval_metric` instead of `eval_func`.
-        eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), or
-            "accuracy".
+        eval_metric: a function of (predictions, labels), an object with `update` and `compute` (or `result`), a name
+            such as "accuracy" or "f1", or one with options: `{"topk": {"k": 5}}`; docs/arguments.md lists them.
         op_type_dict: rules by operator type, a regular expression: `{"Conv2d": {"weight": {"dtype": ["fp32"]}}}`.
         op_name_dict: the same by operator name; wins over types.
         smoothquant_args: `{"alpha": "auto" | number | list, "auto_alpha_args": {...}, "folding": bool}`; None: the
@@ -164,7 +164,13 @@ def autotune(
     adaptor = backend_adaptor(arguments, example_inputs)
     if adaptor.expands:
         arguments = with_rules_for_hidden_products(arguments, model)
-    evaluate = check_evaluation_arguments(eval_func, eval_dataloader, eval_metric, evaluation_function)
+    evaluate = check_evaluation_arguments(
+        eval_func,
+        eval_dataloader,
+        eval_metric,
+        evaluation_function,
+        higher_is_better=arguments.accuracy_criterion.higher_is_better,
+    )
     calibration = _calibration_source(calib_dataloader, calib_func, example_inputs, arguments)
     try:
         # A DataLoader draws from the global generator, even where it does not shuffle; and a generator of the user's

@@ -38,7 +38,7 @@ def tune(
     data: Data = None,
     eval_func: Annotated[str | None, typer.Option("--eval", help="module:function that scores a model.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Labelled data, with --metric instead of --eval.")] = None,
-    metric: Annotated[str | None, typer.Option(help="accuracy, or module:object.")] = None,
+    metric: Annotated[str | None, typer.Option(help="accuracy, topk, f1, auc, mse, ..., or module:object.")] = None,
     goal: Annotated[str | None, typer.Option(help="What may be lost: 1% of the score, or 0.02 of it.")] = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="A smaller score is better.")] = False,
     output: Output = None,
@@ -179,7 +179,7 @@ def _evaluation(configuration: Configuration, model: LoadedModel) -> tuple[dict[
         )
     metric = configuration.eval_metric or "accuracy"
     data = open_data(configuration.eval_data, "--eval-data", model, configuration)
-    chosen = find_object(metric, "--metric") if is_object_name(metric) else metric
+    chosen = find_object(metric, "--metric") if isinstance(metric, str) and is_object_name(metric) else metric
     return {"eval_data": labelled(data, "--eval-data"), "eval_metric": chosen}, data
 
 

@@ -5,7 +5,7 @@ Imports arguments and data.
 
 from inc_autotune.core.evaluation.function import check_evaluation_arguments
 from inc_autotune.core.evaluation.goal import Goal
-from inc_autotune.core.evaluation.metric import Metric, make_metric, metric_value
+from inc_autotune.core.evaluation.metric import Metric, make_metric, metric_predictions, metric_value
 from inc_autotune.core.evaluation.verdict import Judgement, Scores, Verdict, closing_iterator, judge, read_scores
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "closing_iterator",
     "judge",
     "make_metric",
+    "metric_predictions",
     "metric_value",
     "read_scores",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.data import is_one_shot
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.core.evaluation.metric import ALLOWED_METRICS
+from inc_autotune.core.evaluation.metric import ALLOWED_METRICS, is_better_when_larger
 
 
 def check_evaluation_arguments(
@@ -18,6 +18,7 @@ def check_evaluation_arguments(
     combine: Callable[[Any, Any], Callable[[Any], Any]],
     *,
     loader: str = "dataloader",
+    higher_is_better: bool = True,
 ) -> Callable[[Any], Any] | None:
     """The user's evaluation: `eval_func`, or one made of `eval_dataloader` and `eval_metric`; None when none is given.
 
@@ -27,6 +28,7 @@ def check_evaluation_arguments(
         eval_metric: one of `ALLOWED_METRICS`.
         combine: makes an evaluation function from the loader and the metric.
         loader: the framework's word for loaders in names of arguments: "dataloader" in `eval_dataloader`.
+        higher_is_better: what the accuracy criterion says of the score.
 
     Raises:
         ArgumentError: `eval_func` cannot be called, both ways are given, or one of the pair is missing or unusable.
@@ -60,5 +62,12 @@ def check_evaluation_arguments(
         raise ArgumentError(
             f"{argument} is a {type(eval_dataloader).__name__}, which can be read only once, but every candidate "
             "is evaluated on it. Give a DataLoader, a list, or an object whose __iter__ starts again."
+        )
+    larger = is_better_when_larger(eval_metric)
+    if larger is not None and larger is not higher_is_better:
+        raise ArgumentError(
+            f"eval_metric={shown(eval_metric)} is better when {'larger' if larger else 'smaller'}, but "
+            f"accuracy_criterion says higher_is_better={higher_is_better}. Give accuracy_criterion={{..., "
+            f"'higher_is_better': {larger}}}."
         )
     return combine(eval_dataloader, eval_metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -12,14 +12,19 @@ import numpy as np
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.data import describe, is_array
 from inc_autotune.core.errors import ArgumentError, DataError, EvaluationError, did_you_mean
+from inc_autotune.core.evaluation.detection import CocoMeanAveragePrecision, MeanAveragePrecision
 from inc_autotune.core.evaluation.goal import as_number, is_no_number
-
-ALLOWED_METRICS = (
-    "'accuracy', a function (predictions, labels) -> number, or an object with reset, update(predictions, labels) and "
-    "compute or result"
+from inc_autotune.core.evaluation.named_metrics import (
+    F1,
+    Accuracy,
+    Auc,
+    Bleu,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RootMeanSquaredError,
+    TopK,
 )
-
-IGNORED_LABEL = -100
+from inc_autotune.core.vocabulary import listing
 
 
 class Metric(Protocol):
@@ -35,39 +40,33 @@ class Metric(Protocol):
         """The metric of all batches since the last reset."""
 
 
-class Accuracy:
-    """Share of labels that are the class with the largest score; labels of -100 are not counted.
+NAMED_METRICS: Mapping[str, Callable[..., Metric]] = {
+    "accuracy": Accuracy,
+    "topk": TopK,
+    "f1": F1,
+    "auc": Auc,
+    "mse": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "rmse": RootMeanSquaredError,
+    "bleu": Bleu,
+    "map": MeanAveragePrecision,
+    "cocomap": CocoMeanAveragePrecision,
+    "vocmap": MeanAveragePrecision,
+}
+"""By name in lower case; upper case is understood too, as Intel Neural Compressor writes `MSE` and `mAP`."""
 
-    Scores are [..., classes] or [batch, classes, ...]; labels are integers of the same shape without `classes`.
-    """
+_FOREIGN_OPTIONS = {
+    "compare_label": " Predictions are compared with labels; how far a model is from fp32, without labels, is what "
+    "`compare` shows.",
+    "anno_path": " Labels are numbers of classes.",
+}
 
-    def __init__(self) -> None:
-        self.reset()
+_FOREIGN_NAMES = {"roc": "auc", "cocomapv2": "cocomap", "top1": "topk", "squadf1": "f1"}
 
-    def reset(self) -> None:
-        self._correct = self._count = 0
-
-    def update(self, predictions: Any, labels: Any) -> None:
-        labels = array_api_compat.array_namespace(predictions).asarray(labels)
-        for axis in (-1, 1):
-            if predictions.ndim > 1 and _without(predictions.shape, axis) == tuple(labels.shape):
-                counted = labels != IGNORED_LABEL
-                self._correct += int(((predictions.argmax(axis) == labels) & counted).sum())
-                self._count += int(counted.sum())
-                return
-        raise DataError(
-            f"eval_metric='accuracy': predictions {describe(predictions)} do not fit labels {describe(labels)}. "
-            "Predictions must be scores [batch, ..., classes] or [batch, classes, ...] for labels [batch, ...]."
-        )
-
-    def compute(self) -> float:
-        return self._correct / self._count if self._count else math.nan
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    sizes = list(shape)
-    del sizes[axis]
-    return tuple(sizes)
+ALLOWED_METRICS = (
+    f"{', '.join(map(repr, NAMED_METRICS))}, one of these with its options such as {{'topk': {{'k': 5}}}}, a function "
+    "(predictions, labels) -> number, or an object with reset, update(predictions, labels) and compute or result"
+)
 
 
 class _Collected:
@@ -111,10 +110,9 @@ def make_metric(eval_metric: Any, as_array: Callable[[Any], Any] = np.asarray) -
         ArgumentError: `eval_metric` is none of `ALLOWED_METRICS`.
     """
     if isinstance(eval_metric, str):
-        if eval_metric == "accuracy":
-            return Accuracy()
-        hint = did_you_mean(eval_metric, ["accuracy"])
-        raise ArgumentError(f"eval_metric={eval_metric!r}: unknown name. Allowed: {ALLOWED_METRICS}.{hint}")
+        return _named_metric(eval_metric, {})
+    if isinstance(eval_metric, Mapping):
+        return _named_metric(*_name_and_options(eval_metric))
     if isinstance(eval_metric, type):
         raise ArgumentError(f"eval_metric={shown(eval_metric)} is a class. Give an instance: {eval_metric.__name__}().")
     if all(callable(getattr(eval_metric, name, None)) for name in ("reset", "update")):
@@ -127,12 +125,66 @@ def make_metric(eval_metric: Any, as_array: Callable[[Any], Any] = np.asarray) -
     raise ArgumentError(f"eval_metric={shown(eval_metric)} cannot be called. Allowed: {ALLOWED_METRICS}.")
 
 
+def is_better_when_larger(eval_metric: Any) -> bool | None:
+    """Whether a larger value is better, of a metric that is named; None of others, which only the user knows."""
+    if isinstance(eval_metric, Mapping) and len(eval_metric) == 1:
+        eval_metric = next(iter(eval_metric))
+    if not isinstance(eval_metric, str):
+        return None
+    known: bool | None = getattr(NAMED_METRICS.get(eval_metric.lower()), "higher_is_better", None)
+    return known
+
+
+def metric_predictions(metric: Metric, outputs: Any, chosen: Callable[[Any], Any]) -> Any:
+    """What a metric is given: all that a model returns, if it `takes_all_outputs`, else what `chosen` takes of it."""
+    return outputs if getattr(metric, "takes_all_outputs", False) else chosen(outputs)
+
+
+def _name_and_options(given: Mapping[Any, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Of `{"topk": {"k": 5}}`, the name and the options.
+
+    Raises:
+        ArgumentError: there is not one name, or its options are no dict.
+    """
+    if len(given) != 1:
+        raise ArgumentError(
+            f"eval_metric={shown(given)}: has {len(given)} names. Give one with its options: {{'topk': {{'k': 5}}}}. "
+            "Of several metrics make one number in eval_func."
+        )
+    ((name, options),) = given.items()
+    if options is None:
+        options = {}
+    if not isinstance(options, Mapping):
+        raise ArgumentError(
+            f"eval_metric={shown(given)}: options are {shown(options)}. Allowed: a dict of options, such as {{'k': 5}}."
+        )
+    return name, options
+
+
+def _named_metric(name: Any, options: Mapping[str, Any]) -> Metric:
+    found = NAMED_METRICS.get(name.lower()) if isinstance(name, str) else None
+    if found is None:
+        other = _FOREIGN_NAMES.get(name.lower()) if isinstance(name, str) else None
+        hint = f" Did you mean {other!r}?" if other else did_you_mean(name, NAMED_METRICS)
+        raise ArgumentError(f"eval_metric={shown(name)}: unknown name. Allowed: {ALLOWED_METRICS}.{hint}")
+    known = list(inspect.signature(found).parameters)
+    for option in options:
+        if option not in known:
+            raise ArgumentError(
+                f"eval_metric: {name}: unknown option {shown(option)}. Allowed: {listing(known) if known else 'none'}."
+                f"{_FOREIGN_OPTIONS.get(option) or did_you_mean(option, known)}"
+            )
+    return found(**options)
+
+
 def metric_value(value: Any, eval_metric: Any) -> float:
     """The value that a metric returned, as a float.
 
     Raises:
         EvaluationError: the value is no single number.
     """
+    if isinstance(eval_metric, Mapping):
+        eval_metric = next(iter(eval_metric))
     name = eval_metric if isinstance(eval_metric, str) else getattr(eval_metric, "__name__", type(eval_metric).__name__)
     if is_no_number(value) or isinstance(value, (str, bytes)) or value is None:
         raise EvaluationError(f"eval_metric {name} returned {shown(value)}. It must return a number.")

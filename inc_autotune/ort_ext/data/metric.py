@@ -26,7 +26,8 @@ def evaluation_function(
     Args:
         eval_dataloader: yields (inputs, label), (input, ..., label), or dicts with a label entry; re-iterable, since it
             is read once for every candidate.
-        eval_metric: `"accuracy"`; a function of all predictions and all labels, concatenated; or an object fed batch
+        eval_metric: a name, as `"accuracy"`, or `{name: options}`;
+            a function of all predictions and all labels, concatenated; or an object fed batch
             by batch: `reset()`, `update(predictions, labels)`, and `compute()` or `result()`.
         inputs: what the model declares.
 

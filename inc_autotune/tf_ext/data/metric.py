@@ -38,7 +38,8 @@ def evaluation_function(
     Args:
         eval_dataset: yields (inputs, label), (input, ..., label), or dicts with a label entry; re-iterable, since it
             is read once for every candidate.
-        eval_metric: a metric of Keras; `"accuracy"`; a function of all predictions and all labels, concatenated; or an
+        eval_metric: a metric of Keras; a name, as `"accuracy"`, or `{name: options}`;
+            a function of all predictions and all labels, concatenated; or an
             object with `reset()`, `update(predictions, labels)`, and `compute()` or `result()`. Predictions and labels
             reach it as NumPy arrays.
         signature: which signature of the model is run.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.data import Reading
-from inc_autotune.core.evaluation import make_metric, metric_value
+from inc_autotune.core.evaluation import make_metric, metric_predictions, metric_value
 from inc_autotune.torch_ext.data.batch import run
 from inc_autotune.torch_ext.data.batches import labelled_batches
 from inc_autotune.torch_ext.data.items import iterable_loader
@@ -26,7 +26,8 @@ def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.
     Args:
         eval_dataloader: yields (inputs, label), (input, ..., label), or dicts with a label entry; re-iterable, since it
             is read once for every candidate.
-        eval_metric: `"accuracy"`; a function of all predictions and all labels, concatenated; or an object fed batch
+        eval_metric: a name, as `"accuracy"`, or `{name: options}`;
+            a function of all predictions and all labels, concatenated; or an object fed batch
             by batch: `reset()`, `update(predictions, labels)`, and `compute()` (torchmetrics) or `result()`.
 
     Raises:
@@ -41,7 +42,8 @@ def evaluation_function(eval_dataloader: Any, eval_metric: Any) -> Callable[[nn.
         known = readings[0] if readings else None
         for batch, label, reading in labelled_batches(eval_dataloader, model, known):
             readings[:] = [reading]
-            metric.update(_on_cpu(_predictions(run(model, batch))), _on_cpu(label))
+            outputs = metric_predictions(metric, run(model, batch), _predictions)
+            metric.update(_on_cpu(outputs), _on_cpu(label))
         return metric_value(metric.compute(), eval_metric)
 
     return evaluate

@@ -29,6 +29,15 @@ def test_accuracy_over_all_batches() -> None:
     assert evaluated([(DATA[0], BEST[0]), (DATA[1], BEST[1] + 1)]) == 0.5
 
 
+def test_named_metrics_with_options_and_of_all_outputs() -> None:
+    second = [(x, make_session(SOURCE).run(None, {"x": x})[0].argsort(-1)[..., -2]) for x in DATA]
+    assert evaluated(second, {"topk": {"k": 2}}) == 1
+    assert evaluated(second, "topk") == 0
+    proto = linear_chain()
+    with pytest.raises(DataError, match="predictions are a dict"):  # not a single output of it
+        evaluated(second, "map", load_source(proto))
+
+
 def test_torch_tensors_are_numpy_arrays_to_the_metric() -> None:
     def metric(predictions: Any, labels: Any) -> float:
         assert isinstance(predictions, np.ndarray)

@@ -31,7 +31,8 @@ def evaluated(metric: Any, data: Any = DATA) -> Any:
 @pytest.mark.parametrize(
     "metric",
     [
-        *("accuracy", keras.metrics.SparseCategoricalAccuracy(), keras.metrics.SparseTopKCategoricalAccuracy(k=1)),
+        *("accuracy", {"topk": {"k": 1}}),
+        *(keras.metrics.SparseCategoricalAccuracy(), keras.metrics.SparseTopKCategoricalAccuracy(k=1)),
         *(lambda scores, labels: (scores.argmax(-1) == labels).mean(),),
     ],
 )

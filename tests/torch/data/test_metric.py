@@ -236,3 +236,20 @@ def test_evaluation_arguments():
         check_evaluation_arguments(own, loader(), None, evaluation_function)
     with pytest.raises(ArgumentError, match="cannot be called"):
         check_evaluation_arguments(0.9, None, None, evaluation_function)
+
+
+class Detector(nn.Module):
+    """Finds in each image the box that its input is, as torchvision's detectors return it."""
+
+    def forward(self, x):
+        return [{"boxes": row[None, :4], "scores": row[4:5], "labels": row[5:].long()} for row in x]
+
+
+def test_named_metrics_with_options_and_of_all_outputs():
+    loader = [(SCORES, torch.tensor([1, 2, 1, 1]))]
+    assert evaluation_function(loader, {"topk": {"k": 2}})(Identity()) == 1
+    assert evaluation_function(loader, "topk")(Identity()) == 0
+    assert evaluation_function([(SCORES, SCORES + 2)], "RMSE")(Identity()) == 2
+    found = torch.tensor([[0.0, 0, 4, 4, 0.9, 1], [1, 1, 3, 3, 0.8, 1]])
+    labels = [{"boxes": torch.tensor([[0.0, 0, 4, 5]]), "labels": torch.tensor([1])}] * 2
+    assert evaluation_function([(found, labels)], "map")(Detector()) == 0.5
