@@ -16,6 +16,10 @@ class ArgumentError(AutotuneError, ValueError):
     """An argument has a wrong type, key or value."""
 
 
+class UnknownArgumentError(ArgumentError, TypeError):
+    """There is no argument of this name; a TypeError too, as Python raises it."""
+
+
 class CapabilityError(AutotuneError, ValueError):
     """The framework YAML is malformed, or an option was asked for that it does not offer."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime
 
-from inc_autotune.core.arguments import AutotuneArguments, check_path, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, check_path, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
@@ -34,6 +34,7 @@ from inc_autotune.ort_ext.target import BACKENDS, QDQ, RECIPE_NAMES, Backend, Mo
 from inc_autotune.ort_ext.tuned_model import TunedModel, warn_where_too_wide
 
 
+@takes_foreign_names({"sess_options": "session_options"})
 def autotune(
     model: Any,
     calib_dataloader: Any = None,
@@ -102,7 +103,8 @@ def autotune(
             "onnxrt_qnn_ep". All but the first are not verified on hardware.
         providers: execution providers of the sessions that are evaluated. Default: that of `backend` where this
             installation of onnxruntime has it, else the CPU.
-        session_options: `SessionOptions` of these sessions, or, which is faster, a function that makes them.
+        session_options: `SessionOptions` of these sessions, or, which is faster, a function that makes them; also by
+            the name `sess_options`.
         capability: a framework YAML, or a dict, that extends the one shipped.
         excluded_precisions: dtypes that must not be used.
         objective: "performance", or "modelsize": embeddings are quantized too, and the smallest model is preferred.
@@ -181,7 +183,7 @@ def autotune(
         if found is not None:
             found.model = _tuned_model(found, settings, source)
         raise
-    warn_of_shortcomings(tuned.result, stacklevel=2)
+    warn_of_shortcomings(tuned.result, stacklevel=3)
     return _tuned_model(tuned.result, settings, source)
 
 
@@ -218,6 +220,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
     return tuned
 
 
+@takes_foreign_names({"sess_options": "session_options"})
 def session(
     tuned: TunedModel,
     providers: Sequence[Provider] | None = None,
@@ -232,7 +235,8 @@ def session(
         tuned: what `autotune`, `apply_recipe` or `load` returned.
         providers: execution providers, in order of preference. Default: the one the model was tuned for, where this
             installation of onnxruntime has it, else the CPU.
-        session_options: `SessionOptions`, never changed, or, which is faster, a function that makes them.
+        session_options: `SessionOptions`, never changed, or, which is faster, a function that makes them; also by the
+            name `sess_options`, and before `providers`, as onnxruntime takes them.
         form: "cpu" or "qdq", see `convert`. None: "cpu" for the CPU provider, "qdq" for others, or the form of a
             loaded model.
         graph_optimization_level: "DISABLE_ALL", "ENABLE_BASIC", ...; None: what the options say, else the recipe the
@@ -245,6 +249,9 @@ def session(
         raise ArgumentError(
             f"tuned: a {type(tuned).__name__}. Allowed: what autotune(), apply_recipe() or load() returned."
         )
+    if isinstance(providers, onnxruntime.SessionOptions):
+        # onnxruntime has them the other way round.
+        providers, session_options = session_options, providers  # type: ignore[assignment]
     settings = tuned.settings
     given = _providers(providers, settings.backend)
     if form is None:

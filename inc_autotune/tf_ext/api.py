@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.arguments import check_path, validate_arguments
+from inc_autotune.core.arguments import check_path, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments, closing_iterator
 from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
@@ -23,6 +23,7 @@ from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
 RECIPES = ("smooth_quant", "smooth_quant_args", *SWITCHES)
 
 
+@takes_foreign_names()
 def autotune(
     model: Any,
     calib_dataset: Any = None,
@@ -183,7 +184,7 @@ def autotune(
         if partial_result is not None:
             partial_result.model = TunedModel(source, partial_result.recipe, partial_result)
         raise
-    warn_of_shortcomings(tuned.result, stacklevel=2)
+    warn_of_shortcomings(tuned.result, stacklevel=3)
     assert tuned.result.recipe is not None
     return TunedModel(source, tuned.result.recipe, tuned.result)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inc_autotune.core.arguments import AutotuneArguments, check_path, shown, validate_arguments
+from inc_autotune.core.arguments import AutotuneArguments, check_path, shown, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.op_config import OpConfig
@@ -51,6 +51,7 @@ from inc_autotune.torch_ext.target import saturation
 logger = logging.getLogger(__name__)
 
 
+@takes_foreign_names({"prepared_model": "model"})
 @accepts_old_calls
 def autotune(
     model: nn.Module,
@@ -184,10 +185,11 @@ def autotune(
             result = replace(error.partial_result, model=None)
             _attach(error.partial_result.model, result, result.recipe)
         raise
-    warn_of_shortcomings(tuned.result, stacklevel=3)
+    warn_of_shortcomings(tuned.result, stacklevel=4)
     return _attach(tuned.model, tuned.result, tuned.result.recipe)
 
 
+@takes_foreign_names()
 def convert(tuned: nn.Module) -> nn.Module:
     """Replace the fake-quantized operators of a tuned model by ones with integer kernels.
 

@@ -14,6 +14,7 @@ from inc_autotune.core.arguments.autotune import (
 )
 from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
 from inc_autotune.core.arguments.checks import CheckError, choice, shown
+from inc_autotune.core.arguments.foreign_names import takes_foreign_names
 from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.arguments.rules import OperatorRule
 
@@ -34,5 +35,6 @@ __all__ = [
     "first_error",
     "reading_argument",
     "shown",
+    "takes_foreign_names",
     "validate_arguments",
 ]

@@ -183,9 +183,15 @@ def test_session_options_and_the_optimization_level_reach_the_sessions():
         seen.append(session.get_session_options().graph_optimization_level.name)
         return 1.0
 
-    tune(linear_chain(), vectors(), score, session_options=options, recipes=recipes)
+    tuned = tune(linear_chain(), vectors(), score, sess_options=options, recipes=recipes)  # by onnxruntime's name
     assert seen == ["ORT_ENABLE_BASIC"] * 2
     assert len(made) >= 3
+    own = options()
+    # Where onnxruntime has them, and by its name.
+    for session in (ort_ext.session(tuned, own, ["CPUExecutionProvider"]), ort_ext.session(tuned, sess_options=own)):
+        assert session.get_session_options().intra_op_num_threads == 1
+    with pytest.raises(TypeError, match="provider_options"):
+        ort_ext.session(tuned, provider_options=[{}])
 
 
 def test_the_users_model_is_not_changed():

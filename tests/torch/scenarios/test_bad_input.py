@@ -125,7 +125,8 @@ def auto(**arguments) -> dict[str, object]:
         ({"max_trials": None}, ("max_trials=None: it is None",)),
         ({"strategy": "hawq"}, ("strategy='hawq': unknown strategy", "'auto'")),
         ({"objective": "speed"}, ("objective='speed': unknown value", "'performance', 'modelsize'")),
-        ({"approach": "qat"}, ("approach='qat': unknown value", "'static', 'dynamic'")),
+        ({"approach": "qat"}, ("approach='qat': there is no train_func",)),
+        ({"approach": "ptq"}, ("approach='ptq': unknown value", "'static', 'dynamic'")),
         ({"backend": "openvino"}, ("backend='openvino': unknown backend", "'default'")),
         ({"device": "cuda"}, ("device='cuda'", "'cpu' only", "Leave it out")),
         ({"device": torch.device("cuda", 1)}, ("device='cuda:1'", "'cpu' only")),
@@ -188,9 +189,13 @@ def test_arguments_in_the_wrong_place(positional, words):
     raises(ArgumentError, words, counting(), *positional)
 
 
-def test_a_misspelled_argument_is_pythons_own_error():
-    with pytest.raises(TypeError, match="sampling_size"):
+def test_a_misspelled_argument_is_pythons_own_kind_of_error():
+    with pytest.raises(TypeError, match="Did you mean 'sampling_sizes'"):
         torch_ext.autotune(counting(), DATA, score, sampling_size=[100])
+    with pytest.raises(ArgumentError, match="one of NNCF; here: calib_dataloader"):
+        torch_ext.autotune(counting(), calibration_dataset=DATA)
+    with pytest.raises(ArgumentError, match="the model is never changed"):
+        torch_ext.convert(counting(), inplace=True)
 
 
 # The model
