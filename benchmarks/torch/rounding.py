@@ -17,25 +17,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
-import torch
-
-from benchmarks import measuring
 from benchmarks.torch import common
-from benchmarks.torch.corrections import CALIBRATED, TASKS, Task, outputs, simulated
+from benchmarks.torch.output_errors import CALIBRATED, Task, outputs, print_errors, simulated
 from inc_autotune import torch_ext
 from inc_autotune.core.analysis import relative_error
 
 COLUMNS = ("task", "weights", "error", "ratio", "on held-out", "chosen by auto", "seconds", "more")
-
-
-def byte_gpt(workloads: Any) -> Task:
-    workload = workloads.byte_gpt(outliers=True)
-    rows = torch.cat([batch[0] if isinstance(batch, tuple | list) else batch for batch in workload.calib_dataloader])
-    return Task(workload.model, list(rows[:CALIBRATED].split(10)), list(rows[-32:].split(8)))
-
-
-EVERY = {**TASKS, "byte_gpt": byte_gpt}
-OF_WORKLOADS = ("resnet20", "byte_gpt")
 
 
 def tuned(task: Task, dtype: str, rounding: str) -> tuple[float, Any, float]:
@@ -68,20 +55,6 @@ def measure(name: str, task: Task, dtype: str) -> list[Any]:
     return [name, dtype, f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]
 
 
-def main() -> None:
-    parser = measuring.parser(__doc__, workloads="optional")
-    parser.add_argument("--task", choices=list(EVERY), action="append", help="repeatable; default: all")
-    parser.add_argument("--weights", nargs="+", default=["int8", "int7"], help="dtypes; those but int8 are simulated")
-    options = common.parse(parser)
-    common.count_cpu_seconds_in_phases()
-    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
-    names = options.task or [name for name in EVERY if workloads is not None or name not in OF_WORKLOADS]
-    rows = []
-    for name in names:
-        task = EVERY[name](workloads)
-        rows += [measure(name, task, dtype) for dtype in options.weights]
-    measuring.print_table("Relative squared error at the output", COLUMNS, rows)
-
-
 if __name__ == "__main__":
-    main()
+    common.count_cpu_seconds_in_phases()
+    print_errors(__doc__, COLUMNS, measure, ["int8", "int7"])

@@ -10,20 +10,29 @@ from inc_autotune.graphs.digest import add_arrays, content
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.graphs.metric import evaluation_function
+from inc_autotune.graphs.moments import MomentRows, Patches, Rows, moment_names
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.reading import reading_model
+from inc_autotune.graphs.recipe_entries import WEIGHT_FRAMEWORK
+from inc_autotune.graphs.rounding import Steps, StepsCache, moved, weight_steps
 from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.graphs.smoothing import shared_weights, smoothed_alike, smoothing_scales
 from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
 
 __all__ = [
+    "WEIGHT_FRAMEWORK",
     "Feed",
     "GraphAdaptor",
     "InputDescription",
     "Kept",
+    "MomentRows",
     "OperatorCalibration",
+    "Patches",
     "QuantizedWeight",
+    "Rows",
     "SampleAxis",
+    "Steps",
+    "StepsCache",
     "Values",
     "WatchedTensor",
     "WeightCache",
@@ -35,6 +44,8 @@ __all__ = [
     "evaluation_function",
     "labelled",
     "loader_items",
+    "moment_names",
+    "moved",
     "possible_reading",
     "quantize_weight",
     "reading_model",
@@ -43,4 +54,5 @@ __all__ = [
     "smoothing_scales",
     "to_numpy",
     "unlabelled",
+    "weight_steps",
 ]

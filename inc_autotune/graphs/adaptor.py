@@ -13,13 +13,14 @@ from inc_autotune.core.analysis import SupportsComparison, SupportsSmoothing
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import ActivationStatistics, InputGroup, Statistics
+from inc_autotune.core.quantization import ActivationStatistics, InputGroup, SecondMoment, Statistics, refused_note
 from inc_autotune.core.space import Capability, Unit
 from inc_autotune.core.vocabulary import Approach
 from inc_autotune.graphs.calibration import Calibration
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
+from inc_autotune.graphs.rounding import StepsCache
 from inc_autotune.graphs.smoothing import GraphOperator
 from inc_autotune.graphs.weights import WeightCache
 
@@ -62,6 +63,7 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
     Args:
         capability: what each operator type may become.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs.
+        moments: whether to collect second moments, without which weights are rounded to nearest.
         example_inputs: inputs for measuring speed, in any form a loader's item may have; None: the first calibration
             samples.
     """
@@ -75,12 +77,14 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
     untrainable: str = "a graph cannot be trained."
     """Why, and what to do instead, where someone wants to train a quantized model."""
 
-    def __init__(self, capability: Capability, *, histogram: bool, example_inputs: Any) -> None:
+    def __init__(self, capability: Capability, *, histogram: bool, example_inputs: Any, moments: bool = False) -> None:
         self.capability = capability
         self.histogram = histogram or capability.default_needs_histogram
+        self.moments_wanted = moments
         self.given_example = example_inputs
         self.example: Feed | None = None
         self.weights = WeightCache()
+        self.steps = StepsCache()
         self.calibrations: dict[str, Calibration] = {}
         self._analysis: Found | None = None
 
@@ -113,6 +117,13 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
     @abstractmethod
     def reduces(self, unit: Unit, statistics: ActivationStatistics) -> bool:
         """Whether the weights of a unit of linear operators, which reads this, get one bit less."""
+
+    def moment_name(self, operator: str) -> str | None:
+        """The name of the second moment of what an operator multiplies with its weight.
+
+        None where its weight is rounded to nearest.
+        """
+        return None
 
     # What the model is
 
@@ -157,6 +168,7 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
 
     def notes(self) -> Sequence[str]:
         notes = [note for each in self.calibrations.values() for note in each.held_out.notes]
+        notes += [note for each in self.calibrations.values() if (note := refused_note(each.without_moment))]
         return [*notes, *dict.fromkeys(each.note for each in self.calibrations.values() if each.note)]
 
     def add_data(self, digest: Digest) -> None:
@@ -195,6 +207,21 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
             return self.example
         self._check_calibrated()
         return next(iter(self.calibrations.values())).held_out.first.take(MEASURED_SAMPLES)
+
+    @property
+    def moments(self) -> dict[str, SecondMoment]:
+        """Second moments by name."""
+        self._check_calibrated()
+        return {name: moment for each in self.calibrations.values() for name, moment in each.moments.items()}
+
+    def units_with_moments(self, units: Sequence[Unit]) -> Sequence[str]:
+        """Names of those that are quantized, and whose inputs all have second moments: for `SupportsRounding`."""
+        moments = self.moments
+        return [
+            unit.name
+            for unit in units
+            if unit.options[0].is_quantized and all(self.moment_name(name) in moments for name in unit.operator_names)
+        ]
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         operators = self.known.operators

@@ -15,6 +15,7 @@ from inc_autotune.core.errors import DataError
 from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.moments import MomentRows, Rows, moment_name
 from inc_autotune.graphs.outputs import comparison_note
 from inc_autotune.graphs.padding import comparable_outputs, real_positions
 
@@ -43,12 +44,14 @@ class WatchedTensor:
         histogram: whether its values are counted.
         channel_axis: where its channels are; their number is the same in every batch. None: one range for the whole
             tensor, whose dimensions may all differ from batch to batch.
+        moments: how it becomes rows whose second moments are collected, where these are wanted.
     """
 
     name: str
     rows: bool
     histogram: bool
     channel_axis: int | None = -1
+    moments: Sequence[MomentRows] = ()
 
 
 class Values(NamedTuple):
@@ -71,6 +74,7 @@ def calibrate(
     *,
     seed: int,
     argument: str,
+    moments: bool = False,
 ) -> Calibration:
     """Run the fp32 model over the batches once.
 
@@ -85,6 +89,7 @@ def calibrate(
             size ends with the batch that reaches it.
         seed: of the sampled rows.
         argument: the user's argument for the data, for messages.
+        moments: whether second moments of the watched tensors are wanted.
 
     Raises:
         DataError: there is no batch, or the model fails on one.
@@ -101,27 +106,35 @@ def calibrate(
     digest = hashlib.sha256()
     unfit: dict[str, str] = {}
     note: str | None = None
-    calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed)
+    calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed, moments=moments)
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
         calibrating.begin(feed)
         values, real = run(feed, calibrating.samples), real_positions(feed)
         for tensor in watched:
             value = _tokens(values.watched[tensor.name], tensor.channel_axis)
             finite = np.isfinite(value)
-            if not finite.all():
+            is_finite = bool(finite.all())
+            if not is_finite:
                 unfit[tensor.name] = (
                     f"{tensor.name!r} holds NaN or infinity in the calibration data, which integers cannot"
                 )
                 value = value[finite.all(axis=-1)]
             rows = real if real is not None and _is_of_tokens(value, tensor.channel_axis, real) else None
             calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out, real=rows)
+            if calibrating.moments is not None and is_finite:
+                for each in tensor.moments:
+                    is_usual = each == Rows()
+                    name, whole = moment_name(tensor.name, each), values.watched[tensor.name]
+                    each.update(calibrating.moments, name, whole, rows if is_usual else None)
         note = comparison_note(values.outputs)
         calibrating.end(values.outputs)
     found = calibrating.finish(digest.hexdigest(), argument)
     for name, statistics in found.snapshot().every.items():
         if statistics.count == 0:
             unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
-    return Calibration(found.snapshots, found.held_out, found.digest, found.moments, unfit, note)
+    return Calibration(
+        found.snapshots, found.held_out, found.digest, found.moments, found.without_moment, unfit=unfit, note=note
+    )
 
 
 def _tokens(value: Array, channel_axis: int | None) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputMeans
+from inc_autotune.graphs.rounding import Steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,8 @@ class OperatorCalibration:
         output_range: smallest and largest value of its output, where the operator itself needs it.
         reduce_range: whether its weight gets one bit less.
         input_means: of its input, after smoothing, where the bias is corrected; None: it is not.
+        steps: how far the integers of its weight are from the nearest ones; None: they are the nearest.
+        weight_framework: whose formulas give the scales of its weight; None: those of the runtime.
     """
 
     range: tuple[float, float] | None = None
@@ -27,6 +30,8 @@ class OperatorCalibration:
     output_range: tuple[float, float] | None = None
     reduce_range: bool = False
     input_means: InputMeans | None = None
+    steps: Steps | None = None
+    weight_framework: str | None = None
 
 
 NOTHING = OperatorCalibration()
@@ -55,8 +60,12 @@ class QuantizationPlan:
         return {name: each.smoothing for name, each in self.calibrations.items() if each.smoothing is not None}
 
     def corrects_weight(self, name: str) -> bool:
-        """Whether an operator's integer weight gets the mean and the norm of the float one."""
-        return name in self.configs and "weight_correction" in self.configs[name].corrections
+        """Whether an operator's integer weight gets the mean and the norm of the float one.
+
+        One that is rounded by a second moment has its own for a reason.
+        """
+        config = self.configs.get(name)
+        return config is not None and "weight_correction" in config.corrections and config.rounding == "nearest"
 
     @property
     def reduced(self) -> frozenset[str]:

@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from inc_autotune.core.arguments import shown
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.quantization import InputMeans
+from inc_autotune.core.errors import RecipeError
+from inc_autotune.core.quantization import FRAMEWORK_SCHEMES, InputMeans
 from inc_autotune.core.result import OperatorRecipe, SharedArrays
+from inc_autotune.core.vocabulary import listing
 from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
+
+WEIGHT_FRAMEWORK = "weight_framework"
+"""Key of whose formulas give the scales of an operator's weight, where it was rounded elsewhere."""
 
 
 def calibration_entries(
@@ -39,6 +45,10 @@ def calibration_entries(
         if means is not None:
             entry["input_mean"] = shared.name(means.exact, f"{name}.input_mean")
             entry["rounded_input_mean"] = shared.name(means.rounded, f"{name}.rounded_input_mean")
+        if calibration.steps is not None:
+            entry["rounding_steps"] = shared.name(calibration.steps, f"{name}.rounding_steps")
+        if calibration.weight_framework is not None:
+            entry[WEIGHT_FRAMEWORK] = calibration.weight_framework
         if calibration.reduce_range:
             entry["reduce_range"] = True
         entries[name] = {**entry, **settings}
@@ -48,7 +58,11 @@ def calibration_entries(
 def calibrations_from_recipe(
     operators: Mapping[str, OperatorRecipe], arrays: Mapping[str, Any]
 ) -> dict[str, OperatorCalibration]:
-    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32."""
+    """Inverse of `calibration_entries`, for the operators of a recipe that leave fp32.
+
+    Raises:
+        RecipeError: an entry names a framework that there is not.
+    """
     calibrations: dict[str, OperatorCalibration] = {}
     for name, operator in operators.items():
         entry = operator.calibration
@@ -62,8 +76,20 @@ def calibrations_from_recipe(
             _limits(entry, "output"),
             bool(entry.get("reduce_range")),
             None if exact is None or rounded is None else InputMeans(exact, rounded),
+            None if "rounding_steps" not in entry else np.asarray(arrays[entry["rounding_steps"]], np.uint8),
+            _weight_framework(name, entry),
         )
     return calibrations
+
+
+def _weight_framework(name: str, entry: Mapping[str, Any]) -> str | None:
+    framework = entry.get(WEIGHT_FRAMEWORK)
+    if framework is not None and framework not in FRAMEWORK_SCHEMES:
+        raise RecipeError(
+            f"recipe: operators.{name}.calibration.{WEIGHT_FRAMEWORK}: {shown(framework)} is none of "
+            f"{listing(list(FRAMEWORK_SCHEMES))}. Save the recipe again."
+        )
+    return framework
 
 
 def _limits(entry: Mapping[str, Any], key: str) -> tuple[float, float] | None:

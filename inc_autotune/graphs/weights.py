@@ -20,6 +20,7 @@ from inc_autotune.core.quantization import (
     restore_moments,
     weight_parameters,
 )
+from inc_autotune.graphs.rounding import Steps, moved
 
 KEPT_VERSIONS = 2
 """Of each weight: the trials of a run mostly switch between two, quantized and smoothed or not."""
@@ -117,6 +118,7 @@ def quantize_weight(
     framework: str,
     reduce_range: bool = False,
     corrected: bool = False,
+    steps: Steps | None = None,
 ) -> QuantizedWeight:
     """Round a float weight to integers of 8 bits or less, per tensor or per channel of `axis`.
 
@@ -130,10 +132,14 @@ def quantize_weight(
         framework: whose formulas give the scales.
         reduce_range: use one bit less.
         corrected: give each channel the mean and the norm that it has in float.
+        steps: how far integers are from the nearest ones, see `weight_steps`.
+
+    Raises:
+        RecipeError: the steps are of another weight.
     """
     parameters = weight_parameters(weight, config, axis=axis, framework=framework, reduce_range=reduce_range)
     dtype = np.int8 if integer_type(config.dtype).signed else np.uint8
-    rounded = quantize(weight, parameters, axis if parameters.scale.ndim else None)
+    rounded = moved(quantize(weight, parameters, axis if parameters.scale.ndim else None), steps, parameters, axis)
     if corrected:
         rounded, parameters = restore_moments(weight, rounded, parameters, axis % weight.ndim)
     values = np.asarray(rounded.astype(dtype), order="C")

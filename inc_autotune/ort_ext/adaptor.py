@@ -14,6 +14,7 @@ import onnxruntime
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     SupportsCorrections,
+    SupportsRounding,
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
@@ -52,7 +53,7 @@ from inc_autotune.ort_ext.calibration import (
     watching,
 )
 from inc_autotune.ort_ext.data.feeds import feeds
-from inc_autotune.ort_ext.emission import FoldTargets, build_model
+from inc_autotune.ort_ext.emission import FoldTargets, build_model, with_steps
 from inc_autotune.ort_ext.graph import Graph, GraphModel
 from inc_autotune.ort_ext.measurement import measure_units, session_clock, weight_bytes
 from inc_autotune.ort_ext.model import (
@@ -95,6 +96,7 @@ class OrtAdaptor(
     SupportsSize,
     SupportsWeights,
     SupportsCorrections,
+    SupportsRounding,
 ):
     """Quantizes ONNX models for ONNX Runtime.
 
@@ -104,6 +106,7 @@ class OrtAdaptor(
         capability: the user's framework YAML or dict; None: the one shipped.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
             operator can only be calibrated by minmax.
+        moments: whether to collect second moments, without which weights are rounded to nearest.
         settings: the execution provider to write for, and the recipes.
         form: how candidates are written; None: as suits the provider they run on.
         folding: whether smoothing scales are folded into the operators before, where that is exact.
@@ -129,6 +132,7 @@ class OrtAdaptor(
         capability: Any = None,
         *,
         histogram: bool = False,
+        moments: bool = False,
         settings: ModelSettings = CPU_SETTINGS,
         form: GraphForm | None = None,
         folding: bool = True,
@@ -142,6 +146,7 @@ class OrtAdaptor(
         super().__init__(
             load_capability(backend.capability, onnxruntime.__version__, capability),
             histogram=histogram,
+            moments=moments,
             example_inputs=example_inputs,
         )
         self._first_provider = first_provider(providers)
@@ -241,6 +246,7 @@ class OrtAdaptor(
             sampling_sizes,
             seed=seed,
             argument="calib_dataloader",
+            moments=self.moments_wanted,
         )
         return self.samples
 
@@ -259,12 +265,18 @@ class OrtAdaptor(
         """Operators that smoothing scales can be folded into."""
         return FoldTargets(self.known.graph, self.known.operators, self.known.grid)
 
+    def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
+        return self.units_with_moments(units)
+
+    def moment_name(self, operator: str) -> str | None:
+        return self.known.moment_names.get(operator)
+
     def corrections(self, model: Candidate, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Of linear operators and convolutions; a bias only where it costs nothing."""
         operator = self.analysis(model).operators[name]
         able = {
             "fast_bias_correction": can_correct_bias(operator, config),
-            "weight_correction": can_correct_weight(operator, config),
+            "weight_correction": can_correct_weight(operator, config) and config.rounding == "nearest",
         }
         return tuple(each for each in CORRECTIONS if able[each])
 
@@ -286,7 +298,7 @@ class OrtAdaptor(
         configs = self.configs(tune_cfg)
         reduced = self._reduced(configs)
         self._has_reduced = self._has_reduced or bool(reduced)
-        return make_plan(
+        plan = make_plan(
             analysis.graph,
             analysis.discovered,
             configs,
@@ -297,6 +309,7 @@ class OrtAdaptor(
             folding=self._folding,
             activations=self.settings.recipes.integer_activations or tune_cfg.get("variant") == INTEGER_ACTIVATIONS,
         )
+        return with_steps(analysis.graph, analysis.operators, plan, self.moments, self.steps)
 
     def variants(self, model: Candidate) -> Sequence[str]:
         if self.settings.backend != CPU_BACKEND or self.settings.recipes.integer_activations:

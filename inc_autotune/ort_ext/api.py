@@ -90,7 +90,8 @@ def autotune(
             and multiplies instead.
         recipes: those of Intel Neural Compressor, such as `{"first_conv_or_matmul_quantization": False}`; see
             `recipes.GraphRecipes`, and `smooth_quant`, `smooth_quant_args`; `fast_bias_correction` and
-            `weight_correction`: True, False, or "auto" (default), which compares them at the output.
+            `weight_correction`: True, False, or "auto" (default), which compares them at the output; and
+            `weight_rounding`: "nearest", "second_moment" or "auto" (default), which compares them at the output.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
@@ -169,6 +170,7 @@ def autotune(
     adaptor = OrtAdaptor(
         arguments.capability,
         histogram=arguments.needs_histogram,
+        moments=arguments.weight_rounding != "nearest",
         settings=settings,
         folding=smoothquant is None or smoothquant.folding is not False,
         providers=given_providers,

@@ -14,7 +14,9 @@ import onnx
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32
+from inc_autotune.core.quantization import pack_steps, unpack_steps
 from inc_autotune.core.result import OperatorRecipe, Recipe
+from inc_autotune.graphs import WEIGHT_FRAMEWORK
 from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.model import SourceModel
@@ -43,6 +45,9 @@ COUNTERPARTS = {
 }
 """PyTorch modules, and the nodes they are exported as."""
 
+STEPS = "rounding_steps"
+"""Key of how far the integers of a weight are from the nearest ones."""
+
 LAYERED_TYPES = ("LSTM", "GRU", "RNN")
 """Modules that are exported as one node for each of their layers."""
 
@@ -64,6 +69,7 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     operators = find_operators(graph).found
     matched: dict[str, OperatorRecipe] = {}
     not_matched: dict[str, str] = {}
+    arrays, nearest = dict(recipe.arrays), []
     quantized = {module: each for module, each in recipe.operators.items() if each.config.is_quantized}
     by_module = _module_operators(quantized, source, operators)
     for module, each in quantized.items():
@@ -73,12 +79,15 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
             not_matched[module] = reason
             continue
         for operator in map(operators.__getitem__, names):
-            matched[operator.name] = replace(
-                each,
-                type=operator.type,
-                config=each.config.with_rounding("nearest"),
-                calibration=_calibration(each.calibration, operator, graph),
-            )
+            entry, config = _calibration(each.calibration, operator, graph), each.config
+            steps = _steps(each, operator, graph, recipe.arrays)
+            if steps is not None:
+                entry |= {STEPS: each.calibration[STEPS], WEIGHT_FRAMEWORK: TORCH_FRAMEWORK}
+                arrays[each.calibration[STEPS]] = steps
+            elif config.rounding != "nearest":
+                nearest.append(module)
+                config = config.with_rounding("nearest")
+            matched[operator.name] = replace(each, type=operator.type, config=config, calibration=entry)
     if not matched:
         raise RecipeError(
             f"recipe: it was tuned in PyTorch, and none of its {len(not_matched)} quantized modules was found in the "
@@ -88,13 +97,12 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     if not_matched:
         listed = "; ".join(f"{module}: {reason}" for module, reason in not_matched.items())
         logger.warning("%d of %d modules stay in fp32: %s", len(not_matched), len(not_matched) + len(matched), listed)
-    rounded = [module for module, each in quantized.items() if each.config.rounding != "nearest"]
-    if rounded:
+    if nearest:
         logger.warning(
-            "weights of %d modules were rounded by second moments in PyTorch; here they are rounded to nearest, the "
-            "first is that of %r. Tune with recipes={'weight_rounding': 'nearest'} for a recipe that holds for both",
-            len(rounded),
-            rounded[0],
+            "weights of %d modules were rounded by second moments in PyTorch, and their nodes have weights of another "
+            "shape, or the recipe does not say how; they are rounded to nearest, the first is that of %r",
+            len(nearest),
+            nearest[0],
         )
     rest = {
         name: OperatorRecipe(each.type, FP32, "not in the recipe")
@@ -103,7 +111,7 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     }
     metadata = {**recipe.metadata, "tuned_in": TORCH_FRAMEWORK, "not_matched": not_matched}
     named = {value for each in matched.values() for value in each.calibration.values() if isinstance(value, str)}
-    arrays = {name: array for name, array in recipe.arrays.items() if name in named}
+    arrays = {name: array for name, array in arrays.items() if name in named}
     return Recipe(FRAMEWORK, {**matched, **rest}, arrays, metadata)
 
 
@@ -183,6 +191,21 @@ def _misfit(
     if smoothing is not None and arrays[smoothing].shape != (features,):
         return f"it reads {arrays[smoothing].size} features, the node {features}"
     return None
+
+
+def _steps(each: OperatorRecipe, operator: Operator, graph: Graph, arrays: Mapping[str, Any]) -> Any:
+    """The steps of a module's weight for its node, whose weight is the same matrix or kernel; None where it is not."""
+    if each.config.rounding == "nearest" or STEPS not in each.calibration:
+        return None
+    packed, shape = arrays[each.calibration[STEPS]], graph.shape(operator.weight) or ()
+    try:
+        if each.type != "Conv1D":
+            unpack_steps(packed, shape)
+            return packed
+        outputs, inputs = shape if operator.transposed else shape[::-1]
+        return pack_steps(unpack_steps(packed, (inputs, outputs)).T)
+    except RecipeError:
+        return None
 
 
 def _calibration(entry: Mapping[str, Any], operator: Operator, graph: Graph) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
     SupportsCorrections,
     SupportsHalves,
+    SupportsRounding,
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
@@ -44,7 +45,15 @@ from inc_autotune.tf_ext.calibration import (
 )
 from inc_autotune.tf_ext.data import data_by_signature
 from inc_autotune.tf_ext.data.feeds import feeds
-from inc_autotune.tf_ext.emission import Primitive, Route, build_model, grid_of, listed, with_reduced_weights
+from inc_autotune.tf_ext.emission import (
+    Primitive,
+    Route,
+    build_model,
+    grid_of,
+    listed,
+    with_reduced_weights,
+    with_steps,
+)
 from inc_autotune.tf_ext.measurement import (
     KernelSupport,
     clock,
@@ -74,6 +83,7 @@ class TensorFlowAdaptor(
     SupportsSize,
     SupportsWeights,
     SupportsCorrections,
+    SupportsRounding,
 ):
     """Quantizes TensorFlow graphs.
 
@@ -84,6 +94,7 @@ class TensorFlowAdaptor(
         signatures: names of the signatures to quantize; None: the first one. Others stay as they are.
         histogram: whether to collect histograms, which every calibration algorithm but minmax needs; off, an
             operator can only be calibrated by minmax.
+        moments: whether to collect second moments, without which weights are rounded to nearest.
         choices: how candidates are written.
         skipped: "first" and "last" operator, where they are to stay in fp32, with the reason.
         example_inputs: inputs for measuring the speed of the first of these signatures, in any form an item of the data
@@ -101,6 +112,7 @@ class TensorFlowAdaptor(
         *,
         signatures: Sequence[str] | None = None,
         histogram: bool = False,
+        moments: bool = False,
         choices: GraphChoices | None = None,
         skipped: Mapping[str, str] | None = None,
         example_inputs: Any = None,
@@ -113,7 +125,10 @@ class TensorFlowAdaptor(
                 logger.warning(note)
         own = CAPABILITY_FOLDER / ("tensorflow.yaml" if self.choices.form == KERNEL_FORM else "itex.yaml")
         super().__init__(
-            load_capability(own, tf.__version__, capability), histogram=histogram, example_inputs=example_inputs
+            load_capability(own, tf.__version__, capability),
+            histogram=histogram,
+            moments=moments,
+            example_inputs=example_inputs,
         )
         self._signatures, self._skipped = signatures, skipped
         self._axes: list[SampleAxis] = []
@@ -188,7 +203,10 @@ class TensorFlowAdaptor(
             given = feeds(data, signature, max(sampling_sizes), axis=self._axes[-1])
             run = watching(signature, function, tensors)
             self.calibrations[name] = calibrate(
-                run, watched, given, sampling_sizes, seed=seed, argument="calib_dataset"
+                *(run, watched, given, sampling_sizes),
+                seed=seed,
+                argument="calib_dataset",
+                moments=self.moments_wanted,
             )
         return self.samples
 
@@ -206,7 +224,15 @@ class TensorFlowAdaptor(
         """Both where an integer kernel computes the operator, which has a bias anyway."""
         operator = self.analysis(model).operators[name]
         simulated = is_simulated(operator, config, self.choices.form)
-        return CORRECTIONS if can_correct(operator, config, self.choices) and not simulated else ()
+        if not can_correct(operator, config, self.choices) or simulated:
+            return ()
+        return CORRECTIONS if config.rounding == "nearest" else CORRECTIONS[:1]
+
+    def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
+        return self.units_with_moments(units)
+
+    def moment_name(self, operator: str) -> str | None:
+        return self.known.moment_names.get(operator)
 
     # Candidates
 
@@ -214,13 +240,21 @@ class TensorFlowAdaptor(
         return model.changed(build_model(self.known, plan, self.weights))
 
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: Candidate, half: Half) -> Candidate:
-        return self.build(self.plan(tune_cfg).only_half(half), model)
+        return self.build(self._with_steps(self._ranges(tune_cfg).only_half(half)), model)
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
         entries, arrays = calibration_entries(self.plan(tune_cfg))
         return dict(entries), dict(arrays)
 
     def plan(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:
+        return self._with_steps(self._ranges(tune_cfg))
+
+    def _with_steps(self, plan: QuantizationPlan) -> QuantizationPlan:
+        """The plan with the steps of its rounded weights."""
+        return with_steps(self.known, plan, self.moments, self.steps)
+
+    def _ranges(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:
+        """The plan but for the steps."""
         analysis = self.known
         plan = make_plan(
             analysis.graph_of,

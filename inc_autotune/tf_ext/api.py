@@ -85,6 +85,7 @@ def autotune(
             `scale_propagation_concat` and `residual_add_fusion`, False lets poolings, concatenations and the sums of
             residual blocks work in float between integer convolutions.
             `fast_bias_correction` and `weight_correction`: True, False, or "auto" (default), which compares them at
+            the output; and `weight_rounding`: "nearest", "second_moment" or "auto" (default), which compares them at
             the output.
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
@@ -163,6 +164,7 @@ def autotune(
         arguments.capability,
         signatures=list(data),
         histogram=arguments.needs_histogram,
+        moments=arguments.weight_rounding != "nearest",
         choices=GraphChoices(
             form=FORMS[arguments.backend],
             folding=smoothquant is None or smoothquant.folding is not False,

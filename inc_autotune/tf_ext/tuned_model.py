@@ -73,13 +73,18 @@ def recipe_for_here(source: SourceModel, recipe: Recipe) -> Recipe:
         return recipe
     logger.warning(
         "the recipe has weights of 8 bits in %d operators, the first is %r, whose products this processor without VNNI "
-        "does not compute as they should be; 7 bits are used",
+        "does not compute as they should be; 7 bits are used, rounded to nearest",
         len(changed),
         changed[0],
     )
     operators = dict(recipe.operators)
     for name in changed:
-        operators[name] = replace(operators[name], calibration={**operators[name].calibration, "reduce_range": True})
+        each = operators[name]
+        # What is rounded by second moments lies on a grid of 8 bits.
+        kept = {key: value for key, value in each.calibration.items() if key != "rounding_steps"}
+        operators[name] = replace(
+            each, config=each.config.with_rounding("nearest"), calibration={**kept, "reduce_range": True}
+        )
     return replace(recipe, operators=operators)
 
 

@@ -22,7 +22,7 @@ from inc_autotune.core.analysis import (
 from inc_autotune.core.data import BatchAxis, Calibration
 from inc_autotune.core.errors import CapabilityError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import InputGroup
+from inc_autotune.core.quantization import InputGroup, refused_note
 from inc_autotune.core.space import Capability, Unit, load_capability
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
@@ -222,6 +222,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         notes += [*self._batch_notes, *self._output_notes]
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
+            refused = refused_note(self._calibration.without_moment)
+            notes += [] if refused is None else [refused]
         if self._trace is not None:
             reduced = sorted({each.type for name, each in self._trace.operators.items() if self.reduces_range(name)})
             if reduced:

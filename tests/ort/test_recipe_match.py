@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from inc_autotune import ort_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.quantization.affine import quantize, weight_parameters
+from inc_autotune.core.quantization.rounding_steps import pack_steps
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from tests.ort.scenarios.test_convolutions import NetWriter, assert_close, run
 from tests.ort.small_models import GraphWriter, linear_chain
@@ -53,15 +55,39 @@ def test_a_name_without_modules_is_no_path() -> None:
     }
 
 
-def test_weights_that_torch_rounded_by_second_moments_are_rounded_to_nearest(caplog: pytest.LogCaptureFixture) -> None:
-    model, module = linear_chain(), linear()
+def rounded_in_torch(module_type: str, steps: np.ndarray) -> Recipe:
+    config, entry = STATIC.with_rounding("second_moment"), linear().calibration
+    module = OperatorRecipe(module_type, config, "", {**entry, "rounding_steps": "fc1.rounding_steps"})
+    return Recipe("pytorch", {"fc1": module}, {"fc1.rounding_steps": steps}, {})
+
+
+def test_steps_of_another_weight_are_told_and_rounded_to_nearest(caplog: pytest.LogCaptureFixture) -> None:
+    model = linear_chain()
     model.graph.node[0].name = "/fc1/MatMul"
-    calibration = {**module.calibration, "rounding_steps": "fc1.rounding_steps"}
-    rounded = OperatorRecipe("Linear", STATIC.with_rounding("second_moment"), "", calibration)
-    tuned = ort_ext.apply_recipe(model, Recipe("pytorch", {"fc1": rounded}, {"fc1.rounding_steps": np.ones(3)}, {}))
-    assert "weights of 1 modules were rounded by second moments in PyTorch" in caplog.text
-    assert tuned.recipe.operators["/fc1/MatMul"] == OperatorRecipe("MatMul", STATIC, "", module.calibration)
+    tuned = ort_ext.apply_recipe(model, rounded_in_torch("Linear", pack_steps(np.ones((5, 3), np.int8))))
+    assert "weights of 1 modules were rounded by second moments in PyTorch, and their nodes" in caplog.text
+    assert tuned.recipe.operators["/fc1/MatMul"] == OperatorRecipe("MatMul", STATIC, "", linear().calibration)
     assert "fc1.rounding_steps" not in tuned.recipe.arrays
+
+
+@pytest.mark.parametrize("form", ["cpu", "qdq"])
+@pytest.mark.parametrize("module_type", ["Linear", "Conv1D"])
+@pytest.mark.parametrize("gemm", [False, True])
+def test_weights_that_torch_rounded_by_second_moments_get_its_integers(module_type: str, gemm: bool, form: str) -> None:
+    model = linear_chain(gemm=gemm)
+    model.graph.node[0].name = "/fc1/MatMul"
+    steps = np.random.default_rng(0).integers(-1, 2, (64, 32))
+    given = steps.T if module_type == "Conv1D" else steps
+    tuned = ort_ext.apply_recipe(model, rounded_in_torch(module_type, pack_steps(given)))
+    assert tuned.recipe.operators["/fc1/MatMul"].config.rounding == "second_moment"
+    weight = numpy_helper.to_array(next(each for each in model.graph.initializer if each.name == "fc1.weight"))
+    weight = weight if gemm else weight.T
+    parameters = weight_parameters(weight, STATIC.weight, axis=0, framework="pytorch")
+    expected = np.clip(quantize(weight, parameters, 0) + steps, -128, 127)
+    constants = {each.name: numpy_helper.to_array(each) for each in ort_ext.convert(tuned, form).graph.initializer}
+    actual = constants["fc1.weight.quantized"]
+    np.testing.assert_array_equal(actual if actual.shape == expected.shape else actual.T, expected)
+    np.testing.assert_array_equal(constants["fc1.weight.scale"], parameters.scale)
 
 
 def conv(minimum: float, maximum: float, lowest: float, highest: float) -> OperatorRecipe:

@@ -21,12 +21,14 @@ class Calibration(Generic[AnyBatch]):
         held_out: samples to compare candidates with.
         digest: a hash of all inputs: equal on every machine, unlike statistics, which rounding decides.
         moments: second moments of inputs by name, of the samples that are not held out, whatever the sampling size.
+        without_moment: names of the inputs whose second moments would take more memory than all may.
     """
 
     snapshots: Snapshots
     held_out: HeldOut[AnyBatch]
     digest: str
     moments: Mapping[str, SecondMoment] = field(default_factory=dict)
+    without_moment: frozenset[str] = frozenset()
 
     @property
     def samples(self) -> int:
@@ -146,5 +148,5 @@ class CalibrationPass(Generic[AnyBatch]):
             raise no_sample(argument)
         self._finish_samples()
         self._snapshots.finish(self._split)
-        moments = {} if self._all_moments is None else self._all_moments.found
-        return Calibration(self._snapshots, self.held_out, digest, moments)
+        moments = InputMoments(0) if self._all_moments is None else self._all_moments
+        return Calibration(self._snapshots, self.held_out, digest, moments.found, frozenset(moments.refused))

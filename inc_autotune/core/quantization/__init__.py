@@ -16,7 +16,7 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.core.quantization.corrections import InputMeans, input_means, output_shift, restore_moments
 from inc_autotune.core.quantization.distinct_rows import rows_repeat
-from inc_autotune.core.quantization.input_moments import InputMoments
+from inc_autotune.core.quantization.input_moments import InputMoments, refused_note
 from inc_autotune.core.quantization.rounding_steps import pack_steps, unpack_steps
 from inc_autotune.core.quantization.second_moment import SecondMoment, error_under, quantize_by_second_moment
 from inc_autotune.core.quantization.smoothquant import (
@@ -63,6 +63,7 @@ __all__ = [
     "quantization_parameters",
     "quantize",
     "quantize_by_second_moment",
+    "refused_note",
     "restore_moments",
     "rows_repeat",
     "search_alpha",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import array_api_compat
 import numpy as np
 
@@ -62,3 +64,17 @@ class InputMoments:
             xp = array_api_compat.array_namespace(rows)
             rows = xp.take(rows, xp.asarray(chosen, device=array_api_compat.device(rows)), axis=0)
         moment.update(rows)
+
+
+def refused_note(refused: Collection[str]) -> str | None:
+    """What the user should know of inputs that have no second moment for want of memory; None without any.
+
+    Args:
+        refused: their names.
+    """
+    if not refused:
+        return None
+    return (
+        f"weights of {len(refused)} inputs are rounded to nearest, since the second moments of all inputs would take "
+        f"more than {MOMENT_BYTES >> 20} MiB; the first is {min(refused)!r}"
+    )

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from inc_autotune.core.errors import RecipeError
 
+_SMALLEST, _LARGEST = 128, 255
+"""Of the largest step of a weight that does not fit into 8 bits."""
+
 _LEVEL = 1
 """Of zlib: a higher one takes ten times as long and saves a fifth."""
 
@@ -40,9 +43,17 @@ def unpack_steps(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.N
         plain = decompressor.decompress(packed.tobytes(), max(2 * count, 1))
     except zlib.error as error:
         raise RecipeError(f"recipe: the rounding of a weight is damaged ({error}). Save the recipe again.") from error
-    if not decompressor.eof or len(plain) not in (count, 2 * count):
+    is_small = len(plain) == count
+    steps = np.frombuffer(plain[: len(plain) // 2 * 2 if not is_small else None], "<i1" if is_small else "<i2")
+    # Twice as many small ones fill as many bytes as large ones, but no large ones would have been written so.
+    is_whole = decompressor.eof and (is_small or (len(plain) == 2 * count and _SMALLEST <= _largest(steps) <= _LARGEST))
+    if not is_whole:
         raise RecipeError(
             f"recipe: the rounding of a weight does not fit its {count} elements. Is it the same model, and the recipe "
             "as recipe.save() wrote it?"
         )
-    return np.frombuffer(plain, "<i1" if len(plain) == count else "<i2").astype(np.int16).reshape(shape)
+    return steps.astype(np.int16).reshape(shape)
+
+
+def _largest(steps: npt.NDArray[Any]) -> int:
+    return int(np.abs(steps.astype(np.int32)).max(initial=0))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
-from inc_autotune.graphs import WatchedTensor, shared_weights
+from inc_autotune.graphs import MomentRows, WatchedTensor, shared_weights
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
+from inc_autotune.ort_ext.calibration.moments import operator_moments, rows_by_operator
 from inc_autotune.ort_ext.calibration.ranges import channel_axis, input_groups, weight_of
 from inc_autotune.ort_ext.model import BODY_REASON, SourceModel
 from inc_autotune.ort_ext.operators import APPROACHES, LAYOUTS, Operator, Operators, find_operators, kept_in_fp32
@@ -71,14 +72,25 @@ class Analysis:
         """Names of the operators whose weight others with another input read too."""
         return shared_weights(self.operators.values(), partial(weight_of, self.graph))
 
+    @cached_property
+    def moment_names(self) -> Mapping[str, str]:
+        """Names of second moments by operator, of those whose weight can be rounded by one."""
+        return operator_moments(self.graph, self.operators)
+
     def watched(self, *, histogram: bool) -> list[WatchedTensor]:
         """The inputs of all operators, and what may be put on a grid behind them."""
         watched: dict[str, WatchedTensor] = {}
+        rows: dict[str, dict[MomentRows, None]] = {}
+        for name, each_rows in rows_by_operator(self.graph, self.operators).items():
+            if name in self.moment_names:
+                rows.setdefault(self.operators[name].input, {})[each_rows] = None
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
                 channels = channel_axis(each)
-                watched[each.input] = WatchedTensor(each.input, channels is not None, histogram, channels)
+                watched[each.input] = WatchedTensor(
+                    *(each.input, channels is not None, histogram, channels, tuple(rows.get(each.input, ())))
+                )
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
                 watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)

@@ -5,6 +5,7 @@ of operator each. Imports calibration and everything below it.
 """
 
 from inc_autotune.ort_ext.emission.build import build_model
+from inc_autotune.ort_ext.emission.rounding import with_steps
 from inc_autotune.ort_ext.emission.smoothing import FoldTargets
 
-__all__ = ["FoldTargets", "build_model"]
+__all__ = ["FoldTargets", "build_model", "with_steps"]

@@ -11,7 +11,7 @@ import numpy as np
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization import QuantizationParameters, integer_type, quantization_parameters, quantize
-from inc_autotune.graphs import QuantizedWeight, WeightCache
+from inc_autotune.graphs import QuantizedWeight, Steps, WeightCache, content, quantize_weight
 from inc_autotune.ort_ext.calibration import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.graph import Graph, GraphBuilder
 from inc_autotune.ort_ext.target import GraphForm
@@ -38,6 +38,40 @@ class QuantizedTensor(QuantizedNames):
     step: float
 
 
+@dataclass(frozen=True, eq=False)
+class WeightRounding:
+    """How the weight of one operator is rounded, beside its dtype.
+
+    Args:
+        framework: whose formulas give the scales.
+        reduce_range: one bit less.
+        corrected: integers and scales are changed so that each channel keeps its mean and its norm.
+        steps: how far integers are from the nearest ones; None: they are these.
+    """
+
+    framework: str
+    reduce_range: bool
+    corrected: bool
+    steps: Steps | None
+
+    @property
+    def version(self) -> Hashable:
+        """The same for weights that are rounded alike."""
+        return self.framework, self.reduce_range, self.corrected, content(self.steps)
+
+    def quantized(self, weight: FloatArray, config: TensorConfig) -> QuantizedWeight:
+        """The weight [out, ...] in integers."""
+        return quantize_weight(
+            weight,
+            config,
+            axis=0,
+            framework=self.framework,
+            reduce_range=self.reduce_range,
+            corrected=self.corrected,
+            steps=self.steps,
+        )
+
+
 class Emission:
     """A model under construction.
 
@@ -61,6 +95,16 @@ class Emission:
         self._dequantized: dict[str, str] = {}
         self._stored: dict[Hashable, QuantizedNames] = {}
         self._float_weights: dict[Hashable, str] = {}
+
+    def rounding(self, operator: str) -> WeightRounding:
+        """How the plan rounds the weight of an operator."""
+        calibration = self.plan.calibration(operator)
+        return WeightRounding(
+            calibration.weight_framework or FRAMEWORK,
+            calibration.reduce_range,
+            self.plan.corrects_weight(operator),
+            calibration.steps,
+        )
 
     def prefix(self, kind: str, base: str) -> str:
         """The prefix for the names of a new version of a tensor: `base`, then `base.2`, `base.3` and so on.

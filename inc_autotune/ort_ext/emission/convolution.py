@@ -8,11 +8,10 @@ from typing import Any
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, corrected_bias, quantize_weight
-from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight, corrected_bias
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
-from inc_autotune.ort_ext.graph import attributes
+from inc_autotune.ort_ext.graph import Graph, attributes
 from inc_autotune.ort_ext.operators import Operator
 
 
@@ -33,6 +32,16 @@ class Convolution:
     attributes: Mapping[str, Any]
 
 
+def convolution_of(graph: Graph, operator: Operator) -> Convolution:
+    """What an operator of type Conv is written with."""
+    return Convolution(
+        version=("kernel",),
+        kernel=lambda: graph.constant(operator.weight),
+        bias=None if operator.bias is None else graph.constant(operator.bias),
+        attributes=attributes(graph.by_name[operator.name]),
+    )
+
+
 def emit_convolution(
     emission: Emission, operator: Operator, config: OpConfig, limits: tuple[float, float], output: str
 ) -> None:
@@ -45,14 +54,7 @@ def emit_convolution(
         limits: smallest and largest value of the operator's input.
         output: name for the float output.
     """
-    graph = emission.graph
-    convolution = Convolution(
-        version=("kernel",),
-        kernel=lambda: graph.constant(operator.weight),
-        bias=None if operator.bias is None else graph.constant(operator.bias),
-        attributes=attributes(graph.by_name[operator.name]),
-    )
-    emit_kernel(emission, operator, convolution, config, limits, output)
+    emit_kernel(emission, operator, convolution_of(emission.graph, operator), config, limits, output)
 
 
 def emit_kernel(
@@ -75,17 +77,13 @@ def emit_kernel(
     """
     graph, builder, name = emission.graph, emission.builder, operator.name
     x = emission.quantized(operator.input, config.activation, limits)
-    calibration, corrected = emission.plan.calibration(name), emission.plan.corrects_weight(name)
-    reduce_range = calibration.reduce_range
+    calibration, rounding = emission.plan.calibration(name), emission.rounding(name)
 
     def make() -> QuantizedWeight:
-        kernel = convolution.kernel()
-        return quantize_weight(
-            kernel, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
-        )
+        return rounding.quantized(convolution.kernel(), config.weight)
 
     version: tuple[Hashable, ...] = (
-        *(*convolution.version, config.weight, reduce_range, corrected, graph.origin(operator.weight)),
+        *(*convolution.version, config.weight, rounding.version, graph.origin(operator.weight)),
     )
     quantized = emission.weights.get(name, version, make)
     whole_bias = convolution.bias

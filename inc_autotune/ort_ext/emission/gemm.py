@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.integer_bias import emit_bias, with_room_for_bias
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
@@ -50,15 +49,12 @@ def _integer_operands(
     """Names of the dequantized input, of the dequantized weight, and of the bias (None without bias)."""
     name = source.operator.name
     x = emission.quantized(tensor, config.activation, limits)
-    reduce_range, corrected = emission.plan.calibration(name).reduce_range, emission.plan.corrects_weight(name)
+    rounding = emission.rounding(name)
 
     def make() -> QuantizedWeight:
-        matrix = np.ascontiguousarray(source.matrix())
-        return quantize_weight(
-            matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
-        )
+        return rounding.quantized(np.ascontiguousarray(source.matrix()), config.weight)
 
-    version: tuple[Hashable, ...] = ("rows", config.weight, reduce_range, corrected, source.version)
+    version: tuple[Hashable, ...] = ("rows", config.weight, rounding.version, source.version)
     quantized = emission.weights.get(name, version, make)
     bias = None if emission.form.float_bias else source.bias_value(quantized)
     weight = with_room_for_bias(quantized, source.matrix, bias, x.step)

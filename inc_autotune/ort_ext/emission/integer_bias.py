@@ -56,4 +56,6 @@ def with_room_for_bias(
     limits = np.iinfo(quantized.values.dtype)
     integers = np.rint(weight() / scale.reshape(shape)) + quantized.zero_point.reshape(shape)
     values = np.clip(integers, limits.min, limits.max).astype(quantized.values.dtype)
+    # Other channels keep their integers, which may not be the nearest ones.
+    values = np.where((scale > quantized.scale).reshape(shape), values, quantized.values)
     return QuantizedWeight(values, scale, quantized.zero_point)

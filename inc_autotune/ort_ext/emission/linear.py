@@ -9,13 +9,11 @@ import onnx
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import integer_type
-from inc_autotune.graphs import OperatorCalibration, QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.graphs import OperatorCalibration, QuantizedWeight, content
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames, QuantizedTensor
 from inc_autotune.ort_ext.emission.gemm import emit_gemm
 from inc_autotune.ort_ext.emission.smoothed_weight import SmoothedWeight
-from inc_autotune.ort_ext.emission.weights import block_size, quantize_blocks
+from inc_autotune.ort_ext.emission.weights import block_size, quantize_blocks, stored_bits
 from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN
 from inc_autotune.ort_ext.operators import Operator, weight_matrix
 
@@ -66,17 +64,13 @@ def emit_linear(
 def _quantized(emission: Emission, source: SmoothedWeight, config: OpConfig) -> tuple[QuantizedNames, str | None]:
     """The weight in the layout of MatMul, [in_features, out_features], and the name of the bias for it."""
     operator = source.operator
-    reduce_range = emission.plan.calibration(operator.name).reduce_range
-    corrected = emission.plan.corrects_weight(operator.name)
+    rounding = emission.rounding(operator.name)
 
     def make() -> QuantizedWeight:
-        matrix = source.matrix()
-        weight = quantize_weight(
-            matrix, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range, corrected=corrected
-        )
+        weight = rounding.quantized(source.matrix(), config.weight)
         return replace(weight, values=np.ascontiguousarray(weight.values.T))
 
-    version = ("columns", config.weight, reduce_range, corrected, source.version)
+    version = ("columns", config.weight, rounding.version, source.version)
     weight = emission.weights.get(operator.name, version, make)
     bias = source.bias(replace(weight, values=weight.values.T))
     return emission.weight(operator.weight, version, weight), bias
@@ -131,12 +125,12 @@ def _emit_bias(emission: Emission, operator: Operator, product: str, bias: str) 
 def _emit_weight_only(
     emission: Emission, operator: Operator, tensor: str, config: OpConfig, source: SmoothedWeight, bias: str | None
 ) -> None:
-    bits = 4 if integer_type(config.weight.dtype).bits <= 4 else 8
+    bits, steps = stored_bits(config.weight), emission.plan.calibration(operator.name).steps
     outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
     block = block_size(inputs, bits)
-    version = ("blocks", config.weight, source.version)
+    version = ("blocks", config.weight, content(steps), source.version)
     weight = emission.weights.get(
-        operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, block)
+        operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, block, steps)
     )
     names = emission.weight(operator.weight, version, weight)
     emission.builder.produce(

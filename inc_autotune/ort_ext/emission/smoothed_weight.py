@@ -10,7 +10,26 @@ from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.quantization import InputMeans
 from inc_autotune.graphs import QuantizedWeight, content, corrected_bias
 from inc_autotune.ort_ext.emission.context import Emission
+from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.operators import Operator, weight_matrix
+
+
+def smoothed_matrix(
+    graph: Graph, operator: Operator, scale: FloatArray | None, divisor: FloatArray | None
+) -> FloatArray:
+    """The weight of a linear operator as it is written, float32 [out_features, in_features].
+
+    Args:
+        graph: the fp32 model.
+        operator: a MatMul or Gemm.
+        scale, divisor: see `SmoothedWeight`.
+    """
+    matrix: FloatArray = weight_matrix(operator, graph.constant(operator.weight))
+    if scale is not None:
+        matrix = matrix * scale
+    if divisor is not None:
+        matrix = matrix / divisor[:, None]
+    return matrix
 
 
 class SmoothedWeight:
@@ -34,12 +53,7 @@ class SmoothedWeight:
 
     def matrix(self) -> FloatArray:
         """float32 [out_features, in_features]."""
-        matrix: FloatArray = weight_matrix(self.operator, self._emission.graph.constant(self.operator.weight))
-        if self._scale is not None:
-            matrix = matrix * self._scale
-        if self._divisor is not None:
-            matrix = matrix / self._divisor[:, None]
-        return matrix
+        return smoothed_matrix(self._emission.graph, self.operator, self._scale, self._divisor)
 
     def float_matrix(self, *, transposed: bool) -> str:
         """Name of the fp32 matrix in the new model, [out_features, in_features], or transposed."""

@@ -9,8 +9,27 @@ import numpy as np
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.ort_ext.emission.context import Emission
 from inc_autotune.ort_ext.emission.convolution import Convolution, emit_kernel
-from inc_autotune.ort_ext.graph import attributes
+from inc_autotune.ort_ext.graph import Graph, attributes
 from inc_autotune.ort_ext.operators import Operator, Phases, find_phases
+
+
+def transposed_convolution_of(graph: Graph, operator: Operator) -> tuple[Convolution, Phases]:
+    """The Conv that makes all phases of a ConvTranspose for which `find_phases` finds some, and these."""
+    node = graph.by_name[operator.name]
+    phases = find_phases(graph, node)
+    assert isinstance(phases, Phases)
+    dilations = attributes(node).get("dilations", [1] * len(phases.strides))
+    convolution = Convolution(
+        version=("phases", phases),
+        kernel=lambda: phases.kernel(graph.constant(operator.weight), dilations),
+        bias=None if operator.bias is None else np.repeat(graph.constant(operator.bias), phases.count),
+        attributes={
+            "pads": [*phases.before, *phases.after],
+            "dilations": list(phases.dilations),
+            "group": phases.group,
+        },
+    )
+    return convolution, phases
 
 
 def emit_transposed_convolution(
@@ -31,22 +50,8 @@ def emit_transposed_convolution(
         output: name for the float output.
         output_limits: the range that the output is quantized with; None where it stays float.
     """
-    graph, builder, name = emission.graph, emission.builder, operator.name
-    node = graph.by_name[name]
-    phases = find_phases(graph, node)
-    assert isinstance(phases, Phases)
-    rank = len(phases.strides)
-    dilations = attributes(node).get("dilations", [1] * rank)
-    convolution = Convolution(
-        version=("phases", phases),
-        kernel=lambda: phases.kernel(graph.constant(operator.weight), dilations),
-        bias=None if operator.bias is None else np.repeat(graph.constant(operator.bias), phases.count),
-        attributes={
-            "pads": [*phases.before, *phases.after],
-            "dilations": list(phases.dilations),
-            "group": phases.group,
-        },
-    )
+    builder, name = emission.builder, operator.name
+    convolution, phases = transposed_convolution_of(emission.graph, operator)
     result = builder.new(f"{name}.phases") if phases.count > 1 or _is_cut(phases) else output
     first = ""
     emit_kernel(emission, operator, convolution, config, limits, result)

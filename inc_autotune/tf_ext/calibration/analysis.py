@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.graphs import WatchedTensor, shared_weights
+from inc_autotune.graphs import MomentRows, WatchedTensor, moment_names, shared_weights
+from inc_autotune.tf_ext.calibration.moments import moment_rows
 from inc_autotune.tf_ext.calibration.ranges import weight_of
 from inc_autotune.tf_ext.graph import CONDITION, Body, Graph, GraphModel, bodies_of, with_unique_names
 from inc_autotune.tf_ext.operators import (
@@ -130,6 +131,29 @@ class Analysis:
         products = [each for each in self.operators.values() if each.type != LOOKUP]
         return shared_weights(products, partial(weight_of, self.graph_of))
 
+    @cached_property
+    def moment_names(self) -> Mapping[str, str]:
+        """Names of second moments by operator, of those whose weight can be rounded by one."""
+        return moment_names(
+            {name: operator.input for name, operator in self.operators.items()},
+            self._moment_rows,
+            lambda name: (self.graph_of[name].origin(self.operators[name].weight)),
+        )
+
+    @cached_property
+    def _moment_rows(self) -> Mapping[str, MomentRows]:
+        """How the inputs of operators become rows that their weights multiply, of those where they do.
+
+        Of tensors in the functions of loops rows are all that is seen, no patches.
+        """
+        signatures = set(self.graphs.values())
+        found = {
+            name: moment_rows(self.graph_of[name], operator)
+            for name, operator in self.operators.items()
+            if operator.is_linear or self.graph_of[name] in signatures
+        }
+        return {name: rows for name, rows in found.items() if rows is not None}
+
     @property
     def groups(self) -> list[list[str]]:
         """Names of operators that are decided together: those that read one tensor, and a depthwise convolution with
@@ -151,10 +175,14 @@ class Analysis:
         """The inputs of all operators of a signature, and the outputs of its depthwise convolutions."""
         graphs = set(self.graphs_in(signature))
         found: dict[str, WatchedTensor] = {}
+        rows: dict[str, dict[MomentRows, None]] = {}
+        for name, each_rows in self._moment_rows.items():
+            if name in self.moment_names:
+                rows.setdefault(self.operators[name].input, {})[each_rows] = None
         for name, each in self.operators.items():
             if self.graph_of[name] not in graphs or each.type == LOOKUP:
                 continue
-            found[each.input] = WatchedTensor(each.input, True, histogram)
+            found[each.input] = WatchedTensor(each.input, True, histogram, moments=tuple(rows.get(each.input, ())))
             if each.type == DEPTHWISE:
                 found.setdefault(each.output, WatchedTensor(each.output, False, histogram))
         return list(found.values())

@@ -7,6 +7,7 @@ of operator each. Imports calibration and everything below it.
 from inc_autotune.tf_ext.emission.activation_grid import grid_of
 from inc_autotune.tf_ext.emission.build import build_model, build_signature
 from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.emission.rounding import with_steps
 from inc_autotune.tf_ext.emission.routes import (
     CONVOLUTION_KERNEL,
     DEPTHWISE_KERNEL,
@@ -37,4 +38,5 @@ __all__ = [
     "listed",
     "route_of_node",
     "with_reduced_weights",
+    "with_steps",
 ]

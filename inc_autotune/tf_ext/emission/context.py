@@ -124,7 +124,8 @@ class Emission:
             even: write 7 bits as even integers of 8, for a kernel that halves them.
             as_matrix: in the shape [inputs, features], of a pointwise convolution.
         """
-        reduce_range = self.plan.calibration(operator.name).reduce_range
+        calibration = self.plan.calibration(operator.name)
+        reduce_range, steps = calibration.reduce_range, calibration.steps
         # A unit asks for what any of its operators can have.
         corrected = self.plan.corrects_weight(operator.name) and can_correct(operator, config, self.plan.choices)
 
@@ -142,12 +143,13 @@ class Emission:
                 framework=FRAMEWORK,
                 reduce_range=reduce_range,
                 corrected=corrected,
+                steps=steps,
             )
             if reduce_range and even:
                 made = made.doubled()
             return QuantizedWeight(made.values.reshape(shape), made.scale, made.zero_point)
 
-        changes = (content(operator.epilogue.multiplier), content(factor))
+        changes = (content(operator.epilogue.multiplier), content(factor), content(steps))
         return self.kept(operator, ("kernel", config.weight, *changes, reduce_range, corrected, even, as_matrix), make)
 
     def corrected(self, operator: Operator, config: OpConfig, factor: FloatArray | None) -> Operator:

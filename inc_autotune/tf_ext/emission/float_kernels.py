@@ -10,7 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import AnyNamespaceArray, FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, content, quantize_weight
+from inc_autotune.graphs import QuantizedWeight, Steps, content, quantize_weight
 from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import LARGEST_INT8, Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission
@@ -42,8 +42,10 @@ def emit_simulated(
     if config.weight.is_float:
         _product(emission, operator, rounded, _float_weight(emission, operator, factor))
         return
-    reduce_range = emission.plan.calibration(name).reduce_range
-    made = rounded_weight(emission, operator, config, factor, reduce_range=reduce_range)
+    calibration = emission.plan.calibration(name)
+    made = rounded_weight(
+        emission, operator, config, factor, reduce_range=calibration.reduce_range, steps=calibration.steps
+    )
     _product(emission, operator, rounded, _dequantized(emission, operator, made))
 
 
@@ -67,7 +69,8 @@ def emit_qdq(
     """
     name, builder = operator.name, emission.builder
     rounded = emission.dequantized(emission.quantized(source, grid_of(config.activation, limits), limits))
-    made = rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True)
+    steps = emission.plan.calibration(name).steps
+    made = rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True, steps=steps)
     integers = emission.quantized_constant(name, made)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)
     bounds = [
@@ -135,10 +138,12 @@ def rounded_weight(
     *,
     reduce_range: bool,
     features_last: bool = False,
+    steps: Steps | None = None,
 ) -> QuantizedWeight:
     """The weight in integers, in the layout of the operator's own kernel; a table has a scale for each row.
 
-    With `features_last` the last axis of a depthwise weight is that of its features: [height, width, features].
+    With `features_last` the last axis of a depthwise weight is that of its features: [height, width, features]. `steps`
+    are how far the integers are from the nearest ones.
     """
 
     def make() -> QuantizedWeight:
@@ -147,10 +152,13 @@ def rounded_weight(
         if operator.type == DEPTHWISE:
             weight = weight.reshape(*shape[:2], operator.features)
         axis = _axis(operator, weight.ndim)
-        made = quantize_weight(weight, config.weight, axis=axis, framework=FRAMEWORK, reduce_range=reduce_range)
+        made = quantize_weight(
+            weight, config.weight, axis=axis, framework=FRAMEWORK, reduce_range=reduce_range, steps=steps
+        )
         return made if features_last else replace(made, values=made.values.reshape(shape))
 
-    return emission.kept(operator, ("rounded", config.weight, content(factor), reduce_range, features_last), make)
+    changes = ("rounded", config.weight, content(factor), reduce_range, features_last, content(steps))
+    return emission.kept(operator, changes, make)
 
 
 def _axis(operator: Operator, rank: int) -> int:

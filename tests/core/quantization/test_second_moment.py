@@ -187,7 +187,10 @@ def test_steps_come_back_from_a_recipe(seed, largest):
     np.testing.assert_array_equal(unpack_steps(pack_steps(steps), (3, 5, 2)), steps)
 
 
-@pytest.mark.parametrize("packed", [pack_steps(np.zeros(7, int)), pack_steps(np.zeros(900, int)), np.ones(9, np.uint8)])
+@pytest.mark.parametrize(
+    "packed",
+    [pack_steps(np.zeros(7, int)), pack_steps(np.zeros(900, int)), pack_steps(np.ones(16, int)), np.ones(9, np.uint8)],
+)
 def test_steps_of_another_weight_or_none_are_refused(packed):
     with pytest.raises(RecipeError, match="rounding of a weight"):
         unpack_steps(packed, (2, 4))

@@ -153,3 +153,11 @@ def test_padding_does_not_count():
     update_moment(moments, "x", nn.Linear(3, 2), x, real)
     expected = x[real].T @ x[real] / 7
     torch.testing.assert_close(next(moments.found["x"].blocks())[3], expected)
+
+
+def test_moments_beyond_the_memory_limit_are_told(model, data, monkeypatch):
+    monkeypatch.setattr("inc_autotune.core.quantization.input_moments.MOMENT_BYTES", 4 * 24 * 24)
+    tuned = tuned_with(model, data, "second_moment")
+    assert any("inputs are rounded to nearest" in note for note in tuned.tuning_result.notes)
+    rounded = {each.name for each in tuned.tuning_result.operators if each.rounding == "second_moment"}
+    assert 0 < len(rounded) < 6

@@ -1,0 +1,101 @@
+"""What `corrections.py` and `rounding.py` share: models, samples to calibrate with, others to compare outputs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import measuring
+from benchmarks.torch import common
+from benchmarks.torch.models import minilm, text_batches
+
+CALIBRATED = 100
+"""Samples."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, batches to calibrate it with, and others to compare outputs on."""
+
+    model: nn.Module
+    calibration: Sequence[Any]
+    unseen: Sequence[Any]
+
+
+def resnet20(workloads: Any) -> Task:
+    workload = workloads.resnet_cifar(20)
+    batches = [batch[0] if isinstance(batch, tuple | list) else batch for batch in workload.calib_dataloader]
+    pixels = torch.cat(batches)
+    return Task(workload.model, list(pixels[:CALIBRATED].split(20)), list(pixels[-256:].split(64)))
+
+
+def net_of_digits(name: str) -> Task:
+    from benchmarks.torch.digits import TASKS, images, tested, trained
+
+    model = trained(TASKS[name], 8)
+    calibration = images(0, CALIBRATED, seed=2000).pixels
+    return Task(model, list(calibration.split(10)), list(tested().pixels[:256].split(64)))
+
+
+def sentences() -> Task:
+    return Task(minilm(), text_batches(CALIBRATED, 32), text_batches(128, 32, first=CALIBRATED))
+
+
+def byte_gpt(workloads: Any) -> Task:
+    workload = workloads.byte_gpt(outliers=True)
+    rows = torch.cat([batch[0] if isinstance(batch, tuple | list) else batch for batch in workload.calib_dataloader])
+    return Task(workload.model, list(rows[:CALIBRATED].split(10)), list(rows[-32:].split(8)))
+
+
+TASKS: dict[str, Callable[[Any], Task]] = {
+    "resnet20": resnet20,
+    "mobilenet": lambda workloads: net_of_digits("MobileNetV2"),
+    "separable": lambda workloads: net_of_digits("separable"),
+    "minilm": lambda workloads: sentences(),
+    "byte_gpt": byte_gpt,
+}
+OF_WORKLOADS = ("resnet20", "byte_gpt")
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, batches: Iterable[Any]) -> list[Tensor]:
+    return [torch.cat([common.first_tensor(common.call(model, batch)) for batch in batches])]
+
+
+def simulated(dtype: str) -> dict[str, Any]:
+    """A capability of weights of another dtype, for integers of 8 bits."""
+    weight = {"dtype": [dtype], "scheme": ["sym"], "granularity": ["per_channel"], "algorithm": ["minmax"]}
+    activation = {"dtype": ["uint8"], "scheme": ["asym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+    option = {"weight": weight, "activation": activation}
+    return {dtype: {"static": {"Linear": option, "Conv2d": option}}}
+
+
+def print_errors(
+    description: str | None,
+    columns: Sequence[str],
+    measure: Callable[[str, Task, str], list[Any]],
+    weights: Sequence[str],
+) -> None:
+    """Read the command line and print a row for each task and dtype of weights.
+
+    Args:
+        description: of the script.
+        columns: of the table.
+        measure: makes a row of a task's name, the task and a dtype.
+        weights: dtypes, unless the command line names others.
+    """
+    parser = measuring.parser(description, workloads="optional")
+    parser.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
+    parser.add_argument("--weights", nargs="+", default=weights, help="dtypes; those but int8 are simulated")
+    options = common.parse(parser)
+    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
+    names = options.task or [name for name in TASKS if workloads is not None or name not in OF_WORKLOADS]
+    rows = []
+    for name in names:
+        task = TASKS[name](workloads)
+        rows += [measure(name, task, dtype) for dtype in options.weights]
+    measuring.print_table("Relative squared error at the output", columns, rows)
