@@ -38,7 +38,7 @@ def measure(name: str, task: Task) -> list[list[Any]]:
             },
             # By speed, the machine would have a say in what is quantized.
             objective="modelsize",
-            op_type_dict={"Gather": {"weight": {"dtype": ["fp32"]}}},
+            op_type_dict=task.rules,
             progress=False,
         )
         errors.append(f"{error(task, tuned):.2e}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from inc_autotune.core.analysis import relative_error
 
 @dataclass(frozen=True)
 class Task:
-    """A model, batches to calibrate it with, and others to compare outputs on."""
+    """A model, batches to calibrate it with, others to compare outputs on, and rules by operator type."""
 
     path: Path
     calibration: Sequence[Feed]
     unseen: Sequence[Feed]
+    rules: Mapping[str, Any] | None = None
 
 
 def images(name: str, task: output_errors.Task, folder: Path) -> Task:
@@ -52,7 +53,8 @@ def export(model: nn.Module, example: torch.Tensor, path: Path) -> None:
 
 def sentences(folder: Path) -> Task:
     count = output_errors.CALIBRATED
-    return Task(models.minilm(folder), models.sentences(count, 32), models.sentences(128, 32, first=count))
+    embeddings = {"Gather": {"weight": {"dtype": ["fp32"]}}}
+    return Task(models.minilm(folder), models.sentences(count, 32), models.sentences(128, 32, first=count), embeddings)
 
 
 TASKS: dict[str, Callable[[Any, Path], Task]] = {

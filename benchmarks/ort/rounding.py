@@ -36,7 +36,7 @@ def tuned(task: Task, approach: str, rounding: str) -> tuple[float, Any, float]:
         session_options=common.options_of(1),
         # By speed, the machine would have a say in what is quantized.
         objective="modelsize",
-        op_type_dict={"Gather": {"weight": {"dtype": ["fp32"]}}},
+        op_type_dict=task.rules,
         progress=False,
     )
     result = model.tuning_result

@@ -100,7 +100,7 @@ def from_torch_recipe(recipe: Recipe, source: SourceModel) -> Recipe:
     if nearest:
         logger.warning(
             "weights of %d modules were rounded by second moments in PyTorch, and their nodes have weights of another "
-            "shape, or the recipe does not say how; they are rounded to nearest, the first is that of %r",
+            "form, or the recipe does not say how; they are rounded to nearest, the first is that of %r",
             len(nearest),
             nearest[0],
         )
@@ -195,7 +195,8 @@ def _misfit(
 
 def _steps(each: OperatorRecipe, operator: Operator, graph: Graph, arrays: Mapping[str, Any]) -> Any:
     """The steps of a module's weight for its node, whose weight is the same matrix or kernel; None where it is not."""
-    if each.config.rounding == "nearest" or STEPS not in each.calibration:
+    is_other = each.type.startswith("ConvTranspose")  # written as another kernel, with scales of its own
+    if each.config.rounding == "nearest" or STEPS not in each.calibration or is_other:
         return None
     packed, shape = arrays[each.calibration[STEPS]], graph.shape(operator.weight) or ()
     try:

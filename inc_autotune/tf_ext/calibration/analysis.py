@@ -137,7 +137,7 @@ class Analysis:
         return moment_names(
             {name: operator.input for name, operator in self.operators.items()},
             self._moment_rows,
-            lambda name: (self.graph_of[name].origin(self.operators[name].weight)),
+            lambda name: self.graph_of[name].origin(self.operators[name].weight),
         )
 
     @cached_property

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inc_autotune.core.quantization import InputMoments
-from inc_autotune.torch_ext.operators import LINEAR_TYPES, ModelTrace
+from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, ModelTrace
 
-MOMENT_TYPES = (*LINEAR_TYPES, "Conv1d", "Conv2d", "Conv3d")
+MOMENT_TYPES = (*LINEAR_TYPES, *CONVOLUTION_TYPES)
 """Types whose weights can be rounded by the second moment of their input."""
 
 
@@ -66,11 +66,10 @@ def update_with_patches(moments: InputMoments, name: str, convolution: Any, x: T
     kernel, dimensions = convolution.kernel_size, len(convolution.kernel_size)
     if x.dim() == dimensions + 1:
         x = x.unsqueeze(0)
-    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
-    windows = F.pad(x.float(), convolution._reversed_padding_repeated_twice, mode=mode)
+    windows, strides = _padded(convolution, x.float())
     for axis in range(dimensions):
         reach = convolution.dilation[axis] * (kernel[axis] - 1) + 1
-        windows = windows.unfold(axis + 2, reach, convolution.stride[axis])[..., :: convolution.dilation[axis]]
+        windows = windows.unfold(axis + 2, reach, strides[axis])[..., :: convolution.dilation[axis]]
     # [batch, channels, *positions, *kernel], a view: only the positions that are drawn are copied.
     batch, channels, *positions = windows.shape[: dimensions + 2]
     count = batch * torch.Size(positions).numel()
@@ -79,4 +78,26 @@ def update_with_patches(moments: InputMoments, name: str, convolution: Any, x: T
     flat = torch.arange(count) if chosen is None else torch.from_numpy(chosen)
     index = torch.unravel_index(flat.to(x.device), (batch, *positions))
     rows = windows.movedim(1, dimensions + 1)[index]  # [rows, channels, *kernel]
+    if convolution.transposed:  # its first tap meets the input that is last
+        rows = rows.flip(tuple(range(2, dimensions + 2)))
     moments.update(name, rows.flatten(1), convolution.groups)
+
+
+def _padded(convolution: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """What the windows of a convolution lie on, and from window to window how far.
+
+    Those of a transposed one lie on its input with zeros between the values, one window for each output.
+    """
+    if not convolution.transposed:
+        mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+        return F.pad(x, convolution._reversed_padding_repeated_twice, mode=mode), convolution.stride
+    strides, space = convolution.stride, x.shape[2:]
+    spread = x.new_zeros((*x.shape[:2], *((size - 1) * step + 1 for size, step in zip(space, strides, strict=True))))
+    places: Any = (..., *(slice(None, None, step) for step in strides))
+    spread[places] = x
+    around: list[int] = []
+    for axis in reversed(range(len(space))):
+        reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1)
+        before = reach - convolution.padding[axis]
+        around += [before, before + convolution.output_padding[axis]]
+    return F.pad(spread, around), (1,) * len(space)

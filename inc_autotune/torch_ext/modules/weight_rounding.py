@@ -33,9 +33,13 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
     Raises:
         RecipeError: the steps are of another weight.
     """
-    weight, grid, axis = prepared.smoothed_weight(), prepared.weight_parameters(), prepared.weight_axis
+    weight, grid, axis = (
+        prepared.weight_rows(prepared.smoothed_weight()),
+        prepared.weight_parameters(),
+        prepared.weight_axis,
+    )
     if moment is not None:
-        is_transposed = prepared.operator.output_axis == 1
+        is_transposed = prepared.weight_output_axis == 1
         matrix = weight.t() if is_transposed else weight.flatten(1)
         integers = torch.from_numpy(
             quantize_by_second_moment(matrix.numpy(), grid, moment, smoothing=prepared.smoothing)
@@ -45,4 +49,4 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
         integers = quantize(weight, grid, axis)
         integers += torch.from_numpy(unpack_steps(steps, tuple(integers.shape)))
         weight = dequantize(integers.clamp_(prepared.weight_minimum, prepared.weight_maximum), grid, axis)
-    prepared.take_weight(weight)
+    prepared.take_weight(prepared.weight_from_rows(weight))
