@@ -3,11 +3,11 @@
     python benchmarks/tf/recurrent.py [--hidden 256] [--batch 8]
 
 Taggers with random weights: an LSTM or a GRU of 256 or 1024 units over 64 steps, and a Dense layer at each step; batch
-1 and 8. Tuned without evaluation, saved, loaded and timed in turn with the SavedModel that Keras exports and with what
-LiteRT's converter makes of it, with dynamic ranges. `SQNR` is that of the tags of samples that calibration did not see
-to those of TensorFlow in fp32; `size` is bytes of the SavedModel, or file, by bytes of the fp32 parameters; `int8` is
-the share of the weights. Goals: at least as fast and as exact as LiteRT, and 4 times smaller where the weights are
-integers.
+1 and 8. Tuned without evaluation, with static and with dynamic ranges, saved, loaded and timed in turn with the
+SavedModel that Keras exports and with what LiteRT's converter makes of it, with dynamic ranges. `SQNR` is that of the
+tags of samples that calibration did not see to those of TensorFlow in fp32; `size` is bytes of the SavedModel, or file,
+by bytes of the fp32 parameters; `int8` is the share of the weights. Goals: at least as fast and as exact as LiteRT, and
+4 times smaller where the weights are integers.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 
 STEPS, TAGS, SAMPLES = 64, 16, 16
+APPROACHES = ("static", "dynamic")
 LAYERS = {"LSTM": layers.LSTM, "GRU": layers.GRU}
 COLUMNS = ("layer", "units", "batch", "form", "ms", "times faster", "SQNR dB", "size", "int8 %")
 
@@ -87,11 +88,15 @@ def rows(kind: str, units: int, batch: int, options: Any) -> list[list[Any]]:
     calibration, unseen = (common.normal_inputs(model, SAMPLES, seed) for seed in (1, 2))
     source = common.export(model, folder / "fp32")
     first = unseen[:batch]
-    tuned = tf_ext.autotune(source, calibration, example_inputs=first, progress=False)
-    tf_ext.save(tuned, folder / "int8")
+    tuned = {
+        approach: tf_ext.autotune(source, calibration, approach=approach, example_inputs=first, progress=False)
+        for approach in APPROACHES
+    }
+    for approach, each in tuned.items():
+        tf_ext.save(each, folder / approach)
     named = [
         saved_model("TensorFlow fp32", source, first),
-        saved_model("int8, this library", folder / "int8", first),
+        *(saved_model(f"{approach} int8", folder / approach, first) for approach in APPROACHES),
         litert(kind, units, folder, first),
     ]
     outputs = [np.concatenate([run(each) for each in common.batches(unseen, batch)]) for _, _, run, _ in named]
@@ -99,8 +104,7 @@ def rows(kind: str, units: int, batch: int, options: Any) -> list[list[Any]]:
     calls = [call for *_, call in named]
     seconds = measuring.interleaved(calls, options.repeat, patience=options.patience, clock=clock)
     floats = sum(int(np.prod(weight.shape)) * 4 for weight in model.weights)
-    operators = tuned.tuning_result.operators
-    share = 100 * sum(each.weight_share or 0 for each in operators if each.approach is not None)
+    shares = [_integer_share(each) for each in tuned.values()]
     return [
         [
             kind,
@@ -111,10 +115,18 @@ def rows(kind: str, units: int, batch: int, options: Any) -> list[list[Any]]:
             seconds[0] / taken,
             None if index == 0 else signal_to_noise_db(outputs[0], outputs[index]),
             common.size(path) / floats,
-            share if index == 1 else None,
+            share,
         ]
-        for index, ((name, path, _, _), taken) in enumerate(zip(named, seconds, strict=True))
+        for index, ((name, path, _, _), taken, share) in enumerate(
+            zip(named, seconds, [None, *shares, None], strict=True)
+        )
     ]
+
+
+def _integer_share(tuned: Any) -> float:
+    """Per cent of the weights."""
+    operators = tuned.tuning_result.operators
+    return 100 * sum(each.weight_share or 0 for each in operators if each.approach is not None)
 
 
 def main() -> None:

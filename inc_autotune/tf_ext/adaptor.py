@@ -103,6 +103,7 @@ class TensorFlowAdaptor(
 
     framework = FRAMEWORK
     timed = "forward pass of a tf.function"
+    smoothed_approaches = ("static", "dynamic")
     computes_halves = True
     untrainable = "a frozen graph cannot be trained. Train the Keras model, then tune it."
 

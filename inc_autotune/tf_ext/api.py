@@ -92,7 +92,7 @@ def autotune(
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
-        approach: "auto" or "static".
+        approach: "auto" (static, then dynamic), "static" or "dynamic".
         train_func: not here: an error that says what to do instead.
         backend: "default" is the integer kernels of stock TensorFlow. "itex" writes a graph for Intel Extension for
             TensorFlow, which makes integer operators of it; without that it runs in float32 on the same values.

@@ -38,8 +38,9 @@ def to_litert(tuned: TunedModel, calib_dataset: Any, path: str | Path | None = N
 
     The tuned types hold: what is int8 there is int8 here, what fell back is float32, and inputs are smoothed alike.
     LiteRT decides the rest: it calibrates by minimum and maximum on the data given here, whatever the algorithm was;
-    its activations are int8 with a zero point; and operators that are not tuned, such as additions and pooling, are
-    quantized too. Operators whose type it did not follow, such as ones too small for it, are logged as warnings.
+    its activations are int8 with a zero point, of one range where the tuned model has one for each row; and operators
+    that are not tuned, such as additions and pooling, are quantized too. Operators whose type it did not follow, such
+    as ones too small for it, are logged as warnings.
 
     Args:
         tuned: what `autotune` or `apply_recipe` returned.

@@ -30,6 +30,10 @@ class QuantizationPlan(plan.QuantizationPlan):
         quantized = name in self.configs and self.configs[name].is_quantized and name not in self.simulated
         return quantized and self.choices.form == KERNEL_FORM
 
+    def is_dynamic(self, name: str) -> bool:
+        """Whether an operator is written as an integer operator whose input is quantized row by row."""
+        return self.is_integer(name) and self.configs[name].approach == "dynamic"
+
     def only_half(self, half: Half) -> QuantizationPlan:
         """The plan with quantized operators simulated, and only weights rounded, or only activations."""
         quantized = frozenset(name for name, config in self.configs.items() if config.is_quantized)

@@ -17,9 +17,11 @@ from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
 
 def can_correct(operator: Operator, config: OpConfig, choices: GraphChoices) -> bool:
     """Whether an operator's weight and bias can be corrected: where one of TensorFlow's integer kernels has both."""
-    if choices.form != KERNEL_FORM or config.approach != "static" or config.weight.dtype != "int8":
+    if choices.form != KERNEL_FORM or config.weight.dtype != "int8":
         return False
-    return operator.is_linear or operator.type in (CONVOLUTION, DEPTHWISE)
+    if operator.is_linear:
+        return config.approach in ("static", "dynamic")
+    return operator.type in (CONVOLUTION, DEPTHWISE) and config.approach == "static"
 
 
 def make_plan(

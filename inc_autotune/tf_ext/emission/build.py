@@ -15,7 +15,7 @@ from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.emission.context import Emission
 from inc_autotune.tf_ext.emission.convolution import Total, emit_convolution
 from inc_autotune.tf_ext.emission.float_kernels import emit_bfloat16, emit_qdq, emit_simulated, emit_smoothed
-from inc_autotune.tf_ext.emission.linear import emit_linear
+from inc_autotune.tf_ext.emission.linear import emit_dynamic, emit_linear
 from inc_autotune.tf_ext.emission.lookup import emit_lookup
 from inc_autotune.tf_ext.emission.on_integers import emit_on_integers
 from inc_autotune.tf_ext.emission.rearranged import emit_transposed, emit_volume
@@ -91,7 +91,7 @@ class _Build:
     def run(self) -> SignatureGraph:
         last_nodes: dict[str, Operator] = {}
         replaced: set[str] = set()
-        for operator in self.operators.values():
+        for operator in map(self._written, self.operators.values()):
             name = operator.name
             if self.plan.is_integer(name):
                 residual = self.chains.residuals.get(name)
@@ -108,6 +108,10 @@ class _Build:
             elif node.name not in replaced:
                 self._keep(node)
         return self.emission.builder.build()
+
+    def _written(self, operator: Operator) -> Operator:
+        """What of an operator is written anew, if it is."""
+        return operator.without_function if self.plan.is_dynamic(operator.name) else operator
 
     def _emit(self, operator: Operator) -> None:
         name = operator.name
@@ -127,6 +131,9 @@ class _Build:
         elif self.plan.choices.form == QDQ_FORM:
             assert calibration.range is not None
             emit_qdq(self.emission, operator, source, config, calibration.range, calibration.smoothing)
+        elif config.approach == "dynamic":
+            divisor = self.placement.operators.get(name)
+            emit_dynamic(self.emission, operator, source, config, calibration.smoothing, divisor)
         elif operator.is_linear:
             assert calibration.range is not None
             divisor = self.placement.operators.get(name)

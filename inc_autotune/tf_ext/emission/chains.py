@@ -56,6 +56,8 @@ class IntegerChains:
 
     def reads_signed(self, operator: Operator) -> bool:
         """Whether the integers that an integer operator reads have a sign."""
+        if self.plan.is_dynamic(operator.name):
+            return False
         config, calibration = self.plan.configs[operator.name], self.plan.calibration(operator.name)
         # A smoothed operator quantizes its smoothed input by itself, whatever integers there are of the input.
         limits = None if calibration.smoothing is not None else self._integer_range(operator.input)

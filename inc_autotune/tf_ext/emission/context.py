@@ -46,6 +46,21 @@ class QuantizedTensor:
         return replace(self, values=values)
 
 
+@dataclass(frozen=True)
+class QuantizedRows:
+    """A matrix in integers, each of whose rows has a range of its own, found while the model runs.
+
+    Args:
+        values: integers that stand for -1 to 1, or for 0 to 1.
+        size: the tensor with the real value of 1 in each row, [rows, 1].
+        low: the tensor with the real value of 0, [rows, 1]; None: 0.
+    """
+
+    values: QuantizedTensor
+    size: str
+    low: str | None
+
+
 class Emission:
     """A graph under construction.
 
@@ -53,6 +68,9 @@ class Emission:
         graph: the fp32 signature.
         plan: configurations and calibrations of operators.
         weights: quantized weights of earlier models.
+
+    Attributes:
+        rows: what `quantized_rows` has written, by its arguments.
     """
 
     def __init__(self, graph: Graph, plan: QuantizationPlan, weights: WeightCache) -> None:
@@ -61,6 +79,7 @@ class Emission:
         self.builder = GraphBuilder(graph)
         self._weights = weights
         self._quantized: dict[tuple[str, Grid], QuantizedTensor] = {}
+        self.rows: dict[tuple[str, int | None, str | None], QuantizedRows] = {}
         self._integers: dict[str, QuantizedTensor] = {}
         self._floats: dict[str, str] = {}
         self._constants: dict[str, str] = {}
@@ -86,7 +105,7 @@ class Emission:
                 )
             return made
         if (tensor, grid) not in self._quantized:
-            self._quantized[tensor, grid] = self._quantize(tensor, grid)
+            self._quantized[tensor, grid] = self.quantize(tensor, grid)
         return self._quantized[tensor, grid]
 
     def integers(self, tensor: str) -> QuantizedTensor | None:
@@ -245,9 +264,38 @@ class Emission:
             reshape(self.builder, quantized.values, shape, f"{name}/matrix", quantized.grid.dtype)
         )
 
+    def output_shape(self, operator: Operator) -> str | None:
+        """The tensor with the shape of what a linear operator makes; None: it is a matrix already."""
+        if operator.epilogue.shape is not None or operator.node.op == "MatMul":
+            return operator.epilogue.shape
+        return self.shape_like(operator.input_of_product, operator.features, operator.name)
+
     def shape_like(self, tensor: str, features: int, name: str) -> str:
         """The shape of a float tensor with another number of features, see `shapes.shape_like`."""
         return shape_like(self.graph, self.builder, tensor, [features], name)
+
+    def quantize(self, tensor: str, grid: Grid) -> QuantizedTensor:
+        """A float tensor of the new graph in integers."""
+        name = self.builder.new(f"{tensor.replace(':', '_')}/quantized")
+        if grid.shift:  # a QuantizeV2 with a zero point of its own takes several times longer
+            middle = self.builder.scalar(f"{name}/middle", -grid.shift * grid.scale)
+            tensor = self.builder.compute("Sub", [tensor, middle], f"{name}/shifted", T=tf.float32)
+        bounds = [
+            self.builder.scalar(f"{name}/minimum", grid.minimum),
+            self.builder.scalar(f"{name}/maximum", grid.maximum),
+        ]
+        values = self.builder.make(
+            "QuantizeV2",
+            [tensor, *bounds],
+            name,
+            T=grid.dtype,
+            mode=grid.mode,
+            round_mode="HALF_AWAY_FROM_ZERO" if grid.mode == MIN_FIRST else "HALF_TO_EVEN",
+            narrow_range=grid.dtype == tf.qint8,
+            axis=-1,
+            ensure_minimum_range=1e-6,
+        )
+        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid)
 
     def fake_quantized(self, tensor: str, config: TensorConfig, limits: Range | None, name: str) -> str:
         """The tensor rounded to the values that integers of a type could have.
@@ -306,25 +354,3 @@ class Emission:
             narrow_range=quantized.grid.dtype == tf.qint8,
             axis=-1,
         )
-
-    def _quantize(self, tensor: str, grid: Grid) -> QuantizedTensor:
-        name = self.builder.new(f"{tensor.replace(':', '_')}/quantized")
-        if grid.shift:  # a QuantizeV2 with a zero point of its own takes several times longer
-            middle = self.builder.scalar(f"{name}/middle", -grid.shift * grid.scale)
-            tensor = self.builder.compute("Sub", [tensor, middle], f"{name}/shifted", T=tf.float32)
-        bounds = [
-            self.builder.scalar(f"{name}/minimum", grid.minimum),
-            self.builder.scalar(f"{name}/maximum", grid.maximum),
-        ]
-        values = self.builder.make(
-            "QuantizeV2",
-            [tensor, *bounds],
-            name,
-            T=grid.dtype,
-            mode=grid.mode,
-            round_mode="HALF_AWAY_FROM_ZERO" if grid.mode == MIN_FIRST else "HALF_TO_EVEN",
-            narrow_range=grid.dtype == tf.qint8,
-            axis=-1,
-            ensure_minimum_range=1e-6,
-        )
-        return QuantizedTensor(values, f"{name}:1", f"{name}:2", grid)

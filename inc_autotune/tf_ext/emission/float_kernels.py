@@ -14,6 +14,7 @@ from inc_autotune.graphs import QuantizedWeight, Steps, content, quantize_weight
 from inc_autotune.tf_ext.calibration import FRAMEWORK
 from inc_autotune.tf_ext.emission.activation_grid import LARGEST_INT8, Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission
+from inc_autotune.tf_ext.emission.rows import rounded_rows
 from inc_autotune.tf_ext.graph import reshape
 from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP, TRANSPOSED_TYPES, Operator
 
@@ -38,7 +39,12 @@ def emit_simulated(
     """
     name = operator.name
     activation = config.activation
-    rounded = source if activation.is_float else emission.fake_quantized(source, activation, limits, name)
+    if activation.is_float:
+        rounded = source
+    elif limits is None and operator.is_linear:
+        rounded = rounded_rows(emission, source, activation, name)
+    else:
+        rounded = emission.fake_quantized(source, activation, limits, name)
     if config.weight.is_float:
         _product(emission, operator, rounded, _float_weight(emission, operator, factor))
         return

@@ -150,19 +150,22 @@ def is_simulated(operator: Operator, config: OpConfig, form: GraphForm) -> bool:
     """
     if operator.type == LOOKUP:
         return (config.weight.dtype, config.weight.scheme) != ("int8", "sym")
-    return not has_kernel(operator.type, config) or (form == KERNEL_FORM and not kernel_support().runs(operator))
+    return not has_kernel(operator.type, config, form) or (form == KERNEL_FORM and not kernel_support().runs(operator))
 
 
-def has_kernel(op_type: str, config: OpConfig) -> bool:
-    """Whether there is an integer kernel for a configuration: int8 weights, static 8-bit activations."""
+def has_kernel(op_type: str, config: OpConfig, form: GraphForm = KERNEL_FORM) -> bool:
+    """Whether there is an integer kernel for a configuration: int8 weights, 8-bit activations."""
     weight, activation = config.weight, config.activation
-    if config.approach != "static" or (weight.dtype, weight.scheme) != ("int8", "sym"):
+    if (weight.dtype, weight.scheme) != ("int8", "sym"):
         return False
+    if config.approach == "dynamic":
+        is_written = op_type in LINEAR_TYPES and form == KERNEL_FORM
+        return is_written and activation.dtype == "uint8"
     # The integers of a convolution have a sign or a zero point as their values want it, whatever the type is called.
     allowed = [("int8", "sym"), ("uint8", "sym"), ("uint8", "asym")]
     if op_type not in LINEAR_TYPES:
         allowed.append(("int8", "asym"))
-    return (activation.dtype, activation.scheme) in allowed
+    return config.approach == "static" and (activation.dtype, activation.scheme) in allowed
 
 
 def _computes_groups() -> bool:

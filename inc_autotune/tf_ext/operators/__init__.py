@@ -17,6 +17,7 @@ from inc_autotune.tf_ext.operators.discovery import (
     is_pointwise,
     kernel_weight,
 )
+from inc_autotune.tf_ext.operators.gelu import ActivationFunction
 from inc_autotune.tf_ext.operators.other_weights import find_weights
 from inc_autotune.tf_ext.operators.residual import Residual, find_residuals
 from inc_autotune.tf_ext.operators.transposed import TransposedGeometry
@@ -29,6 +30,7 @@ __all__ = [
     "LOOKUP",
     "TRANSPOSED_TYPES",
     "VOLUME",
+    "ActivationFunction",
     "Operator",
     "Residual",
     "TransposedGeometry",

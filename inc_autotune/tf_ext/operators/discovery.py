@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -91,6 +91,15 @@ class Operator:
         """Kind of the activation function that is computed last; None where there is none."""
         function = self.epilogue.function
         return None if function is None else function.kind
+
+    @property
+    def without_function(self) -> Operator:
+        """The operator alone, for a kernel that computes no activation function."""
+        function = self.epilogue.function
+        if function is None:
+            return self
+        nodes = tuple(name for name in self.epilogue.nodes if name not in function.nodes)
+        return replace(self, epilogue=replace(self.epilogue, nodes=nodes, function=None))
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -145,11 +145,19 @@ def test_halved_weights_are_told_from_others_by_odd_ones(route, monkeypatch):
         ("Conv2D", config(activation="int4", scheme="asym"), False),
         ("MatMul", config(weight="int4"), False),
         ("MatMul", config(weight_scheme="asym"), False),
-        ("MatMul", config(approach="dynamic"), False),
+        ("MatMul", config(approach="dynamic"), True),
+        ("BatchMatMulV2", config(approach="dynamic", scheme="sym"), True),
+        ("MatMul", config(approach="dynamic", activation="int8", scheme="sym"), False),
+        ("Conv2D", config(approach="dynamic"), False),
+        ("MatMul", config(approach="weight_only"), False),
     ],
 )
 def test_kernels_take_only_some_types(op_type, given, expected):
     assert has_kernel(op_type, given) is expected
+
+
+def test_dynamic_ranges_have_no_kernel_in_the_graph_for_intels_extension():
+    assert not has_kernel("MatMul", config(approach="dynamic"), "qdq")
 
 
 @pytest.mark.parametrize(
