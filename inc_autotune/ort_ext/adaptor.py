@@ -123,8 +123,8 @@ class OrtAdaptor(
     computes_halves = False
     untrainable = (
         "an ONNX model cannot be trained here. Train the PyTorch model it comes from, torch_ext.autotune(model, "
-        "loader, eval_func, train_func=train), and save the recipe; export the model with its trained weights, and "
-        "call ort_ext.apply_recipe(exported, recipe)."
+        "loader, eval_func, train_func=train); export torch_ext.to_fp32(tuned), which has its weights, and call "
+        "ort_ext.apply_recipe(exported, tuned.tuning_result.recipe)."
     )
 
     def __init__(

@@ -1,4 +1,4 @@
-"""PyTorch: autotune, convert, save, load, apply_recipe and inspect for `torch.nn.Module`."""
+"""PyTorch: autotune, prepare, convert, to_fp32, save, load, apply_recipe and inspect for `torch.nn.Module`."""
 
 from inc_autotune.core.optional import require
 
@@ -7,5 +7,6 @@ require("torch", extra="torch")
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
 from inc_autotune.torch_ext.inspection import inspect  # noqa: E402
 from inc_autotune.torch_ext.persistence import load, save  # noqa: E402
+from inc_autotune.torch_ext.training import prepare, to_fp32  # noqa: E402
 
-__all__ = ["apply_recipe", "autotune", "convert", "inspect", "load", "save"]
+__all__ = ["apply_recipe", "autotune", "convert", "inspect", "load", "prepare", "save", "to_fp32"]

@@ -14,6 +14,8 @@ from torch import nn
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
+    TRAINED,
+    StudentState,
     SupportsBlocks,
     SupportsComparison,
     SupportsCorrections,
@@ -24,6 +26,7 @@ from inc_autotune.core.analysis import (
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
+    SupportsTraining,
     SupportsUnitSpeeds,
     SupportsVariants,
     possible_corrections,
@@ -32,7 +35,7 @@ from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.space import Unit
-from inc_autotune.core.vocabulary import CORRECTIONS, Correction
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction, TrainedRanges
 from inc_autotune.torch_ext.calibrated_adaptor import CalibratedAdaptor
 from inc_autotune.torch_ext.calibration import (
     PRODUCT,
@@ -62,10 +65,14 @@ from inc_autotune.torch_ext.modules import (
     convert_module,
     converted_model,
     is_quantized,
+    make_student,
+    model_arrays,
     multiplies_integers,
     prepare_module,
     prepared_model,
     rounding_steps,
+    trained_calibrations,
+    trained_model,
 )
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators import (
@@ -113,6 +120,8 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             with torch.enable_grad():
                 q_func(prepared)
             return converted_model(prepared.eval())
+        if TRAINED in tune_cfg:
+            return converted_model(self.tuned_model(tune_cfg, model, None).eval())
         configs, calibrations = self._calibrated(tune_cfg)
         replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
         return self._replaced(replacements)
@@ -124,10 +133,13 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
         configs, calibrations = self._calibrated(tune_cfg)
-        return prepared_model(self._folded, configs, calibrations, reduced=set(filter(self.reduces_range, configs)))
+        reduced = set(filter(self.reduces_range, configs))
+        return prepared_model(self._folded, configs, calibrations, reduced=reduced, trained=tune_cfg.get(TRAINED))
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
         configs, calibrations = self._calibrated(tune_cfg)
+        if TRAINED in tune_cfg:
+            calibrations = trained_calibrations(calibrations, configs, tune_cfg[TRAINED])
         entries, arrays = calibration_entries(calibrations)
         for conv, batch_norm in self.trace.batch_norms.items():
             entries.setdefault(conv, {})["batch_norm"] = batch_norm
@@ -267,12 +279,14 @@ class TorchAdaptor(
     SupportsVariants,
     SupportsRounding,
     SupportsCorrections,
+    SupportsTraining,
 ):
     """Quantizes `torch.nn.Module`s for stock PyTorch on CPU, whose operators can be taken apart.
 
     Args:
         capability, example_inputs, histogram, moments: as in the base class.
         integer_sums: whether residual blocks add up integers; None: the variant of a model that does is tried.
+        trained_ranges: how ranges of models in training are trained.
     """
 
     def __init__(
@@ -283,9 +297,11 @@ class TorchAdaptor(
         histogram: bool = False,
         moments: bool = False,
         integer_sums: bool | None = None,
+        trained_ranges: TrainedRanges = "learned",
     ) -> None:
         super().__init__(capability, example_inputs, histogram=histogram, moments=moments)
         self._integer_sums = integer_sums
+        self._trained_ranges = trained_ranges
 
     def variants(self, model: nn.Module) -> Sequence[str]:
         return (INTEGER_SUMS,) if self._integer_sums is None and self.trace.shared_sums else ()
@@ -312,6 +328,17 @@ class TorchAdaptor(
             return ()
         is_shared = id(self._base.get_submodule(name).weight) in self._shared_weights
         return CORRECTIONS[:1] if is_shared or config.rounding == "second_moment" else CORRECTIONS
+
+    def student(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> nn.Module:
+        return make_student(self.tuned_model(tune_cfg, model, None), self._trained_ranges)
+
+    def student_state(self, student: nn.Module, returned: Any = None) -> StudentState:
+        arrays, operators = model_arrays(trained_model(student, returned))
+        if returned is None or isinstance(returned, nn.Module):
+            return StudentState(arrays, operators)
+        what = type(returned).__name__
+        note = f"train_func returned a {what}, which is ignored: the model that it was given counts"
+        return StudentState(arrays, operators, (note,))
 
     @cached_property
     def _shared_weights(self) -> frozenset[int]:

@@ -29,9 +29,20 @@ from inc_autotune.core.result import (
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, backend_adaptor
-from inc_autotune.torch_ext.calibration import REDUCED, STEPS, calibrations_from_recipe, products_from_recipe
-from inc_autotune.torch_ext.data import CalibrationFunction, evaluation_function, isolated, iterable_loader
+from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, UNTRAINABLE, backend_adaptor
+from inc_autotune.torch_ext.calibration import (
+    REDUCED,
+    STEPS,
+    calibrations_from_recipe,
+    products_from_recipe,
+)
+from inc_autotune.torch_ext.data import (
+    CalibrationFunction,
+    evaluation_function,
+    isolated,
+    iterable_loader,
+    with_gradients,
+)
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.model import base_model, expand
@@ -41,8 +52,11 @@ from inc_autotune.torch_ext.modules import (
     converted_model,
     is_prepared,
     is_quantized,
+    is_student,
     multiplies_integers,
     prepared_model,
+    trained_recipe,
+    unwrapped,
 )
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
 from inc_autotune.torch_ext.operators import operator_type, weight_matrix, with_rules_for_hidden_products
@@ -71,6 +85,8 @@ def autotune(
     max_trials: int = 100,
     strategy: str = "auto",
     approach: str = "auto",
+    train_func: Callable[[nn.Module], Any] | None = None,
+    training_args: Mapping[str, Any] | None = None,
     backend: str = "default",
     device: str = "cpu",
     capability: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
@@ -113,7 +129,11 @@ def autotune(
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
-        approach: "auto", "static", "dynamic" or "weight_only".
+        approach: "auto", "static", "dynamic" or "weight_only"; or "qat": `train_func` trains the quantized model at
+            once, and not only where the goal is missed.
+        train_func: trains the fake-quantized model it is given, in place or returning the best one. It is called where
+            no model with every operator quantized meets the goal, before any operator falls back.
+        training_args: `{"ranges": "learned" | "moving" | "fixed"}`: what training does to ranges. Default "learned".
         backend: "default" is stock PyTorch, "ipex" Intel Extension for PyTorch 2.8 (the extra `ipex`): the result is
             then a prepared model of that, for its `convert` as well as for this one.
         device: where the model will run: "cpu"; with backend "ipex" also "xpu".
@@ -136,11 +156,14 @@ def autotune(
         ArgumentError, ModelError, DataError, CapabilityError: bad input, found as early as it can be.
         EvaluationError: `eval_func` raised or returned no number. Finished trials and the best model so far are in
             its `partial_result`.
+        TrainingError: `train_func` raised, or left a model that is not the one it was given. As above; the model as it
+            was left is in its `student`.
     """
     arguments = validate_arguments(
         strategies=STRATEGIES,
         backends=BACKENDS,
         recipe_names=RECIPES,
+        untrainable=UNTRAINABLE.get(backend),
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         smoothquant_args=smoothquant_args,
@@ -151,6 +174,8 @@ def autotune(
         max_trials=max_trials,
         strategy=strategy,
         approach=approach,
+        train_func=None if train_func is None else with_gradients(train_func),
+        training_args=training_args,
         backend=backend,
         device=device,
         capability=capability,
@@ -194,7 +219,7 @@ def convert(tuned: nn.Module) -> nn.Module:
     """Replace the fake-quantized operators of a tuned model by ones with integer kernels.
 
     Args:
-        tuned: what `autotune` or `apply_recipe` returned, perhaps fine-tuned since. It is not changed.
+        tuned: what `autotune`, `prepare` or `apply_recipe` returned, perhaps trained since. It is not changed.
 
     Returns:
         A model in eval mode that shares nothing with `tuned`: it can be called, deep-copied, pickled, traced with
@@ -205,6 +230,8 @@ def convert(tuned: nn.Module) -> nn.Module:
     """
     if is_prepared_by_ipex(tuned):
         return _attach(converted_by_ipex(tuned), *_attached(tuned))
+    if isinstance(tuned, nn.Module):
+        tuned = unwrapped(tuned)
     modules = list(tuned.modules()) if isinstance(tuned, nn.Module) else []
     if not any(map(is_prepared, modules)):
         state = "that is converted already" if any(map(is_quantized, modules)) else "without tuned operators"
@@ -212,7 +239,10 @@ def convert(tuned: nn.Module) -> nn.Module:
             f"tuned: a {type(tuned).__name__} {state}. Allowed: what autotune() or apply_recipe() returned."
         )
     converted = converted_model(tuned).eval()
-    return _attach(converted, *_attached(tuned))
+    result, recipe = _attached(tuned)
+    return _attach(
+        converted, result, trained_recipe(tuned, recipe) if recipe is not None and is_student(tuned) else recipe
+    )
 
 
 def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:

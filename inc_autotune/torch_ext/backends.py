@@ -7,6 +7,7 @@ from typing import Any
 
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.vocabulary import TrainedRanges
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor, TorchAdaptor
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,17 @@ INTEGER_SUMS_RECIPE = "residual_add_fusion"
 
 RECIPES = ("smooth_quant", "smooth_quant_args", INTEGER_SUMS_RECIPE)
 """Names that the argument `recipes` may have."""
+
+TRAINED_RANGES_DEFAULT: TrainedRanges = "learned"
+"""Measured in benchmarks/torch/training.py."""
+
+UNTRAINABLE = {
+    "ipex": (
+        "backend='ipex' does not train: what its release 2.8 prepares is made for calibration. Train with "
+        "backend='default' and deploy what convert() returns, or tune torch_ext.to_fp32(trained) with backend='ipex'."
+    ),
+}
+"""Why a backend does not train, and what to do instead."""
 
 _FOLDING = {
     "default": "scales are part of the quantizer and cost nothing",
@@ -44,6 +56,7 @@ def backend_adaptor(arguments: AutotuneArguments, example_inputs: Any) -> Module
         histogram=arguments.needs_histogram,
         integer_sums=arguments.recipes.get(INTEGER_SUMS_RECIPE),
         moments=arguments.weight_rounding != "nearest",
+        trained_ranges=arguments.training_args.ranges or TRAINED_RANGES_DEFAULT,
     )
 
 

@@ -31,10 +31,13 @@ from inc_autotune.torch_ext.modules import (
     QuantizedLinear,
     is_prepared,
     is_quantized,
+    is_student,
     multiplies_integers,
+    unwrapped,
 )
 from inc_autotune.torch_ext.operators import CAPTURED, CAPTURED_REASON
 from inc_autotune.torch_ext.target import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
+from inc_autotune.torch_ext.training import settled_student
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -76,6 +79,9 @@ def save(model: nn.Module, path: str | Path) -> None:
             "model: is tuned for backend='ipex'. Save what the extension needs with model.save_qconf_summary(path), or "
             "trace and freeze the converted model and save that."
         )
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
+        model = settled_student(model) if is_student(model) else model
     recipe = getattr(model, "tuning_recipe", None)
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     converted = any(map(is_quantized, modules))

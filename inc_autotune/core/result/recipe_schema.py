@@ -57,7 +57,10 @@ Rounding = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ROUNDI
 ArrayDtype = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ARRAY_DTYPES))]
 
 
-_NAMES_OF_ARRAYS = ("smoothing", "input_mean", "rounded_input_mean", "rounding_steps")
+_NAMES_OF_ARRAYS = (
+    *("smoothing", "input_mean", "rounded_input_mean", "rounding_steps"),
+    *("weight_scale", "weight_zero_point"),
+)
 """Keys of an operator's calibration whose value is the name of an array."""
 
 
@@ -89,6 +92,8 @@ class _Calibration(_Entry):
     input_mean: StrictStr | None = None
     rounded_input_mean: StrictStr | None = None
     rounding_steps: StrictStr | None = None
+    weight_scale: StrictStr | None = None
+    weight_zero_point: StrictStr | None = None
     batch_norm: Annotated[StrictStr, Field(min_length=1)] | None = None
     reduce_range: StrictBool | None = None
     channels_last: StrictBool | None = None

@@ -21,6 +21,7 @@ from inc_autotune.torch_ext.calibration.recipe_entries import (
     calibration_entries,
     calibrations_from_recipe,
     products_from_recipe,
+    without_ranges,
     without_steps,
 )
 
@@ -42,5 +43,6 @@ __all__ = [
     "moment_names",
     "operator_calibrations",
     "products_from_recipe",
+    "without_ranges",
     "without_steps",
 ]

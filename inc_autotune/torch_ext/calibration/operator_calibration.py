@@ -28,6 +28,8 @@ class OperatorCalibration:
         input_means: of the smoothed input, where the bias is corrected; None: it is not.
         moment: second moment of the input before smoothing, for a weight that is rounded by it; None: not known.
         steps: instead of it, how far the rounded integers are from the nearest ones, packed by `pack_steps`.
+        weight_scale: of the weight's grid, as training left it; None: that of the weight.
+        weight_zero_point: likewise.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
 
@@ -42,3 +44,5 @@ class OperatorCalibration:
     hands_on_integers: bool = False
     rounds_sums: bool = False
     input_means: InputMeans | None = None
+    weight_scale: Tensor | None = None
+    weight_zero_point: Tensor | None = None

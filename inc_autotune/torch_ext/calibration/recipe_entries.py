@@ -31,6 +31,9 @@ SUMS = "rounds_sums"
 STEPS = "rounding_steps"
 """Key of the array of how far a weight's integers are from the nearest ones, see `pack_steps`."""
 
+GRIDS = ("weight_scale", "weight_zero_point")
+"""Keys of the arrays of a weight's grid, as training left it."""
+
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
@@ -59,9 +62,19 @@ def calibration_entries(
             means = calibration.input_means
             for key, value in (("input_mean", means.exact), ("rounded_input_mean", means.rounded)):
                 entries[name][key] = shared.name(value.numpy(), f"{name}.{key}")
+        for key in GRIDS:
+            value = getattr(calibration, key)
+            if value is not None:
+                entries[name][key] = shared.name(value.numpy(), f"{name}.{key}")
         if calibration.steps is not None:
             entries[name][STEPS] = shared.name(calibration.steps, f"{name}.{STEPS}")
     return entries, shared.arrays
+
+
+def without_ranges(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """An operator's entry without what `calibration_entries` writes."""
+    written = {*LIMITS, *GRIDS, CHANNELS_LAST, CHAINED, SUMS, STEPS, "smoothing", "input_mean", "rounded_input_mean"}
+    return {key: value for key, value in calibration.items() if key not in written}
 
 
 def without_steps(recipe: Recipe) -> Recipe:
@@ -96,9 +109,9 @@ def calibrations_from_recipe(
     calibrations: dict[str, OperatorCalibration] = {}
     for name, operator in operators.items():
         entry = operator.calibration
-        scale, exact, rounded = (
+        scale, exact, rounded, *grid = (
             None if key not in entry else torch.from_numpy(arrays[entry[key]].copy())
-            for key in ("smoothing", "input_mean", "rounded_input_mean")
+            for key in ("smoothing", "input_mean", "rounded_input_mean", *GRIDS)
         )
         limits = {key: entry.get(key) for key in LIMITS}
         calibrations[name] = OperatorCalibration(
@@ -108,6 +121,8 @@ def calibrations_from_recipe(
             rounds_sums=bool(entry.get(SUMS)),
             input_means=None if exact is None or rounded is None else InputMeans(exact, rounded),
             steps=arrays[entry[STEPS]] if STEPS in entry else None,
+            weight_scale=grid[0],
+            weight_zero_point=grid[1],
             **limits,
         )
     return calibrations

@@ -14,6 +14,7 @@ from inc_autotune.torch_ext.data.metric import evaluation_function
 from inc_autotune.torch_ext.data.nested import every_tensor, map_tensors
 from inc_autotune.torch_ext.data.outputs import compared_tensors, output_tensors, outputs_of, shows_errors
 from inc_autotune.torch_ext.data.padding import comparable_outputs, real_outputs, real_positions
+from inc_autotune.torch_ext.data.training_function import with_gradients
 
 __all__ = [
     "Batch",
@@ -39,4 +40,5 @@ __all__ = [
     "real_positions",
     "run",
     "shows_errors",
+    "with_gradients",
 ]

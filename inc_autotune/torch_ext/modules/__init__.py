@@ -4,7 +4,7 @@
 """
 
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
-from inc_autotune.torch_ext.modules.build import converted_model, prepared_model
+from inc_autotune.torch_ext.modules.build import converted_model, plain_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger
@@ -16,6 +16,18 @@ from inc_autotune.torch_ext.modules.registry import (
     rounding_steps,
 )
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.modules.student import (
+    is_student,
+    load_arrays,
+    make_student,
+    model_arrays,
+    settle,
+    trained_calibrations,
+    trained_model,
+    trained_operators,
+    trained_recipe,
+    unwrapped,
+)
 
 __all__ = [
     "PreparedInteger",
@@ -26,10 +38,21 @@ __all__ = [
     "converted_model",
     "is_prepared",
     "is_quantized",
+    "is_student",
+    "load_arrays",
+    "make_student",
+    "model_arrays",
     "multiplies_integers",
+    "plain_model",
     "prepare_module",
     "prepared_model",
     "rounding_steps",
+    "settle",
     "simulation_reason",
+    "trained_calibrations",
+    "trained_model",
+    "trained_operators",
+    "trained_recipe",
+    "unwrapped",
     "writes_integers",
 ]

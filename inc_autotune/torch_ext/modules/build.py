@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import torch
 from torch import nn
 
+from inc_autotune.core.files import Arrays
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.model import (
@@ -15,7 +17,9 @@ from inc_autotune.torch_ext.model import (
     replace_modules,
     shared_copy,
 )
+from inc_autotune.torch_ext.modules.prepared import PreparedOperator, make_plain
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, prepare_module
+from inc_autotune.torch_ext.modules.student import load_arrays, settle, trained_operators
 
 
 def prepared_model(
@@ -24,6 +28,7 @@ def prepared_model(
     calibrations: Mapping[str, OperatorCalibration],
     *,
     reduced: Collection[str],
+    trained: Arrays | None = None,
 ) -> nn.Module:
     """The fake-quantized model, with weights of its own and gradients.
 
@@ -32,17 +37,32 @@ def prepared_model(
         configs: of the operators that leave fp32, by name, as in an expanded copy of `base`.
         calibrations: of the same.
         reduced: names of those whose weights get 7 bits.
+        trained: what a training came to, see `model_arrays`.
     """
-    copy = expanded_copy(base, configs)
+    # Hidden products are where they were in training, even if none of them is quantized here.
+    copy = expanded_copy(base, configs if trained is None else {*configs, *trained_operators(trained)})
     replacements = {
         name: prepare_module(copy.get_submodule(name), config, calibrations[name], reduce_range=name in reduced)
         for name, config in configs.items()
     }
-    return own_tensors(replace_modules(copy, replacements))
+    model = own_tensors(replace_modules(copy, replacements))
+    return model if trained is None else load_arrays(model, trained)
 
 
 def converted_model(prepared: nn.Module) -> nn.Module:
     """A model with real integer kernels in place of the prepared modules; shares nothing with `prepared`."""
     return own_tensors(
-        convert_modules(shared_copy(prepared), lambda module: convert_module(module) if is_prepared(module) else None)
+        convert_modules(
+            settle(shared_copy(prepared)), lambda module: convert_module(module) if is_prepared(module) else None
+        )
     )
+
+
+@torch.no_grad()
+def plain_model(prepared: nn.Module) -> nn.Module:
+    """The fp32 model with the weights of a prepared one; shares nothing with it."""
+    copy = own_tensors(settle(shared_copy(prepared)))
+    for module in copy.modules():
+        if isinstance(module, PreparedOperator):
+            make_plain(module)
+    return copy

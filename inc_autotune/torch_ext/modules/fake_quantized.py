@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import (
     QuantizationParameters,
     dequantize,
     integer_type,
-    quantization_parameters,
     quantize,
     weight_parameters,
 )
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
 from inc_autotune.torch_ext.modules.corrections import bias_shift, restore_weight
+from inc_autotune.torch_ext.modules.operator_ranges import checked_smoothing, keep, known_grid, register_range
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
+from inc_autotune.torch_ext.modules.trained_ranges import UINT8, RangeTraining
 from inc_autotune.torch_ext.modules.weight_rounding import round_weight
 from inc_autotune.torch_ext.operators import reduce_bags
 
@@ -35,7 +35,8 @@ class FakeQuantized(PreparedInteger):
     """Mixin of every prepared operator with one weight: parameters of the fp32 module, ranges as buffers.
 
     `weight` and `bias` are the parameters of the module it was made from, and trainable: gradients pass rounding
-    straight through, and are zero for inputs outside the calibrated range. Ranges are fixed when it is made.
+    straight through, and are zero for inputs outside the calibrated range. Ranges are fixed when it is made, unless
+    `range_training` is given.
 
     Attributes:
         bears_channels_last: whether the quantized form of a convolution may write channels last.
@@ -47,6 +48,7 @@ class FakeQuantized(PreparedInteger):
         weight_zero_point: int32, the same shape.
         input_scale, input_zero_point: 0-d; None for dynamic and weight_only.
         output_scale, output_zero_point: 0-d, where the kernel writes uint8, else None.
+        range_training: how ranges are trained with the weights; None: they are fixed. The other five are its own.
     """
 
     bears_channels_last: bool
@@ -60,6 +62,12 @@ class FakeQuantized(PreparedInteger):
     input_zero_point: Tensor
     output_scale: Tensor | None
     output_zero_point: Tensor
+    range_training: RangeTraining | None = None
+    weight_range: nn.Parameter
+    input_range: nn.Parameter
+    output_range: nn.Parameter
+    input_limits: Tensor
+    output_limits: Tensor
 
     def forward(self, x: Tensor, *arguments: Any) -> Tensor:
         dtype = x.dtype
@@ -129,6 +137,8 @@ class FakeQuantized(PreparedInteger):
 
     def fake_weight(self) -> Tensor:
         weight = self.smoothed_weight()
+        if self.range_training is not None:
+            return self.weight_from_rows(self.range_training.weight(self, self.weight_rows(weight)))
         parameters = self.weight_parameters()
         with torch.no_grad():
             integers = quantize(self.weight_rows(weight), parameters, self.weight_axis)
@@ -154,12 +164,17 @@ class FakeQuantized(PreparedInteger):
     def fake_input(self, x: Tensor) -> Tensor:
         if self.smoothing is not None:
             x = x * self.smoothing.reciprocal()
+        if self.range_training is not None and self.input_scale is not None:
+            kind = integer_type(self.config.activation.dtype)
+            return self.range_training.activation(self, "input", x, (kind.minimum, kind.maximum))
         return fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
 
     def fake_output(self, y: Tensor) -> Tensor:
         if self.output_scale is None:
             return y
-        return fake_quantize(y, self.output_scale, self.output_zero_point, 0, 255)
+        if self.range_training is not None:
+            return self.range_training.activation(self, "output", y, UINT8)
+        return fake_quantize(y, self.output_scale, self.output_zero_point, *UINT8)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe(self.config)}, smoothed={self.smoothing is not None}".lstrip(", ")
@@ -301,7 +316,7 @@ def prepare_fake_quantized(
     """
     prepared = adopt(module, _FAKE_QUANTIZED[operator_name], operator_name, config)
     device = prepared.weight.device
-    _keep(prepared, "smoothing", _checked_smoothing(prepared, calibration.smoothing))
+    keep(prepared, "smoothing", checked_smoothing(prepared, calibration.smoothing))
     smoothed = prepared.smoothed_weight().detach()
     parameters = weight_parameters(
         prepared.weight_rows(smoothed),
@@ -311,6 +326,7 @@ def prepare_fake_quantized(
     )
     if "weight_correction" in config.corrections and config.rounding == "nearest":
         parameters = restore_weight(prepared, parameters)
+    parameters = known_grid(prepared, parameters, calibration)
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
     prepared.bears_channels_last = calibration.channels_last
     prepared.hands_on_integers, prepared.rounds_sums = calibration.hands_on_integers, calibration.rounds_sums
@@ -319,14 +335,14 @@ def prepare_fake_quantized(
     activation = config.activation
     needs_input = config.approach == "static" and not activation.is_float
     input_range = (calibration.input_minimum, calibration.input_maximum) if needs_input else None
-    _register_range(prepared, "input", input_range, activation.dtype, activation.scheme or "asym", device)
+    register_range(prepared, "input", input_range, activation.dtype, activation.scheme or "asym", device)
     output_range = (calibration.output_minimum, calibration.output_maximum)
     needs_output = writes_integers(operator_name, config)
-    _register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
+    register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
     if config.rounding == "second_moment":
         round_weight(prepared, calibration.moment, calibration.steps)
     means = calibration.input_means
-    _keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
+    keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
     return prepared
 
 
@@ -343,47 +359,3 @@ def fake_quantized_input(
     if input_scale is None or input_zero_point is None:
         return x
     return fake_quantize(x, input_scale, input_zero_point, kind.minimum, kind.maximum)
-
-
-def _register_range(
-    prepared: FakeQuantized,
-    name: str,
-    bounds: tuple[float | None, float | None] | None,
-    dtype: str,
-    scheme: str,
-    device: torch.device,
-) -> None:
-    scale = zero_point = None
-    if bounds is not None:
-        if bounds[0] is None or bounds[1] is None:
-            raise ArgumentError(
-                f"calibration: {name}_minimum={bounds[0]}, {name}_maximum={bounds[1]}: a statically quantized "
-                f"{prepared.operator_name} needs both.\nRun calibration data through the operator, or choose the "
-                "dynamic approach."
-            )
-        parameters = quantization_parameters(bounds[0], bounds[1], dtype=dtype, scheme=scheme)
-        scale = torch.as_tensor(parameters.scale, dtype=torch.float32, device=device)
-        zero_point = torch.as_tensor(parameters.zero_point, dtype=torch.int32, device=device)
-    _keep(prepared, f"{name}_scale", scale)
-    _keep(prepared, f"{name}_zero_point", zero_point)
-
-
-def _keep(prepared: FakeQuantized, name: str, tensor: Tensor | None) -> None:
-    # A buffer that is None makes torch.export stumble in the root module of a model.
-    if tensor is None:
-        setattr(prepared, name, None)
-    else:
-        prepared.register_buffer(name, tensor)
-
-
-def _checked_smoothing(prepared: FakeQuantized, smoothing: Tensor | None) -> Tensor | None:
-    if smoothing is None:
-        return None
-    axis = prepared.operator.input_axis
-    features = None if axis is None else prepared.weight.shape[axis]
-    if smoothing.dim() != 1 or smoothing.numel() != features or not bool((smoothing > 0).all()):
-        raise ArgumentError(
-            f"calibration.smoothing of shape {list(smoothing.shape)}: does not fit {prepared.operator_name}.\n"
-            + (f"Allowed: {features} positive numbers." if features else "Allowed: None; it cannot be smoothed.")
-        )
-    return smoothing.detach().to(prepared.weight.device, torch.float32).clone()

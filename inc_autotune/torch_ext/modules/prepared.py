@@ -107,6 +107,18 @@ def hand_over(source: PreparedOperator, target: nn.Module) -> None:
     target.training = source.training
 
 
+def make_plain(prepared: PreparedOperator) -> None:
+    """Turn a prepared operator into the layer it was made from, in place, with the weights that it has now."""
+    shift: Tensor | None = getattr(prepared, "bias_shift", None)
+    if shift is not None:
+        prepared._parameters["bias"] = nn.Parameter(shift.clone() if prepared.bias is None else prepared.bias + shift)
+    layer = prepared.layer_class
+    for name in own_names(type(prepared)):
+        for table in (prepared.__dict__, prepared._parameters, prepared._buffers):
+            table.pop(name, None)
+    object.__setattr__(prepared, "__class__", layer)
+
+
 def own_names(cls: type[PreparedOperator]) -> set[str]:
     """Names that a prepared class keeps its own values under, beside the parameters of the layer."""
     ours = (each for each in cls.__mro__ if issubclass(each, PreparedOperator))
