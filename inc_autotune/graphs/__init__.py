@@ -13,13 +13,14 @@ from inc_autotune.graphs.metric import evaluation_function
 from inc_autotune.graphs.moments import MomentRows, Patches, Rows, moment_names
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.reading import reading_model
-from inc_autotune.graphs.recipe_entries import WEIGHT_FRAMEWORK
+from inc_autotune.graphs.recipe_entries import STEPS, WEIGHT_FRAMEWORK, rounded_as_known, without_steps
 from inc_autotune.graphs.rounding import Steps, StepsCache, moved, weight_steps
 from inc_autotune.graphs.samples import SampleAxis
 from inc_autotune.graphs.smoothing import shared_weights, smoothed_alike, smoothing_scales
 from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quantize_weight
 
 __all__ = [
+    "STEPS",
     "WEIGHT_FRAMEWORK",
     "Feed",
     "GraphAdaptor",
@@ -49,10 +50,12 @@ __all__ = [
     "possible_reading",
     "quantize_weight",
     "reading_model",
+    "rounded_as_known",
     "shared_weights",
     "smoothed_alike",
     "smoothing_scales",
     "to_numpy",
     "unlabelled",
     "weight_steps",
+    "without_steps",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,14 @@ from inc_autotune.core.arguments import shown
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.quantization import FRAMEWORK_SCHEMES, InputMeans
-from inc_autotune.core.result import OperatorRecipe, SharedArrays
+from inc_autotune.core.result import OperatorRecipe, Recipe, SharedArrays
 from inc_autotune.core.vocabulary import listing
 from inc_autotune.graphs.plan import OperatorCalibration, QuantizationPlan
+
+logger = logging.getLogger(__name__)
+
+STEPS = "rounding_steps"
+"""Key of how far the integers of an operator's weight are from the nearest ones."""
 
 WEIGHT_FRAMEWORK = "weight_framework"
 """Key of whose formulas give the scales of an operator's weight, where it was rounded elsewhere."""
@@ -46,7 +53,7 @@ def calibration_entries(
             entry["input_mean"] = shared.name(means.exact, f"{name}.input_mean")
             entry["rounded_input_mean"] = shared.name(means.rounded, f"{name}.rounded_input_mean")
         if calibration.steps is not None:
-            entry["rounding_steps"] = shared.name(calibration.steps, f"{name}.rounding_steps")
+            entry[STEPS] = shared.name(calibration.steps, f"{name}.rounding_steps")
         if calibration.weight_framework is not None:
             entry[WEIGHT_FRAMEWORK] = calibration.weight_framework
         if calibration.reduce_range:
@@ -76,10 +83,42 @@ def calibrations_from_recipe(
             _limits(entry, "output"),
             bool(entry.get("reduce_range")),
             None if exact is None or rounded is None else InputMeans(exact, rounded),
-            None if "rounding_steps" not in entry else np.asarray(arrays[entry["rounding_steps"]], np.uint8),
+            None if STEPS not in entry else np.asarray(arrays[entry[STEPS]], np.uint8),
             _weight_framework(name, entry),
         )
     return calibrations
+
+
+def without_steps(recipe: Recipe) -> Recipe:
+    """A recipe for a model whose weights are rounded already: without the steps, two bits for every weight."""
+    operators = {
+        name: replace(each, calibration={key: value for key, value in each.calibration.items() if key != STEPS})
+        for name, each in recipe.operators.items()
+    }
+    dropped = {each.calibration[STEPS] for each in recipe.operators.values() if STEPS in each.calibration}
+    arrays = {name: array for name, array in recipe.arrays.items() if name not in dropped}
+    return replace(recipe, operators=operators, arrays=arrays)
+
+
+def rounded_as_known(recipe: Recipe) -> Recipe:
+    """A recipe whose weights are rounded to nearest where it does not hold their steps, which is logged."""
+    missing = [
+        name
+        for name, each in recipe.operators.items()
+        if each.config.rounding != "nearest" and STEPS not in each.calibration
+    ]
+    if not missing:
+        return recipe
+    logger.warning(
+        "the recipe does not hold how the weights of %d operators were rounded, the first is %r, as the one inside a "
+        "saved model does not; they are rounded to nearest. Use the recipe that save() wrote beside the model",
+        len(missing),
+        missing[0],
+    )
+    operators = dict(recipe.operators)
+    for name in missing:
+        operators[name] = replace(operators[name], config=operators[name].config.with_rounding("nearest"))
+    return replace(recipe, operators=operators)
 
 
 def _weight_framework(name: str, entry: Mapping[str, Any]) -> str | None:

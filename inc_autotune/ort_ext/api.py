@@ -17,6 +17,7 @@ from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
+from inc_autotune.graphs import rounded_as_known
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
 from inc_autotune.ort_ext.data import evaluation_function
 from inc_autotune.ort_ext.model import (
@@ -217,7 +218,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
     with applying(recipe):
         if recipe.framework == TORCH_FRAMEWORK:
             recipe = from_torch_recipe(recipe, source)
-        tuned = TunedModel(recipe, None, source)
+        tuned = TunedModel(rounded_as_known(recipe), None, source)
         warn_where_too_wide(tuned, QDQ.name)  # what does not fit is found now, when the model is built
     return tuned
 

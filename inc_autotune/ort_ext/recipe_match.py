@@ -16,7 +16,7 @@ from inc_autotune.core.errors import RecipeError
 from inc_autotune.core.op_config import FP32
 from inc_autotune.core.quantization import pack_steps, unpack_steps
 from inc_autotune.core.result import OperatorRecipe, Recipe
-from inc_autotune.graphs import WEIGHT_FRAMEWORK
+from inc_autotune.graphs import STEPS, WEIGHT_FRAMEWORK
 from inc_autotune.ort_ext.calibration import FRAMEWORK
 from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.model import SourceModel
@@ -44,9 +44,6 @@ COUNTERPARTS = {
     "RNN": ("RNN",),
 }
 """PyTorch modules, and the nodes they are exported as."""
-
-STEPS = "rounding_steps"
-"""Key of how far the integers of a weight are from the nearest ones."""
 
 LAYERED_TYPES = ("LSTM", "GRU", "RNN")
 """Modules that are exported as one node for each of their layers."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
-from inc_autotune.graphs import WeightCache
+from inc_autotune.graphs import WeightCache, without_steps
 from inc_autotune.ort_ext.calibration import FRAMEWORK, plan_from_recipe
 from inc_autotune.ort_ext.emission import build_model
 from inc_autotune.ort_ext.graph import GraphModel
@@ -75,7 +75,7 @@ class TunedModel:
 
 
 def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> GraphModel:
-    """The model a recipe describes, with the recipe in its metadata; the same recipe gives the same bytes.
+    """The model a recipe describes, with the recipe in its metadata but for the steps; the same gives the same bytes.
 
     Raises:
         RecipeError: the recipe is for another framework, or names operators that the model does not have.
@@ -91,7 +91,7 @@ def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> Gra
         shape = graph.shape(operators.found[name].weight) or ()
         check_smoothing(name, scale.shape, shape[-1 if operators.found[name].transposed else 0])
     built = build_model(graph, operators, plan, form, WeightCache())
-    entries = {FORM_KEY: form.name, RECIPE_KEY: recipe.to_yaml()}
+    entries = {FORM_KEY: form.name, RECIPE_KEY: without_steps(recipe).to_yaml()}
     bits = widest_product(graph, operators.found, plan.configs, plan.reduced)
     if bits is not None:
         entries[WEIGHT_BITS_KEY] = str(bits)

@@ -14,6 +14,7 @@ from inc_autotune.core.evaluation import check_evaluation_arguments, closing_ite
 from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
+from inc_autotune.graphs import rounded_as_known
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.data import data_by_signature, evaluation_function
 from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, load_source
@@ -212,7 +213,7 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
         )
     source = load_source(model, signatures)
     with applying(recipe):
-        tuned = TunedModel(source, recipe_for_here(source, recipe))
+        tuned = TunedModel(source, recipe_for_here(source, rounded_as_known(recipe)))
         _ = tuned.model  # what does not fit is found now
     return tuned
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
-from inc_autotune.graphs import WeightCache
+from inc_autotune.graphs import STEPS, WeightCache
 from inc_autotune.tf_ext.calibration import FRAMEWORK, Analysis, QuantizationPlan, plan_from_recipe
 from inc_autotune.tf_ext.emission import build_model, with_reduced_weights
 from inc_autotune.tf_ext.graph import GraphModel
@@ -81,7 +81,7 @@ def recipe_for_here(source: SourceModel, recipe: Recipe) -> Recipe:
     for name in changed:
         each = operators[name]
         # What is rounded by second moments lies on a grid of 8 bits.
-        kept = {key: value for key, value in each.calibration.items() if key != "rounding_steps"}
+        kept = {key: value for key, value in each.calibration.items() if key != STEPS}
         operators[name] = replace(
             each, config=each.config.with_rounding("nearest"), calibration={**kept, "reduce_range": True}
         )

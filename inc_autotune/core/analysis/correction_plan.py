@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.output_error import error_or_infinity
+from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.analysis.smoothing_plan import LEAST_ADVANTAGE
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.vocabulary import Correction
@@ -86,12 +86,13 @@ def plan_corrections(
         for more in combinations(free, count)
     ]
 
+    errors = OutputErrors(adaptor, model, expired=expired, advance=advance)
+
     def measured(corrections: tuple[Correction, ...]) -> CorrectionPlan:
-        error = uncorrected if not corrections else None
-        if error is None and not expired():
-            error = error_or_infinity(adaptor, tune_cfg(corrections), model)
-        advance()
-        return CorrectionPlan(corrections, error)
+        if not corrections and uncorrected is not None:
+            advance()
+            return CorrectionPlan(corrections, uncorrected)
+        return CorrectionPlan(corrections, errors.of(tune_cfg(corrections)))
 
     if chosen == [()]:
         return ()

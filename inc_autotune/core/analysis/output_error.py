@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
@@ -91,6 +91,39 @@ def infinity(error: QuantizationError) -> float:
     """The output error of a candidate that failed; the failure is logged."""
     logger.warning("%s; it counts as infinitely far from fp32", error)
     return math.inf
+
+
+class OutputErrors:
+    """The `output_error` of one candidate after another, as long as there is time.
+
+    Attributes:
+        failures: why candidates could not be built or run, which count as infinitely far.
+
+    Args:
+        adaptor: builds and runs them.
+        model: in fp32.
+        expired: once true, nothing more is measured.
+        advance: called after each candidate.
+    """
+
+    def __init__(
+        self, adaptor: Adaptor, model: Any, *, expired: Callable[[], bool], advance: Callable[[], object]
+    ) -> None:
+        self._adaptor, self._model = adaptor, model
+        self._expired, self._advance = expired, advance
+        self.failures: list[QuantizationError] = []
+
+    def of(self, tune_cfg: Mapping[str, Any]) -> float | None:
+        """Of a candidate; None if no time is left, or there is no output to compare."""
+        error: float | None = None
+        if not self._expired():
+            try:
+                error = output_error(self._adaptor, tune_cfg, self._model)
+            except QuantizationError as failure:
+                self.failures.append(failure)
+                error = infinity(failure)
+        self._advance()
+        return error
 
 
 @contextmanager

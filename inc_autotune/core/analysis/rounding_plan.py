@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis.output_error import error_or_infinity
+from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
 from inc_autotune.core.space import TuningSpace, Unit
 from inc_autotune.core.vocabulary import RequestedRounding
@@ -61,12 +61,12 @@ def plan_rounding(
     if not names or requested == "nearest":
         return tuple(plans)
 
+    errors = OutputErrors(adaptor, model, expired=expired, advance=advance)
+
     def measured(plan: SmoothingPlan) -> SmoothingPlan:
-        if plan.output_error is not None or expired():
+        if plan.output_error is not None:
             return plan
-        error = error_or_infinity(adaptor, space.tune_cfg(plan.assignment(space, sampling_size)), model)
-        advance()
-        return replace(plan, output_error=error)
+        return replace(plan, output_error=errors.of(space.tune_cfg(plan.assignment(space, sampling_size))))
 
     def rounded(plan: SmoothingPlan) -> SmoothingPlan:
         name = f"{plan.name} {BY_SECOND_MOMENTS}"

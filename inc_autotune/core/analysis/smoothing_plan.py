@@ -10,9 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.block_search import search_blocks
-from inc_autotune.core.analysis.output_error import infinity, output_error
+from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
-from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, rows_repeat, search_alpha
 from inc_autotune.core.space import Assignment, TuningSpace, Unit
 
@@ -136,24 +135,15 @@ def plan_smoothing(
             logger.warning("enable_blockwise_loss has no effect: the model has no repeated blocks")
         searched = replace(searched, name="block-wise", alphas={**searched.alphas, **alphas}) if alphas else searched
 
-    failures: list[QuantizationError] = []
+    errors = OutputErrors(adaptor, model, expired=expired, advance=advance)
 
     def measured(plan: SmoothingPlan) -> SmoothingPlan:
-        """The plan with its error at the output; with None if no time is left, or there is no output."""
-        error: float | None = None
-        if not expired():
-            try:
-                error = output_error(adaptor, space.tune_cfg(plan.assignment(space, sampling_size)), model)
-            except QuantizationError as failure:
-                failures.append(failure)
-                error = infinity(failure)
-        advance()
-        return replace(plan, output_error=error)
+        return replace(plan, output_error=errors.of(space.tune_cfg(plan.assignment(space, sampling_size))))
 
     uniform = [_best_uniform(groups, grid, searches, measured)] if searches else []
     plans = _best_first([measured(searched), *uniform, measured(OFF)])
-    if failures and all(plan.output_error == math.inf for plan in plans):
-        raise failures[-1]
+    if errors.failures and all(plan.output_error == math.inf for plan in plans):
+        raise errors.failures[-1]
     return (replace(plans[0], note=note), *plans[1:])
 
 

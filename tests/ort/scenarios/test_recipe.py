@@ -13,6 +13,7 @@ from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
+from inc_autotune.graphs.recipe_entries import without_steps
 from tests.ort.small_models import WIDTH, conv_net, linear_chain, transformer_block, vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -68,7 +69,7 @@ def test_both_forms_compute_the_same(tuned):
 def test_a_loaded_model_has_its_recipe_and_its_form(tuned, tmp_path):
     ort_ext.save(tuned, tmp_path / "model.onnx", "cpu")
     loaded = ort_ext.load(tmp_path / "model.onnx")
-    assert loaded.recipe.to_yaml() == tuned.recipe.to_yaml()
+    assert loaded.recipe.to_yaml() == without_steps(tuned.recipe).to_yaml()
     np.testing.assert_array_equal(run(ort_ext.session(loaded)), run(ort_ext.session(tuned, form="cpu")))
     ort_ext.save(loaded, tmp_path / "copy.onnx")
     assert (tmp_path / "copy.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()

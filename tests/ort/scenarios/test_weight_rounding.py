@@ -173,3 +173,20 @@ def test_steps_of_another_weight_are_refused():
     arrays = {"one.rounding_steps": other.arrays["one.rounding_steps"]}
     with pytest.raises(RecipeError, match="rounding"):
         ort_ext.apply_recipe(model, type(recipe)(recipe.framework, recipe.operators, arrays))
+
+
+def test_a_saved_model_holds_rounded_weights_and_not_how_they_came_about(tmp_path, caplog):
+    """Which the recipe beside it does."""
+    model, space = CASES["gemm"]
+    tuned = tuned_with(model, batches(space), "second_moment")
+    ort_ext.save(tuned, tmp_path / "model.onnx")
+    loaded = ort_ext.load(tmp_path / "model.onnx")
+    assert constants(loaded, "qdq") == constants(tuned, "qdq")
+    assert loaded.recipe.operators["one"].config.rounding == "second_moment"
+    assert not any("rounding_steps" in name for name in loaded.recipe.arrays)
+    beside = ort_ext.apply_recipe(model, tmp_path / "model.recipe.yaml")
+    assert constants(beside, "qdq") == constants(tuned, "qdq")
+    assert caplog.text == ""
+    again = ort_ext.apply_recipe(model, loaded.recipe)
+    assert "does not hold how the weights of 1 operators were rounded" in caplog.text
+    assert constants(again, "qdq") == constants(tuned_with(model, batches(space), "nearest"), "qdq")

@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from inc_autotune import tf_ext
+from inc_autotune.tf_ext.emission.routes import ROUTES
+from inc_autotune.tf_ext.measurement.kernel_trial import KernelSupport
 from tests.tf.scenarios.test_recipe import assert_same
 from tests.tf.small_models import randomized
 
@@ -80,3 +82,23 @@ def test_the_output_comes_closer_with_the_same_graph_and_the_recipe_holds_it(nam
     assert {each.rounding for each in operators} == {"second_moment"}
     rounded.recipe.save(tmp_path / "recipe.yaml")
     assert_same(rounded, tf_ext.apply_recipe(model, tmp_path / "recipe.yaml"))
+
+
+def test_where_a_processor_takes_fewer_bits_than_the_recipe_says_weights_are_rounded_to_nearest(monkeypatch, caplog):
+    """The steps are of a grid of 8 bits."""
+    shape, layer = LAYERS["Dense"]
+    inputs = keras.Input(shape, name="x")
+    model = randomized(keras.Model(inputs, layer(inputs)), 0)
+    support = "inc_autotune.tf_ext.{}.kernel_support"
+    monkeypatch.setattr(support.format("adaptor"), KernelSupport)
+    recipes = {"weight_rounding": "second_moment", **FREE}
+    tuned = tf_ext.autotune(model, correlated(shape, 96, seed=1), recipes=recipes, **QUIET)
+    (entry,) = (each for each in tuned.recipe.operators.values() if each.config.is_quantized)
+    assert "rounding_steps" in entry.calibration
+    monkeypatch.setattr(support.format("tuned_model"), lambda: KernelSupport(saturating=frozenset(ROUTES)))
+    applied = tf_ext.apply_recipe(model, tuned.recipe)
+    (entry,) = (each for each in applied.recipe.operators.values() if each.config.is_quantized)
+    assert entry.calibration["reduce_range"]
+    assert "rounding_steps" not in entry.calibration
+    assert entry.config.rounding == "nearest"
+    assert "7 bits are used, rounded to nearest" in caplog.text
