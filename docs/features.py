@@ -37,7 +37,10 @@ NOTHING_COMPARED = 75
 NEWEST = "9999"
 """A framework version above all others: the newest block of a capability counts."""
 
-VERBS = ("autotune", "prepare", "apply_recipe", "convert", "to_fp32", "session", "save", "load", "inspect", "to_litert")
+VERBS = (
+    *("autotune", "prepare", "apply_recipe", "convert", "to_fp32", "session", "save", "load", "inspect", "compare"),
+    "to_litert",
+)
 
 ABILITIES = {
     ("calibrate",): "one pass over the data for all candidates",

@@ -14,6 +14,7 @@ from inc_autotune import __version__
 from inc_autotune.command_line.boundary import SETTINGS
 from inc_autotune.command_line.commands.apply import apply
 from inc_autotune.command_line.commands.benchmark import benchmark
+from inc_autotune.command_line.commands.compare import compare
 from inc_autotune.command_line.commands.doctor import doctor
 from inc_autotune.command_line.commands.inspect import inspect
 from inc_autotune.command_line.commands.tune import quantize, tune
@@ -24,7 +25,7 @@ application = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for each in (tune, quantize, inspect, benchmark, apply, doctor):
+for each in (tune, quantize, inspect, benchmark, compare, apply, doctor):
     application.command()(each)
 
 

@@ -5,6 +5,7 @@ Imports the core; the extensions for ONNX Runtime and TensorFlow import it, the 
 
 from inc_autotune.graphs.adaptor import GraphAdaptor
 from inc_autotune.graphs.calibration import Values, WatchedTensor, batch_error, calibrate
+from inc_autotune.graphs.comparison import ComparedTensors, GraphPair, compared_operator
 from inc_autotune.graphs.corrections import corrected_bias
 from inc_autotune.graphs.digest import add_arrays, content
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
@@ -22,8 +23,10 @@ from inc_autotune.graphs.weights import Kept, QuantizedWeight, WeightCache, quan
 __all__ = [
     "STEPS",
     "WEIGHT_FRAMEWORK",
+    "ComparedTensors",
     "Feed",
     "GraphAdaptor",
+    "GraphPair",
     "InputDescription",
     "Kept",
     "MomentRows",
@@ -40,6 +43,7 @@ __all__ = [
     "add_arrays",
     "batch_error",
     "calibrate",
+    "compared_operator",
     "content",
     "corrected_bias",
     "evaluation_function",

@@ -1,4 +1,4 @@
-"""TensorFlow: autotune, convert, save, load, apply_recipe, inspect and to_litert for SavedModels and Keras models."""
+"""TensorFlow: autotune, convert, save, load, apply_recipe, inspect, compare, to_litert for SavedModels and Keras."""
 
 from inc_autotune.core.optional import require
 
@@ -11,9 +11,10 @@ from inc_autotune.tf_ext.target import check_version  # noqa: E402
 check_version(tf.__version__)
 
 from inc_autotune.tf_ext.api import apply_recipe, autotune  # noqa: E402
+from inc_autotune.tf_ext.comparison import compare  # noqa: E402
 from inc_autotune.tf_ext.inspection import inspect  # noqa: E402
 from inc_autotune.tf_ext.litert import to_litert  # noqa: E402
 from inc_autotune.tf_ext.persistence import convert, load, save  # noqa: E402
 from inc_autotune.tf_ext.tuned_model import TunedModel  # noqa: E402
 
-__all__ = ["TunedModel", "apply_recipe", "autotune", "convert", "inspect", "load", "save", "to_litert"]
+__all__ = ["TunedModel", "apply_recipe", "autotune", "compare", "convert", "inspect", "load", "save", "to_litert"]

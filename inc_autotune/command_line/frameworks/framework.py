@@ -12,6 +12,7 @@ import numpy as np
 
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arrays import Array
+from inc_autotune.core.result import Comparison
 
 Item = Array | Mapping[str, Array]
 """One batch of inputs: the only one, or all by name."""
@@ -70,6 +71,20 @@ class Framework(ABC):
     @abstractmethod
     def apply_recipe(self, model: Any, recipe: Path) -> Any:
         """The extension's `apply_recipe`."""
+
+    @abstractmethod
+    def compare(self, model: Any, quantized: Any, data: Any, samples: int) -> Comparison:
+        """The extension's `compare`.
+
+        Args:
+            model: the fp32 model.
+            quantized: what `apply_recipe` returned, or `load_model` read.
+            data: what `compare` takes.
+            samples: how many are compared.
+
+        Raises:
+            UsageError: the quantized model was not written by this library.
+        """
 
     @abstractmethod
     def check_output(self, path: Path) -> None:

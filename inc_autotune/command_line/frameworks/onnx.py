@@ -16,6 +16,7 @@ from inc_autotune.command_line.frameworks.framework import Framework, Item, Mode
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_file
 from inc_autotune.core.errors import ModelError
+from inc_autotune.core.result import Comparison
 from inc_autotune.ort_ext.model import load_source
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ class Onnx(Framework):
 
     def apply_recipe(self, model: Any, recipe: Path) -> Any:
         return ort_ext.apply_recipe(model, recipe)
+
+    def compare(self, model: Any, quantized: Any, data: Any, samples: int) -> Comparison:
+        return ort_ext.compare(model, quantized, data, samples=samples)
 
     def check_output(self, path: Path) -> None:
         if path.suffix != ".onnx":

@@ -20,6 +20,7 @@ from inc_autotune.command_line.frameworks.framework import (
 )
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_file, check_path
+from inc_autotune.core.result import Comparison
 from inc_autotune.tf_ext.model import load_source
 
 LITERT = ".tflite"
@@ -40,6 +41,14 @@ class TensorFlow(Framework):
 
     def apply_recipe(self, model: Any, recipe: Path) -> Any:
         return tf_ext.apply_recipe(model, recipe)
+
+    def compare(self, model: Any, quantized: Any, data: Any, samples: int) -> Comparison:
+        if isinstance(quantized, str | Path):
+            recipe = Path(quantized) / "assets.extra" / "recipe.yaml"
+            if not recipe.is_file():
+                raise UsageError(f"INT8 {str(quantized)!r}: holds no {recipe.name}, so `tune` did not write it.")
+            quantized = tf_ext.apply_recipe(model, recipe)
+        return tf_ext.compare(model, quantized, data, samples=samples)
 
     def check_output(self, path: Path) -> None:
         if path.suffix == LITERT:

@@ -21,6 +21,7 @@ from inc_autotune.command_line.frameworks.framework import (
 )
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
+from inc_autotune.core.result import Comparison
 
 
 class Torch(Framework):
@@ -37,6 +38,9 @@ class Torch(Framework):
 
     def apply_recipe(self, model: Any, recipe: Path) -> Any:
         return torch_ext.apply_recipe(model, recipe)
+
+    def compare(self, model: Any, quantized: Any, data: Any, samples: int) -> Comparison:
+        return torch_ext.compare(model, quantized, data, samples=samples)
 
     def check_output(self, path: Path) -> None:
         if check_path(path, "--output").is_file():

@@ -13,6 +13,14 @@ from inc_autotune.core.analysis.correction_plan import (
 )
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.inspection import Inspection, OperatorOptions, inspect_model
+from inc_autotune.core.analysis.operator_errors import (
+    ComparedOperator,
+    Histogram,
+    OperatorError,
+    Recorder,
+    SupportsOperatorErrors,
+    operator_errors,
+)
 from inc_autotune.core.analysis.output_error import (
     LARGEST_OUTPUT,
     SupportsComparison,
@@ -79,9 +87,13 @@ __all__ = [
     "TRAINED",
     "Call",
     "Clock",
+    "ComparedOperator",
     "CorrectionPlan",
+    "Histogram",
     "Inspection",
+    "OperatorError",
     "OperatorOptions",
+    "Recorder",
     "SmoothingPlan",
     "StudentState",
     "SupportsBlocks",
@@ -91,6 +103,7 @@ __all__ = [
     "SupportsGradients",
     "SupportsHalves",
     "SupportsIntegerProduct",
+    "SupportsOperatorErrors",
     "SupportsRounding",
     "SupportsSize",
     "SupportsSmoothing",
@@ -116,6 +129,7 @@ __all__ = [
     "is_meant_to_be_fast",
     "losing_chains",
     "measured_speeds",
+    "operator_errors",
     "operator_weights",
     "percent",
     "plan_corrections",

@@ -4,6 +4,7 @@ Imports search and everything below it.
 """
 
 from inc_autotune.core.result.build import build_result, choose_best, warn_of_shortcomings
+from inc_autotune.core.result.comparison import Comparison
 from inc_autotune.core.result.recipe import (
     OperatorRecipe,
     Recipe,
@@ -16,6 +17,7 @@ from inc_autotune.core.result.recipe import (
 from inc_autotune.core.result.tuning_result import TuningResult
 
 __all__ = [
+    "Comparison",
     "OperatorRecipe",
     "Recipe",
     "SharedArrays",

@@ -164,6 +164,27 @@ class TuningResult:
         ratio = "" if self.gain is None else f", {self.gain:.2f}x"
         return f"{words}: {count} of {len(self.operators)} operators {first}{more}{ratio}"
 
+    def what_to_try(self) -> tuple[str, ...]:
+        """What may help where the goal was missed, in the order in which to try it; empty where it was not."""
+        if self.met is not False:
+            return ()
+        found = []
+        if self.evidence is not None and self.evidence.startswith("undecided"):
+            found.append("evaluate on more samples: the loss is within what chance explains")
+        elif self.evidence is None:
+            found.append("return the scores of single samples from eval_func: one number may miss the goal by chance")
+        failed = sum(trial.error is not None for trial in self.trials)
+        if failed:
+            found.append(f"look at the errors of {failed} trials, which were built or evaluated in vain")
+        found.append(f"calibrate on more samples: sampling_sizes=[{self.sampling_size}, {5 * self.sampling_size}]")
+        harmful = [harm.unit for harm in self.harms if harm.error is not None and harm.unit not in self.fallbacks]
+        if harmful:
+            rules = ", ".join(f"{name!r}: {{'weight': {{'dtype': ['fp32']}}}}" for name in harmful[:LARGEST_NAMED])
+            found.append(f"leave out what does most harm and is still quantized: op_name_dict={{{rules}}}")
+        found.append("search on: more max_trials, and tuning_time in seconds")
+        found.append("see where it is lost: compare(fp32 model, tuned model, data), and its save_report")
+        return tuple(found)
+
     def save_report(self, path: str | Path) -> None:
         """Write the result as one HTML page with charts that works offline.
 
@@ -184,6 +205,10 @@ class TuningResult:
         if self.trials:
             parts += ["", *self._trial_table()]
         parts += [f"note: {note}" for note in self.notes]
+        advice = self.what_to_try()
+        if advice:
+            parts += ["", "what to try, in order:"]
+            parts += [f"{number}. {text}" for number, text in enumerate(advice, start=1)]
         return "\n".join(parts)
 
     def _headline(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnxruntime
@@ -46,7 +46,11 @@ def outputs_or_none(session: onnxruntime.InferenceSession, own_outputs: int, fee
 
 
 def run_fp32(
-    session: onnxruntime.InferenceSession, feed: Feed, argument: str, samples: int | None = None
+    session: onnxruntime.InferenceSession,
+    feed: Feed,
+    argument: str,
+    samples: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Array]:
     """The outputs of the fp32 model.
 
@@ -55,12 +59,13 @@ def run_fp32(
         feed: what the user gave.
         argument: the user's argument, for messages.
         samples: how many came before the batch, for messages.
+        names: of the outputs; None: all.
 
     Raises:
         DataError: the model fails on it.
     """
     try:
-        outputs: list[Array] = session.run(None, dict(feed.inputs))
+        outputs: list[Array] = session.run(names, dict(feed.inputs))
     except Exception as error:  # whatever onnxruntime raises on inputs that are not the model's own
         raise batch_error(argument, feed, samples, error) from error
     return outputs

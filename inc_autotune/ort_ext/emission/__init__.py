@@ -6,6 +6,6 @@ of operator each. Imports calibration and everything below it.
 
 from inc_autotune.ort_ext.emission.build import build_model
 from inc_autotune.ort_ext.emission.rounding import with_steps
-from inc_autotune.ort_ext.emission.smoothing import FoldTargets
+from inc_autotune.ort_ext.emission.smoothing import FoldTargets, place_smoothing
 
-__all__ = ["FoldTargets", "build_model", "with_steps"]
+__all__ = ["FoldTargets", "build_model", "place_smoothing", "with_steps"]

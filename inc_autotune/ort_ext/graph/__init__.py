@@ -22,6 +22,7 @@ from inc_autotune.ort_ext.graph.graph_model import (
 from inc_autotune.ort_ext.graph.initializers import is_plain, split
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
 from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise, with_inputs
+from inc_autotune.ort_ext.graph.part import part_between
 
 __all__ = [
     "CONTRIB_DOMAIN",
@@ -42,6 +43,7 @@ __all__ = [
     "is_plain",
     "little_endian",
     "names_read",
+    "part_between",
     "read_by",
     "set_location",
     "split",

@@ -20,6 +20,7 @@ from inc_autotune.tf_ext.emission.routes import (
     listed,
     route_of_node,
 )
+from inc_autotune.tf_ext.emission.smoothing import place_smoothing
 from inc_autotune.tf_ext.emission.weight_width import with_reduced_weights
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "build_signature",
     "grid_of",
     "listed",
+    "place_smoothing",
     "route_of_node",
     "with_reduced_weights",
     "with_steps",

@@ -10,6 +10,7 @@ from inc_autotune.core.result.report.wording import GAINS
 
 _NUMBERS = {
     *("alpha", "score", "seconds", "kept in float", "operators", "output error", "weights alone", "activations alone"),
+    *("dB so far", "dB alone", "cosine", "saturated"),
     *(words.term.lower() for words in GAINS.values()),
 }
 _COLUMN_STYLES = {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import inc_autotune
@@ -14,6 +12,7 @@ from inc_autotune.core.arguments import check_file
 from inc_autotune.core.files import write_file
 from inc_autotune.core.optional import require
 from inc_autotune.core.result.report import charts
+from inc_autotune.core.result.report.document import document
 from inc_autotune.core.result.report.figure import Chart
 from inc_autotune.core.result.report.markup import figure, section, text
 from inc_autotune.core.result.report.sensitivity_chart import sensitivity
@@ -21,9 +20,6 @@ from inc_autotune.core.result.report.tables import float_operators, operator_tab
 from inc_autotune.core.result.report.trial_charts import accuracy_and_gain, accuracy_per_trial
 from inc_autotune.core.result.report.wording import GAINS, times
 from inc_autotune.core.result.tuning_result import TuningResult
-
-# The page may load nothing at all: scripts and styles are part of it.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def save_report(result: TuningResult, path: str | Path) -> None:
@@ -52,6 +48,7 @@ def _page(result: TuningResult, library: str) -> str:
     body = "\n".join(
         (
             _header(result),
+            _advice(result),
             _trials(result, trial_charts),
             _chart("Sensitivity per unit", by_unit, otherwise="No unit's harm was measured."),
             _chart("Alpha per layer", alphas, otherwise="No operator is smoothed."),
@@ -64,41 +61,11 @@ def _page(result: TuningResult, library: str) -> str:
         )
     )
     drawn = [*trial_charts, *_drawable(by_unit, alphas, smoothing, phases)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Tuning report</title>
-<style>
-{_packaged("report.css")}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script>{library}</script>
-<script type="application/json" id="charts">{_chart_data(drawn)}</script>
-<script>
-{_packaged("report.js")}</script>
-</body>
-</html>
-"""
-
-
-def _packaged(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return document("Tuning report", body, drawn, library)
 
 
 def _drawable(*found: Chart | None) -> list[Chart]:
     return [chart for chart in found if chart is not None]
-
-
-def _chart_data(drawn: Sequence[Chart]) -> str:
-    figures = {chart.key: {"data": chart.traces, "layout": chart.layout} for chart in drawn}
-    # A name may contain "</script>"; in JSON the escape means the same and ends nothing.
-    return json.dumps(figures, allow_nan=False).replace("<", "\\u003c")
 
 
 def _header(result: TuningResult) -> str:
@@ -169,6 +136,11 @@ def _key_figures(result: TuningResult) -> list[tuple[str, str, str]]:
         remark = "most bytes in use during a forward pass, fp32 over tuned"
         figures.insert(1, (GAINS["footprint"].term, times(result.gain), remark))
     return figures
+
+
+def _advice(result: TuningResult) -> str:
+    advice = result.what_to_try()
+    return section("What to try, in order", "<ol>", *(text("li", each) for each in advice), "</ol>") if advice else ""
 
 
 def _trials(result: TuningResult, drawn: Sequence[Chart]) -> str:
