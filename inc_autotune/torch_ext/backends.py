@@ -20,7 +20,7 @@ RECIPES = ("smooth_quant", "smooth_quant_args", INTEGER_SUMS_RECIPE)
 """Names that the argument `recipes` may have."""
 
 TRAINED_RANGES_DEFAULT: TrainedRanges = "learned"
-"""Measured in benchmarks/torch/training.py."""
+"""What the literature trains few bits with; `benchmarks/torch/training.py` compares the three."""
 
 UNTRAINABLE = {
     "ipex": (
