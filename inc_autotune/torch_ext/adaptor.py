@@ -33,7 +33,6 @@ from inc_autotune.core.analysis import (
 )
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import InputMeans
 from inc_autotune.core.space import Unit
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction, TrainedRanges
 from inc_autotune.torch_ext.calibrated_adaptor import CalibratedAdaptor
@@ -57,6 +56,7 @@ from inc_autotune.torch_ext.measurement import (
     interleaved_seconds,
     interleaved_seconds_in_threads,
     measure_units,
+    measured_copy,
     peak_bytes,
     weight_bytes,
 )
@@ -64,7 +64,6 @@ from inc_autotune.torch_ext.model import expanded_copy, replace_modules, shared_
 from inc_autotune.torch_ext.modules import (
     convert_module,
     converted_model,
-    is_quantized,
     make_student,
     model_arrays,
     multiplies_integers,
@@ -201,6 +200,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
+        means = calibration.input_means
         # All that was calibrated: a dynamic operator has no range, but its smoothing depends on the samples too.
         key = (
             config,
@@ -211,7 +211,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             calibration.output_maximum,
             calibration.hands_on_integers,
             calibration.rounds_sums,
-            None if calibration.input_means is None else _content(calibration.input_means),
+            None if means is None else (_bytes(means.exact), _bytes(means.rounded)),
         )
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
@@ -255,12 +255,12 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
     # What candidates cost
 
     def measure(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
-        return interleaved_seconds(list(map(_own_copy, models)), self._measured_batches())
+        return interleaved_seconds(list(map(measured_copy, models)), self._measured_batches())
 
     def measure_threads(self, models: Sequence[nn.Module]) -> Sequence[float] | None:
         if torch.get_num_threads() == 1:
             return None
-        return interleaved_seconds_in_threads(list(map(_own_copy, models)), self._measured_batches())
+        return interleaved_seconds_in_threads(list(map(measured_copy, models)), self._measured_batches())
 
     def _measured_batches(self) -> Sequence[Batch]:
         """The user's example inputs, else the first samples, with all the steps that a program makes on them."""
@@ -383,7 +383,7 @@ class TorchAdaptor(
 
     def footprint(self, models: Sequence[nn.Module]) -> Sequence[int] | None:
         batches = self._measured_batches()
-        return [max(peak_bytes(copy, batch) for batch in batches) for copy in map(_own_copy, models)]
+        return [max(peak_bytes(copy, batch) for batch in batches) for copy in map(measured_copy, models)]
 
     def _integer_module(self, name: str, config: OpConfig) -> nn.Module:
         """One operator's integer module, by all calibration samples."""
@@ -395,14 +395,5 @@ class TorchAdaptor(
         return weight_bytes(model)
 
 
-def _content(means: InputMeans) -> bytes:
-    return bytes(means.exact.numpy().tobytes() + means.rounded.numpy().tobytes())
-
-
 def _bytes(smoothing: torch.Tensor | None) -> bytes | None:
     return None if smoothing is None else smoothing.numpy().tobytes()
-
-
-def _own_copy(model: nn.Module) -> nn.Module:
-    """A copy of the user's model, on which a forward pass may leave something; a candidate is ours."""
-    return model if any(map(is_quantized, model.modules())) else shared_copy(model, own_buffers=True)

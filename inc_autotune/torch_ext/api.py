@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
@@ -42,6 +42,7 @@ from inc_autotune.torch_ext.data import (
     isolated,
     iterable_loader,
     with_gradients,
+    without_gradients,
 )
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
@@ -203,7 +204,7 @@ def autotune(
         # that is left inside a `no_grad` block of its own has switched gradients off.
         gradients = torch.set_grad_enabled(torch.is_grad_enabled())
         with generator_kept(), gradients, ExitStack() as opened:
-            tuned = tune(adaptor, model, calibration, _without_gradients(isolated(evaluate, model), opened), arguments)
+            tuned = tune(adaptor, model, calibration, without_gradients(isolated(evaluate, model), opened), arguments)
     except EvaluationError as error:
         if error.partial_result is not None:
             # Without the model in its own result, which would double whatever is copied or pickled.
@@ -373,44 +374,3 @@ def _calibration_source(
         "calib_dataloader is None. Give calibration batches (calib_dataloader), or a function that runs the model "
         "(calib_func). With approach='dynamic' or 'weight_only', example_inputs is enough."
     )
-
-
-def _without_gradients(
-    evaluate: Callable[[nn.Module], Any] | None, opened: ExitStack
-) -> Callable[[nn.Module], Any] | None:
-    """An evaluation has no use for a graph, and a user who forgot `no_grad` none for its memory.
-
-    Args:
-        opened: closes the iterators of scores that nobody has read to their end.
-    """
-    if evaluate is None:
-        return None
-
-    def wrapped(model: nn.Module) -> Any:
-        with torch.no_grad():
-            scores = evaluate(model)
-        if not isinstance(scores, Iterator):
-            return scores
-        steps = _steps_without_gradients(scores)
-        opened.callback(steps.close)
-        return steps
-
-    return wrapped
-
-
-def _steps_without_gradients(scores: Iterator[Any]) -> Generator[Any, None, None]:
-    """The same iterator; each of its steps, but not what its reader does in between, runs without gradients."""
-    try:
-        while True:
-            with torch.no_grad():
-                try:
-                    step = next(scores)
-                except StopIteration:
-                    return
-            yield step
-    finally:
-        # Left early, a generator inside a `no_grad` block brings back the state it found when it entered that: here.
-        with torch.no_grad():
-            close = getattr(scores, "close", None)
-            if close is not None:
-                close()

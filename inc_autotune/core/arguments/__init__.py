@@ -6,9 +6,7 @@ Imports quantization, for the names of dtypes, schemes and algorithms.
 from inc_autotune.core.arguments.autotune import (
     CORE_RECIPES,
     AccuracyCriterion,
-    AutoAlphaArgs,
     AutotuneArguments,
-    SmoothQuantArgs,
     TrainingArgs,
     validate_arguments,
 )
@@ -17,6 +15,7 @@ from inc_autotune.core.arguments.checks import CheckError, choice, shown
 from inc_autotune.core.arguments.foreign_names import takes_foreign_names
 from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.arguments.rules import OperatorRule
+from inc_autotune.core.arguments.smoothing import AutoAlphaArgs, SmoothQuantArgs
 
 __all__ = [
     "CORE_RECIPES",

@@ -10,28 +10,35 @@ from copy import deepcopy
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from inc_autotune.core.arguments import checks as check
-from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
+from inc_autotune.core.arguments.base import (
+    ArgumentModel,
+    argument_error,
+    first_error,
+    none_is_empty,
+    number,
+    one_of,
+    optional,
+    reading_argument,
+)
 from inc_autotune.core.arguments.checks import CheckError
 from inc_autotune.core.arguments.rules import OperatorRules
+from inc_autotune.core.arguments.smoothing import SmoothQuantArgs
 from inc_autotune.core.errors import ArgumentError, did_you_mean
 from inc_autotune.core.vocabulary import (
     CORRECTIONS,
     DTYPES,
     DTYPES_TEXT,
-    MOST_ALPHAS,
     OBJECTIVES,
     REQUESTED_APPROACHES,
     REQUESTED_ROUNDINGS,
-    SHARED_CRITERIA,
     TRAINED_RANGES,
     Correction,
     Objective,
     RequestedApproach,
     RequestedRounding,
-    SharedCriterion,
     TrainedRanges,
     listing,
 )
@@ -40,110 +47,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-ALPHA_DIGITS = 7
 SMOOTH_QUANT_RECIPES = ("smooth_quant", "smooth_quant_args")
 WEIGHT_ROUNDING = "weight_rounding"
 CORE_RECIPES = (*SMOOTH_QUANT_RECIPES, *CORRECTIONS, WEIGHT_ROUNDING)
 """Recipes that every framework has."""
-
-UNIT_NUMBER = "a number from 0 to 1"
-ALPHA = f"'auto', {UNIT_NUMBER}, or a list of such numbers"
-
-
-def _number(allowed: str, **bounds: Any) -> BeforeValidator:
-    return BeforeValidator(check.number(allowed, **bounds))
-
-
-def _one_of(words: tuple[str, ...]) -> BeforeValidator:
-    return BeforeValidator(check.choice(words))
-
-
-def _optional(function: Any) -> BeforeValidator:
-    return BeforeValidator(check.optional(function))
-
-
-_alpha_number = check.number(UNIT_NUMBER, high=1, digits=ALPHA_DIGITS)
-_none_is_empty = BeforeValidator(lambda value: {} if value is None else value)
-
-
-def _alpha(value: object) -> str | float | tuple[float, ...]:
-    if isinstance(value, str):
-        return check.choice(("auto",), ALPHA)(value)
-    alphas = check.one_or_many(_alpha_number, ALPHA)(value)
-    return alphas if isinstance(check.plain(value), list | tuple) else alphas[0]
-
-
-def _init_alpha(value: object, info: ValidationInfo) -> float:
-    allowed = f"{UNIT_NUMBER}, or 'auto' (0.5, or the end of the range that is nearest to it)"
-    if isinstance(value, str):
-        check.choice(("auto",), allowed)(value)
-        return float(min(max(0.5, info.data.get("alpha_min", 0.0)), info.data.get("alpha_max", 1.0)))
-    return check.number(allowed, high=1, digits=ALPHA_DIGITS)(value)
-
-
-class AutoAlphaArgs(ArgumentModel):
-    """The range of the alpha search.
-
-    Args:
-        alpha_min: smallest alpha tried.
-        alpha_max: largest alpha tried.
-        alpha_step: distance between two of them, > 0.
-        init_alpha: where the search starts: of equally good alphas the nearest to this one wins. "auto": 0.5, or the
-            end of the range that is nearest to 0.5.
-        shared_criterion: how the losses of operators that share an input become one: their "min", "mean" or "max".
-        enable_blockwise_loss: search by the loss of whole blocks instead of single operators.
-    """
-
-    allowed: ClassVar[str] = (
-        f"'init_alpha' ({UNIT_NUMBER}, or 'auto'), 'alpha_min' and 'alpha_max' ({UNIT_NUMBER}), "
-        f"'alpha_step' (a number above 0, up to 1), 'shared_criterion' ({listing(SHARED_CRITERIA)}), "
-        "'enable_blockwise_loss' (bool)"
-    )
-    renamed: ClassVar[Mapping[str, str]] = {"do_blockwise": "enable_blockwise_loss", "default_alpha": "init_alpha"}
-
-    alpha_min: Annotated[float, BeforeValidator(_alpha_number)] = 0.0
-    alpha_max: Annotated[float, BeforeValidator(_alpha_number)] = 1.0
-    alpha_step: Annotated[float, _number("a number above 0, up to 1", high=1, above_low=True, digits=ALPHA_DIGITS)] = (
-        0.1
-    )
-    init_alpha: Annotated[float, BeforeValidator(_init_alpha)] = 0.5
-    shared_criterion: Annotated[SharedCriterion, _one_of(SHARED_CRITERIA)] = "mean"
-    enable_blockwise_loss: Annotated[bool, BeforeValidator(check.boolean)] = False
-
-    @model_validator(mode="after")
-    def _check_range(self) -> AutoAlphaArgs:
-        if self.alpha_min > self.alpha_max:
-            raise CheckError(
-                f"alpha_min {self.alpha_min:g} is above alpha_max {self.alpha_max:g}",
-                "0 <= alpha_min <= alpha_max <= 1",
-            )
-        steps = (self.alpha_max - self.alpha_min) / self.alpha_step
-        if steps > MOST_ALPHAS:
-            raise CheckError(
-                f"alpha_step {self.alpha_step:g} makes {steps:.0f} alphas", f"a step that makes at most {MOST_ALPHAS}"
-            )
-        return self
-
-
-class SmoothQuantArgs(ArgumentModel):
-    """How the model is smoothed.
-
-    Args:
-        alpha: "auto": one alpha a layer, searched in the range of `auto_alpha_args`. A number: that alpha for the
-            whole model. Several numbers: each is tried for the whole model.
-        auto_alpha_args: the range of the search; without effect unless `alpha` is "auto".
-        folding: True folds scales into the operator before, where that is exact; False never does; None leaves it
-            to the framework.
-    """
-
-    allowed: ClassVar[str] = f"'alpha' ({ALPHA}), 'auto_alpha_args' (a dict), 'folding' (True, False or None)"
-    renamed: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        (*AutoAlphaArgs.model_fields, *AutoAlphaArgs.renamed), "auto_alpha_args"
-    )
-
-    alpha: Annotated[Literal["auto"] | float | tuple[float, ...], BeforeValidator(_alpha)] = "auto"
-    auto_alpha_args: Annotated[AutoAlphaArgs, _none_is_empty] = AutoAlphaArgs()
-    folding: Annotated[bool | None, _optional(check.boolean)] = None
 
 
 class TrainingArgs(ArgumentModel):
@@ -156,7 +63,7 @@ class TrainingArgs(ArgumentModel):
 
     allowed: ClassVar[str] = f"'ranges' ({listing(TRAINED_RANGES)}, or None)"
 
-    ranges: Annotated[TrainedRanges | None, _optional(check.choice(TRAINED_RANGES))] = None
+    ranges: Annotated[TrainedRanges | None, optional(check.choice(TRAINED_RANGES))] = None
 
 
 class AccuracyCriterion(ArgumentModel):
@@ -172,8 +79,8 @@ class AccuracyCriterion(ArgumentModel):
     allowed: ClassVar[str] = "'relative' or 'absolute' (one of them, a number >= 0), 'higher_is_better' (bool)"
     renamed: ClassVar[Mapping[str, str]] = {"tolerable_loss": "relative", "criterion": "relative"}
 
-    relative: Annotated[float | None, _optional(check.number("a number >= 0, such as 0.01 for one percent"))] = None
-    absolute: Annotated[float | None, _optional(check.number("a number >= 0, in the unit of the score"))] = None
+    relative: Annotated[float | None, optional(check.number("a number >= 0, such as 0.01 for one percent"))] = None
+    absolute: Annotated[float | None, optional(check.number("a number >= 0, in the unit of the score"))] = None
     higher_is_better: Annotated[bool, BeforeValidator(check.boolean)] = True
 
     @model_validator(mode="before")
@@ -255,22 +162,22 @@ class AutotuneArguments(ArgumentModel):
     smoothquant_args: SmoothQuantArgs | None = None
     recipes: dict[str, Any] = Field(default_factory=dict)
     sampling_sizes: Annotated[tuple[int, ...], BeforeValidator(_sampling_sizes)] = (100,)
-    accuracy_criterion: Annotated[AccuracyCriterion, _none_is_empty] = AccuracyCriterion(relative=0.01)
-    tuning_time: Annotated[float, _number("seconds, a number >= 0; 0 stops at the first model that meets the goal")] = (
+    accuracy_criterion: Annotated[AccuracyCriterion, none_is_empty] = AccuracyCriterion(relative=0.01)
+    tuning_time: Annotated[float, number("seconds, a number >= 0; 0 stops at the first model that meets the goal")] = (
         0.0
     )
     max_trials: Annotated[int, BeforeValidator(check.integer("a whole number >= 1", low=1, high=sys.maxsize))] = 100
     strategy: Annotated[str, BeforeValidator(check.text)] = "auto"
-    approach: Annotated[RequestedApproach, _one_of(REQUESTED_APPROACHES)] = "auto"
+    approach: Annotated[RequestedApproach, one_of(REQUESTED_APPROACHES)] = "auto"
     train_func: Annotated[Callable[[Any], Any] | None, BeforeValidator(_train_func)] = None
-    training_args: Annotated[TrainingArgs, _none_is_empty] = TrainingArgs()
+    training_args: Annotated[TrainingArgs, none_is_empty] = TrainingArgs()
     backend: Annotated[str, BeforeValidator(check.text)] = "default"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
-    capability: Annotated[Any, _optional(_capability)] = None
+    capability: Annotated[Any, optional(_capability)] = None
     excluded_precisions: Annotated[tuple[str, ...], BeforeValidator(_excluded_precisions)] = ()
-    objective: Annotated[Objective, _one_of(OBJECTIVES)] = "performance"
-    storage: Annotated[str | None, _optional(_storage)] = None
-    study_name: Annotated[str | None, _optional(check.text)] = None
+    objective: Annotated[Objective, one_of(OBJECTIVES)] = "performance"
+    storage: Annotated[str | None, optional(_storage)] = None
+    study_name: Annotated[str | None, optional(check.text)] = None
     # numpy, and Optuna's samplers through it, take seeds of 32 bits.
     seed: Annotated[
         int, BeforeValidator(check.integer("a whole number from 0 to 2**32 - 1", low=0, high=2**32 - 1))

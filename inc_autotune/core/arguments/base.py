@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
+from inc_autotune.core.arguments import checks
 from inc_autotune.core.arguments.checks import CheckError, mapping, shown
 from inc_autotune.core.errors import ArgumentError, foreign_errors_as
 
@@ -31,6 +32,25 @@ class ArgumentModel(BaseModel):
             return data
         mapping(data, cls.model_fields, cls.allowed, cls.renamed)
         return dict(data)
+
+
+def number(allowed: str, **bounds: Any) -> BeforeValidator:
+    """For a field that takes a number, see `checks.number`."""
+    return BeforeValidator(checks.number(allowed, **bounds))
+
+
+def one_of(words: tuple[str, ...]) -> BeforeValidator:
+    """For a field that takes one of some words."""
+    return BeforeValidator(checks.choice(words))
+
+
+def optional(function: Any) -> BeforeValidator:
+    """For a field that takes None, or what a check takes."""
+    return BeforeValidator(checks.optional(function))
+
+
+none_is_empty = BeforeValidator(lambda value: {} if value is None else value)
+"""For a field whose dict may be left out as None."""
 
 
 def argument_error(argument: str, value: object, path: tuple[object, ...], problem: CheckError) -> ArgumentError:

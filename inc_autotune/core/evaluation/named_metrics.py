@@ -217,7 +217,7 @@ class Bleu:
         require("sacrebleu", extra=EXTRA)
         if decode is not None and not callable(decode):
             raise ArgumentError(f"eval_metric: bleu: decode={shown(decode)} cannot be called.")
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
 
         try:
             self._bleu = BLEU(tokenize=tokenize, lowercase=lowercase)
@@ -252,7 +252,9 @@ class Bleu:
 
     def compute(self) -> float:
         most = max(map(len, self._references))
-        columns = [[each[place] if place < len(each) else None for each in self._references] for place in range(most)]
+        columns: list[list[Any]] = [
+            [each[place] if place < len(each) else None for each in self._references] for place in range(most)
+        ]
         return float(self._bleu.corpus_score(self._texts, columns).score)
 
 

@@ -8,6 +8,7 @@ from inc_autotune.torch_ext.data.batches import batch_axis, calibration_batches,
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.evaluation import isolated
+from inc_autotune.torch_ext.data.gradients import without_gradients
 from inc_autotune.torch_ext.data.items import iterable_loader
 from inc_autotune.torch_ext.data.lineage import Lineage
 from inc_autotune.torch_ext.data.metric import evaluation_function
@@ -41,4 +42,5 @@ __all__ = [
     "run",
     "shows_errors",
     "with_gradients",
+    "without_gradients",
 ]

@@ -12,6 +12,13 @@ from torch import nn
 from inc_autotune.core.analysis import timing
 from inc_autotune.core.shared_switch import SharedSwitch
 from inc_autotune.torch_ext.data import Batch, run
+from inc_autotune.torch_ext.model import shared_copy
+from inc_autotune.torch_ext.modules import is_quantized
+
+
+def measured_copy(model: nn.Module) -> nn.Module:
+    """A copy of the user's model, on which a forward pass may leave something; a candidate is ours."""
+    return model if any(map(is_quantized, model.modules())) else shared_copy(model, own_buffers=True)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.analysis.smoothing_plan import plan_smoothing
-from inc_autotune.core.arguments.autotune import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.arguments.smoothing import AutoAlphaArgs, SmoothQuantArgs
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.space.units import build_space
 from inc_autotune.testing import Scores
