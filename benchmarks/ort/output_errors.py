@@ -66,7 +66,10 @@ TASKS: dict[str, Callable[[Any, Path], Task]] = {
 
 
 def outputs(session: Any, feeds: Sequence[Feed]) -> list[np.ndarray]:
-    return [np.concatenate([session.run(None, feed)[0] for feed in feeds])]
+    """First outputs, without those at padding, which nobody reads and which are erratic."""
+    found = [session.run(None, feed)[0] for feed in feeds]
+    masks = [feed["attention_mask"].astype(bool) if "attention_mask" in feed else ... for feed in feeds]
+    return [np.concatenate([each[mask] for each, mask in zip(found, masks, strict=True)])]
 
 
 def error(task: Task, tuned: ort_ext.TunedModel) -> float:
