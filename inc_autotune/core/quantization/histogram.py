@@ -155,8 +155,10 @@ def _quantile(counts: Counts, edges: Floats, fraction: float) -> float:
 
 
 def _kl_threshold(histogram: Histogram, dtype: str, scheme: str) -> float:
-    counts = histogram.counts.astype(np.float64)
+    counts = _without_zeros(histogram.counts.astype(np.float64))
     occupied = np.flatnonzero(counts)
+    if not occupied.size:
+        return 0.0
     first, end = int(occupied[0]), int(occupied[-1]) + 1
     integer = integer_type(dtype)
     levels = integer.maximum - integer.minimum + 1
@@ -171,6 +173,16 @@ def _kl_threshold(histogram: Histogram, dtype: str, scheme: str) -> float:
         if divergence < least_divergence:
             best_half_width, least_divergence = int(half_width), divergence
     return best_half_width * histogram.width
+
+
+def _without_zeros(counts: Floats) -> Floats:
+    """Counts without the zeros that stand out, as behind a ReLU: every range has zero as an integer.
+
+    Their bin alone would decide for the range in which an integer is no wider than a bin.
+    """
+    beside = max(counts[_HALF - 1], counts[_HALF + 1])
+    counts[_HALF] = min(counts[_HALF], beside)
+    return counts
 
 
 def _divergence(counts: Floats, lower: int, upper: int, levels: int) -> float:

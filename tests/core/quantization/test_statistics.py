@@ -337,6 +337,14 @@ class TestRange:
 
         assert median_error(clipped) < median_error(whole)
 
+    @pytest.mark.parametrize(("dtype", "scheme"), [("uint8", "asym"), ("int8", "sym"), ("uint4", "asym")])
+    def test_zeros_do_not_narrow_the_range(self, dtype: str, scheme: str) -> None:
+        """Zero is an integer of every range, so a ReLU's zeros say nothing about where to cut."""
+        x = np.abs(random(50_000, 1))
+        seen, among_zeros = (collected([each], histogram=True) for each in (x, np.concatenate([x, 0 * x])))
+        expected = seen.activation_range("kl", dtype, scheme)[1]
+        assert among_zeros.activation_range("kl", dtype, scheme)[1] == pytest.approx(expected, rel=0.05)
+
     @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint4", "int3"])
     @pytest.mark.parametrize("scheme", ["sym", "asym"])
     @pytest.mark.parametrize("framework", ["pytorch", "onnxruntime"])
