@@ -8,7 +8,7 @@ Every line is one shape or model; numbers are ratios of the fp32 module's CPU ti
 
     python -m benchmarks.torch.convolutions transposed
     python -m benchmarks.torch.convolutions grouped
-    python -m benchmarks.torch.convolutions models [--models UNet MobileNetV2]
+    python -m benchmarks.torch.convolutions models [--models UNet MobileNetV2] [--profile]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.torch.common import interleaved, parse, traced
 from benchmarks.torch.convolutional_models import MODELS, made
+from benchmarks.torch.profiling import print_profile
 from inc_autotune import torch_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization import signal_to_noise_db
@@ -194,7 +195,7 @@ def forms_of(name: str) -> tuple[dict[str, Callable[[Tensor], Tensor]], Tensor, 
     return forms, x, f"{dtypes.count('int8')} of {len(dtypes)}"
 
 
-def models(repeat: int, names: list[str]) -> None:
+def models(repeat: int, names: list[str], profiles: bool) -> None:
     print("| model | form | ms | times faster | SQNR, dB | int8 |")
     print("|---|---|--:|--:|--:|--:|")
     for name in names:
@@ -205,6 +206,9 @@ def models(repeat: int, names: list[str]) -> None:
             noise = "" if form.startswith("fp32") else f"{signal_to_noise_db(expected, run(x)):.1f}"
             share = integers if form.startswith("int8") else ""
             print(f"| {name} | {form} | {each * 1e3:.2f} | {seconds[0] / each:.2f} | {noise} | {share} |", flush=True)
+        for form in ("int8 compiled", "PT2E compiled"):
+            if profiles and form in forms:
+                print_profile(f"{name}, {form}", partial(forms[form], x))
         torch._dynamo.reset()
 
 
@@ -236,15 +240,19 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--repeat", type=int, default=9)
     arguments.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    arguments.add_argument(
+        "--profile", action="store_true", help="also show where compiled int8 models spend their time"
+    )
     options = parse(arguments)
     torch._inductor.config.freezing = True
+    torch._inductor.config.cpp.enable_kernel_profile = options.profile
     with torch.no_grad():
         if options.part == "transposed":
             transposed(options.repeat)
         elif options.part == "grouped":
             grouped(options.repeat)
         else:
-            models(options.repeat, options.models)
+            models(options.repeat, options.models, options.profile)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -33,6 +33,28 @@ class Interleaving:
 
     def joined(self, y: Tensor) -> Tensor:
         """Float32 [batch, channels * phases, *space] as [batch, channels, *output], as inductor fuses it."""
+        turns = [_turn(crops) for crops in self.crops]
+        offsets = [each for each in turns if each is not None]
+        return self._viewed(y, offsets) if len(offsets) == len(turns) else self._stacked(y)
+
+    def _viewed(self, y: Tensor, turns: Sequence[tuple[int, int]]) -> Tensor:
+        """As one view of all phases, cut at its ends: loops over it read channels side by side, and know no phase."""
+        by_phase, dimensions = self._by_phase(y), len(self.stride)
+        batch, groups, _, channels, *blocks = by_phase.shape
+        phases = by_phase.reshape(batch, groups, *self.stride, channels, *blocks)
+        turned = {2 + axis: count for axis, (_, count) in enumerate(turns) if count}
+        if turned:
+            phases = phases.roll([*turned.values()], [*turned])
+        pairs = [axis for each in range(dimensions) for axis in (3 + dimensions + each, 2 + each)]
+        size = (count * stride for count, stride in zip(blocks, self.stride, strict=True))
+        whole = phases.permute(0, 1, 2 + dimensions, *pairs).reshape(batch, self.channels, *size)
+        every, sizes = slice(None), self._size(y)
+        return whole[
+            (every, every, *(slice(start, start + size) for (start, _), size in zip(turns, sizes, strict=True)))
+        ]
+
+    def _stacked(self, y: Tensor) -> Tensor:
+        """By a stack of the phases, each cut on its own."""
         dimensions, every = len(self.stride), slice(None)
         parts = [
             part[(every, every, every, *self._blocks(phase, cut=False))]
@@ -47,10 +69,7 @@ class Interleaving:
 
     def written(self, y: Tensor, scale: float, zero_point: int, memory_format: torch.memory_format) -> Tensor:
         """As `joined`, of quint8: one pass over the bytes, of which `torch.stack` would need two."""
-        size = [
-            (length - sum(crops[0])) * stride - surplus
-            for length, crops, stride, surplus in zip(y.shape[2:], self.crops, self.stride, self.surplus, strict=True)
-        ]
+        size = self._size(y)
         result = torch._empty_affine_quantized(
             [y.shape[0], self.channels, *size],
             scale=scale,
@@ -65,6 +84,13 @@ class Interleaving:
         for written, read in self._copies:
             target[written] = source[read]
         return result
+
+    def _size(self, y: Tensor) -> list[int]:
+        """Of the output, without batch and channels."""
+        return [
+            (length - sum(crops[0])) * stride - surplus
+            for length, crops, stride, surplus in zip(y.shape[2:], self.crops, self.stride, self.surplus, strict=True)
+        ]
 
     def _by_phase(self, y: Tensor) -> Tensor:
         """[batch, groups, phases, channels / groups, *space]"""
@@ -94,6 +120,25 @@ class Interleaving:
             behind += cut and rest >= stride - surplus
             slices.append(slice(before, -behind or None))
         return tuple(slices)
+
+
+def _turn(crops: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """How outputs lie in all phases, interleaved before any is cut.
+
+    Phases that begin one output later than the first ones do, at the end of their order, are turned to its beginning:
+    then every output lies as far behind the first one as in the whole.
+
+    Args:
+        crops: of each phase of a dimension.
+
+    Returns:
+        Where the first output lies, and by how many places the phases are turned; None where they begin otherwise.
+    """
+    starts = [before for before, _ in crops]
+    first, later = starts[0], starts.count(starts[0] + 1)
+    if starts != [first] * (len(starts) - later) + [first + 1] * later:
+        return None
+    return first * len(starts) + later, later
 
 
 def channel_order(values: Tensor, groups: int, phases: int) -> Tensor:

@@ -18,6 +18,7 @@ GEOMETRIES = {
     "stride 1": {"kernel_size": 3, "padding": 1},
     "gaps": {"kernel_size": 2, "stride": 3, "output_padding": 2},
     "dilated": {"kernel_size": 3, "stride": 2, "dilation": 2, "output_padding": 1},
+    "phases out of order": {"kernel_size": 2, "stride": 2, "dilation": 3},
     "much padding": {"kernel_size": 3, "stride": 3, "padding": 4, "dilation": 3},
     "grouped": {"kernel_size": 3, "stride": 2, "groups": 4},
     "depthwise": {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 8},
