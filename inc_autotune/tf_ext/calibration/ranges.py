@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from inc_autotune.core.arrays import FloatArray
-from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization import Statistics, input_means, smoothed_range
 from inc_autotune.graphs import OperatorCalibration, content, smoothing_scales
 from inc_autotune.tf_ext.calibration.plan import FRAMEWORK, QuantizationPlan
@@ -22,6 +23,17 @@ def can_correct(operator: Operator, config: OpConfig, choices: GraphChoices) -> 
     if operator.is_linear:
         return config.approach in ("static", "dynamic")
     return operator.type in (CONVOLUTION, DEPTHWISE) and config.approach == "static"
+
+
+def integer_dtype(config: TensorConfig, limits: tuple[float, float]) -> str:
+    """The type of the integers of an activation with values within `limits`.
+
+    A symmetric type becomes unsigned for a tensor without negative values, which halves the step, and signed for every
+    other tensor, since unsigned integers without a zero point cannot stand for negative values.
+    """
+    if config.scheme != "sym":
+        return config.dtype
+    return f"{'u' if limits[0] >= 0 else ''}{config.dtype.removeprefix('u')}"
 
 
 def make_plan(
@@ -54,7 +66,10 @@ def make_plan(
         if config.approach == "static":
             limits = smoothed_range(statistics[operator.input], scale, config.activation, framework=FRAMEWORK)
         if "fast_bias_correction" in config.corrections and can_correct(operator, config, choices):
-            means = input_means(statistics[operator.input], scale, config.activation, limits, framework=FRAMEWORK)
+            activation = config.activation
+            if limits is not None:
+                activation = replace(activation, dtype=integer_dtype(activation, limits))
+            means = input_means(statistics[operator.input], scale, activation, limits, framework=FRAMEWORK)
         if operator.type == DEPTHWISE:
             output = smoothed_range(statistics[operator.output], None, config.activation, framework=FRAMEWORK)
         calibrations[name] = OperatorCalibration(limits, scale, output, input_means=means)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
-from inc_autotune.tf_ext.calibration import FRAMEWORK
+from inc_autotune.tf_ext.calibration import FRAMEWORK, integer_dtype
 
 MIN_FIRST, SCALED = "MIN_FIRST", "SCALED"
 """TensorFlow's names for asymmetric and symmetric quantization."""
@@ -56,17 +56,12 @@ def activation_parameters(config: TensorConfig, limits: Range) -> QuantizationPa
     """Scale and integers for values within `limits`.
 
     The limits are moved so that zero lies on the grid: then TensorFlow's two implementations of `QuantizeV2` agree, and
-    zeros, such as the zeros of padding, stay zeros. A symmetric type becomes unsigned for a tensor without negative
-    values, which halves the step, and signed for every other tensor, since unsigned integers without a zero point
-    cannot stand for negative values.
+    zeros, such as the zeros of padding, stay zeros.
     """
-    dtype = config.dtype
-    if config.scheme == "sym":
-        dtype = f"{'u' if limits[0] >= 0 else ''}{dtype.removeprefix('u')}"
     return quantization_parameters(
         np.float32(limits[0]),
         np.float32(limits[1]),
-        dtype=dtype,
+        dtype=integer_dtype(config, limits),
         scheme=config.scheme or "asym",
         framework=FRAMEWORK,
     )

@@ -284,7 +284,7 @@ def _volume(graph: Graph, node: NodeDef) -> Operator | str:
     if shape is None or None in shape[1:]:
         return UNKNOWN_SIZE
     if shape[-1] != weight.shape[3]:
-        return "it has groups"
+        return "it has groups, which TensorFlow computes on a CPU by XLA alone"
     weight_node = graph.constant_node(filters)
     assert weight_node is not None
     features = weight.shape[4]

@@ -7,9 +7,11 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from inc_autotune import tf_ext
+from inc_autotune.core.quantization import signal_to_noise_db
 from tests.tf.scenarios.test_recipe import assert_same
 from tests.tf.small_models import randomized
 
@@ -78,3 +80,16 @@ def test_the_recipe_gives_the_same_graph(case, tmp_path):
     model, _, tuned = case
     tuned[2].recipe.save(tmp_path / "recipe.yaml")
     assert_same(tuned[2], tf_ext.apply_recipe(model, tmp_path / "recipe.yaml"))
+
+
+def test_a_symmetric_input_with_negative_values_is_corrected_by_the_integers_it_becomes():
+    weight = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    x = np.random.default_rng(1).normal(0, 1, (32, 6)).astype(np.float32)
+    rule = {"MatMul": {"activation": {"scheme": ["sym"]}}}
+    model = tf.function(lambda x: x @ weight, input_signature=[tf.TensorSpec([None, 6], name="x")], autograph=False)
+    tuned = tf_ext.autotune(
+        model.get_concrete_function(), x, op_type_dict=rule, recipes={"fast_bias_correction": True}, **QUIET
+    )
+    (operator,) = tuned.recipe.operators.values()
+    assert operator.config.corrections == ("fast_bias_correction",)
+    assert signal_to_noise_db(x @ weight, tf_ext.convert(tuned)(x).numpy()) > 25
