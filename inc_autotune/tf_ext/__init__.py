@@ -1,4 +1,7 @@
-"""TensorFlow: autotune, convert, save, load, apply_recipe, inspect, compare, to_litert for SavedModels and Keras."""
+"""TensorFlow: the verbs for SavedModels and Keras models.
+
+autotune, apply_recipe, prepare, convert, save, load, inspect, compare and to_litert.
+"""
 
 from inc_autotune.core.optional import require
 
@@ -15,6 +18,18 @@ from inc_autotune.tf_ext.comparison import compare  # noqa: E402
 from inc_autotune.tf_ext.inspection import inspect  # noqa: E402
 from inc_autotune.tf_ext.litert import to_litert  # noqa: E402
 from inc_autotune.tf_ext.persistence import convert, load, save  # noqa: E402
+from inc_autotune.tf_ext.preparation import prepare  # noqa: E402
 from inc_autotune.tf_ext.tuned_model import TunedModel  # noqa: E402
 
-__all__ = ["TunedModel", "apply_recipe", "autotune", "compare", "convert", "inspect", "load", "save", "to_litert"]
+__all__ = [
+    "TunedModel",
+    "apply_recipe",
+    "autotune",
+    "compare",
+    "convert",
+    "inspect",
+    "load",
+    "prepare",
+    "save",
+    "to_litert",
+]

@@ -13,12 +13,15 @@ import tensorflow as tf
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
+    TRAINED,
+    StudentState,
     SupportsCorrections,
     SupportsHalves,
     SupportsRounding,
     SupportsSize,
     SupportsThreads,
     SupportsTiming,
+    SupportsTraining,
     SupportsUnitSpeeds,
     SupportsWeights,
     Weights,
@@ -26,11 +29,20 @@ from inc_autotune.core.analysis import (
     wall_clock,
 )
 from inc_autotune.core.arrays import Array, FloatArray
+from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
 from inc_autotune.core.space import Unit, load_capability
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction
-from inc_autotune.graphs import Feed, GraphAdaptor, SampleAxis, add_arrays, calibrate, reading_model
+from inc_autotune.graphs import (
+    Feed,
+    GraphAdaptor,
+    SampleAxis,
+    WeightCache,
+    add_arrays,
+    calibrate,
+    reading_model,
+)
 from inc_autotune.tf_ext.calibration import (
     FRAMEWORK,
     Analysis,
@@ -66,6 +78,7 @@ from inc_autotune.tf_ext.measurement import (
 from inc_autotune.tf_ext.model import VALID, Candidate
 from inc_autotune.tf_ext.operators import DEPTHWISE
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
+from inc_autotune.tf_ext.training import Student, Trained, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +97,7 @@ class TensorFlowAdaptor(
     SupportsWeights,
     SupportsCorrections,
     SupportsRounding,
+    SupportsTraining,
 ):
     """Quantizes TensorFlow graphs.
 
@@ -97,6 +111,7 @@ class TensorFlowAdaptor(
         moments: whether to collect second moments, without which weights are rounded to nearest.
         choices: how candidates are written.
         skipped: "first" and "last" operator, where they are to stay in fp32, with the reason.
+        trainer: makes students of the model; None: it cannot be trained.
         example_inputs: inputs for measuring the speed of the first of these signatures, in any form an item of the data
             may have; None: the first calibration samples.
     """
@@ -105,7 +120,7 @@ class TensorFlowAdaptor(
     timed = "forward pass of a tf.function"
     smoothed_approaches = ("static", "dynamic")
     computes_halves = True
-    untrainable = "a frozen graph cannot be trained. Train the Keras model, then tune it."
+    untrainable = "a frozen graph cannot be trained. Give the Keras 3 model, or its .keras file."
 
     def __init__(
         self,
@@ -116,8 +131,11 @@ class TensorFlowAdaptor(
         moments: bool = False,
         choices: GraphChoices | None = None,
         skipped: Mapping[str, str] | None = None,
+        trainer: Trainer | None = None,
         example_inputs: Any = None,
     ) -> None:
+        self._trainer = trainer
+        self._trained: tuple[Mapping[str, Any], Trained] | None = None
         self.choices = GraphChoices() if choices is None else choices
         self.support: KernelSupport | None = None
         if self.choices.form == KERNEL_FORM:
@@ -237,6 +255,44 @@ class TensorFlowAdaptor(
 
     # Candidates
 
+    def quantize(
+        self,
+        tune_cfg: Mapping[str, Any],
+        model: Candidate,
+        dataloader: Any,
+        q_func: Callable[[Any], Any] | None = None,
+    ) -> Candidate:
+        if TRAINED not in tune_cfg or q_func is not None:
+            candidate: Candidate = super().quantize(tune_cfg, model, dataloader, q_func)
+            return candidate
+        made = self.trained(tune_cfg)
+        analysis = Analysis(made.source, self._signatures, self._skipped)
+        return Candidate(build_model(analysis, made.plan, WeightCache()))
+
+    def tuned_model(self, tune_cfg: Mapping[str, Any], model: Candidate, candidate: Candidate) -> Candidate | Trained:
+        """The candidate, or what training made of the fp32 model."""
+        return self.trained(tune_cfg) if TRAINED in tune_cfg else candidate
+
+    # Training
+
+    def student(self, tune_cfg: Mapping[str, Any], model: Candidate) -> Student:
+        return self._training.student(self._ranges(tune_cfg), tune_cfg.get(TRAINED))
+
+    def student_state(self, student: Student, returned: Any = None) -> StudentState:
+        return self._training.state(student, returned)
+
+    def trained(self, tune_cfg: Mapping[str, Any]) -> Trained:
+        """What training made of the fp32 model; the last one is kept."""
+        if self._trained is None or not _is_same(self._trained[0], tune_cfg):
+            self._trained = tune_cfg, self._training.trained(self._ranges(tune_cfg), tune_cfg[TRAINED])
+        return self._trained[1]
+
+    @property
+    def _training(self) -> Trainer:
+        if self._trainer is None:
+            raise ArgumentError(f"train_func: {self.untrainable}")
+        return self._trainer
+
     def build(self, plan: QuantizationPlan, model: Candidate) -> Candidate:
         return model.changed(build_model(self.known, plan, self.weights))
 
@@ -244,7 +300,8 @@ class TensorFlowAdaptor(
         return self.build(self._with_steps(self._ranges(tune_cfg).only_half(half)), model)
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: Candidate) -> tuple[dict[str, Any], dict[str, Any]]:
-        entries, arrays = calibration_entries(self.plan(tune_cfg))
+        plan = self.trained(tune_cfg).plan if TRAINED in tune_cfg else self.plan(tune_cfg)
+        entries, arrays = calibration_entries(plan)
         return dict(entries), dict(arrays)
 
     def plan(self, tune_cfg: Mapping[str, Any]) -> QuantizationPlan:
@@ -296,3 +353,10 @@ class TensorFlowAdaptor(
 
     def model_size(self, model: Candidate) -> int:
         return weight_bytes(model.model)
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two configurations have the same trained model."""
+    arrays = [each[TRAINED] for each in (one, other)]
+    same = arrays[0].keys() == arrays[1].keys() and all(arrays[0][name] is arrays[1][name] for name in arrays[0])
+    return same and all(one[key] == other[key] for key in ("op", "calib_iteration"))

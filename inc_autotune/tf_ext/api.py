@@ -11,14 +11,16 @@ from typing import Any
 from inc_autotune.core.arguments import check_path, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments, closing_iterator
-from inc_autotune.core.result import Recipe, applying, warn_of_shortcomings
+from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.graphs import rounded_as_known
 from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.data import data_by_signature, evaluation_function
-from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, load_source
+from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, SourceModel, load_source
+from inc_autotune.tf_ext.preparation import with_trained
 from inc_autotune.tf_ext.target import FORMS, SWITCHES, GraphChoices, read_switches
+from inc_autotune.tf_ext.training import DEFAULT_RANGES, Student, Trained, Trainer, may_be_trained, traced_copy
 from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
 
 RECIPES = ("smooth_quant", "smooth_quant_args", *SWITCHES)
@@ -43,7 +45,8 @@ def autotune(
     max_trials: int = 100,
     strategy: str = "auto",
     approach: str = "auto",
-    train_func: None = None,
+    train_func: Callable[[Student], Any] | None = None,
+    training_args: Mapping[str, Any] | None = None,
     backend: str = "default",
     capability: str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
     excluded_precisions: Sequence[str] = (),
@@ -93,8 +96,13 @@ def autotune(
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.
         max_trials: candidates to evaluate at most.
         strategy: how candidates are chosen.
-        approach: "auto" (static, then dynamic), "static" or "dynamic".
-        train_func: not here: an error that says what to do instead.
+        approach: "auto" (static, then dynamic), "static" or "dynamic"; or "qat": `train_func` trains the quantized
+            model at once, and not only where the goal is missed.
+        train_func: trains the fake-quantized Keras model it is given (see `prepare`), by `compile` and `fit` or a loop
+            of its own, in place or returning the best one. It is called where no model with every operator quantized
+            meets the goal, before any operator falls back. `model` must be a Keras 3 model or its `.keras` file.
+        training_args: `{"ranges": "learned" | "moving" | "fixed"}`: what training does to ranges of activations.
+            Default "learned".
         backend: "default" is the integer kernels of stock TensorFlow. "itex" writes a graph for Intel Extension for
             TensorFlow, which makes integer operators of it; without that it runs in float32 on the same values.
         capability: a framework YAML, or a dict, that extends the one shipped.
@@ -115,12 +123,14 @@ def autotune(
         ArgumentError, ModelError, DataError, CapabilityError: bad input, found as early as it can be.
         EvaluationError: `eval_func` raised or returned no number. Finished trials and the best model so far are in
             its `partial_result`.
+        TrainingError: `train_func` raised, or left a model that is not the one it was given. As above; the model as it
+            was left is in its `student`.
     """
     arguments = validate_arguments(
         strategies=STRATEGIES,
         backends=tuple(FORMS),
         recipe_names=RECIPES,
-        untrainable=TensorFlowAdaptor.untrainable,
+        untrainable=None if may_be_trained(model) else TensorFlowAdaptor.untrainable,
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         smoothquant_args=smoothquant_args,
@@ -132,6 +142,7 @@ def autotune(
         strategy=strategy,
         approach=approach,
         train_func=train_func,
+        training_args=training_args,
         backend=backend,
         capability=capability,
         excluded_precisions=excluded_precisions,
@@ -149,7 +160,10 @@ def autotune(
     switches = read_switches(arguments.recipes)
     if calib_dataset is None:
         raise ArgumentError("calib_dataset is None. Give calibration data: ranges of activations come from it.")
-    source = load_source(model, signatures)
+    trainer = None
+    if arguments.train_func is not None:
+        trainer = Trainer(traced_copy(model, signatures), signatures, arguments.training_args.ranges or DEFAULT_RANGES)
+    source = load_source(model, signatures) if trainer is None else trainer.copy.source
     data = data_by_signature(calib_dataset, source)
     first = source.signatures[next(iter(data))]
     evaluate = check_evaluation_arguments(
@@ -178,6 +192,7 @@ def autotune(
             for name, end in SWITCHES.items()
             if end in ("first", "last") and not switches[end]
         },
+        trainer=trainer,
         example_inputs=example_inputs,
     )
     try:
@@ -185,11 +200,10 @@ def autotune(
     except EvaluationError as error:
         partial_result = error.partial_result
         if partial_result is not None:
-            partial_result.model = TunedModel(source, partial_result.recipe, partial_result)
+            partial_result.model = _tuned_model(source, partial_result.model, partial_result)
         raise
     warn_of_shortcomings(tuned.result, stacklevel=3)
-    assert tuned.result.recipe is not None
-    return TunedModel(source, tuned.result.recipe, tuned.result)
+    return _tuned_model(source, tuned.model, tuned.result)
 
 
 def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatures | None = None) -> TunedModel:
@@ -216,6 +230,15 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
         tuned = TunedModel(source, recipe_for_here(source, rounded_as_known(recipe)))
         _ = tuned.model  # what does not fit is found now
     return tuned
+
+
+def _tuned_model(source: SourceModel, found: Candidate | Trained, result: TuningResult) -> TunedModel:
+    """The fp32 model, or what training made of it, with its recipe."""
+    assert result.recipe is not None
+    if isinstance(found, Trained):
+        result.recipe = with_trained(result.recipe, found)
+        source = found.source
+    return TunedModel(source, result.recipe, result)
 
 
 def _on_callable(evaluate: Callable[[SignatureModel], Any] | None) -> Callable[[Candidate], Any] | None:

@@ -27,6 +27,8 @@ from inc_autotune.tf_ext.model import (
     with_constants,
     write_saved_model,
 )
+from inc_autotune.tf_ext.preparation import tuned_student
+from inc_autotune.tf_ext.training import Student
 from inc_autotune.tf_ext.tuned_model import TunedModel
 
 logger = logging.getLogger(__name__)
@@ -37,38 +39,46 @@ LARGEST_REDUCED = 64
 """No weight of 7 bits is larger."""
 
 
-def convert(tuned: TunedModel) -> SignatureModel:
+def convert(tuned: TunedModel | Student) -> SignatureModel:
     """The quantized model as a callable with the signatures of the fp32 one.
 
     Args:
-        tuned: what `autotune` or `apply_recipe` returned.
+        tuned: what `autotune` or `apply_recipe` returned, or what `prepare` returned, trained.
 
     Raises:
         ArgumentError: `tuned` is no tuned model.
+        ModelError: a weight of what was trained is NaN or infinite.
     """
+    if isinstance(tuned, Student):
+        tuned = tuned_student(tuned)
     if not isinstance(tuned, TunedModel):
-        raise ArgumentError(f"tuned: a {type(tuned).__name__}. Allowed: what autotune() or apply_recipe() returned.")
+        raise ArgumentError(
+            f"tuned: a {type(tuned).__name__}. Allowed: what autotune(), apply_recipe() or prepare() returned."
+        )
     return SignatureModel(tuned.model, recipe=tuned.recipe)
 
 
-def save(model: SignatureModel | TunedModel, directory: str | Path) -> None:
+def save(model: SignatureModel | TunedModel | Student, directory: str | Path) -> None:
     """Write a plain SavedModel, which `tf.saved_model.load` reads where this library is not installed.
 
     Signature names, names, dtypes and dynamic dimensions of inputs and outputs are those of the fp32 model. The
     directory appears in one step when all is written. The recipe is written to `assets.extra/recipe.yaml`.
 
     Args:
-        model: what `convert`, `autotune` or `apply_recipe` returned.
+        model: what `convert`, `autotune` or `apply_recipe` returned, or what `prepare` returned, trained.
         directory: where to; an empty one, or one that `save` wrote, is replaced.
 
     Raises:
         ArgumentError: `model` is none of these, the directory holds something else, or nothing can be written there.
     """
-    if not isinstance(model, SignatureModel | TunedModel):
+    if not isinstance(model, SignatureModel | TunedModel | Student):
         raise ArgumentError(
-            f"model: a {type(model).__name__}. Allowed: what convert(), autotune() or apply_recipe() returned."
+            f"model: a {type(model).__name__}. Allowed: what convert(), autotune(), apply_recipe() or prepare() "
+            "returned."
         )
     check_path(directory, "directory")
+    if isinstance(model, Student):
+        model = convert(model)
     extra = {} if model.recipe is None else {RECIPE_FILE: model.recipe.to_yaml().encode()}
     write_saved_model(convert(model) if isinstance(model, TunedModel) else model, directory, extra)
 

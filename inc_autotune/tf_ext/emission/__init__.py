@@ -7,6 +7,7 @@ of operator each. Imports calibration and everything below it.
 from inc_autotune.tf_ext.emission.activation_grid import grid_of
 from inc_autotune.tf_ext.emission.build import build_model, build_signature
 from inc_autotune.tf_ext.emission.chains import IntegerChains
+from inc_autotune.tf_ext.emission.input_rounding import InputRounding, input_rounding
 from inc_autotune.tf_ext.emission.rounding import with_steps
 from inc_autotune.tf_ext.emission.routes import (
     CONVOLUTION_KERNEL,
@@ -30,12 +31,14 @@ __all__ = [
     "GROUPS",
     "MATMUL_KERNEL",
     "ROUTES",
+    "InputRounding",
     "IntegerChains",
     "Primitive",
     "Route",
     "build_model",
     "build_signature",
     "grid_of",
+    "input_rounding",
     "listed",
     "place_smoothing",
     "route_of_node",

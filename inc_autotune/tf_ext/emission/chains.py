@@ -52,7 +52,7 @@ class IntegerChains:
             None if the convolution returns float32.
         """
         residual = self.residuals.get(operator.name)
-        return self._integer_range(operator.output if residual is None else residual.output)
+        return self.integer_range(operator.output if residual is None else residual.output)
 
     def reads_signed(self, operator: Operator) -> bool:
         """Whether the integers that an integer operator reads have a sign."""
@@ -60,7 +60,7 @@ class IntegerChains:
             return False
         config, calibration = self.plan.configs[operator.name], self.plan.calibration(operator.name)
         # A smoothed operator quantizes its smoothed input by itself, whatever integers there are of the input.
-        limits = None if calibration.smoothing is not None else self._integer_range(operator.input)
+        limits = None if calibration.smoothing is not None else self.integer_range(operator.input)
         if limits is not None:
             return not _is_unsigned(limits)
         assert calibration.range is not None
@@ -74,12 +74,16 @@ class IntegerChains:
         """Whether a tensor is the integer output of an integer operator, without a float form in between."""
         return tensor in self._classes and self.required_range(tensor) is not None
 
-    def _integer_range(self, tensor: str) -> Range | None:
+    def integer_range(self, tensor: str) -> Range | None:
         """The range of a tensor that an integer operator returns as integers; None for a float tensor."""
         found = self.required_range(tensor) if tensor in self._classes else None
         if found is None and tensor in self._depthwise:
             return self.plan.calibration(self._depthwise[tensor]).output_range
         return found
+
+    def ends_at_six(self, tensor: str) -> bool:
+        """Whether the range of a tensor must end at 6 or below, see `RangeClasses`."""
+        return self._classes.ends_at_six(tensor)
 
     def _fused(self, operators: Mapping[str, Operator]) -> tuple[dict[str, Residual], RangeClasses]:
         """The residual sums that are fused, by convolution, and the range classes of the signature with these sums.

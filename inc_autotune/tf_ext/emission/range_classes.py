@@ -124,6 +124,10 @@ class RangeClasses:
         constraint = self._constraints.get(tensor) if own_class is None else own_class.constraint
         return constraint.range if constraint is not None and constraint.is_convolved else None
 
+    def ends_at_six(self, tensor: str) -> bool:
+        """Whether a Relu6 makes one of the tensors that have the range of this one, which so must end at 6 or below."""
+        return tensor in self._classes and self._classes[tensor].ends_at_six
+
     def unsafe(self, readers: Mapping[str, Collection[str]]) -> set[str]:
         """Nodes that must work on float32, since the range of their class may not suit a reader of the float form.
 
