@@ -35,6 +35,8 @@ class Rows:
             real: bool, of the shape of the tensor's first axes: false at padding, which does not count. None: nothing
                 is padding.
         """
+        if not value.size:
+            return  # such as in a branch that is not taken
         rows = np.moveaxis(value, self.axis, -1)
         if real is not None:
             rows = rows[real]
@@ -63,6 +65,8 @@ class Patches:
 
     def update(self, moments: InputMoments, name: str, value: Array, real: Array | None = None) -> None:
         """Take in one tensor; see `Rows.update`. A convolution has no padding that its data could tell of."""
+        if not value.size:
+            return
         rank = len(self.kernel)
         space = value.shape[2:] if self.channels_first else value.shape[1:-1]
         around = [(0, 0), *self._around(space)]

@@ -181,6 +181,8 @@ class TuningResult:
         if harmful:
             rules = ", ".join(f"{name!r}: {{'weight': {{'dtype': ['fp32']}}}}" for name in harmful[:LARGEST_NAMED])
             found.append(f"leave out what does most harm and is still quantized: op_name_dict={{{rules}}}")
+        if not self.training_seconds:
+            found.append("train it with its integers, where the model is of PyTorch or Keras: train_func")
         found.append("search on: more max_trials, and tuning_time in seconds")
         found.append("see where it is lost: compare(fp32 model, tuned model, data), and its save_report")
         return tuple(found)

@@ -12,7 +12,7 @@ from onnx import helper
 from inc_autotune import ort_ext
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.ort_ext.target.saturation import saturates
-from tests.ort.processors import pretend
+from tests.ort.processors import HAS_VNNI, pretend
 from tests.ort.quantized_graph import QuantizedGraph
 from tests.ort.recurrent_models import DATA, decibels, tagger, tune
 
@@ -85,12 +85,16 @@ def test_seven_bits_where_products_saturate(monkeypatch: pytest.MonkeyPatch) -> 
         tuned = tune(model)
         constants = QuantizedGraph(ort_ext.convert(tuned)).constants
         assert np.abs(constants["rnn.state.quantized"].astype(int)).max() == largest
-        assert decibels(model, tuned, "cpu") > 22
+        if HAS_VNNI or not vnni:
+            assert decibels(model, tuned, "cpu") > 22
 
 
 def test_eight_bits_stay_exact_in_sessions_where_products_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tagger("LSTM", direction="bidirectional", bias=True)
     pretend(monkeypatch, vnni=True)
-    tuned = tune(tagger("LSTM", direction="bidirectional", bias=True))
+    tuned = tune(model)
     signed = ort_ext.session(tuned).run(None, {"x": DATA[0]})[0]
     pretend(monkeypatch, vnni=False)
-    np.testing.assert_allclose(ort_ext.session(tuned).run(None, {"x": DATA[0]})[0], signed, atol=1e-5)
+    assert decibels(model, tuned, "cpu") > 25
+    if HAS_VNNI:  # else it is the signed products that are wrong
+        np.testing.assert_allclose(ort_ext.session(tuned).run(None, {"x": DATA[0]})[0], signed, atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ModelError
 from inc_autotune.core.result.recipe import Recipe
-from tests.ort.processors import pretend
+from tests.ort.processors import HAS_VNNI, pretend
 from tests.ort.recurrent_models import DATA, decibels, tagger, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -89,5 +89,7 @@ def test_weights_in_the_steps_are_exact_where_products_saturate(monkeypatch: pyt
     tuned = tune(model)
     signed = ort_ext.session(tuned).run(None, {"x": DATA[0]})[0]
     pretend(monkeypatch, vnni=False)
-    np.testing.assert_allclose(ort_ext.session(tuned).run(None, {"x": DATA[0]})[0], signed, atol=1e-5)
+    assert decibels(model, tuned, "cpu") > 25
+    if HAS_VNNI:  # else it is the signed products that are wrong
+        np.testing.assert_allclose(ort_ext.session(tuned).run(None, {"x": DATA[0]})[0], signed, atol=1e-5)
     assert decibels(model, tune(model), "cpu") > 22
