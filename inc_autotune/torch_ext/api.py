@@ -209,10 +209,10 @@ def autotune(
         if error.partial_result is not None:
             # Without the model in its own result, which would double whatever is copied or pickled.
             result = replace(error.partial_result, model=None)
-            _attach(error.partial_result.model, result, result.recipe)
+            attach(error.partial_result.model, result, result.recipe)
         raise
     warn_of_shortcomings(tuned.result, stacklevel=4)
-    return _attach(tuned.model, tuned.result, tuned.result.recipe)
+    return attach(tuned.model, tuned.result, tuned.result.recipe)
 
 
 @takes_foreign_names()
@@ -230,7 +230,7 @@ def convert(tuned: nn.Module) -> nn.Module:
         ArgumentError: `tuned` is not a tuned model.
     """
     if is_prepared_by_ipex(tuned):
-        return _attach(converted_by_ipex(tuned), *_attached(tuned))
+        return attach(converted_by_ipex(tuned), *attached(tuned))
     if isinstance(tuned, nn.Module):
         tuned = unwrapped(tuned)
     modules = list(tuned.modules()) if isinstance(tuned, nn.Module) else []
@@ -240,8 +240,8 @@ def convert(tuned: nn.Module) -> nn.Module:
             f"tuned: a {type(tuned).__name__} {state}. Allowed: what autotune() or apply_recipe() returned."
         )
     converted = converted_model(tuned).eval()
-    result, recipe = _attached(tuned)
-    return _attach(
+    result, recipe = attached(tuned)
+    return attach(
         converted, result, trained_recipe(tuned, recipe) if recipe is not None and is_student(tuned) else recipe
     )
 
@@ -273,7 +273,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
         )
     with applying(recipe):
         recipe = _fitted(recipe, model)
-        return _attach(build_from_recipe(model, recipe), None, recipe)
+        return attach(build_from_recipe(model, recipe), None, recipe)
 
 
 def _fitted(recipe: Recipe, model: nn.Module) -> Recipe:
@@ -338,14 +338,14 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
     return prepared_model(base, configs, calibrations, reduced=reduced)
 
 
-def _attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:
+def attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:
     """Let the model carry its result and recipe, as plain attributes."""
     object.__setattr__(model, "tuning_result", result)
     object.__setattr__(model, "tuning_recipe", recipe)
     return model
 
 
-def _attached(model: nn.Module) -> tuple[Any, Recipe | None]:
+def attached(model: nn.Module) -> tuple[Any, Recipe | None]:
     """The result and the recipe a model carries."""
     return getattr(model, "tuning_result", None), getattr(model, "tuning_recipe", None)
 

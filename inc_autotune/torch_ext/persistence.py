@@ -20,7 +20,7 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, for
 from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
-from inc_autotune.torch_ext.api import _attach, build_from_recipe, convert
+from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model.untouched import generator_kept
@@ -138,7 +138,7 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     source = _transformers_model(folder) if model is None else check_architecture(model)
     with applying(recipe):
         prepared = build_from_recipe(source, without_steps(recipe))  # the weights to come are rounded already
-        result = _attach(prepared, None, recipe)
+        result = attach(prepared, None, recipe)
         if recipe.metadata.get("converted"):
             result = convert(result)
     weights = settled(folder / WEIGHTS)

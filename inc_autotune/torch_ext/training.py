@@ -12,7 +12,7 @@ from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.core.search.strategy import STRATEGIES
-from inc_autotune.torch_ext.api import _attach, _attached, autotune
+from inc_autotune.torch_ext.api import attach, attached, autotune
 from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, TRAINED_RANGES_DEFAULT
 from inc_autotune.torch_ext.model import own_tensors, shared_copy
 from inc_autotune.torch_ext.modules import (
@@ -102,6 +102,6 @@ def to_fp32(tuned: nn.Module) -> nn.Module:
 
 def settled_student(student: nn.Module) -> nn.Module:
     """A tuned model of its own with what a student has learned, ranges fixed, and a recipe with these."""
-    result, recipe = _attached(student)
+    result, recipe = attached(student)
     settled = own_tensors(settle(shared_copy(student))).eval()
-    return _attach(settled, result, None if recipe is None else trained_recipe(student, recipe))
+    return attach(settled, result, None if recipe is None else trained_recipe(student, recipe))
