@@ -40,6 +40,11 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     @property
+    def count(self) -> int:
+        """Operators that were compared, without the model's own outputs."""
+        return sum(each.type != "output" for each in self.operators)
+
+    @property
     def worst(self) -> tuple[OperatorError, ...]:
         """Quantized operators, the one that adds most error first.
 
@@ -179,7 +184,7 @@ class Comparison:
     def __str__(self) -> str:
         output = self.output
         last = "" if output is None else f", {output.sqnr:.1f} dB at the output"
-        lines = [f"{len(self.operators)} operators compared on {self.samples} samples{last}", ""]
+        lines = [f"{self.count} operators compared on {self.samples} samples{last}", ""]
         lines += text_table([HEADER, *(operator_row(each) for each in self.operators)])
         lines += ["", "what to try, in order:"]
         lines += [f"{number}. {text}" for number, text in enumerate(self.what_to_try(), start=1)]

@@ -80,7 +80,7 @@ def _header(comparison: Comparison) -> str:
     quantized = sum(each.is_quantized for each in comparison.operators)
     worst = comparison.worst[:1]
     figures = [
-        ("Quantized operators", str(quantized), f"of {len(comparison.operators)} compared"),
+        ("Quantized operators", str(quantized), f"of {comparison.count} compared"),
         ("Samples", str(comparison.samples), "that were compared"),
         *(("Worst operator", f"{_ratio(each):.1f} dB", each.name) for each in worst if math.isfinite(_ratio(each))),
     ]
