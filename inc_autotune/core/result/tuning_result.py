@@ -241,7 +241,8 @@ class TuningResult:
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
         if self.corrections:
             lines.append(self.describe_corrections())
-        rounded = sum(each.rounding == "second_moment" for each in self.operators)
+        # Where a weight was trained, that is only how it began.
+        rounded = sum(each.rounding == "second_moment" and not each.trained for each in self.operators)
         if rounded:
             lines.append(f"weights rounded by second moments of their inputs: {rounded} operators")
         if self.trained or self.training_seconds:

@@ -23,6 +23,9 @@ from inc_autotune.tf_ext.graph import (
 
 _LOOPS = (*LOOPS, "For")
 
+ADVICE = "give the model without jit_compile=True"
+GROUPED_VOLUMES = ", unless it convolves volumes in groups, which TensorFlow does on a CPU by XLA alone"
+
 Bindings = Mapping[str, str]
 """Names of constants of the graph, by name of the argument or copy that holds them inside a function."""
 
@@ -88,7 +91,7 @@ def _inside(
                     InnerOperator(
                         node,
                         outermost.name,
-                        why,
+                        why + GROUPED_VOLUMES if node.op == "Conv3D" and why.endswith(ADVICE) else why,
                         tuple(inside[each] for each in read if each in inside),
                         tuple(constants[each] for each in read if each in constants),
                     ),
@@ -104,9 +107,7 @@ def _reason(caller: NodeDef, key: str, function: FunctionDef) -> str:
     if caller.op in BRANCHES:
         return "it is inside a branch, control flow that stays as it is"
     if is_compiled(caller, function):
-        return (
-            "it is inside a function that XLA compiles, which stays as it is; give the model without jit_compile=True"
-        )
+        return f"it is inside a function that XLA compiles, which stays as it is; {ADVICE}"
     return f"it is inside a function that {caller.op} {caller.name!r} calls, which stays as it is"
 
 

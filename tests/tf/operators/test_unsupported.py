@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ModelError
@@ -90,3 +93,15 @@ def test_they_are_named_where_there_is_nothing_else() -> None:
         tf_ext.autotune(function, DATA, progress=False)
     plain = tf.function(lambda x: x @ SQUARE, input_signature=function.input_signature, autograph=False)
     assert [each.dtype for each in tf_ext.autotune(plain, DATA, progress=False).tuning_result.operators] == ["int8"]
+
+
+def test_volumes_in_groups_are_not_told_to_leave_xla() -> None:
+    """Outside of XLA TensorFlow has no kernel for them on a CPU."""
+    model = keras.Sequential(
+        [keras.Input((3, 4, 4, 4)), layers.Conv3D(4, 2, groups=2), layers.Flatten(), layers.Dense(8)]
+    )
+    data = [np.random.default_rng(0).normal(size=(2, 3, 4, 4, 4)).astype(np.float32)]
+    (reason,) = [
+        each.reason for each in tf_ext.autotune(model, data, progress=False).tuning_result.operators if each.reason
+    ]
+    assert "unless it convolves volumes in groups" in reason
