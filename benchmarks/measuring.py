@@ -128,6 +128,20 @@ def peak_rss() -> float:
 # Output
 
 
+def rounding_cells(measured: Callable[[str], tuple[float, Any, float]]) -> list[str]:
+    """What rounding by second moments brings and costs, as cells of a row of the `rounding.py` scripts.
+
+    Args:
+        measured: error on unseen samples, result and seconds of tuning, by the name of the rounding.
+    """
+    (nearest, _, seconds), (rounded, after, longer) = map(measured, ("nearest", "second_moment"))
+    # The best plan comes first, and the one it was compared with last.
+    held_out = after.smoothing[0][1] / after.smoothing[-1][1]
+    chosen = "second moments" if held_out < 1 else "nearest"
+    ratios = (f"{rounded / nearest:.2f}", f"{held_out:.2f}")
+    return [f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A Markdown table: text to the left, numbers to the right."""
     cells = [[_text(cell) for cell in row] for row in rows]

@@ -12,11 +12,13 @@ second moments over them. Seconds are CPU seconds of `autotune`, less those of m
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
 from benchmarks.ort import common
 from benchmarks.ort.output_errors import Task, error, print_errors
 from inc_autotune import ort_ext
@@ -51,14 +53,7 @@ def measure(name: str, task: Task) -> list[list[Any]]:
 
 
 def _row(name: str, task: Task, approach: str) -> list[Any]:
-    (nearest, _, seconds), (rounded, after, longer) = (
-        tuned(task, approach, rounding) for rounding in ("nearest", "second_moment")
-    )
-    # The best plan comes first, and the one it was compared with last.
-    held_out = after.smoothing[0][1] / after.smoothing[-1][1]
-    chosen = "second moments" if held_out < 1 else "nearest"
-    ratios = (f"{rounded / nearest:.2f}", f"{held_out:.2f}")
-    return [name, approach, f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]
+    return [name, approach, *measuring.rounding_cells(partial(tuned, task, approach))]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
 from benchmarks.tf.output_errors import Task, error, print_errors
 from inc_autotune import tf_ext
 from inc_autotune.core.progress import Phases
@@ -44,14 +45,7 @@ def tuned(task: Task, rounding: str) -> tuple[float, Any, float]:
 
 
 def measure(name: str, task: Task) -> list[list[Any]]:
-    (nearest, _, seconds), (rounded, after, longer) = (
-        tuned(task, rounding) for rounding in ("nearest", "second_moment")
-    )
-    # The best plan comes first, and the one it was compared with last.
-    held_out = after.smoothing[0][1] / after.smoothing[-1][1]
-    chosen = "second moments" if held_out < 1 else "nearest"
-    ratios = (f"{rounded / nearest:.2f}", f"{held_out:.2f}")
-    return [[name, f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]]
+    return [[name, *measuring.rounding_cells(partial(tuned, task))]]
 
 
 if __name__ == "__main__":

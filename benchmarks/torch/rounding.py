@@ -12,11 +12,13 @@ less those of measuring speed.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
+from benchmarks import measuring
 from benchmarks.torch import common
 from benchmarks.torch.output_errors import CALIBRATED, Task, outputs, print_errors, simulated
 from inc_autotune import torch_ext
@@ -45,14 +47,7 @@ def tuned(task: Task, dtype: str, rounding: str) -> tuple[float, Any, float]:
 
 
 def measure(name: str, task: Task, dtype: str) -> list[Any]:
-    (nearest, _, seconds), (rounded, after, longer) = (
-        tuned(task, dtype, rounding) for rounding in ("nearest", "second_moment")
-    )
-    # The best plan comes first, and the one it was compared with last.
-    held_out = after.smoothing[0][1] / after.smoothing[-1][1]
-    chosen = "second moments" if held_out < 1 else "nearest"
-    ratios = (f"{rounded / nearest:.2f}", f"{held_out:.2f}")
-    return [name, dtype, f"{nearest:.2e}", *ratios, chosen, f"{seconds:.1f}", f"{longer / seconds:.2f}x"]
+    return [name, dtype, *measuring.rounding_cells(partial(tuned, task, dtype))]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.data import data_by_signature, evaluation_function
 from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, SourceModel, load_source
 from inc_autotune.tf_ext.preparation import with_trained
-from inc_autotune.tf_ext.target import FORMS, SWITCHES, GraphChoices, read_switches
+from inc_autotune.tf_ext.target import FORMS, SWITCHES, choices_of, read_switches, skipped_ends
 from inc_autotune.tf_ext.training import DEFAULT_RANGES, Student, Trained, Trainer, may_be_trained, traced_copy
 from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
 
@@ -180,18 +180,12 @@ def autotune(
         signatures=list(data),
         histogram=arguments.needs_histogram,
         moments=arguments.weight_rounding != "nearest",
-        choices=GraphChoices(
+        choices=choices_of(
+            switches,
             form=FORMS[arguments.backend],
             folding=smoothquant is None or smoothquant.folding is not False,
-            propagate_max_pooling=switches["propagate_max_pooling"],
-            propagate_concat=switches["propagate_concat"],
-            fuse_residual=switches["fuse_residual"],
         ),
-        skipped={
-            end: f"recipes: {name} is False"
-            for name, end in SWITCHES.items()
-            if end in ("first", "last") and not switches[end]
-        },
+        skipped=skipped_ends(switches),
         trainer=trainer,
         example_inputs=example_inputs,
     )

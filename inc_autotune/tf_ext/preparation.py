@@ -18,7 +18,7 @@ from inc_autotune.tf_ext.adaptor import TensorFlowAdaptor
 from inc_autotune.tf_ext.calibration import FRAMEWORK, Analysis, calibration_entries
 from inc_autotune.tf_ext.data import data_by_signature
 from inc_autotune.tf_ext.model import Candidate
-from inc_autotune.tf_ext.target import FORMS, SWITCHES, GraphChoices, read_switches
+from inc_autotune.tf_ext.target import FORMS, SWITCHES, choices_of, read_switches, skipped_ends
 from inc_autotune.tf_ext.training import DEFAULT_RANGES, Student, Trained, student_of, traced_copy, trained
 from inc_autotune.tf_ext.tuned_model import TunedModel, plan_of_recipe, recipe_for_here
 
@@ -113,16 +113,8 @@ def prepare(
     adaptor = TensorFlowAdaptor(
         arguments.capability,
         histogram=arguments.needs_histogram,
-        choices=GraphChoices(
-            propagate_max_pooling=switches["propagate_max_pooling"],
-            propagate_concat=switches["propagate_concat"],
-            fuse_residual=switches["fuse_residual"],
-        ),
-        skipped={
-            end: f"recipes: {name} is False"
-            for name, end in SWITCHES.items()
-            if end in ("first", "last") and not switches[end]
-        },
+        choices=choices_of(switches),
+        skipped=skipped_ends(switches),
     )
     data = data_by_signature(calib_dataset, copy.source)
     recipe = tune(adaptor, Candidate(copy.source), data, None, arguments).result.recipe

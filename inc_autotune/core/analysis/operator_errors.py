@@ -11,6 +11,7 @@ import numpy as np
 
 from inc_autotune.core.analysis.output_error import LARGEST_OUTPUT
 from inc_autotune.core.arrays import Array, FloatArray
+from inc_autotune.core.quantization import decibels
 
 MOST_BYTES = 1 << 28
 """Of the values that are held at once; where a batch has more, it is run several times."""
@@ -170,13 +171,6 @@ def _groups(sizes: Mapping[str, int], names: Sequence[str], most_bytes: int) -> 
         groups[-1].append(name)
         total += size
     return groups
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Of a power over another one; infinite where there is no noise, minus infinity where there is nothing else."""
-    if noise <= 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 @dataclass

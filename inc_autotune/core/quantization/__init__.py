@@ -6,6 +6,7 @@ Imports only the words at the root of the core.
 from inc_autotune.core.quantization.affine import (
     FRAMEWORK_SCHEMES,
     QuantizationParameters,
+    decibels,
     dequantize,
     fake_quantize,
     integer_type,
@@ -52,6 +53,7 @@ __all__ = [
     "SplitStatistics",
     "Statistics",
     "alpha_grid",
+    "decibels",
     "dequantize",
     "error_under",
     "fake_quantize",

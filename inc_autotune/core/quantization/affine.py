@@ -287,6 +287,11 @@ def signal_to_noise_db(reference: AnyNamespaceArray, value: AnyNamespaceArray) -
     wide_reference, wide_value = xp.astype(reference, xp.float64), xp.astype(value, xp.float64)
     signal = float(xp.sum(wide_reference**2))
     noise = float(xp.sum((wide_value - wide_reference) ** 2))
+    return decibels(signal, noise)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Of a power over another one; infinite where there is no noise, minus infinity where there is nothing else."""
     if noise == 0.0:
         return math.inf
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf

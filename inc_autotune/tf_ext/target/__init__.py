@@ -10,7 +10,9 @@ from inc_autotune.tf_ext.target.choices import (
     SWITCHES,
     GraphChoices,
     GraphForm,
+    choices_of,
     read_switches,
+    skipped_ends,
 )
 from inc_autotune.tf_ext.target.version import check_version
 
@@ -22,5 +24,7 @@ __all__ = [
     "GraphChoices",
     "GraphForm",
     "check_version",
+    "choices_of",
     "read_switches",
+    "skipped_ends",
 ]

@@ -50,6 +50,21 @@ class GraphChoices:
     fuse_residual: bool = True
 
 
+_ENDS = ("first", "last")
+"""What switches decide of operators, not of the graph."""
+
+
+def choices_of(switches: Mapping[str, bool], *, form: GraphForm = KERNEL_FORM, folding: bool = True) -> GraphChoices:
+    """The choices that the user's switches make, as `read_switches` gives them; the rest as for `GraphChoices`."""
+    chains = {decided: value for decided, value in switches.items() if decided not in _ENDS}
+    return GraphChoices(form=form, folding=folding, **chains)
+
+
+def skipped_ends(switches: Mapping[str, bool]) -> dict[str, str]:
+    """The ends of the model, "first" and "last", that the user's switches keep in fp32, each with the reason."""
+    return {end: f"recipes: {name} is False" for name, end in SWITCHES.items() if end in _ENDS and not switches[end]}
+
+
 def read_switches(recipes: Mapping[str, Any]) -> dict[str, bool]:
     """The switches among the user's recipes, by what they decide.
 

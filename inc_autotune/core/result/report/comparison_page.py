@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import inc_autotune
 from inc_autotune.core.analysis import OperatorError
-from inc_autotune.core.arguments import check_file
-from inc_autotune.core.files import write_file
-from inc_autotune.core.optional import require
 from inc_autotune.core.result.comparison import HEADER, Comparison, operator_row
 from inc_autotune.core.result.report.charts import MAXIMUM_NAMED_TICKS
-from inc_autotune.core.result.report.document import document
+from inc_autotune.core.result.report.document import document, write_page
 from inc_autotune.core.result.report.figure import Chart, layout_of, markers, tick_names
 from inc_autotune.core.result.report.markup import figure, section, table, text
 
@@ -35,11 +33,7 @@ def save_comparison(comparison: Comparison, path: str | Path) -> None:
         MissingDependencyError: plotly, the extra `report`, is not installed.
         ArgumentError: nothing can be written there.
     """
-    require("plotly", extra="report")
-    file = check_file(path)
-    from plotly.offline import get_plotlyjs
-
-    write_file(file, _page(comparison, get_plotlyjs()).encode())
+    write_page(path, partial(_page, comparison))
 
 
 def _page(comparison: Comparison, library: str) -> str:

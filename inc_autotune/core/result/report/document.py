@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from pathlib import Path
 
+from inc_autotune.core.arguments import check_file
+from inc_autotune.core.files import write_file
+from inc_autotune.core.optional import require
 from inc_autotune.core.result.report.figure import Chart
 
 # The page may load nothing at all: scripts and styles are part of it.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_page(path: str | Path, page: Callable[[str], str]) -> None:
+    """Write a page with charts.
+
+    Args:
+        path: the file to write; an existing one is replaced.
+        page: makes the page of the charting library's text.
+
+    Raises:
+        MissingDependencyError: plotly, the extra `report`, is not installed.
+        ArgumentError: nothing can be written there.
+    """
+    require("plotly", extra="report")
+    file = check_file(path)
+    from plotly.offline import get_plotlyjs
+
+    write_file(file, page(get_plotlyjs()).encode())
 
 
 def document(title: str, body: str, drawn: Sequence[Chart], library: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import inc_autotune
-from inc_autotune.core.arguments import check_file
-from inc_autotune.core.files import write_file
-from inc_autotune.core.optional import require
 from inc_autotune.core.result.report import charts
-from inc_autotune.core.result.report.document import document
+from inc_autotune.core.result.report.document import document, write_page
 from inc_autotune.core.result.report.figure import Chart
 from inc_autotune.core.result.report.markup import figure, section, text
 from inc_autotune.core.result.report.sensitivity_chart import sensitivity
@@ -34,11 +32,7 @@ def save_report(result: TuningResult, path: str | Path) -> None:
         MissingDependencyError: plotly, the extra `report`, is not installed.
         ArgumentError: nothing can be written there.
     """
-    require("plotly", extra="report")
-    file = check_file(path)
-    from plotly.offline import get_plotlyjs
-
-    write_file(file, _page(result, get_plotlyjs()).encode())
+    write_page(path, partial(_page, result))
 
 
 def _page(result: TuningResult, library: str) -> str:
