@@ -17,6 +17,8 @@ from inc_autotune.command_line.commands.benchmark import benchmark
 from inc_autotune.command_line.commands.compare import compare
 from inc_autotune.command_line.commands.doctor import doctor
 from inc_autotune.command_line.commands.inspect import inspect
+from inc_autotune.command_line.commands.report import report
+from inc_autotune.command_line.commands.resume import resume
 from inc_autotune.command_line.commands.tune import quantize, tune
 
 application = typer.Typer(
@@ -25,7 +27,7 @@ application = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for each in (tune, quantize, inspect, benchmark, compare, apply, doctor):
+for each in (tune, quantize, inspect, benchmark, compare, apply, report, resume, doctor):
     application.command()(each)
 
 

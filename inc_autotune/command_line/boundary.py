@@ -60,4 +60,6 @@ def _finished(error: KeyboardInterrupt) -> str:
     """How far tuning got when it was interrupted."""
     result = getattr(error, "partial_result", None)
     trials = 0 if result is None else len(result.trials)
-    return f"{trials} trials had ended. With --storage sqlite:///run.db the same command goes on from there."
+    return (
+        f"{trials} trials had ended. With --storage sqlite:///run.db, `inc-autotune resume run.db` goes on from there."
+    )

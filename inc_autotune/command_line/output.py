@@ -9,7 +9,6 @@ from typing import Any
 import typer
 
 from inc_autotune.core.analysis import Inspection
-from inc_autotune.core.result import TuningResult
 
 
 def show(text: str) -> None:
@@ -25,27 +24,6 @@ def note(text: str) -> None:
 def show_json(value: Any) -> None:
     """Print a result for a script. Numbers that JSON does not have become null."""
     typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def result_as_json(result: TuningResult) -> dict[str, Any]:
-    """A tuning result in plain values."""
-    names = ("met", "score", "baseline", "goal", "target", "evidence", "speedup", "size_ratio", "gain", "evaluations")
-    return {
-        **{name: getattr(result, name) for name in names},
-        "weights": result.weight_shares,
-        "operators": [
-            {
-                name: getattr(each, name)
-                for name in ("name", "type", "dtype", "approach", "alpha", "reason", "simulated")
-            }
-            for each in result.operators
-        ],
-        "trials": [
-            {"number": each.number + 1, "score": each.score, "met": each.met, "tried": each.label, "error": each.error}
-            for each in result.trials
-        ],
-        "notes": list(result.notes),
-    }
 
 
 def inspection_as_json(inspection: Inspection) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from inc_autotune.command_line.frameworks.recognition import ALLOWED as MODELS
 MODEL_HELP = f"The model: {MODELS}."
 DATA_HELP = f"Calibration data: {DATA}."
 
+Storage = Annotated[str, typer.Argument(help="What --storage of `tune` named, or the file of its SQLite database.")]
+Study = Annotated[str | None, typer.Option(help="Which run, where the storage holds several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples in a batch of data read from files; 8.", min=1)]
 ImageSize = Annotated[str | None, typer.Option(help="Height and width of images: 224, or 224x320.")]

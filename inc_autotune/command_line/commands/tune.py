@@ -15,9 +15,11 @@ from inc_autotune.command_line.datasets import Batches, inputs_of, labelled, ope
 from inc_autotune.command_line.errors import MET, NOT_MET, UsageError
 from inc_autotune.command_line.frameworks import LoadedModel, load_model
 from inc_autotune.command_line.objects import find_object, is_object_name
-from inc_autotune.command_line.output import note, result_as_json, show, show_json
+from inc_autotune.command_line.output import note, show, show_json
+from inc_autotune.command_line.stored_runs import origin_of
 from inc_autotune.core.arguments import check_file
 from inc_autotune.core.optional import require
+from inc_autotune.core.run_context import RunContext, running_in
 
 Model = Annotated[str | None, typer.Argument(help=option.MODEL_HELP, show_default=False)]
 Data = Annotated[str | None, typer.Option("--data", help=option.DATA_HELP)]
@@ -93,7 +95,9 @@ def tune(
     if print_config:
         show(configuration.to_yaml().rstrip())
         return MET
-    return _run(configuration, as_json, evaluated=True)
+    context = RunContext(origin=None if configuration.storage is None else origin_of(configuration))
+    with running_in(context):
+        return run_tuning(configuration, as_json, evaluated=True)
 
 
 @command
@@ -126,10 +130,11 @@ def quantize(
         "seed": seed,
         **({} if alpha is None else _smoothing(alpha)),
     }
-    return _run(read_configuration(config, given), as_json, evaluated=False)
+    return run_tuning(read_configuration(config, given), as_json, evaluated=False)
 
 
-def _run(configuration: Configuration, as_json: bool, *, evaluated: bool) -> int:
+def run_tuning(configuration: Configuration, as_json: bool, *, evaluated: bool) -> int:
+    """Load what a configuration names, tune, write and show; returns the exit code."""
     loaded = load_model(_needed(configuration.model, "model", "MODEL"))
     output = Path(_needed(configuration.output, "output", "--output"))
     loaded.framework.check_output(output)
@@ -147,7 +152,7 @@ def _run(configuration: Configuration, as_json: bool, *, evaluated: bool) -> int
     if configuration.report is not None:
         result.save_report(configuration.report)
     if as_json:
-        show_json({**result_as_json(result), "output": configuration.output, "report": configuration.report})
+        show_json({**result.to_dict(), "output": configuration.output, "report": configuration.report})
     else:
         show(str(result))
         show(f"\nwritten: {configuration.output}")

@@ -5,6 +5,7 @@ Imports search and everything below it.
 
 from inc_autotune.core.result.build import build_result, choose_best, warn_of_shortcomings
 from inc_autotune.core.result.comparison import Comparison
+from inc_autotune.core.result.document import result_so_far
 from inc_autotune.core.result.recipe import (
     OperatorRecipe,
     Recipe,
@@ -28,5 +29,6 @@ __all__ = [
     "check_operators",
     "check_smoothing",
     "choose_best",
+    "result_so_far",
     "warn_of_shortcomings",
 ]

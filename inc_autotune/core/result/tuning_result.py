@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class TuningResult:
         trained: whether the model is one that `train_func` trained.
         training_seconds: wall time of all calls of `train_func`, those of runs before a crash included.
         weights_file: where the model's trained weights lie beside the storage; None: nowhere.
+        ended: whether the run had ended; if not, this is what its storage holds so far, without a model.
     """
 
     met: bool | None
@@ -113,6 +115,7 @@ class TuningResult:
     trained: bool = False
     training_seconds: float = 0.0
     weights_file: str | None = None
+    ended: bool = True
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -166,7 +169,7 @@ class TuningResult:
 
     def what_to_try(self) -> tuple[str, ...]:
         """What may help where the goal was missed, in the order in which to try it; empty where it was not."""
-        if self.met is not False:
+        if self.met is not False or not self.ended:
             return ()
         found = []
         if self.evidence is not None and self.evidence.startswith("undecided"):
@@ -203,7 +206,9 @@ class TuningResult:
         save_report(self, path)
 
     def __str__(self) -> str:
-        parts = [self._headline(), *self._summary(), "", *self._operator_table()]
+        parts = [self._headline()]
+        if self.ended:
+            parts += [*self._summary(), "", *self._operator_table()]
         if self.trials:
             parts += ["", *self._trial_table()]
         parts += [f"note: {note}" for note in self.notes]
@@ -213,7 +218,40 @@ class TuningResult:
             parts += [f"{number}. {text}" for number, text in enumerate(advice, start=1)]
         return "\n".join(parts)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the recipe and the model, as plain values that JSON can hold; `from_dict` reads them."""
+        from inc_autotune.core.result.document import to_document
+
+        return to_document(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TuningResult:
+        """Inverse of `to_dict`, without a recipe.
+
+        Raises:
+            ArgumentError: these are not the values of a result.
+        """
+        from inc_autotune.core.result.document import from_document
+
+        return from_document(values)
+
+    def describe_progress(self) -> str:
+        """How far a run is that has not ended."""
+        running = sum(trial.state == "running" for trial in self.trials)
+        ended = f"{len(self.trials) - running} trials have ended, {running} run now"
+        if self.baseline is None:
+            return f"{ended}; the fp32 model has not been evaluated"
+        if self.score is None:
+            return f"{ended}; fp32 {self.baseline:.6g}, goal {self.goal or 'unknown'}"
+        met = "meets" if self.met else "misses"
+        return (
+            f"{ended}; the best so far {met} the goal: score {self.score:.6g} against fp32 {self.baseline:.6g}, "
+            f"goal {self.goal or 'unknown'}"
+        )
+
     def _headline(self) -> str:
+        if not self.ended:
+            return f"Not ended: {self.describe_progress()}"
         nothing = "" if self.gained is not False else self.describe_gain()
         if self.met is None:
             return "Quantized without evaluation: no claim about accuracy" + (nothing and f"; {nothing}")

@@ -82,7 +82,9 @@ def tune(
             history=history,
             trainings=_trainings(adaptor, model, arguments, key, phases),
         )
-        return _complete(run, choices)
+        tuned = _complete(run, choices)
+        history.keep_result(tuned.result.to_dict())
+        return tuned
 
 
 def _trainings(adaptor: Adaptor, model: Any, arguments: AutotuneArguments, key: StudyKey, phases: Phases) -> Trainings:
@@ -117,6 +119,8 @@ def _complete(run: Run, choices: Choices) -> Tuned:
         return finish_unevaluated(run, known)
     goal = Goal(known.baseline.mean, run.arguments.accuracy_criterion)
     logger.info("fp32 score %g, goal %s", goal.baseline, goal.describe())
+    asked = {**run.arguments.accuracy_criterion.model_dump(), "objective": run.arguments.objective}
+    run.history.keep_goal(asked)
     search = Search(run, known, known.baseline, goal)
     try:
         search_trials(search)

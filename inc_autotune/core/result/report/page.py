@@ -83,6 +83,8 @@ def _header(result: TuningResult) -> str:
 
 def _headline(result: TuningResult) -> tuple[str, str]:
     """The verdict and its style."""
+    if not result.ended:
+        return "The run has not ended", "undecided"
     if result.met is None:
         return "No claim about accuracy", "none"
     headline = "Accuracy goal met" if result.met else "Accuracy goal not met"
@@ -97,6 +99,8 @@ def _headline(result: TuningResult) -> tuple[str, str]:
 
 
 def _lead(result: TuningResult) -> str:
+    if not result.ended:
+        return _sentence(result.describe_progress())
     if result.met is None:
         return "Quantized without evaluation."
     lead = f"Score {result.score:.6g} against {result.baseline:.6g} in fp32; the goal is {result.goal}."
@@ -113,6 +117,8 @@ def _count_ended(result: TuningResult) -> int:
 
 def _key_figures(result: TuningResult) -> list[tuple[str, str, str]]:
     """(term, value, remark) of each key figure."""
+    if not result.ended:
+        return [("Trials", str(_count_ended(result)), "have ended")]
     forms = Counter(operator.form for operator in result.operators)
     largest = forms.most_common()
     figures = [
@@ -143,7 +149,7 @@ def _trials(result: TuningResult, drawn: Sequence[Chart]) -> str:
     figures = [section(chart.title, figure(chart), heading="h3") for chart in drawn]
     content = ['<div class="pair">', *figures, "</div>"]
     running = len(result.trials) - _count_ended(result)
-    if running:
+    if running and result.ended:
         content.append(text("p", f"Still running in other processes when this run ended: {running}.", "quiet"))
     return section("Trials", *content, trial_table(result))
 
@@ -158,6 +164,8 @@ def _uncompared(result: TuningResult) -> str:
 
 
 def _operators(result: TuningResult) -> str:
+    if not result.ended:
+        return section("Operators", text("p", "Known when the run has ended.", "none"))
     search = """<div class="search" hidden><label for="search">Find</label>
 <input id="search" type="search" placeholder="name, type, dtype or reason" autocomplete="off">
 <span id="found" class="quiet" role="status"></span></div>"""

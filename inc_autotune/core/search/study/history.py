@@ -6,15 +6,18 @@ trials again, and several processes share them.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from inc_autotune.core.errors import EvaluationError
+from inc_autotune.core.errors import EvaluationError, StorageError
 from inc_autotune.core.evaluation import Scores
+from inc_autotune.core.run_context import run_context
 from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
 from inc_autotune.core.search.study.storage import (
     StudyKey,
@@ -31,10 +34,16 @@ from inc_autotune.core.space import Assignment
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BASELINE = 4 << 20
+LARGESTBASELINE = 4 << 20
 """Characters of the fp32 model's per-sample scores that are kept in the study."""
 
-_BASELINE, _SAMPLES, _CUT = "baseline", "baseline samples", "baseline is cut"
+BASELINE, _SAMPLES, _CUT = "baseline", "baseline samples", "baseline is cut"
+SHARED_WORK = " shared work"
+"""Ends the name of the study beside that of a run, where its workers register."""
+
+ORIGIN, GOAL, RESULT = "origin", "goal", "result"
+"""Attributes of a study: what started the run, what is asked of a score, and how the run ended."""
+
 _ASSIGNMENT, _LABEL, _OUTCOME, _GAIN = "assignment", "label", "outcome", "gain"
 
 
@@ -47,19 +56,22 @@ class History:
         higher_is_better: whether a higher score is better.
 
     Raises:
-        ArgumentError: the storage cannot be opened.
+        ArgumentError: the storage cannot be opened, or the study is not the one that `RunContext` names.
     """
 
     def __init__(self, storage: str | None, key: StudyKey, *, higher_is_better: bool) -> None:
-        opened = open_study(storage, key, higher_is_better=higher_is_better)
+        context = run_context()
+        opened = open_study(storage, key, higher_is_better=higher_is_better, expected=context.study_name)
         self.study = opened.study
         self.notes: tuple[str, ...] = () if opened.note is None else (opened.note,)
         self.worker: Worker | None = None
         self._ended: dict[int, Trial] = {}
         shared = self.study
         if opened.storage is not None:
-            shared = create_study(opened.storage, f"{key.study_name} shared work")
+            shared = create_study(opened.storage, key.study_name + SHARED_WORK)
             self.worker = Worker(shared, back_since=lambda: float(opened.storage.back_since))
+            if context.origin is not None and ORIGIN not in self.study.user_attrs:
+                write_text(self.study, ORIGIN, json.dumps(context.origin))
         self.work = SharedWork(shared, self.worker)
         found = sum(trial.state != "running" for trial in self.trials())
         if found:
@@ -80,15 +92,12 @@ class History:
     def baseline(self) -> Scores | None:
         """The fp32 model's scores, once known."""
         stored = self.study.user_attrs
-        if _BASELINE not in stored:
-            return None
-        samples = read_text(stored, _SAMPLES)
-        return Scores.decode(float(stored[_BASELINE]), samples or "", is_cut=bool(stored.get(_CUT)))
+        return baseline_of(stored) if BASELINE in stored else None
 
     @baseline.setter
     def baseline(self, scores: Scores) -> None:
         text = scores.encode()
-        if len(text) > LARGEST_BASELINE:
+        if len(text) > LARGESTBASELINE:
             if scores.is_cut:
                 raise EvaluationError(
                     "eval_func was still yielding scores of the fp32 model when tuning_time was over, and they are too "
@@ -100,7 +109,24 @@ class History:
         if scores.is_cut:
             self.study.set_user_attr(_CUT, True)
         # Last, so that a run killed in between evaluates again instead of losing the pairing.
-        self.study.set_user_attr(_BASELINE, scores.mean)
+        self.study.set_user_attr(BASELINE, scores.mean)
+
+    def keep_goal(self, goal: Mapping[str, Any]) -> None:
+        """Keep what is asked of a score, in plain values, for those who read the study."""
+        if self.worker is not None and GOAL not in self.study.user_attrs:
+            self.study.set_user_attr(GOAL, dict(goal))
+
+    def keep_result(self, result: Mapping[str, Any]) -> None:
+        """Keep how the run ended, in plain values; of several processes that end, the last one's stands."""
+        if self.worker is not None:
+            # Under a name of its own, since the parts of two texts that are written at once would be mixed.
+            name = f"{RESULT} {self.worker.id}"
+            try:
+                write_text(self.study, name, json.dumps(result))
+                self.study.set_user_attr(RESULT, name)
+            except StorageError:
+                # What was found must not be lost for that.
+                logger.warning("the storage did not take the result of the run", exc_info=True)
 
     def trials(self) -> tuple[Trial, ...]:
         """Trials in order: the finished ones, and the ones that other living workers evaluate at this moment."""
@@ -112,15 +138,14 @@ class History:
     def _thaw(self, frozen: FrozenTrial) -> Trial:
         """The trial as the strategies know it; ended trials are kept, since their assignments cache a digest."""
         if not frozen.state.is_finished():
-            return _thaw(frozen)
+            return thaw(frozen)
         if frozen.number not in self._ended:
-            self._ended[frozen.number] = _thaw(frozen)
+            self._ended[frozen.number] = thaw(frozen)
         return self._ended[frozen.number]
 
     def _read(self) -> list[FrozenTrial]:
         states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
-        found = self.study.get_trials(deepcopy=False, states=states)
-        return [trial for trial in found if _LABEL in trial.user_attrs]
+        return list(filter(is_ours, self.study.get_trials(deepcopy=False, states=states)))
 
     def begin(self, assignment: Assignment, label: str) -> Any:
         """Reserve the next trial; None if another worker has begun or finished the same assignment meanwhile."""
@@ -194,12 +219,32 @@ class History:
         return bool(abandoned)
 
 
-def _thaw(frozen: FrozenTrial) -> Trial:
+def is_ours(frozen: FrozenTrial) -> bool:
+    """Whether an Optuna trial is one that `History.begin` made."""
+    return _LABEL in frozen.user_attrs and _ASSIGNMENT in frozen.user_attrs
+
+
+def baseline_of(attributes: Mapping[str, Any]) -> Scores:
+    """The fp32 model's scores, from the attributes of a study that has them."""
+    samples = read_text(attributes, _SAMPLES)
+    return Scores.decode(float(attributes[BASELINE]), samples or "", is_cut=bool(attributes.get(_CUT)))
+
+
+def ended(frozen: FrozenTrial) -> Trial:
+    """A trial that has ended, or whose process has: its outcome, or that there is none."""
     attributes = frozen.user_attrs
-    assignment = Assignment.from_dict(attributes[_ASSIGNMENT])
-    trial = Trial(frozen.number, assignment, attributes[_LABEL], "running")
-    if not frozen.state.is_finished():
-        return trial
-    # Without an outcome the evaluation did not end: its process was killed.
-    killed = {"interrupted": True, "error": "its process ended before the evaluation did"}
-    return trial.ended(attributes.get(_OUTCOME, killed), attributes.get(_GAIN))
+    return _begun(frozen).ended(attributes.get(_OUTCOME, _KILLED), attributes.get(_GAIN))
+
+
+def thaw(frozen: FrozenTrial) -> Trial:
+    """An Optuna trial as the strategies know it."""
+    return ended(frozen) if frozen.state.is_finished() else _begun(frozen)
+
+
+def _begun(frozen: FrozenTrial) -> Trial:
+    attributes = frozen.user_attrs
+    return Trial(frozen.number, Assignment.from_dict(attributes[_ASSIGNMENT]), attributes[_LABEL], "running")
+
+
+_KILLED = {"interrupted": True, "error": "its process ended before the evaluation did"}
+"""The outcome of a trial that has none."""

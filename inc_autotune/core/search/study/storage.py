@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
 from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.core.search.study.patient_storage import PATIENCE, TOKEN, PatientStorage
-from inc_autotune.core.search.study.storage_url import holds_secrets, shown_url, without_secrets
+from inc_autotune.core.search.study.storage_url import holds_secrets, local_file, shown_url, without_secrets
 from inc_autotune.core.shared_switch import SharedSwitch
 
 logger = logging.getLogger(__name__)
@@ -98,16 +98,24 @@ class OpenedStudy:
     note: str | None = None
 
 
-def open_study(storage: str | None, key: StudyKey, *, higher_is_better: bool) -> OpenedStudy:
+def open_study(
+    storage: str | None, key: StudyKey, *, higher_is_better: bool, expected: str | None = None
+) -> OpenedStudy:
     """Open or create the study of `key`.
 
+    Args:
+        expected: name of the study that `key` has to stand for; None: any.
+
     Raises:
-        ArgumentError: the storage cannot be opened.
+        ArgumentError: the storage cannot be opened, or the study is not the expected one.
         MissingDependencyError: its driver is not installed.
     """
-    with _storage_errors(storage), quiet_optuna():
+    with storage_errors(storage), quiet_optuna():
         opened = _patient(storage)
         others = [] if opened is None else optuna.get_all_study_summaries(opened)
+    if expected is not None and key.study_name != expected:
+        raise _another_study(key, expected, others)
+    with storage_errors(storage), quiet_optuna():
         study = create_study(opened, key.study_name, higher_is_better=higher_is_better)
         known = any(other.study_name == key.study_name for other in others)
         if not known:
@@ -152,8 +160,38 @@ def check_storage(storage: str | None) -> None:
         ArgumentError: it cannot be opened.
         MissingDependencyError: its driver is not installed.
     """
-    with _storage_errors(storage), quiet_optuna():
+    with storage_errors(storage), quiet_optuna():
         _storage(storage)
+
+
+def open_existing(storage: str) -> Any:
+    """A storage to read, which has to be there: no file, table or study is made.
+
+    Raises:
+        ArgumentError: it cannot be opened, or holds no studies of Optuna.
+        MissingDependencyError: its driver is not installed.
+    """
+    file = local_file(storage)
+    if file is not None and not file.is_file():
+        raise ArgumentError(f"storage={shown_url(storage)!r}: there is no file {str(file)!r}.")
+    with storage_errors(storage), quiet_optuna():
+        has_studies = storage.startswith(GRPC) or {"studies", "trials"} <= _tables(storage)
+        if has_studies:
+            return _patient(storage)
+    raise ArgumentError(
+        f"storage={shown_url(storage)!r}: holds no studies of Optuna, so no tuning run. Give the storage that the run "
+        "was started with."
+    )
+
+
+def _tables(url: str) -> set[str]:
+    from sqlalchemy import create_engine, inspect  # slow to load, and only needed with a database
+
+    engine = create_engine(url, connect_args=_time_limits(url))
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
 
 
 def write_text(study: optuna.Study, name: str, text: str) -> None:
@@ -263,10 +301,26 @@ def _difference(key: StudyKey, others: list[Any]) -> str | None:
     closest = max(
         related, key=lambda other: sum(other.user_attrs[KEY].get(name) == digest for name, digest in digests.items())
     )
-    names = sorted(name for name in digests if closest.user_attrs[KEY].get(name) != digests[name])
     return (
         f"storage: a new study {key.study_name!r} was started; the stored {closest.study_name!r} with its "
-        f"{closest.n_trials} trials does not count, since it differs in: {', '.join(names)}"
+        f"{closest.n_trials} trials does not count, since it differs in: {', '.join(_differing(key, closest))}"
+    )
+
+
+def _differing(key: StudyKey, other: Any) -> list[str]:
+    """Names of the parts of a key in which a stored study differs."""
+    digests, stored = key.digests, other.user_attrs.get(KEY, {})
+    return sorted(name for name in digests if stored.get(name) != digests[name])
+
+
+def _another_study(key: StudyKey, expected: str, others: list[Any]) -> ArgumentError:
+    """The error where a run that was to be gone on with is another one now."""
+    found = next((other for other in others if other.study_name == expected), None)
+    if found is None:
+        return ArgumentError(f"study_name={expected!r}: the storage has no such study.")
+    return ArgumentError(
+        f"study_name={expected!r}: cannot be gone on with, since what decides its scores is not what it was. Changed: "
+        f"{', '.join(_differing(key, found))}. Put that back, or start a new run."
     )
 
 
@@ -275,7 +329,7 @@ def _digest(content: Any) -> str:
 
 
 @contextmanager
-def _storage_errors(storage: str | None) -> Iterator[None]:
+def storage_errors(storage: str | None) -> Iterator[None]:
     """Turn whatever a database driver raises into an error that names the argument."""
     try:
         yield

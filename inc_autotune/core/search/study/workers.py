@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -135,8 +135,7 @@ class Worker:
         return self._clock() - max(moment, self._back_since())
 
     def _registered(self) -> dict[str, dict[str, Any]]:
-        attributes = self._study.user_attrs
-        return {name.removeprefix(_PREFIX): entry for name, entry in attributes.items() if name.startswith(_PREFIX)}
+        return registered_workers(self._study.user_attrs)
 
     def _write_heartbeat(self, count: int) -> None:
         entry = {"process": asdict(self._process), "heartbeat": count, "time": self._clock()}
@@ -151,3 +150,8 @@ class Worker:
             except Exception:
                 # A database that is away for a moment must not end the evaluation; the next heartbeat tries again.
                 logger.warning("the storage did not take a heartbeat", exc_info=True)
+
+
+def registered_workers(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What workers say of themselves, by their ids, from the attributes of the study where they register."""
+    return {name.removeprefix(_PREFIX): entry for name, entry in attributes.items() if name.startswith(_PREFIX)}
