@@ -28,7 +28,7 @@ from inc_autotune.core.analysis.output_error import (
     error_or_infinity,
     relative_error,
 )
-from inc_autotune.core.analysis.rounding_plan import SupportsRounding, plan_rounding
+from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS, SupportsRounding, plan_rounding
 from inc_autotune.core.analysis.sensitivity import (
     SupportsGradients,
     SupportsHalves,
@@ -79,6 +79,7 @@ from inc_autotune.core.analysis.weight_shares import (
 from inc_autotune.core.analysis.whole_speed import losing_chains, slowing_units
 
 __all__ = [
+    "BY_SECOND_MOMENTS",
     "LARGEST_OUTPUT",
     "LEAST_SPEEDUP",
     "NOTHING_CHANGED",

@@ -124,6 +124,8 @@ def build_result(
             "baseline": goal.baseline if goal else None,
             "score": trial.score if trial else None,
             "met": trial.met if trial else None,
+            "smoothing": _compared(plans),
+            "corrections": _compared(corrections),
             **({"trained": sorted(trained)} if assignment.trained else {}),
         },
     )
@@ -154,6 +156,11 @@ def build_result(
         training_seconds=sum(each.training_seconds or 0.0 for each in trials) or phases.get("training", 0.0),
         weights_file=None if weights_file is None else str(weights_file),
     )
+
+
+def _compared(plans: Sequence[SmoothingPlan] | Sequence[CorrectionPlan]) -> list[dict[str, Any]]:
+    """Plans that were compared at the output, the one that was used first: why operators have the rungs they have."""
+    return [{"plan": plan.name, "output_error": plan.output_error} for plan in plans]
 
 
 def _own(adaptor: Adaptor, model: Any, name: str, config: OpConfig) -> OpConfig:

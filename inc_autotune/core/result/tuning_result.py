@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inc_autotune.core.analysis import LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, percent
+from inc_autotune.core.analysis import BY_SECOND_MOMENTS, LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, percent
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study import Trial
 from inc_autotune.core.text_table import text_table
@@ -51,6 +51,11 @@ class OperatorOutcome:
     def form(self) -> str:
         """The data type, and whether it is simulated."""
         return self.dtype + (" simulated" if self.simulated else "")
+
+    @property
+    def rounded(self) -> str:
+        """How its weight is rounded, in words; empty in a float dtype."""
+        return "" if self.approach is None else self.rounding.replace("_", " ")
 
 
 @dataclass
@@ -279,10 +284,9 @@ class TuningResult:
             lines.append("smoothing, output error on held-out samples: " + ", ".join(plans))
         if self.corrections:
             lines.append(self.describe_corrections())
-        # Where a weight was trained, that is only how it began.
-        rounded = sum(each.rounding == "second_moment" and not each.trained for each in self.operators)
-        if rounded:
-            lines.append(f"weights rounded by second moments of their inputs: {rounded} operators")
+        rounding = self.describe_rounding()
+        if rounding is not None:
+            lines.append(rounding)
         if self.trained or self.training_seconds:
             lines.append(self.describe_training())
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
@@ -296,6 +300,27 @@ class TuningResult:
         made = ", ".join(f"{name} of {count} operators" for name, count in counts.items()) or "none"
         return f"corrections: {made}; output error on held-out samples: {', '.join(plans)}"
 
+    def describe_rounding(self) -> str | None:
+        """How many weights are rounded by second moments, by which output errors that was decided, and which are not.
+
+        None where no weight could be, or all of them were trained, for which rounding is only how they began.
+        """
+        quantized = [each for each in self.operators if each.approach is not None and not each.trained]
+        rounded = [each for each in quantized if each.rounding == "second_moment"]
+        measured = [(name.endswith(BY_SECOND_MOMENTS), error) for name, error in self.smoothing if error is not None]
+        least = {way: min((error for by, error in measured if by is way), default=None) for way in (True, False)}
+        if not quantized or not (rounded or least[True] is not None):
+            return None
+        text = f"weights rounded by second moments of their inputs: {len(rounded)} of {len(quantized)} operators"
+        if least[True] is not None and least[False] is not None:
+            text += f"; output error on held-out samples: {least[True]:.2e}, to nearest {least[False]:.2e}"
+        others = [each for each in quantized if each.rounding != "second_moment"] if rounded else []
+        if others:
+            named = ", ".join(f"{each.name} ({each.type})" for each in others[:LARGEST_NAMED])
+            more = ", ..." if len(others) > LARGEST_NAMED else ""
+            text += f"; to nearest, as no moment is known or others read the weight too: {named}{more}"
+        return text
+
     def describe_training(self) -> str:
         """What was trained, how long it took, and where the weights are."""
         if not self.trained:
@@ -305,12 +330,19 @@ class TuningResult:
         return f"trained: {count} of {len(self.operators)} operators, {self.training_seconds:.1f} s{file}"
 
     def _operator_table(self) -> list[str]:
-        rows = [("operator", "type", "dtype", "alpha", "reason")]
+        rounded = any(operator.rounding == "second_moment" for operator in self.operators)
+        corrected = any(operator.corrections for operator in self.operators)
+        optional = (*(("rounding",) if rounded else ()), *(("corrections",) if corrected else ()))
+        rows = [("operator", "type", "dtype", "alpha", *optional, "reason")]
         for operator in self.operators:
             dtype = operator.dtype + (f" {operator.approach}" if operator.approach else "")
             dtype += " simulated" if operator.simulated else ""
             alpha = "" if operator.alpha is None else f"{operator.alpha:.3g}"
-            rows.append((operator.name, operator.type, dtype, alpha, operator.reason))
+            rungs = (
+                *((operator.rounded,) if rounded else ()),
+                *((", ".join(operator.corrections),) if corrected else ()),
+            )
+            rows.append((operator.name, operator.type, dtype, alpha, *rungs, operator.reason))
         return text_table(rows)
 
     def _trial_table(self) -> list[str]:

@@ -79,6 +79,8 @@ def test_the_output_comes_closer_and_the_result_tells(model, data, rounded):
     assert error(model, rounded) < error(model, nearest)
     result = rounded.tuning_result
     assert result.smoothing[0][1] < result.smoothing[-1][1]
+    why = [(each["plan"], each["output_error"]) for each in result.recipe.metadata["smoothing"]]
+    assert tuple(why) == result.smoothing
     assert {each.rounding for each in result.operators if each.dtype == "int8"} == {"second_moment"}
     assert "rounded by second moments" in str(result)
     assert all(each.rounding == "nearest" for each in nearest.tuning_result.operators)

@@ -169,10 +169,13 @@ def _operators(result: TuningResult) -> str:
     search = """<div class="search" hidden><label for="search">Find</label>
 <input id="search" type="search" placeholder="name, type, dtype or reason" autocomplete="off">
 <span id="found" class="quiet" role="status"></span></div>"""
-    corrections = text("p", _sentence(result.describe_corrections()), "lead") if result.corrections else ""
-    trained = result.trained or result.training_seconds
-    training = text("p", _sentence(result.describe_training()), "lead") if trained else ""
-    return section("Operators", float_operators(result), corrections, training, search, operator_table(result))
+    told = [
+        result.describe_rounding(),
+        result.describe_corrections() if result.corrections else None,
+        result.describe_training() if result.trained or result.training_seconds else None,
+    ]
+    leads = [text("p", _sentence(words), "lead") for words in told if words is not None]
+    return section("Operators", float_operators(result), *leads, search, operator_table(result))
 
 
 def _sentence(words: str) -> str:

@@ -55,9 +55,11 @@ def operator_table(result: TuningResult) -> str:
     """Every operator with its form and the reason for it."""
     shared = any(operator.weight_share is not None for operator in result.operators)
     corrected = any(operator.corrections for operator in result.operators)
+    rounded = any(operator.rounding == "second_moment" for operator in result.operators)
     trained = any(operator.trained for operator in result.operators)
     optional = (
         *(("weights",) if shared else ()),
+        *(("rounding",) if rounded else ()),
         *(("corrections",) if corrected else ()),
         *(("trained",) if trained else ()),
     )
@@ -70,6 +72,7 @@ def operator_table(result: TuningResult) -> str:
             operator.approach or "",
             "" if operator.alpha is None else f"{operator.alpha:.3g}",
             *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
+            *((operator.rounded,) if rounded else ()),
             *((", ".join(operator.corrections),) if corrected else ()),
             *(("yes" if operator.trained else "",) if trained else ()),
             operator.reason,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.adaptor import UnitSpeed
+from inc_autotune.core.analysis import BY_SECOND_MOMENTS
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32
@@ -437,6 +438,30 @@ def test_corrections_stand_by_operator_with_what_they_brought(saved):
     assert f"Corrections: fast_bias_correction of 1 operators; {compared}" in leads
     assert bias[0] in [each["text"] for each in page.all("td")]
     assert "Corrections" not in saved(result(operators=operators(3))).text
+
+
+def test_rounding_stands_by_operator_with_what_it_brought(saved):
+    moments = "second_moment"
+    rounded = result(
+        operators=(
+            OperatorOutcome("fc", "Linear", "int8", "static", 0.8, "", rounding=moments),
+            OperatorOutcome("lstm", "LSTM", "int8", "static", None, ""),
+            OperatorOutcome("head", "Linear", "fp32", None, None, "no"),
+        ),
+        smoothing=((f"alpha 0.8 {BY_SECOND_MOMENTS}", 1e-3), (f"off {BY_SECOND_MOMENTS}", None), ("alpha 0.8", 2e-3)),
+    )
+    page = saved(rounded)
+    told = (
+        "eights rounded by second moments of their inputs: 1 of 2 operators; output error on held-out samples: "
+        "1.00e-03, to nearest 2.00e-03; to nearest, as no moment is known or others read the weight too: lstm (LSTM)"
+    )
+    assert f"W{told}." in [each["text"] for each in page.all("p") if "lead" in (each.get("class") or "")]
+    assert {"second moment", "nearest"} <= {each["text"] for each in page.all("td")}
+    assert f"w{told}" in str(rounded)
+    table = str(rounded).splitlines()
+    assert [line.split()[-2:] for line in table if line.startswith("fc ")] == [["second", "moment"]]
+    other = dataclasses.replace(rounded, operators=operators(3), smoothing=(("alpha 0.8", 2e-3),))
+    assert other.describe_rounding() is None
 
 
 def test_the_headline_says_when_nothing_was_gained(saved):
