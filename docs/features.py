@@ -38,7 +38,20 @@ NEWEST = "9999"
 """A framework version above all others: the newest block of a capability counts."""
 
 VERBS = (
-    *("autotune", "prepare", "apply_recipe", "convert", "to_fp32", "session", "save", "load", "inspect", "compare"),
+    *(
+        "autotune",
+        "prepare",
+        "apply_recipe",
+        "convert",
+        "to_fp32",
+        "session",
+        "save",
+        "load",
+        "save_pretrained",
+        "from_pretrained",
+        "inspect",
+        "compare",
+    ),
     "to_litert",
 )
 

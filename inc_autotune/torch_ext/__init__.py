@@ -1,4 +1,4 @@
-"""PyTorch: autotune, prepare, convert, to_fp32, save, load, apply_recipe, inspect, compare for `torch.nn.Module`."""
+"""PyTorch: autotune, prepare, convert, save, load, apply_recipe, inspect, compare and more for `torch.nn.Module`."""
 
 from inc_autotune.core.optional import require
 
@@ -6,8 +6,21 @@ require("torch", extra="torch")
 
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
+from inc_autotune.torch_ext.hugging_face import from_pretrained, save_pretrained  # noqa: E402
 from inc_autotune.torch_ext.inspection import inspect  # noqa: E402
 from inc_autotune.torch_ext.persistence import load, save  # noqa: E402
 from inc_autotune.torch_ext.training import prepare, to_fp32  # noqa: E402
 
-__all__ = ["apply_recipe", "autotune", "compare", "convert", "inspect", "load", "prepare", "save", "to_fp32"]
+__all__ = [
+    "apply_recipe",
+    "autotune",
+    "compare",
+    "convert",
+    "from_pretrained",
+    "inspect",
+    "load",
+    "prepare",
+    "save",
+    "save_pretrained",
+    "to_fp32",
+]

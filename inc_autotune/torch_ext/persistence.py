@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from torch import nn
 
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, foreign_errors_as
-from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_files, writing
+from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_file, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
 from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
@@ -53,6 +53,10 @@ MOST_ELEMENTS_OF_A_BYTE = 8
 LARGEST_CONFIG = 2**26
 """Bytes that a configuration of transformers may have."""
 
+QUANTIZATION = "quantization_config"
+"""In the configuration: without a method there, `AutoModel.from_pretrained`, which knows nothing of integer weights,
+raises an error and does not draw random ones."""
+
 WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
 
@@ -72,6 +76,21 @@ def save(model: nn.Module, path: str | Path) -> None:
     Raises:
         ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from, or has state
             that is no tensor; or `path` is no folder that can be written to.
+    """
+    write_model(model, path, {})
+
+
+def write_model(model: nn.Module, path: str | Path, files: Mapping[str, bytes]) -> None:
+    """What `save` does, with more files.
+
+    Args:
+        model: see `save`.
+        path: see `save`.
+        files: contents by path in the folder. Those in folders of it are written first, since they say nothing of the
+            weights; the others are replaced together with them.
+
+    Raises:
+        ArgumentError: see `save`.
     """
     folder = _folder(path)
     if is_prepared_by_ipex(model):
@@ -99,14 +118,19 @@ def save(model: nn.Module, path: str | Path) -> None:
         )
     _check_state(model)
     bits = _weight_bits(modules)
-    configs = _configs(model) if _is_transformers(model) else {}
+    configs = transformers_configs(model) if is_transformers(model) else {}
     metadata = {**recipe.metadata, "converted": converted, WEIGHT_BITS: bits, CONFIGS: sorted(configs)}
     text = replace(recipe, metadata=metadata).to_yaml().encode()
     about = {WEIGHT_BITS: ", ".join(map(str, bits)), RECIPE: digest_of(text)}
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    nested = {folder / name: content for name, content in files.items() if len(Path(name).parts) > 1}
+    for place in {folder, *(path.parent for path in nested)}:
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+    for place, content in nested.items():
+        write_file(place, content)
     beside: dict[Path, Content | None] = {folder / WEIGHTS: partial(_write_weights, model, about)}
     beside |= {folder / name: configs.get(name) for name in (CONFIG, GENERATION_CONFIG)}
+    beside |= {folder / name: content for name, content in files.items() if folder / name not in nested}
     write_files(folder / RECIPE, text, beside)
 
 
@@ -147,7 +171,7 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
         load_model(result, str(weights))
     except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
-    if _is_transformers(result) and GENERATION_CONFIG in _written_configs(recipe, folder):
+    if is_transformers(result) and GENERATION_CONFIG in _written_configs(recipe, folder):
         _load_generation_config(result, settled(folder / GENERATION_CONFIG))
     return result.eval()
 
@@ -220,13 +244,18 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _is_transformers(model: nn.Module) -> bool:
+def is_transformers(model: object) -> bool:
+    """Whether a model is one of the transformers library."""
     return type(model).__module__.startswith("transformers.") and hasattr(model, "config")
 
 
-def _configs(model: Any) -> dict[str, bytes]:
+def transformers_configs(model: Any) -> dict[str, bytes]:
     """The configurations of a transformers model by the names of their files."""
-    description = {**json.loads(model.config.to_json_string(use_diff=False)), "architectures": [type(model).__name__]}
+    description = {
+        **json.loads(model.config.to_json_string(use_diff=False)),
+        "architectures": [type(model).__name__],
+        QUANTIZATION: {"library": "inc_autotune"},
+    }
     found = {CONFIG: json.dumps(description, indent=2).encode()}
     generation = getattr(model, "generation_config", None)
     if generation is not None:
@@ -248,22 +277,37 @@ def _transformers_model(folder: Path) -> nn.Module:
             f"model=None: {folder} holds no {CONFIG} of a transformers model, and loading runs no code, so the "
             "architecture is unknown. Pass an fp32 model of the same architecture: load(path, MyModel())."
         )
-    require("transformers", extra="test")
+    require("transformers", extra="huggingface")
     with _configuring(folder / CONFIG), generator_kept():  # building a model draws its initial weights
         return _build_transformers_model(_read_json(config), settled(folder / WEIGHTS), folder / CONFIG)
 
 
 def _build_transformers_model(description: dict[str, Any], weights: Path, config: Path) -> nn.Module:
+    architecture: Any = check_description(description, weights, config)
+    model = architecture(architecture.config_class.from_dict(own_settings(description)))
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def check_description(description: dict[str, Any], weights: Path, config: Path) -> Any:
+    """The class that a configuration is of.
+
+    Args:
+        description: the configuration.
+        weights: the file that the model's weights were read from.
+        config: the file of the configuration, for messages.
+
+    Raises:
+        ModelError: transformers has no such class, or the model is larger than its weights.
+    """
     import transformers
 
     name = description["architectures"][0]
-    architecture = getattr(transformers, name, None)
+    architecture: Any = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
         raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
-    # A name of a kernel there would be fetched from elsewhere.
-    own = {key: value for key, value in description.items() if not key.removeprefix("_").startswith("attn_")}
     config_class: Any = architecture.config_class
-    settings = config_class.from_dict(own)
+    settings = config_class.from_dict(own_settings(description))
     with safe_open(str(weights), framework="pt") as opened:
         most_layers = len(opened.keys())
     if getattr(settings, "num_hidden_layers", 0) > most_layers:
@@ -277,9 +321,31 @@ def _build_transformers_model(description: dict[str, Any], weights: Path, config
             f"{config}: describes a model of {elements} weights, more than the {weights.stat().st_size} bytes of "
             f"{weights.name} hold. Save the model again."
         )
-    model = architecture(config_class.from_dict(own))
-    assert isinstance(model, nn.Module)
-    return model
+    return architecture
+
+
+def own_settings(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what is not the model's own: names of kernels, which would be fetched from elsewhere."""
+    return {
+        key: value
+        for key, value in description.items()
+        if key != QUANTIZATION and not key.removeprefix("_").startswith("attn_")
+    }
+
+
+def checked_description(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder.
+
+    Raises:
+        ModelError: it is none.
+        OSError: it cannot be read.
+    """
+    config = settled(folder / CONFIG)
+    with _configuring(folder / CONFIG):
+        description = _read_json(config)
+        if not isinstance(description, dict):
+            raise TypeError(f"a {type(description).__name__}")
+        return description
 
 
 def _read_json(path: Path) -> Any:

@@ -1,0 +1,8 @@
+"""Folders as the libraries of Hugging Face lay them out, for transformers models and sentence encoders.
+
+Imports persistence and everything below it.
+"""
+
+from inc_autotune.torch_ext.hugging_face.pretrained import from_pretrained, save_pretrained
+
+__all__ = ["from_pretrained", "save_pretrained"]
