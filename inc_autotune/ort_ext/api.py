@@ -16,6 +16,7 @@ from inc_autotune.core.errors import ArgumentError, EvaluationError
 from inc_autotune.core.evaluation import check_evaluation_arguments
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
+from inc_autotune.core.search.study import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.graphs import rounded_as_known
 from inc_autotune.ort_ext.adaptor import OrtAdaptor
@@ -64,6 +65,7 @@ def autotune(
     study_name: str | None = None,
     seed: int = 0,
     progress: bool = True,
+    on_trial: Callable[[Trial], object] | None = None,
     example_inputs: Any = None,
 ) -> TunedModel:
     """Find an INT8 form of an ONNX model that is as accurate as asked.
@@ -114,6 +116,8 @@ def autotune(
         study_name: prefix of the study's name there.
         seed: of everything random.
         progress: whether to show progress bars.
+        on_trial: is given each `Trial` of this process when it has ended and is recorded; `inc_autotune.tracking` has
+            ready ones.
         example_inputs: inputs for measuring speed, in any form a loader's item may have. Default: the first
             calibration samples.
 
@@ -150,6 +154,7 @@ def autotune(
         study_name=study_name,
         seed=seed,
         progress=progress,
+        on_trial=on_trial,
     )
     if arguments.objective == "footprint":
         raise ArgumentError(

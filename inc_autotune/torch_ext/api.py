@@ -27,6 +27,7 @@ from inc_autotune.core.result import (
     warn_of_shortcomings,
 )
 from inc_autotune.core.search.strategy import STRATEGIES
+from inc_autotune.core.search.study import Trial
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, UNTRAINABLE, backend_adaptor
@@ -97,6 +98,7 @@ def autotune(
     study_name: str | None = None,
     seed: int = 0,
     progress: bool = True,
+    on_trial: Callable[[Trial], object] | None = None,
     example_inputs: Any = None,
 ) -> nn.Module:
     """Find an INT8 form of a model that is as accurate as asked.
@@ -146,6 +148,8 @@ def autotune(
         study_name: prefix of the study's name there.
         seed: of everything random.
         progress: whether to show progress bars.
+        on_trial: is given each `Trial` of this process when it has ended and is recorded; `inc_autotune.tracking` has
+            ready ones.
         example_inputs: inputs for measuring speed and memory (a tensor, tuple or dict). Default: the first
             calibration samples.
 
@@ -186,6 +190,7 @@ def autotune(
         study_name=study_name,
         seed=seed,
         progress=progress,
+        on_trial=on_trial,
     )
     model = check_model(fp32_form(model))
     adaptor = backend_adaptor(arguments, example_inputs)

@@ -141,10 +141,19 @@ def _excluded_precisions(value: object) -> tuple[str, ...]:
     return excluded
 
 
-def _train_func(value: object) -> Any:
-    if value is None or (callable(value) and not isinstance(value, type)):
-        return value
-    raise CheckError(f"{check.described(value)}, no function", "a function that trains the model it is given, or None")
+def _function(allowed: str) -> Callable[[object], Any]:
+    """A check of an argument that is a function, or None."""
+
+    def checked(value: object) -> Any:
+        if value is None or (callable(value) and not isinstance(value, type)):
+            return value
+        raise CheckError(f"{check.described(value)}, no function", allowed)
+
+    return checked
+
+
+_train_func = _function("a function that trains the model it is given, or None")
+_on_trial = _function("a function that is given each trial when it has ended, or None")
 
 
 def _sampling_sizes(value: object) -> tuple[int, ...]:
@@ -183,6 +192,7 @@ class AutotuneArguments(ArgumentModel):
         int, BeforeValidator(check.integer("a whole number from 0 to 2**32 - 1", low=0, high=2**32 - 1))
     ] = 0
     progress: Annotated[bool, BeforeValidator(check.boolean)] = True
+    on_trial: Annotated[Callable[[Any], object] | None, BeforeValidator(_on_trial)] = None
 
     @property
     def smoothing(self) -> SmoothQuantArgs | None:

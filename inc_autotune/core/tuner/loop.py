@@ -70,18 +70,23 @@ def search_trials(search: Search) -> None:
         if not _is_over(search.run, trials):
             proposal = _propose(search, strategy, trials) or _variant(search, trials)
         if proposal is not None:
-            run_trial(search, proposal)
+            trial = run_trial(search, proposal)
+            if trial is not None:
+                _report(search.run, trial)
         elif any(trial.state == "running" for trial in trials) and not _is_decided(search, trials):
             time.sleep(POLL_SECONDS)
         else:
             return
 
 
-def run_trial(search: Search, proposal: Proposal) -> None:
+def run_trial(search: Search, proposal: Proposal) -> Trial | None:
     """One trial: it is begun, built, evaluated, recorded and measured, and its model kept while it is the best.
 
     Nothing happens where another process has begun the same. A candidate that cannot be built or run, or whose score is
     not finite, is a failed trial; operators that make a candidate fail stay in fp32 from then on.
+
+    Returns:
+        The trial as it is stored; None where another process has it.
 
     Raises:
         EvaluationError: the evaluation raised, or gave no number. The trial is recorded, and tried again by a resumed
@@ -90,35 +95,34 @@ def run_trial(search: Search, proposal: Proposal) -> None:
     run, candidates = search.run, search.known.candidates
     reserved = run.history.begin(proposal.assignment, proposal.label)
     if reserved is None:
-        return
+        return None
     trial = Trial(reserved.number, proposal.assignment, proposal.label, "failed")
     what = f"trial {trial.number + 1} ({trial.label})"
     started = time.monotonic()
 
-    def fail(error: str, interrupted: bool = False) -> None:
+    def fail(error: str, interrupted: bool = False) -> Trial:
         failed = replace(trial, seconds=time.monotonic() - started, error=error, interrupted=interrupted)
-        run.history.finish(reserved, failed)
+        return run.history.finish(reserved, failed)
 
     if trial.assignment.trained:
-        trained = _train(search, trial, fail)
-        if trained is None:
-            return
-        trial, started = trained, time.monotonic()
+        trial = _train(search, trial, fail)
+        if trial.error is not None:
+            return trial
+        started = time.monotonic()
     try:
         model = candidates.build(trial.assignment)
     except Exception as error:
         # One configuration that cannot be built is a result of the search, not its end.
         logger.warning("%s could not be built", what, exc_info=True)
-        fail(f"{type(error).__name__}: {error}")
+        failed = fail(f"{type(error).__name__}: {error}")
         search.known = search.known.without_failing(run, trial.assignment, f"{type(error).__name__}: {error}")
-        return
+        return failed
     try:
         judgement = search.known.evaluations.candidate(model, search.baseline, search.goal, what)
     except NonFiniteScoreError as error:
         # A model that overflows has no use, but the next one may.
         logger.warning("%s: %s", what, error.found)
-        fail(error.found)
-        return
+        return fail(error.found)
     except BaseException as error:
         # What fails on the samples of the calibration, too, is the candidate and not the evaluation, unless that is
         # known to have gone wrong by itself: it may have changed the candidate.
@@ -126,9 +130,9 @@ def run_trial(search: Search, proposal: Proposal) -> None:
         failure = candidates.run_failure(model) if is_unknown else None
         if failure is not None:
             logger.warning("%s could not be run", what, exc_info=True)
-            fail(failure)
+            failed = fail(failure)
             search.known = search.known.without_failing(run, trial.assignment, failure)
-            return
+            return failed
         fail(f"{type(error).__name__}: {error}", interrupted=True)
         if isinstance(error, EvaluationError) or not isinstance(error, Exception):
             raise
@@ -146,6 +150,24 @@ def run_trial(search: Search, proposal: Proposal) -> None:
     best = search.best
     if best is not None and best.number == trial.number:
         search.kept = (trial.number, model)
+    return trial
+
+
+def _report(run: Run, trial: Trial) -> None:
+    """Hand a trial that has ended, and is recorded, to the user's `on_trial`.
+
+    Raises:
+        EvaluationError: that raised.
+    """
+    if run.arguments.on_trial is None:
+        return
+    try:
+        run.arguments.on_trial(trial)
+    except Exception as error:
+        raise EvaluationError(
+            f"on_trial raised {type(error).__name__} after trial {trial.number + 1} ({trial.label}), which is recorded:"
+            f" {error}."
+        ) from error
 
 
 def _propose(search: Search, strategy: Strategy, trials: Sequence[Trial]) -> Proposal | None:
@@ -156,8 +178,8 @@ def _propose(search: Search, strategy: Strategy, trials: Sequence[Trial]) -> Pro
     return with_training(strategy, view, search.run.trainings.mark, at_once=arguments.approach == "qat")
 
 
-def _train(search: Search, trial: Trial, fail: Callable[..., None]) -> Trial | None:
-    """The trial once its model has been trained; None where that came to nothing, which is recorded.
+def _train(search: Search, trial: Trial, fail: Callable[..., Trial]) -> Trial:
+    """The trial once its model has been trained; with an error where that came to nothing, which is recorded.
 
     Raises:
         TrainingError: `train_func` raised, or left another model. The trial is recorded, and tried again by a resumed
@@ -172,8 +194,7 @@ def _train(search: Search, trial: Trial, fail: Callable[..., None]) -> Trial | N
         raise
     if outcome.problem is not None:
         logger.warning("trial %d (%s): %s", trial.number + 1, trial.label, outcome.problem)
-        fail(outcome.problem)
-        return None
+        return fail(outcome.problem)
     return replace(trial, training_seconds=outcome.seconds, trained_from=outcome.start)
 
 

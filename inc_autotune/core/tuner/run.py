@@ -50,7 +50,8 @@ def study_key(
     if fingerprint is None:
         return StudyKey(prefix, {})
     # What trains is part of the trials that it trained: the others stay what they are where it changes.
-    excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time", "train_func", "training_args"}
+    excluded = {"storage", "study_name", "progress", "max_trials", "tuning_time"}
+    excluded |= {"train_func", "training_args", "on_trial"}
     return StudyKey(
         prefix,
         {

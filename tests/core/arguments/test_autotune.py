@@ -289,6 +289,7 @@ def test_sampling_sizes(sizes, expected):
         ("objective", "accuracy", "Allowed: 'performance', 'modelsize', 'footprint'"),
         ("device", 0, "0 is an int, not a str"),
         ("progress", 1, "1 is an int, not a bool"),
+        ("on_trial", 1, "Allowed: a function that is given each trial"),
         ("capability", 3, "3 is an int.\nAllowed: the path of a YAML file"),
         ("capability", "", "is empty"),
         ("excluded_precisions", ["fp32"], "fp32 cannot be excluded"),

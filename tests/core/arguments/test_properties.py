@@ -70,6 +70,7 @@ MEANINGFUL: dict[str, Callable[[Any], bool]] = {
     "study_name": lambda value: value is None or bool(value.strip()),
     "seed": lambda value: type(value) is int and 0 <= value < 2**32,
     "progress": lambda value: type(value) is bool,
+    "on_trial": lambda value: value is None or callable(value),
 }
 """What a value that was taken must be, by argument."""
 
@@ -100,7 +101,8 @@ def test_nonsense_is_refused_by_name(argument):
     lenient = {"capability", "storage", "study_name", "device"}
     taken = [name for name, value in nonsense().items() if check(argument, value)]
     possible = {"NUL", "surrogate", "long", "nested", "endless list", "unshown as a key", "unshown in a list"}
-    own = {"progress": {"bool", "NumPy bool"}, "train_func": {"function", "unreadable"}}
+    functions = {"function", "unreadable"}
+    own = {"progress": {"bool", "NumPy bool"}, "train_func": functions, "on_trial": functions}
     sensible = own.get(argument, possible if argument in lenient else set())
     assert set(taken) <= sensible
 
