@@ -54,7 +54,7 @@ def recorded(folder):
     storage = f"sqlite:///{folder}/run.db"
     names = [each for each in optuna.get_all_study_names(storage) if "shared work" not in each]
     trials = [trial for name in names for trial in optuna.load_study(study_name=name, storage=storage).trials]
-    return [trial.user_attrs["assignment"] for trial in trials if trial.state.name == "COMPLETE"]
+    return [trial.system_attrs["inc_autotune:assignment"] for trial in trials if trial.state.name == "COMPLETE"]
 
 
 def test_a_run_that_is_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path):

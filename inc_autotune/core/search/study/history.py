@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.run_context import run_context
 from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
 from inc_autotune.core.search.study.storage import (
+    Description,
     StudyKey,
     begin_trial,
     create_study,
@@ -44,7 +46,10 @@ SHARED_WORK = " shared work"
 ORIGIN, GOAL, RESULT = "origin", "goal", "result"
 """Attributes of a study: what started the run, what is asked of a score, and how the run ended."""
 
-_ASSIGNMENT, _LABEL, _OUTCOME, _GAIN = "assignment", "label", "outcome", "gain"
+_ASSIGNMENT, _OUTCOME = "inc_autotune:assignment", "inc_autotune:outcome"
+"""Hidden attributes of a trial. Viewers of studies show the others in one line each, which these would make endless."""
+
+_LABEL, _GAIN, _UNITS, _CAME_TO = "tried", "gain", "units", "came to"
 
 
 class History:
@@ -66,6 +71,7 @@ class History:
         self.notes: tuple[str, ...] = () if opened.note is None else (opened.note,)
         self.worker: Worker | None = None
         self._ended: dict[int, Trial] = {}
+        self._recorded: set[int] = set()
         shared = self.study
         if opened.storage is not None:
             shared = create_study(opened.storage, key.study_name + SHARED_WORK)
@@ -149,10 +155,10 @@ class History:
 
     def begin(self, assignment: Assignment, label: str) -> Any:
         """Reserve the next trial; None if another worker has begun or finished the same assignment meanwhile."""
-        attributes = {_ASSIGNMENT: assignment.to_dict(), _LABEL: label}
+        description = _description(assignment, label)
         if self.worker is None:
-            return begin_trial(self.study, attributes)
-        claimed = claim(self.study, self.worker, assignment.digest, attributes)
+            return begin_trial(self.study, description)
+        claimed = claim(self.study, self.worker, assignment.digest, description)
         if claimed is not None and self._is_finished(assignment):
             with quiet_optuna():
                 self.study.tell(claimed, state=TrialState.PRUNED)
@@ -173,13 +179,20 @@ class History:
             trial up.
         """
         try:
-            reserved.set_user_attr(_OUTCOME, trial.outcome())
+            self.study._storage.set_trial_system_attr(reserved._trial_id, _OUTCOME, trial.outcome())
         except optuna.exceptions.UpdateFinishedTrialError:
             logger.warning("trial %d was given up by another process; it is recorded anew", trial.number + 1)
-            attributes = {name: reserved.user_attrs[name] for name in (_ASSIGNMENT, _LABEL)}
-            if self.worker is not None:
-                attributes[OWNER] = self.worker.id
-            return begin_trial(self.study, {**attributes, _OUTCOME: trial.outcome()})
+            description = _description(trial.assignment, trial.label)
+            owner = {} if self.worker is None else {OWNER: self.worker.id}
+            reserved = begin_trial(
+                self.study,
+                replace(
+                    description,
+                    shown={**description.shown, **owner},
+                    hidden={**description.hidden, _OUTCOME: trial.outcome()},
+                ),
+            )
+        self._recorded.add(reserved.number)
         return reserved
 
     def finish(self, reserved: Any, trial: Trial) -> Trial:
@@ -188,14 +201,17 @@ class History:
         Returns:
             The trial as it is stored: with its number, and without a gain if other workers had given the trial up.
         """
-        if _OUTCOME not in reserved.user_attrs:
+        if reserved.number not in self._recorded:
             reserved = self.record(reserved, trial)
         trial = replace(trial, number=reserved.number)
-        if trial.gain is not None:
-            try:
+        try:
+            if trial.gain is not None:
                 reserved.set_user_attr(_GAIN, trial.gain)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                trial = replace(trial, gain=None)
+            reserved.set_user_attr(
+                _CAME_TO, trial.error or f"{'met' if trial.met else 'not met'}, {trial.seconds:.3g} s"
+            )
+        except optuna.exceptions.UpdateFinishedTrialError:
+            trial = replace(trial, gain=None)
         self._tell(trial.number, trial.score)
         return trial
 
@@ -215,13 +231,24 @@ class History:
         running = [trial for trial in found if trial.state == TrialState.RUNNING]
         abandoned = [trial for trial in running if not self.worker.is_alive(trial.user_attrs[OWNER])]
         for trial in abandoned:
-            self._tell(trial.number, trial.user_attrs.get(_OUTCOME, {}).get("score"))
+            self._tell(trial.number, trial.system_attrs.get(_OUTCOME, {}).get("score"))
         return bool(abandoned)
+
+
+def _description(assignment: Assignment, label: str) -> Description:
+    """What a trial of an assignment carries from its beginning."""
+    forms = Counter(f"{each.dtype} {each.approach or ''}".strip() for each in assignment.by_unit.values())
+    units = ", ".join(f"{count} {form}" for form, count in forms.most_common())
+    return Description(
+        {_LABEL: label, _UNITS: units},
+        {_ASSIGNMENT: assignment.to_dict()},
+        (forms["fp32"], len(assignment.by_unit)),
+    )
 
 
 def is_ours(frozen: FrozenTrial) -> bool:
     """Whether an Optuna trial is one that `History.begin` made."""
-    return _LABEL in frozen.user_attrs and _ASSIGNMENT in frozen.user_attrs
+    return _LABEL in frozen.user_attrs and _ASSIGNMENT in frozen.system_attrs
 
 
 def baseline_of(attributes: Mapping[str, Any]) -> Scores:
@@ -232,8 +259,7 @@ def baseline_of(attributes: Mapping[str, Any]) -> Scores:
 
 def ended(frozen: FrozenTrial) -> Trial:
     """A trial that has ended, or whose process has: its outcome, or that there is none."""
-    attributes = frozen.user_attrs
-    return _begun(frozen).ended(attributes.get(_OUTCOME, _KILLED), attributes.get(_GAIN))
+    return _begun(frozen).ended(frozen.system_attrs.get(_OUTCOME, _KILLED), frozen.user_attrs.get(_GAIN))
 
 
 def thaw(frozen: FrozenTrial) -> Trial:
@@ -242,8 +268,8 @@ def thaw(frozen: FrozenTrial) -> Trial:
 
 
 def _begun(frozen: FrozenTrial) -> Trial:
-    attributes = frozen.user_attrs
-    return Trial(frozen.number, Assignment.from_dict(attributes[_ASSIGNMENT]), attributes[_LABEL], "running")
+    assignment = Assignment.from_dict(frozen.system_attrs[_ASSIGNMENT])
+    return Trial(frozen.number, assignment, frozen.user_attrs[_LABEL], "running")
 
 
 _KILLED = {"interrupted": True, "error": "its process ended before the evaluation did"}

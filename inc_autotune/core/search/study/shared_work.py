@@ -6,12 +6,13 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from inc_autotune.core.search.study.storage import begin_trial, quiet_optuna, read_text, write_text
+from inc_autotune.core.search.study.storage import Description, begin_trial, quiet_optuna, read_text, write_text
 from inc_autotune.core.search.study.workers import POLL_SECONDS, Worker
 
 CLAIM, OWNER = "claim", "worker"
@@ -81,20 +82,21 @@ class SharedWork:
         return value
 
 
-def claim(study: optuna.Study, worker: Worker, key: str, attributes: dict[str, Any] | None = None) -> Any:
+def claim(study: optuna.Study, worker: Worker, key: str, description: Description | None = None) -> Any:
     """Claim `key`: begin a trial of `study` that stands for it, unless a living worker has begun one.
 
     Trials are numbered one after the other, so if several workers claim a key at the same time, the lowest number wins.
 
     Args:
-        attributes: to be stored with the trial.
+        description: to be stored with the trial.
 
     Returns:
         The Optuna trial, which the caller ends; None if another worker has the key.
     """
     if _is_taken(study, worker, key, math.inf):
         return None
-    mine = begin_trial(study, {**(attributes or {}), OWNER: worker.id, CLAIM: key})
+    described = description or Description({})
+    mine = begin_trial(study, replace(described, shown={**described.shown, OWNER: worker.id, CLAIM: key}))
     if not _is_taken(study, worker, key, mine.number):
         return mine
     with quiet_optuna():

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ from inc_autotune.core.shared_switch import SharedSwitch
 
 logger = logging.getLogger(__name__)
 
-STORAGE_FORMAT = 2
+STORAGE_FORMAT = 3
 """Part of every study's key, and raised where studies hold other names or values than before: a study of an earlier
 format is left alone."""
 
@@ -59,6 +59,10 @@ KNOWN_DRIVERS = ("", "pysqlite", "psycopg", "psycopg2", "pymysql", "mysqldb")
 GRPC = "grpc://"
 GRPC_PATIENCE = 10.0
 """Seconds to wait for a proxy. Optuna's client would wait for ever, and say nothing."""
+
+
+FP32_UNITS = "units in fp32"
+"""The parameter of a trial."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def open_study(
         known = any(other.study_name == key.study_name for other in others)
         if not known:
             study.set_user_attr(KEY, key.digests)
+            study.set_metric_names(["score"])
     note = None if known else _difference(key, others)
     if note is not None:
         logger.warning("%s", note)
@@ -138,15 +143,38 @@ def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> o
         )
 
 
-def begin_trial(study: optuna.Study, attributes: Mapping[str, Any]) -> optuna.Trial:
+@dataclass(frozen=True)
+class Description:
+    """What a trial carries from its beginning.
+
+    Args:
+        shown: values by name, which viewers of studies show in one line each.
+        hidden: values by name that only this library reads, of any length.
+        fp32_units: units that stay in float32, of how many: the one number by which viewers can order trials.
+    """
+
+    shown: Mapping[str, Any]
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    fp32_units: tuple[int, int] | None = None
+
+
+def begin_trial(study: optuna.Study, description: Description) -> optuna.Trial:
     """Begin a trial together with its attributes, in one transaction.
 
     After `Study.ask` the trial would be empty at first, and every attribute a transaction of its own.
     """
     token = uuid.uuid4().hex
-    marked = {**attributes, TOKEN: token}
+    marked = {**description.shown, TOKEN: token}
+    parameters: dict[str, Any] = {}
+    if description.fp32_units is not None:
+        count, most = description.fp32_units
+        parameters["params"] = {FP32_UNITS: count}
+        parameters["distributions"] = {FP32_UNITS: optuna.distributions.IntDistribution(0, max(1, most))}
     with quiet_optuna():
-        study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=marked))
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING, user_attrs=marked, system_attrs=dict(description.hidden), **parameters
+        )
+        study.add_trial(template)
     for frozen in reversed(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
         if frozen.user_attrs.get(TOKEN) == token:
             return optuna.Trial(study, frozen._trial_id)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackErro
 
 from inc_autotune.core.errors import StorageError
 from inc_autotune.core.search.study.patient_storage import PatientStorage
-from inc_autotune.core.search.study.storage import begin_trial, create_study
+from inc_autotune.core.search.study.storage import Description, begin_trial, create_study
 
 URL = "postgresql://me:S3CRET@host/tuning"
 LOST = OperationalError("SELECT 1", {}, Exception("server S3CRET closed the connection"))
@@ -129,7 +129,7 @@ def test_an_interrupted_wait_is_the_last_one(failing):
 @pytest.mark.parametrize("lost", [1, 3])
 def test_a_trial_whose_answer_was_lost_is_begun_once(study, failing, lost):
     failing.after = [LOST] * lost
-    trial = begin_trial(study, {"label": "first"})
+    trial = begin_trial(study, Description({"label": "first"}))
     assert [found.number for found in study.get_trials()] == [trial.number]
     failing.after = [LOST]
     study.tell(trial.number, 0.5, skip_if_finished=True)
@@ -137,7 +137,7 @@ def test_a_trial_whose_answer_was_lost_is_begun_once(study, failing, lost):
 
 
 def test_a_trial_that_another_has_ended_meanwhile_is_not_taken_for_ours(study, failing):
-    trial = begin_trial(study, {"label": "first"})
+    trial = begin_trial(study, Description({"label": "first"}))
     failing.real.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     failing.before = [LOST]
     with pytest.raises(UpdateFinishedTrialError):
