@@ -34,19 +34,23 @@ tokens, output = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) 
 graph = helper.make_graph(nodes, "encoder", [tokens], [output], weights)
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
+# part: data
 calibration = [generator.normal(size=(4, 32, WIDTH)).astype(np.float32) for _ in range(8)]
 test = generator.normal(size=(8, 32, WIDTH)).astype(np.float32)
 fp32 = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 expected = fp32.run(None, {"tokens": test})[0]
 
 
+# part: evaluation
 def cosine(session: onnxruntime.InferenceSession) -> float:
     actual = session.run(None, {"tokens": test})[0]
     return float((actual * expected).sum() / np.linalg.norm(actual) / np.linalg.norm(expected))
 
 
+# part: tune
 tuned = ort_ext.autotune(model, calibration, cosine, accuracy_criterion={"relative": 0.01}, sampling_sizes=[32])
 session = ort_ext.session(tuned, providers=["CPUExecutionProvider"])
+# part: compare
 print(tuned.tuning_result)
 for name, each in (("fp32", fp32), ("int8", session)):
     started = time.perf_counter()

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from inc_autotune import torch_ext
 
+# part: model
 torch.manual_seed(0)
 digits = load_digits()  # 1,797 images of 8 x 8 pixels, part of scikit-learn
 images, labels = torch.tensor(digits.images).float().unsqueeze(1) / 16, torch.tensor(digits.target)
@@ -29,11 +30,13 @@ for _ in range(3):
 model.eval()
 
 
+# part: evaluation
 def accuracy(candidate: nn.Module) -> float:
     with torch.no_grad():
         return sum(int((candidate(x).argmax(1) == y).sum()) for x, y in DataLoader(test, 100)) / len(test)
 
 
+# part: tune
 tuned = torch_ext.autotune(
     model,
     DataLoader(train, batch_size=20),
@@ -42,10 +45,12 @@ tuned = torch_ext.autotune(
     sampling_sizes=[100],
     accuracy_criterion={"relative": 0.01},
 )
+# part: deploy
 quantized = torch_ext.convert(tuned)
 example = images[:32]
 traced = torch.jit.freeze(torch.jit.trace(quantized, example))
 
+# part: compare
 print(tuned.tuning_result)
 print("\n                  accuracy  ms for 32 images, one thread")
 for name, candidate in (("fp32", model), ("int8", quantized), ("int8, jit traced", traced)):

@@ -14,6 +14,7 @@ from inc_autotune import tf_ext
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
+# part: model
 keras.utils.set_random_seed(0)
 digits = load_digits()  # 1,797 images of 8 x 8 pixels, part of scikit-learn
 images, labels = np.float32(digits.images[..., None] / 16), digits.target
@@ -35,6 +36,7 @@ model.compile("adam", loss)
 model.fit(*train, batch_size=64, epochs=4, verbose=0)
 
 
+# part: evaluation
 def accuracy(candidate):
     return float((candidate(test[0]).numpy().argmax(-1) == test[1]).mean())
 
@@ -48,6 +50,7 @@ def milliseconds(signature, batch):
     return 1e3 * min(times)
 
 
+# part: tune
 folder = Path(tempfile.mkdtemp())
 model.export(folder / "fp32", verbose=False)
 
@@ -61,6 +64,7 @@ tuned = tf_ext.autotune(
 )
 tf_ext.save(tuned, folder / "int8")
 
+# part: compare
 print(tuned.tuning_result)
 print("\n      accuracy  ms for 32 images, one thread")
 for name in ("fp32", "int8"):

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import runpy
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import yaml
 from inc_autotune.core.space.capability import load_capability
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 # A changelog tells of files as they were.
 CURRENT_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
@@ -25,7 +26,14 @@ def name_of(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block for _, block in marked_blocks(page, language)]
+
+
+def marked_blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Blocks of code, also indented ones, each with the mark in the line above it."""
+    pattern = rf"(?:<!-- (\w+) -->\n)?^( *)```{language}\n(.*?)^\2```"
+    found = re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(mark, textwrap.dedent(block)) for mark, _, block in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -97,6 +105,49 @@ def exists(name: str) -> bool:
 def test_python_blocks_are_python(page):
     for block in blocks(page, "python"):
         ast.parse(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_blocks_run_or_say_that_they_are_fragments(page):
+    """A block is a part of an example, which CI runs; or marked `run`, and run below; or marked `fragment`."""
+    for mark, block in marked_blocks(page, "python"):
+        included = re.fullmatch(r"# (examples/\w+\.py): (\w+)\n", block)
+        if included:
+            example, part = included.groups()
+            text = (ROOT / example).read_text(encoding="utf-8")
+            assert len(re.findall(rf"^# part: {part}$", text, re.MULTILINE)) == 1, (example, part)
+        assert included or mark in ("run", "fragment"), block
+    assert "run" not in {mark for mark, _ in marked_blocks(page, "python")} or page.name == "index.md"
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_the_blocks_of_the_start_page_run(tmp_path, monkeypatch):
+    torch, onnx = pytest.importorskip("torch"), pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from tests.ort.small_models import linear_chain
+    from tests.ort.small_models import vectors as arrays
+    from tests.torch.small_models import outlier_mlp, vectors
+
+    monkeypatch.chdir(tmp_path)
+    onnx.save(linear_chain(), "model.onnx")
+    given = [
+        {"model": outlier_mlp(), "calib_dataloader": vectors(), "eval_func": lambda model: 1.0},
+        {"calib_dataloader": arrays(), "eval_func": lambda session: 1.0},
+    ]
+    run = [block for mark, block in marked_blocks(ROOT / "docs" / "index.md", "python") if mark == "run"]
+    for block, names in zip(run, given, strict=True):
+        exec(block, names)
+    assert torch.is_tensor(torch.nn.Module.__call__(given[0]["quantized"], vectors()[0]))
+    assert given[1]["session"].run(None, {"x": arrays()[0]})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("int8", "model.onnx", "model.int8.onnx", "model.int8.recipe.yaml")
+    }
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    listed = set(re.findall(r": ([\w/-]+\.md)$", text, re.MULTILINE))
+    assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
 
 
 def test_paths_that_adaptors_import_from_are_there():

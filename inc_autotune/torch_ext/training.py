@@ -47,9 +47,8 @@ def prepare(
 
     Args:
         model: an fp32 module in eval mode, on the CPU. It is not changed.
-        calib_dataloader, calib_func, op_type_dict, op_name_dict, smoothquant_args, recipes, sampling_sizes, approach,
-            training_args, capability, excluded_precisions, seed, progress, example_inputs: as for `autotune`, which
-            quantizes everything that is worth it by the same rules.
+        calib_dataloader: this and all others as for `autotune`, which quantizes everything that is worth it by the same
+            rules.
 
     Returns:
         The student, in training mode: of the model's class, with weights of its own. `convert(student)` gives the

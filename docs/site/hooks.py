@@ -1,0 +1,75 @@
+"""What the site needs beyond MkDocs: parts of the examples, links to files of the repository, formulas."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(
+    r"\]\((?:\.\./)+((?:examples|inc_autotune|benchmarks)/[\w./-]+|(?:README|CONTRIBUTING|CHANGELOG)\.md)\)"
+)
+"""A link that leads out of docs/, to a file of the repository."""
+
+PART = re.compile(r"^```python\n# (examples/\w+\.py): (\w+)\n```$", re.MULTILINE)
+"""A block that stands for a part of an example, which goes from `# part: name` to the next of these lines."""
+
+NAMED_AFTER_FILE = re.compile(r"\[([\w-]+)\.md\](\([\w/.-]+\.md(?:#[\w-]+)?\))")
+
+CODE = re.compile(r"^(```.*?^```$)|(`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?! )([^$\n]+?)(?<! )\$(?![\w$])", re.DOTALL)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Give each file of the repository that a page links to a page of its own."""
+    linked = {
+        target
+        for page in files.documentation_pages()
+        for target in LINK.findall(Path(page.abs_src_path).read_text("utf-8"))
+    }
+    for target in sorted(linked):
+        kind = {".py": "python", ".md": "markdown"}.get(Path(target).suffix, "yaml")
+        text = (ROOT / target).read_text(encoding="utf-8")
+        content = f"---\nsearch: {{exclude: true}}\n---\n# {target}\n\n`````{kind}\n{text}`````\n"
+        files.append(File.generated(config, _place(target), content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Put parts of examples in, lead links to these pages, turn formulas into MathML, which needs no script."""
+    if page.file.src_uri.startswith("source/"):
+        return markdown
+    up = "../" * page.file.src_uri.count("/")
+    markdown = LINK.sub(lambda match: f"]({up}{_place(match[1])})", markdown)
+    markdown = PART.sub(_part, markdown)
+    markdown = NAMED_AFTER_FILE.sub(
+        lambda match: f"[{match[1].replace('_', ' ').replace('-', ' ')}]{match[2]}", markdown
+    )
+    kept: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"\0{len(kept) - 1}\0"
+
+    markdown = FORMULA.sub(_formula, CODE.sub(keep, markdown))
+    return re.sub("\0(\\d+)\0", lambda match: kept[int(match[1])], markdown)
+
+
+def _part(match: re.Match[str]) -> str:
+    example, name = match.groups()
+    parts = re.split(r"^# part: (\w+)\n", (ROOT / example).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return f"```python\n{found[name].strip()}\n```"
+
+
+def _formula(match: re.Match[str]) -> str:
+    block, inline = match.groups()
+    return convert(block, display="block") if block else convert(inline)
+
+
+def _place(target: str) -> str:
+    return f"source/{target}.md"
