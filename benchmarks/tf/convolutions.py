@@ -7,7 +7,9 @@
 - separable: a small net for faces (convolutions, four separable blocks with pooling and a residual), trained here on
   scikit-learn's digits, enlarged to 24 x 24, with noise; `score` is its accuracy on 500 others.
 - resnext: bottlenecks whose 3 x 3 convolutions have 32 groups, on 56 x 56 images, random weights.
-- volume: four Conv3D on 16 x 24 x 24, random weights; vnet: an encoder and a decoder of such, with Conv3DTranspose.
+- volume: four Conv3D on 16 x 24 x 24, random weights; vnet: an encoder and a decoder of such, with Conv3DTranspose;
+  unet3d: the same with max pooling and a residual sum, on 16 x 32 x 32. Also as if each convolution returned float32,
+  `floats between`, as for unet.
 
 All operators are integers, without evaluation, batch 8. SavedModels, and LiteRT's files with all in integers, are timed
 in turn. `SQNR` is that of the outputs of samples that calibration did not see to those of TensorFlow in fp32. Goals: an
@@ -20,6 +22,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -36,8 +39,12 @@ from inc_autotune import tf_ext
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.tf_ext.model import SignatureModel
 from inc_autotune.tf_ext.model.source import load_source
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator
 
 SAMPLES, EPOCHS = 64, 30
+COMPARED = ("unet", "volume", "vnet", "unet3d")
+"""Nets that are also measured with floats between their convolutions."""
+
 COLUMNS = ("model", "form", "ms", "times faster", "SQNR dB", "score", "int8 %")
 
 
@@ -134,6 +141,30 @@ def vnet() -> Any:
     return keras.Model(inputs, layers.Conv3D(4, 1)(tensor))
 
 
+def unet3d() -> Any:
+    """An encoder and a decoder in three dimensions, with max pooling and a residual sum."""
+    keras.utils.set_random_seed(0)
+    inputs = tensor = keras.Input((16, 32, 32, 2), name="x")
+    skipped = []
+    for width in (16, 32):
+        tensor = layers.Conv3D(width, 3, padding="same", activation="relu")(tensor)
+        skipped.append(tensor)
+        tensor = layers.MaxPooling3D()(tensor)
+    tensor = around = layers.Conv3D(32, 3, padding="same", activation="relu")(tensor)
+    tensor = layers.Conv3D(32, 3, padding="same", activation="relu")(tensor)
+    tensor = layers.ReLU()(layers.Add()([layers.Conv3D(32, 3, padding="same")(tensor), around]))
+    for width in (32, 16):
+        tensor = layers.Conv3DTranspose(width, 2, 2, activation="relu")(tensor)
+        tensor = layers.Concatenate()([tensor, skipped.pop()])
+        tensor = layers.Conv3D(width, 3, padding="same", activation="relu")(tensor)
+    return keras.Model(inputs, layers.Conv3D(4, 1)(tensor))
+
+
+def returning_floats() -> Any:
+    """Lets each convolution return float32, but depthwise ones, which cannot."""
+    return mock.patch.object(Operator, "may_return_integers", property(lambda each: each.type == DEPTHWISE))
+
+
 def read(source: Path, first: Array) -> tuple[str, Any, Any]:
     """The fp32 model as the library reads it: convolutions with groups are not compiled by XLA any more."""
     model = SignatureModel(load_source(source)).default
@@ -167,16 +198,21 @@ def rows(name: str, options: Any) -> list[list[Any]]:
     first = unseen[:BATCH]
     # For the size, so that nothing is left in fp32 for its speed.
     rules = {"Conv2D": {"activation": {"scheme": ["sym"]}}} if options.symmetric else None
-    tuned = tf_ext.autotune(
-        source, calibration, op_type_dict=rules, objective="modelsize", example_inputs=first, progress=False
-    )
+    tune = partial(tf_ext.autotune, op_type_dict=rules, objective="modelsize", example_inputs=first, progress=False)
+    tuned = tune(source, calibration)
     tf_ext.save(tuned, folder / "int8")
-    (folder / "full.tflite").write_bytes(litert.convert(source, calibration))
+    if name in COMPARED:
+        with returning_floats():
+            tf_ext.save(tune(source, calibration), folder / "apart")
     named = [
         ("TensorFlow fp32", *saved_model("fp32", source, first)[2:]),
         ("int8, this library", *saved_model("int8", folder / "int8", first)[2:]),
-        ("LiteRT full int8", *litert.runner((folder / "full.tflite").read_bytes(), first.shape[1:], options.threads)),
     ]
+    if name != "unet3d":  # LiteRT has no MaxPool3D
+        content = litert.convert(source, calibration)
+        named.append(("LiteRT full int8", *litert.runner(content, first.shape[1:], options.threads)))
+    if name in COMPARED:
+        named.append(("int8, floats between", *saved_model("apart", folder / "apart", first)[2:]))
     if name == "resnext":
         named.append(read(source, first))
     outputs = [np.concatenate([np.array(run(batch)) for batch in common.batches(unseen)]) for _, run, _ in named]
@@ -204,7 +240,7 @@ def rows(name: str, options: Any) -> list[list[Any]]:
 
 def main() -> None:
     parser = common.parser(__doc__, repeat=9)
-    names = ("unet", "silu", "separable", "resnext", "volume", "vnet")
+    names = ("unet", "silu", "separable", "resnext", "volume", "vnet", "unet3d")
     parser.add_argument("--model", choices=names, action="append", help="repeatable; default: all")
     parser.add_argument("--symmetric", action="store_true", help="without zero points of what Conv2D reads")
     options = common.parse(parser)

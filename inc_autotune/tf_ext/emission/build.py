@@ -138,15 +138,14 @@ class _Build:
             assert calibration.range is not None
             divisor = self.placement.operators.get(name)
             emit_linear(self.emission, operator, source, config, calibration.range, calibration.smoothing, divisor)
-        elif operator.type in (VOLUME, *TRANSPOSED_TYPES):
-            assert calibration.range is not None
-            emit = emit_volume if operator.type == VOLUME else emit_transposed
-            emit(self.emission, operator, config, calibration.range)
         else:
             assert calibration.range is not None
-            total = self._total(name)
             output_range = self.chains.output_range(operator)
-            emit_convolution(self.emission, operator, config, calibration.range, output_range, total)
+            if operator.type in TRANSPOSED_TYPES:
+                emit_transposed(self.emission, operator, config, calibration.range, output_range)
+            else:
+                emit = emit_volume if operator.type == VOLUME else emit_convolution
+                emit(self.emission, operator, config, calibration.range, output_range, self._total(name))
 
     def _total(self, name: str) -> Total | None:
         """The residual sum that is fused with a convolution; None if there is none."""

@@ -10,7 +10,7 @@ from inc_autotune.tf_ext.calibration import QuantizationPlan
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Range, grid_of
 from inc_autotune.tf_ext.emission.range_classes import RangeClasses, RangeConstraint
 from inc_autotune.tf_ext.graph import Graph
-from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, Operator, Residual, find_residuals
+from inc_autotune.tf_ext.operators import CONVOLUTION, DEPTHWISE, VOLUME, Operator, Residual, find_residuals
 
 
 class IntegerChains:
@@ -92,7 +92,7 @@ class IntegerChains:
         nothing changes: ranges depend on the fused sums. On the way nodes are refused, see `RangeClasses.unsafe`.
         """
         convolutions = [operator for operator in self._integer if operator.may_return_integers]
-        fusable = {operator.name for operator in convolutions if operator.type == CONVOLUTION}
+        fusable = {operator.name for operator in convolutions if operator.type in (CONVOLUTION, VOLUME)}
         sums: dict[str, Residual] = {}
         for residual in find_residuals(self.graph, operators) if self.plan.choices.fuse_residual else ():
             if residual.operator in fusable:

@@ -62,10 +62,11 @@ def emit_convolution(
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.
     weight = emission.weight(operator, config, even=source.grid.is_signed)
-    if output_range is not None:
-        _emit_integers(emission, operator, source, weight, output_range, total)
-    else:
+    if output_range is None:
         emit_to_float(emission, operator, source, weight)
+        return
+    made = to_integers(emission, operator, source, weight, output_range, total)
+    emission.make_integers(operator.output if total is None else total.residual.output, made)
 
 
 def emit_as_matrix_product(
@@ -78,14 +79,15 @@ def emit_as_matrix_product(
     emit_product(emission, operator, matrix, weight, shape)
 
 
-def _emit_integers(
+def to_integers(
     emission: Emission,
     operator: Operator,
     source: QuantizedTensor,
     weight: QuantizedWeight,
     output_range: Range,
-    total: Total | None,
-) -> None:
+    total: Total | None = None,
+) -> QuantizedTensor:
+    """Write a convolution, perhaps with a residual sum, that returns integers of a range."""
     # The kernel knows no Relu6, but integers end where their range does, and behind a Relu6 that is at 6 or below.
     grid = grid_of(CONVOLVED, output_range)
     name = operator.name
@@ -94,10 +96,7 @@ def _emit_integers(
         emission.builder.scalar(f"{name}/maximum", grid.maximum),
     ]
     made = _convolution(emission, operator, source, weight, grid.dtype, bounds, total)
-    emission.make_integers(
-        operator.output if total is None else total.residual.output,
-        QuantizedTensor(made, f"{made}:1", f"{made}:2", grid),
-    )
+    return QuantizedTensor(made, f"{made}:1", f"{made}:2", grid)
 
 
 def emit_to_float(emission: Emission, operator: Operator, source: QuantizedTensor, weight: QuantizedWeight) -> None:

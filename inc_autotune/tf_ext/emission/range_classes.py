@@ -9,7 +9,7 @@ from functools import reduce
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, Grid, Range, grid_of
-from inc_autotune.tf_ext.emission.range_preserving import keeps_maximum, preserves_range, value_inputs
+from inc_autotune.tf_ext.emission.range_preserving import POOLINGS, keeps_maximum, preserves_range, value_inputs
 from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.target import GraphChoices
 
@@ -200,7 +200,7 @@ class RangeClasses:
         return found, False
 
     def _changes_range(self, node: NodeDef, *, nonnegative: bool) -> bool:
-        if node.op == "MaxPool":
+        if node.op in POOLINGS:
             return not (nonnegative and keeps_maximum(self.graph, node))
         return len(set(value_inputs(node))) > 1
 

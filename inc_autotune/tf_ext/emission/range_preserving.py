@@ -1,4 +1,4 @@
-"""Operators whose output has the range of their inputs, so that they work on integers too: MaxPool, ConcatV2, Pad."""
+"""Operators whose output has the range of their inputs, so that they work on integers too: poolings, ConcatV2, Pad."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.tf_ext.graph import Graph, data_inputs, tensor_name
 from inc_autotune.tf_ext.target import GraphChoices
+
+VOLUME_POOLING = "MaxPool3D"
+POOLINGS = {"MaxPool": b"NHWC", VOLUME_POOLING: b"NDHWC"}
+"""Max poolings, and the order of dimensions in which they work on integers."""
 
 
 def preserves_range(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
@@ -16,9 +20,10 @@ def preserves_range(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
         node: of any type.
         choices: which operator types may work on integers.
     """
-    if node.op == "MaxPool":
-        known = node.attr["data_format"].s in (b"", b"NHWC") and node.attr["padding"].s in (b"SAME", b"VALID")
-        return choices.propagate_max_pooling and known
+    if node.op in POOLINGS:
+        known = node.attr["data_format"].s in (b"", POOLINGS[node.op]) and node.attr["padding"].s in (b"SAME", b"VALID")
+        shape = graph.shape(tensor_name(node.input[0])) if node.op == VOLUME_POOLING else ()
+        return choices.propagate_max_pooling and known and shape is not None and None not in shape[1:]
     if node.op == "ConcatV2":
         return choices.propagate_concat and graph.constant_node(list(data_inputs(node))[-1]) is not None
     return str(node.op) == "Pad"
@@ -27,7 +32,7 @@ def preserves_range(graph: Graph, node: NodeDef, choices: GraphChoices) -> bool:
 def value_inputs(node: NodeDef) -> list[str]:
     """The inputs of a range-preserving node that hold values; others are paddings or an axis."""
     tensors = list(data_inputs(node))
-    return tensors if node.op == "MaxPool" else tensors[:-1]
+    return tensors if node.op in POOLINGS else tensors[:-1]
 
 
 def keeps_maximum(graph: Graph, pooling: NodeDef) -> bool:

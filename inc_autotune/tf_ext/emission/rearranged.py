@@ -13,20 +13,23 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
-from inc_autotune.tf_ext.emission.convolution import emit_as_matrix_product, emit_to_float
+from inc_autotune.tf_ext.emission.convolution import Total, emit_as_matrix_product, emit_to_float, to_integers
 from inc_autotune.tf_ext.emission.zero_points import convolved_grid, with_zeros
 from inc_autotune.tf_ext.graph import reshape
 from inc_autotune.tf_ext.operators import CONVOLUTION, Operator, TransposedGeometry, geometry_of, is_pointwise
 
 
-def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, limits: Range) -> None:
-    """Write a transposed convolution with an integer kernel, which returns float32.
+def emit_transposed(
+    emission: Emission, operator: Operator, config: OpConfig, limits: Range, output_range: Range | None
+) -> None:
+    """Write a transposed convolution with an integer kernel.
 
     Args:
         emission: the graph under construction.
         operator: Conv2DBackpropInput or Conv3DBackpropInputV2.
         config: int8, static.
         limits: smallest and largest value of the operator's input.
+        output_range: range of the integers that are returned; None: float32 is returned.
     """
     geometry = geometry_of(emission.graph, operator)
     positions = math.prod(geometry.steps)
@@ -36,21 +39,39 @@ def emit_transposed(emission: Emission, operator: Operator, config: OpConfig, li
     ordinary = _ordinary(
         emission, operator, operator.features * positions, None if bias is None else np.tile(bias, positions)
     )
-    if geometry.is_matrix_product:
+    if output_range is None and geometry.is_matrix_product:
         emit_as_matrix_product(emission, ordinary, source, emission.weight(operator, config, as_matrix=True))
-    else:
-        ordinary.node.attr["padding"].s = b"EXPLICIT"
-        ends = [0, 0, *geometry.padding[-2], *geometry.padding[-1], 0, 0]
-        ordinary.node.attr["explicit_paddings"].list.i.extend(ends)
-        if len(geometry.taps) > 2:
-            layers = _Layers(geometry.taps[0], geometry.made[0] // geometry.steps[0], geometry.padding[0])
-            source = _layers_as_channels(emission, operator, source, layers)
-        emit_to_float(emission, ordinary, source, emission.weight(operator, config, even=source.grid.is_signed))
-    _interleave(emission, operator, ordinary.output, geometry)
+        _interleave(emission, operator, ordinary.output, geometry, tf.float32, operator.output)
+        return
+    ordinary.node.attr["padding"].s = b"EXPLICIT"
+    ends = [0, 0, *geometry.padding[-2], *geometry.padding[-1], 0, 0]
+    ordinary.node.attr["explicit_paddings"].list.i.extend(ends)
+    if len(geometry.taps) > 2:
+        layers = _Layers(geometry.taps[0], geometry.made[0] // geometry.steps[0], geometry.padding[0])
+        source = _layers_as_channels(emission, operator, source, layers)
+    weight = emission.weight(operator, config, even=source.grid.is_signed)
+    if output_range is None:
+        emit_to_float(emission, ordinary, source, weight)
+        _interleave(emission, operator, ordinary.output, geometry, tf.float32, operator.output)
+        return
+    made, compute = to_integers(emission, ordinary, source, weight, output_range), emission.builder.compute
+    dtype = tf.int8 if made.grid.is_signed else tf.uint8
+    values = compute("Bitcast", [made.values], f"{operator.name}/apart", T=made.grid.dtype, type=dtype)
+    whole = emission.builder.new(f"{operator.name}/whole")
+    _interleave(emission, operator, values, geometry, dtype, whole)
+    values = compute("Bitcast", [whole], f"{operator.name}/returned", T=dtype, type=made.grid.dtype)
+    emission.make_integers(operator.output, made.reshaped(values))
 
 
-def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits: Range) -> None:
-    """Write a convolution in three dimensions with an integer kernel for two, which returns float32.
+def emit_volume(
+    emission: Emission,
+    operator: Operator,
+    config: OpConfig,
+    limits: Range,
+    output_range: Range | None,
+    total: Total | None = None,
+) -> None:
+    """Write a convolution in three dimensions with an integer kernel for two.
 
     Of each layer the image is a picture whose channels are those of all layers that the kernel covers.
 
@@ -59,10 +80,12 @@ def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits
         operator: Conv3D.
         config: int8, static.
         limits: smallest and largest value of the operator's input.
+        output_range: range of the integers that are returned; None: float32 is returned.
+        total: a sum to be fused; only with `output_range`.
     """
     grid = convolved_grid(emission.graph, operator, config.activation, limits)
     source = emission.quantized(operator.input, grid, limits)
-    if is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+    if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
         weight = emission.weight(operator, config, as_matrix=True)
         emit_as_matrix_product(emission, operator, source, weight)
         return
@@ -70,13 +93,25 @@ def emit_volume(emission: Emission, operator: Operator, config: OpConfig, limits
     given = operator.node.attr
     ordinary.node.attr["padding"].s = given["padding"].s
     for key in ("strides", "dilations"):
-        values = list(given[key].list.i) or [1] * 5
-        ordinary.node.attr[key].list.i[:] = [1, *values[2:4], 1]
+        steps = list(given[key].list.i) or [1] * 5
+        ordinary.node.attr[key].list.i[:] = [1, *steps[2:4], 1]
     pictures = _layers_as_channels(emission, operator, source, _layers(emission, operator))
-    emit_to_float(emission, ordinary, pictures, emission.weight(operator, config, even=source.grid.is_signed))
-    shape = emission.graph.shape(operator.node.name) or ()
+    weight = emission.weight(operator, config, even=source.grid.is_signed)
+    builder, shape = emission.builder, emission.graph.shape(operator.node.name) or ()
     whole = emission.constant(f"{operator.name}/volume", np.array([-1, *shape[1:]], np.int32))
-    emission.builder.make("Reshape", [ordinary.output, whole], operator.output, T=tf.float32, Tshape=tf.int32)
+    if output_range is None:
+        emit_to_float(emission, ordinary, pictures, weight)
+        builder.make("Reshape", [ordinary.output, whole], operator.output, T=tf.float32, Tshape=tf.int32)
+        return
+    output = operator.output
+    if total is not None:
+        output, addend = total.residual.output, total.addend
+        flat = emission.constant(f"{operator.name}/flat", np.array([-1, *shape[2:]], np.int32))
+        values = reshape(builder, addend.values, flat, f"{operator.name}/added", addend.grid.dtype)
+        total = replace(total, addend=addend.reshaped(values))
+    made = to_integers(emission, ordinary, pictures, weight, output_range, total)
+    values = reshape(builder, made.values, whole, f"{operator.name}/layered", made.grid.dtype)
+    emission.make_integers(output, made.reshaped(values))
 
 
 @dataclass(frozen=True)
@@ -131,40 +166,43 @@ def _ordinary(emission: Emission, operator: Operator, features: int, bias: np.nd
     return replace(operator, node=node, type=CONVOLUTION, features=features, epilogue=epilogue)
 
 
-def _interleave(emission: Emission, operator: Operator, tensor: str, geometry: TransposedGeometry) -> None:
-    """Write the operator's output: the features of each position become those of the positions between the inputs."""
+def _interleave(
+    emission: Emission, operator: Operator, tensor: str, geometry: TransposedGeometry, dtype: tf.DType, output: str
+) -> None:
+    """Write `output`: the features of each position become those of the positions between the inputs."""
     builder, name = emission.builder, operator.name
     *layers, down, right = geometry.steps
     *_, rows, columns = (made // step for made, step in zip(geometry.made, geometry.steps, strict=True))
     deep = math.prod(layers)
     features = deep * operator.features
     is_cut = geometry.made != geometry.size
-    whole = builder.new(f"{name}/interleaved") if is_cut else operator.output
+    whole = builder.new(f"{name}/interleaved") if is_cut else output
 
     def shaped(shape: Sequence[int]) -> str:
         return emission.constant(f"{name}/shape", np.array([-1, *shape], np.int32))
 
     def ordered(tensor: str, parts: Sequence[int], order: Sequence[int]) -> str:
-        apart = reshape(builder, tensor, shaped(parts), f"{name}/apart")
+        apart = reshape(builder, tensor, shaped(parts), f"{name}/apart", dtype)
         places = emission.constant(f"{name}/order", np.array(order, np.int32))
-        return builder.compute("Transpose", [apart, places], f"{name}/ordered", T=tf.float32, Tperm=tf.int32)
+        return builder.compute("Transpose", [apart, places], f"{name}/ordered", T=dtype, Tperm=tf.int32)
 
     if down == right > 1:
         pictures = tensor
         if layers:
-            pictures = reshape(builder, tensor, shaped([rows, columns, down * right * features]), f"{name}/pictures")
+            shape = [rows, columns, down * right * features]
+            pictures = reshape(builder, tensor, shaped(shape), f"{name}/pictures", dtype)
         tensor = builder.compute(
-            "DepthToSpace", [pictures], f"{name}/spread", T=tf.float32, block_size=down, data_format="NHWC"
+            "DepthToSpace", [pictures], f"{name}/spread", T=dtype, block_size=down, data_format="NHWC"
         )
     elif down > 1:
         tensor = ordered(tensor, [rows, columns, down, right * features], [0, 1, 3, 2, 4])
     if deep > 1:
         tensor = ordered(tensor, [geometry.made[-2] * geometry.made[-1], deep, operator.features], [0, 2, 1, 3])
-    builder.make("Reshape", [tensor, shaped([*geometry.made, operator.features])], whole, T=tf.float32, Tshape=tf.int32)
+    builder.make("Reshape", [tensor, shaped([*geometry.made, operator.features])], whole, T=dtype, Tshape=tf.int32)
     if is_cut:
         begin = emission.constant(f"{name}/begin", np.array([0, *geometry.cut, 0], np.int32))
         size = emission.constant(f"{name}/size", np.array([-1, *geometry.size, -1], np.int32))
-        builder.make("Slice", [whole, begin, size], operator.output, T=tf.float32, Index=tf.int32)
+        builder.make("Slice", [whole, begin, size], output, T=dtype, Index=tf.int32)
 
 
 def _layers_as_channels(

@@ -68,9 +68,12 @@ def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
     shape = graph.shape(operator.weight)
     assert shape is not None
     is_matrix_product = operator.is_linear or (
-        geometry_of(graph, operator).is_matrix_product
-        if operator.type in TRANSPOSED_TYPES
-        else is_pointwise(operator, shape) and chains.output_range(operator) is None
+        chains.output_range(operator) is None
+        and (
+            geometry_of(graph, operator).is_matrix_product
+            if operator.type in TRANSPOSED_TYPES
+            else is_pointwise(operator, shape)
+        )
     )
     kind = Primitive.MATMUL if is_matrix_product else _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
     return Route(kind, chains.reads_signed(operator))

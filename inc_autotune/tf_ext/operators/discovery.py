@@ -80,7 +80,7 @@ class Operator:
     @property
     def may_return_integers(self) -> bool:
         """Whether it can be written as an operator whose output is integers."""
-        return self.type in (CONVOLUTION, DEPTHWISE) and self.groups == 1
+        return not self.is_linear and self.type != LOOKUP and self.groups == 1
 
     @property
     def output(self) -> str:

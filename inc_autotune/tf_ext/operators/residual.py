@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inc_autotune.tf_ext.graph import COPIES, Graph, tensor_name
-from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, Operator
+from inc_autotune.tf_ext.operators.discovery import CONVOLUTION, VOLUME, Operator
 from inc_autotune.tf_ext.operators.epilogue import CONVOLUTION_FUNCTIONS
 
-_KEEPS_BATCH = ("MaxPool", "AvgPool", "Relu", "Relu6", *COPIES)
+_KEEPS_BATCH = ("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "Relu", "Relu6", *COPIES)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_residuals(graph: Graph, operators: Mapping[str, Operator]) -> list[Resi
     maker = {each.output: each for each in operators.values() if each.may_return_integers}
     found = []
     for operator in operators.values():
-        if operator.type != CONVOLUTION or operator.epilogue.function is not None:
+        if operator.type not in (CONVOLUTION, VOLUME) or operator.epilogue.function is not None:
             continue
         total = graph.only_consumer(operator.output)
         if total is None or total.op not in ("AddV2", "Add"):

@@ -14,7 +14,7 @@ from inc_autotune.core.quantization import signal_to_noise_db
 from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.model.candidate import Candidate
 from inc_autotune.tf_ext.model.source import load_source
-from tests.tf.quantizing import check_files, forms_in, quantized, random
+from tests.tf.quantizing import check_files, forms_in, operators_in, quantized, random
 from tests.tf.small_models import randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -104,6 +104,43 @@ def test_a_decoder_of_a_segmentation_net(tmp_path: Path) -> None:
 )
 def test_convolutions_in_three_dimensions(layer: Any) -> None:
     is_right(built((6, 7, 5, 3), layer()), random(8, 6, 7, 5, 3), 35, 1)
+
+
+def volumes(x: Any) -> Any:
+    """A net of volumes: pooled, a sum, a skipped tensor joined again."""
+    skipped = layers.Conv3D(8, 3, padding="same", activation="relu")(x)
+    pooled = layers.MaxPooling3D((2, 3, 1), (1, 2, 2), padding="same")(skipped)
+    around = layers.Conv3D(8, 1, activation="relu")(pooled)
+    inner = layers.Conv3D(8, (3, 1, 2), padding="same", activation="relu")(around)
+    total = layers.ReLU()(layers.Conv3D(8, 3, padding="same")(inner) + around)
+    spread = layers.Conv3DTranspose(6, (1, 2, 2), (1, 2, 2), activation="relu")(total)
+    joined = layers.Concatenate()([spread[:, :, :7, :6], layers.Conv3D(6, 1)(skipped)])
+    joined = layers.Conv3DTranspose(8, 3, 2, "same", activation="relu6")(layers.Conv3D(8, 2)(joined))
+    return layers.Conv3D(3, 1)(joined)
+
+
+def signed_images(x: Any) -> Any:
+    """Transposed convolutions without a ReLU, cut at the ends, one of them beside a depthwise convolution."""
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2DTranspose(8, 3, 2, "same")(x)
+    x = layers.Conv2DTranspose(8, 2, 2)(x)
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+    return layers.Conv2D(3, 1)(layers.Conv2DTranspose(8, (3, 2), (1, 2), "same")(x))
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "in_float"),
+    [pytest.param(volumes, (4, 7, 6, 3), 2, id="volumes"), pytest.param(signed_images, (6, 7, 5), 1, id="images")],
+)
+def test_convolutions_of_all_kinds_hand_integers_on(body: Any, shape: tuple[int, ...], in_float: int) -> None:
+    """But for the input, and a slice, which is no operator on integers."""
+    inputs = keras.Input(shape, name="x")
+    model, data = randomized(keras.Model(inputs, body(inputs))), random(8, *shape)
+    made = quantized(load_source(model), data)
+    found = operators_in(made)
+    assert found.count("QuantizeV2") == in_float
+    assert not {"MaxPool3D", "AddV2", "Relu", "Relu6", "Cast"} & set(found)
+    assert signal_to_noise_db(model(data).numpy(), made.callable(data).numpy()) > 25
 
 
 def test_what_has_no_form_in_integers_says_why() -> None:
