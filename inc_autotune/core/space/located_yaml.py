@@ -6,6 +6,7 @@ import errno
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ Steps = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data and where it comes from.
+    """Plain data and where it comes from. Nobody changes the data: the next who reads the same text gets it again.
 
     Args:
         data: dicts, lists and scalars.
@@ -72,6 +73,12 @@ def load_yaml(path: Path, source: str | None = None) -> Document:
         ) from error
     if len(text) > MOST_CHARACTERS:
         raise CapabilityError(_TOO_LARGE.format(source))
+    return _parsed(text, source)
+
+
+# A framework's own capability is read for every model: parsing it again would be a twentieth of tuning a small one.
+@lru_cache(maxsize=8)
+def _parsed(text: str, source: str) -> Document:
     lines: dict[Steps, int] = {}
     try:
         loader = yaml.SafeLoader(text)

@@ -92,6 +92,12 @@ def evaluations(directory):
     return [(who, tuple(quantized)) for who, quantized in map(json.loads, lines)]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The outcome of one process that nobody disturbs."""
+    return outcome(start(tmp_path_factory.mktemp("undisturbed")))
+
+
 @pytest.mark.parametrize("tuning_time", [0.0, 1000.0])
 def test_two_processes_share_the_trials_and_end_with_the_same_answer(tmp_path, tuning_time):
     processes = [start(tmp_path, who, tuning_time=tuning_time, seconds=0.3) for who in ("first", "second")]
@@ -115,7 +121,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
 
 
 @pytest.mark.parametrize("die_at", [1, 2, 4])
-def test_a_killed_run_goes_on_without_repeating_a_finished_evaluation(tmp_path, die_at):
+def test_a_killed_run_goes_on_without_repeating_a_finished_evaluation(tmp_path, die_at, undisturbed):
     killed = start(tmp_path, die_at=die_at)
     killed.communicate(timeout=120)
     assert killed.returncode == -9
@@ -123,16 +129,14 @@ def test_a_killed_run_goes_on_without_repeating_a_finished_evaluation(tmp_path, 
     done = evaluations(tmp_path)
     assert max(Counter(quantized for _, quantized in done).values()) == 1
     assert sum(who == "first" for who, _ in done) == die_at - 1
-    (tmp_path / "whole").mkdir()
-    assert resumed[1] == outcome(start(tmp_path / "whole"))[1]
+    assert resumed[1] == undisturbed[1]
 
 
-def test_the_other_process_takes_over_when_one_is_killed(tmp_path):
+def test_the_other_process_takes_over_when_one_is_killed(tmp_path, undisturbed):
     killed, survivor = start(tmp_path, die_at=2, seconds=0.3), start(tmp_path, "survivor", seconds=0.3)
     killed.communicate(timeout=120)
     fallbacks = outcome(survivor)[1]
-    (tmp_path / "whole").mkdir()
-    assert fallbacks == outcome(start(tmp_path / "whole"))[1]
+    assert fallbacks == undisturbed[1]
 
 
 def storage_of(path):
