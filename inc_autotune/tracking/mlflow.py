@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import TuningResult
 from inc_autotune.core.search.study import Trial
+from inc_autotune.core.shared_switch import SharedSwitch
 from inc_autotune.tracking.records import result_metrics, trial_metrics, trial_words
-
-logger = logging.getLogger(__name__)
 
 LONGEST_WORDS = 5000
 """Characters that MLflow keeps of a tag, at least."""
+
+_PRINTS_NOTHING = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+
+
+@contextmanager
+def _without_prints() -> Iterator[None]:
+    """Let MLflow not print the address of each run that ends."""
+    before = os.environ.get(_PRINTS_NOTHING)
+    os.environ[_PRINTS_NOTHING] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PRINTS_NOTHING]
+        else:
+            os.environ[_PRINTS_NOTHING] = before
+
+
+_QUIET = SharedSwitch(_without_prints)
 
 
 class MLflowCallback:
@@ -64,7 +84,7 @@ class MLflowCallback:
         run = self.client.create_run(self.experiment_id, run_name=f"trial {trial.number + 1}", tags={**tags, **words})
         for name, value in metrics.items():
             self.client.log_metric(run.info.run_id, name, value)
-        self.client.set_terminated(run.info.run_id, "FAILED" if trial.state == "failed" else "FINISHED")
+        self._end(run.info.run_id, failed=trial.state == "failed")
 
     def log_result(self, result: TuningResult) -> None:
         """Write what the tuning came to: scores, speed, sizes as metrics, the printed table and the recipe as files."""
@@ -87,4 +107,8 @@ class MLflowCallback:
 
     def close(self, *, failed: bool = False) -> None:
         """End the run of the whole; `with` does so."""
-        self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+        self._end(self.run_id, failed=failed)
+
+    def _end(self, run_id: str, *, failed: bool) -> None:
+        with _QUIET:
+            self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
