@@ -51,6 +51,13 @@ TrainedRanges = Literal["learned", "moving", "fixed"]
 """Ranges of a model in training: learned like weights, those of the data and weights of each step, or as calibrated."""
 TRAINED_RANGES: tuple[TrainedRanges, ...] = get_args(TrainedRanges)
 
+RANGE_PACE = 20.0
+"""A learned range is the calibrated one times `exp(RANGE_PACE * parameter)`.
+
+Optimizers such as Adam move every parameter by about their rate in each step. That is a percent or so of a weight, but
+of a range whose logarithm is the parameter so little that short trainings never halve it, as 4 bits want.
+"""
+
 SharedCriterion = Literal["min", "mean", "max"]
 """How the losses of operators that share an alpha become one loss."""
 SHARED_CRITERIA: tuple[SharedCriterion, ...] = get_args(SharedCriterion)

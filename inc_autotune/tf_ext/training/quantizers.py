@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.vocabulary import TrainedRanges
+from inc_autotune.core.vocabulary import RANGE_PACE, TrainedRanges
 from inc_autotune.tf_ext.training.forms import ActivationForm, OperatorForm, activation_dict
 from inc_autotune.tf_ext.training.rounding import rounded_activation, rounded_weight
 
@@ -24,9 +24,10 @@ MOVING_MOMENTUM = 0.99
 class ActivationQuantizer(keras.layers.Layer):  # type: ignore[misc]
     """Rounds one activation.
 
-    A learned end of the range is the calibrated one times `exp(variable)`: it keeps its sign, and a step of an
-    optimizer is as large for a narrow range as for a wide one, as in TQT (Jain et al., Trained Quantization Thresholds,
-    MLSys 2020).
+    A learned end of the range is the calibrated one times `exp(RANGE_PACE * variable)`: it keeps its sign, and a step
+    of an optimizer is as large for a narrow range as for a wide one, as in TQT (Jain et al., Trained Quantization
+    Thresholds, MLSys 2020). Its gradient is what makes plain gradient descent move it as if the variable were the
+    logarithm.
 
     Args:
         form: integers and calibrated range.
@@ -60,7 +61,7 @@ class ActivationQuantizer(keras.layers.Layer):  # type: ignore[misc]
             return
         for name, calibrated, end in (("low", self.form.minimum, minimum), ("high", self.form.maximum, maximum)):
             if calibrated and end / calibrated > 0:
-                getattr(self, name).assign(math.log(end / calibrated))
+                getattr(self, name).assign(math.log(end / calibrated) / RANGE_PACE)
 
     def call(self, values: Any, training: bool | None = None) -> Any:
         if self.ranges == "moving" and training:
@@ -79,8 +80,7 @@ class ActivationQuantizer(keras.layers.Layer):  # type: ignore[misc]
         return cls(ActivationForm(**config["form"]), config["ranges"], **options)
 
     def _ends(self) -> tuple[Any, Any]:
-        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
-        minimum, maximum = self.form.minimum * tf.exp(low), self.form.maximum * tf.exp(high)
+        minimum, maximum = self.form.minimum * _factor(self.low), self.form.maximum * _factor(self.high)
         if self.form.scheme == "sym":
             minimum = -maximum if self.form.quant_min < 0 else tf.zeros_like(maximum)
         return minimum, maximum
@@ -93,9 +93,16 @@ class ActivationQuantizer(keras.layers.Layer):  # type: ignore[misc]
             found["high"] = tf.maximum(found["high"], -found["low"])
         for name, calibrated in (("low", self.form.minimum), ("high", self.form.maximum)):
             if calibrated:
-                now = tf.convert_to_tensor(getattr(self, name))
-                end = tf.exp(now) * MOVING_MOMENTUM + (1 - MOVING_MOMENTUM) * found[name] / calibrated
-                getattr(self, name).assign(tf.math.log(tf.maximum(end, math.exp(-8))))
+                variable = getattr(self, name)
+                end = _factor(variable) * MOVING_MOMENTUM + (1 - MOVING_MOMENTUM) * found[name] / calibrated
+                variable.assign(tf.math.log(tf.maximum(end, math.exp(-8))) / RANGE_PACE)
+
+
+def _factor(variable: Any) -> Any:
+    """By which an end of a range has moved."""
+    value = tf.convert_to_tensor(variable)
+    backward = value / RANGE_PACE
+    return tf.exp(backward + tf.stop_gradient(RANGE_PACE * value - backward))
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

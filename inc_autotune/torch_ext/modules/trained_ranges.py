@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from inc_autotune.core.quantization import integer_type, weight_parameters
+from inc_autotune.core.vocabulary import RANGE_PACE
 from inc_autotune.torch_ext.modules.rounding import fake_quantize, straight_through
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class RangeTraining(Protocol):
 class LearnedRanges:
     """Scales are learned like weights, as factors of those of calibration; zero points stay.
 
-    The parameter is the logarithm of the factor, so that the step of any optimizer changes a scale by a part of itself,
-    and weight decay draws it back to calibration. Its gradient is what makes plain gradient descent move the scale by
-    the same part as in the source.
+    The parameter is the logarithm of the factor by `RANGE_PACE`, so that the step of any optimizer changes a scale by a
+    part of itself, and weight decay draws it back to calibration. Its gradient is what makes plain gradient descent
+    move the scale by the same part as in the source.
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020, eq. 3 and section 2.2; logarithms as in Jain et
     al., Trained Quantization Thresholds, MLSys 2020.
@@ -88,47 +89,52 @@ class LearnedRanges:
 
     def settled(self, operator: FakeQuantized) -> dict[str, Tensor]:
         parts = {name.removesuffix("_range"): getattr(operator, name) for name in self.names(operator)}
-        return {f"{part}_scale": getattr(operator, f"{part}_scale") * log.exp() for part, log in parts.items()}
+        return {f"{part}_scale": _moved(getattr(operator, f"{part}_scale"), each) for part, each in parts.items()}
 
     def names(self, operator: FakeQuantized) -> Iterator[str]:
         return (name for name in ("weight_range", "input_range", "output_range") if name in operator._parameters)
 
 
 class _LearnedRounding(torch.autograd.Function):
-    """Fake quantization with gradients to the value and to the logarithm of a factor of the scale."""
+    """Fake quantization with gradients to the value and to the parameter of the scale."""
 
     @staticmethod
     def forward(
         x: Tensor,
-        log_factor: Tensor,
+        parameter: Tensor,
         scale: Tensor,
         zero_point: Tensor,
         bounds: tuple[int, int],
         features: float,
         is_weight: bool,
     ) -> Tensor:
-        scale = scale * log_factor.exp()
+        scale = _moved(scale, parameter)
         steps = _steps(x, scale, zero_point, is_weight)
         return steps.round_().clamp_(*bounds).sub_(zero_point).mul_(scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, log_factor, scale, zero_point, ctx.bounds, ctx.features, ctx.is_weight = inputs
-        ctx.save_for_backward(x, log_factor, scale, zero_point)
+        x, parameter, scale, zero_point, ctx.bounds, ctx.features, ctx.is_weight = inputs
+        ctx.save_for_backward(x, parameter, scale, zero_point)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, log_factor, scale, zero_point = ctx.saved_tensors
+        x, parameter, scale, zero_point = ctx.saved_tensors
         low, high = ctx.bounds
-        scale = scale * log_factor.exp()
+        scale = _moved(scale, parameter)
         steps = _steps(x, scale, zero_point, ctx.is_weight)
         is_inside = (steps >= low - 0.5) & (steps <= high + 0.5)
         slope = steps.round().clamp_(low, high).sub_(zero_point)
         slope = torch.where(is_inside, slope.sub(steps).add_(zero_point), slope)
         to_scale = (gradient * slope).sum_to_size(scale.shape)
         to_log = to_scale / scale / (ctx.features * max(high, 1)) ** 0.5
-        return gradient * is_inside, to_log, None, None, None, None, None
+        return gradient * is_inside, to_log / RANGE_PACE, None, None, None, None, None
+
+
+def _moved(scale: Tensor, parameter: Tensor) -> Tensor:
+    """The scale that training came to, of that of calibration."""
+    return scale * (RANGE_PACE * parameter).exp()
 
 
 def _steps(x: Tensor, scale: Tensor, zero_point: Tensor, is_weight: bool) -> Tensor:
