@@ -148,4 +148,5 @@ def quantize_weight(
     is_zero = (weight == 0).all(axis=others)
     used = parameters.scale[~is_zero]
     scale = np.where(is_zero, used.min() if used.size else np.float32(SCALE_OF_ZEROS), parameters.scale)
-    return QuantizedWeight(values, scale, parameters.zero_point.astype(dtype))
+    # NumPy 1 makes float64 of what has no dimensions.
+    return QuantizedWeight(values, np.asarray(scale, np.float32), parameters.zero_point.astype(dtype))

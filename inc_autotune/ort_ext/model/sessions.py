@@ -116,7 +116,9 @@ def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array], what
 
 def has_one_thread(options: ort.SessionOptions) -> bool:
     """Whether a session with these options computes in the calling thread alone."""
-    return options.intra_op_num_threads == 1 and options.use_per_session_threads and _is_sequential(options)
+    # Where an onnxruntime has no such option, every session has threads of its own.
+    own_threads = getattr(options, "use_per_session_threads", True)
+    return options.intra_op_num_threads == 1 and own_threads and _is_sequential(options)
 
 
 def check_providers(providers: Sequence[Provider] | None) -> list[Provider]:
@@ -176,11 +178,15 @@ def check_optimization_level(level: str | None) -> ort.GraphOptimizationLevel | 
 @contextmanager
 def _in_one_thread(options: ort.SessionOptions) -> Iterator[None]:
     """Let sessions made with these options compute in the calling thread; a session keeps what they were then."""
-    names = ("intra_op_num_threads", "use_per_session_threads", "execution_mode")
-    own = {name: getattr(options, name) for name in names}
+    wanted = {
+        "intra_op_num_threads": 1,
+        "use_per_session_threads": True,  # which older ones do not have, since it always is so there
+        "execution_mode": ort.ExecutionMode.ORT_SEQUENTIAL,
+    }
+    own = {name: getattr(options, name) for name in wanted if hasattr(options, name)}
     try:
-        options.intra_op_num_threads, options.use_per_session_threads = 1, True
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        for name in own:
+            setattr(options, name, wanted[name])
         yield
     finally:
         for name, value in own.items():
