@@ -1,8 +1,9 @@
-"""What `corrections.py` and `rounding.py` share: models trained on digits, and digits that calibration has not seen."""
+"""What the scripts of output errors share: models trained on digits, and digits that calibration has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ def error(task: Task, tuned: Any) -> float:
     return relative_error([expected], [outputs])
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that measures tasks."""
+    result = common.parser(description)
+    result.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
+    return result
+
+
+def tasks(options: argparse.Namespace) -> Iterator[tuple[str, Task]]:
+    """The tasks that a command line names, all where it names none."""
+    digits = models.Digits()
+    for name in options.task or TASKS:
+        source = common.export(TASKS[name](digits), options.exports / name)
+        yield name, Task(source, digits.train, digits.test[0])
+
+
 def print_errors(
     description: str | None, columns: Sequence[str], measure: Callable[[str, Task], list[list[Any]]]
 ) -> None:
@@ -52,12 +68,6 @@ def print_errors(
         columns: of the table.
         measure: makes rows of a task's name and the task.
     """
-    parser = common.parser(description)
-    parser.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
-    options = common.parse(parser)
-    digits = models.Digits()
-    rows = []
-    for name in options.task or TASKS:
-        source = common.export(TASKS[name](digits), options.exports / name)
-        rows += measure(name, Task(source, digits.train, digits.test[0]))
+    options = common.parse(parser(description))
+    rows = [row for name, task in tasks(options) for row in measure(name, task)]
     measuring.print_table("Relative squared error at the output", columns, rows)

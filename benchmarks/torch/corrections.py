@@ -16,10 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
-from benchmarks.torch.output_errors import CALIBRATED, Task, outputs, print_errors, simulated
+from benchmarks.torch.output_errors import CALIBRATED, Task, outputs, print_errors, simulated, static_choices
 from inc_autotune.core.analysis import plan_corrections, relative_error
-from inc_autotune.core.arguments import validate_arguments
-from inc_autotune.core.search import find_choices
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 
@@ -30,14 +28,7 @@ COLUMNS = ("task", "weights", "off", "bias", "weight", "both", "chosen")
 def measure(name: str, task: Task, dtype: str) -> list[Any]:
     adaptor = TorchAdaptor(capability=None if dtype == "int8" else simulated(dtype))
     adaptor.calibrate(task.model, task.calibration, (CALIBRATED,))
-    arguments = validate_arguments(
-        strategies=("auto",),
-        backends=("default",),
-        approach="static",
-        op_type_dict={"Linear|Conv2d": {"weight": {"dtype": [dtype]}}},
-    )
-    choices = find_choices(adaptor, task.model, arguments)
-    choices = type(choices)(choices.offered, choices.allowed, choices.groups, {}, choices.skipped)
+    choices = static_choices(adaptor, task.model, {"Linear|Conv2d": {"weight": {"dtype": [dtype]}}})
 
     def tune_cfg(corrections: tuple[Correction, ...]) -> dict[str, Any]:
         space = choices.corrected(adaptor, task.model, corrections).space
@@ -48,7 +39,8 @@ def measure(name: str, task: Task, dtype: str) -> list[Any]:
         relative_error(reference, outputs(adaptor.quantize(tune_cfg(plan), task.model, None), task.unseen))
         for plan in PLANS
     ]
-    best = plan_corrections(adaptor, task.model, arguments.corrections, tune_cfg)[0]
+    requested = dict.fromkeys(CORRECTIONS, "auto")
+    best = plan_corrections(adaptor, task.model, requested, tune_cfg)[0]
     return [name, dtype, *(f"{error:.2e}" for error in errors), best.name]
 
 

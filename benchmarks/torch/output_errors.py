@@ -1,8 +1,9 @@
-"""What `corrections.py` and `rounding.py` share: models, samples to calibrate with, others to compare outputs on."""
+"""What the scripts of output errors share: models, samples to calibrate with, others to compare outputs on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from benchmarks import measuring
 from benchmarks.torch import common
 from benchmarks.torch.models import minilm, text_batches
+from inc_autotune.core.arguments import validate_arguments
+from inc_autotune.core.search import Choices, find_choices
+from inc_autotune.torch_ext.adaptor import TorchAdaptor
 
 CALIBRATED = 100
 """Samples."""
@@ -80,6 +84,35 @@ def simulated(dtype: str) -> dict[str, Any]:
     return {dtype: {"static": {"Linear": option, "Conv2d": option}}}
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that measures tasks."""
+    result = measuring.parser(description, workloads="optional")
+    result.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
+    return result
+
+
+def tasks(options: argparse.Namespace) -> Iterator[tuple[str, Task]]:
+    """The tasks that a command line names, all that there are data for where it names none."""
+    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
+    for name in options.task or [name for name in TASKS if workloads is not None or name not in OF_WORKLOADS]:
+        yield name, TASKS[name](workloads)
+
+
+def static_choices(adaptor: TorchAdaptor, model: nn.Module, rules: Mapping[str, Any]) -> Choices:
+    """What tuning may choose from in integers with static ranges, whether that gains speed or not.
+
+    Args:
+        adaptor: has calibrated the model.
+        model: in fp32.
+        rules: by operator type.
+    """
+    arguments = validate_arguments(
+        strategies=("auto",), backends=("default",), approach="static", op_type_dict=dict(rules)
+    )
+    found = find_choices(adaptor, model, arguments)
+    return Choices(found.offered, found.allowed, found.groups, {}, found.skipped)
+
+
 def print_errors(
     description: str | None,
     columns: Sequence[str],
@@ -94,14 +127,8 @@ def print_errors(
         measure: makes a row of a task's name, the task and a dtype.
         weights: dtypes, unless the command line names others.
     """
-    parser = measuring.parser(description, workloads="optional")
-    parser.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
-    parser.add_argument("--weights", nargs="+", default=weights, help="dtypes; those but int8 are simulated")
-    options = common.parse(parser)
-    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
-    names = options.task or [name for name in TASKS if workloads is not None or name not in OF_WORKLOADS]
-    rows = []
-    for name in names:
-        task = TASKS[name](workloads)
-        rows += [measure(name, task, dtype) for dtype in options.weights]
+    arguments = parser(description)
+    arguments.add_argument("--weights", nargs="+", default=weights, help="dtypes; those but int8 are simulated")
+    options = common.parse(arguments)
+    rows = [measure(name, task, dtype) for name, task in tasks(options) for dtype in options.weights]
     measuring.print_table("Relative squared error at the output", columns, rows)

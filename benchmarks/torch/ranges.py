@@ -22,13 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from benchmarks import measuring
 from benchmarks.torch import common
-from benchmarks.torch.output_errors import CALIBRATED, OF_WORKLOADS, TASKS, Task, outputs
+from benchmarks.torch.output_errors import CALIBRATED, Task, outputs, parser, static_choices, tasks
 from inc_autotune import torch_ext
 from inc_autotune.core.analysis import relative_error
 from inc_autotune.core.analysis.output_error import output_error
-from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.quantization import search_alpha
-from inc_autotune.core.search import Choices, find_choices
 from inc_autotune.core.vocabulary import ALGORITHMS, CORRECTIONS, Correction
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
 
@@ -59,11 +57,7 @@ class Ranges:
             self.adaptor.calibrate(task.model, task.calibration, (CALIBRATED,))
             seconds[histogram] = common.seconds() - started
         self.histogram_cost = seconds[True] / seconds[False]
-        arguments = validate_arguments(
-            strategies=("auto",), backends=("default",), approach="static", op_type_dict={"Linear|Conv2d": self._rule}
-        )
-        found = find_choices(self.adaptor, task.model, arguments)
-        self.choices = Choices(found.offered, found.allowed, found.groups, {}, found.skipped)
+        self.choices = static_choices(self.adaptor, task.model, {"Linear|Conv2d": self._rule})
         self.units = [unit for unit in self.choices.space.units if unit.options[0].approach == "static"]
 
     def tune_cfg(self, algorithms: Mapping[str, str], corrections: tuple[Correction, ...]) -> dict[str, Any]:
@@ -140,17 +134,13 @@ def measure(name: str, task: Task, weights: str, activations: str, forms: list[s
 
 
 def main() -> None:
-    parser = measuring.parser(__doc__, workloads="optional")
-    parser.add_argument("--task", choices=list(TASKS), action="append", help="repeatable; default: all")
-    parser.add_argument("--weights", default="int8", help="dtype; all but int8 are simulated")
-    parser.add_argument("--activations", nargs="+", default=["uint8"], help="dtypes; all but uint8 are simulated")
-    parser.add_argument("--with", nargs="+", dest="forms", choices=FORMS, default=list(FORMS))
-    options = common.parse(parser)
-    workloads = None if options.workloads is None else measuring.import_workloads(options.workloads)
-    names = options.task or [name for name in TASKS if workloads is not None or name not in OF_WORKLOADS]
+    arguments = parser(__doc__)
+    arguments.add_argument("--weights", default="int8", help="dtype; all but int8 are simulated")
+    arguments.add_argument("--activations", nargs="+", default=["uint8"], help="dtypes; all but uint8 are simulated")
+    arguments.add_argument("--with", nargs="+", dest="forms", choices=FORMS, default=list(FORMS))
+    options = common.parse(arguments)
     rows = []
-    for name in names:
-        task = TASKS[name](workloads)
+    for name, task in tasks(options):
         for activations in options.activations:
             rows += measure(name, task, options.weights, activations, options.forms)
     measuring.print_table("Relative squared error at the output", COLUMNS, rows)
