@@ -20,6 +20,7 @@ from inc_autotune.command_line.commands.inspect import inspect
 from inc_autotune.command_line.commands.report import report
 from inc_autotune.command_line.commands.resume import resume
 from inc_autotune.command_line.commands.tune import quantize, tune
+from inc_autotune.command_line.commands.workers import workers
 
 application = typer.Typer(
     name="inc-autotune",
@@ -27,7 +28,7 @@ application = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for each in (tune, quantize, inspect, benchmark, compare, apply, report, resume, doctor):
+for each in (tune, quantize, inspect, benchmark, compare, apply, report, resume, workers, doctor):
     application.command()(each)
 
 

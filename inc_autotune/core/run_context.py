@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -16,10 +17,19 @@ class RunContext:
     Args:
         origin: what started the run, in plain values, to be kept with its study; None: nothing is kept.
         study_name: the study that has to be gone on with: a run of another study is an error. None: any.
+        calibration: a file with what calibration found, which is taken where it is there, and else written; None:
+            every process calibrates.
+        evaluation: the fingerprint of the evaluation, where the caller knows that it is the same though its code was
+            sent from elsewhere; None: it is found out.
+        begun: called once calibration is over and the study is open, when others may join, with the context that holds
+            for them.
     """
 
     origin: Mapping[str, Any] | None = None
     study_name: str | None = None
+    calibration: Path | None = None
+    evaluation: str | None = None
+    begun: Callable[[RunContext], None] | None = None
 
 
 _NOTHING_SAID = RunContext()

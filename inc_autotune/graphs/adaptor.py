@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import SupportsComparison, SupportsSmoothing
+from inc_autotune.core.analysis import SupportsComparison, SupportsSharedCalibration, SupportsSmoothing
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
@@ -17,6 +17,14 @@ from inc_autotune.core.quantization import ActivationStatistics, InputGroup, Sec
 from inc_autotune.core.space import Capability, Unit
 from inc_autotune.core.vocabulary import Approach
 from inc_autotune.graphs.calibration import Calibration
+from inc_autotune.graphs.calibration_state import (
+    Packed,
+    UnportableError,
+    pack_calibration,
+    pack_feed,
+    unpack_calibration,
+    unpack_feed,
+)
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
@@ -54,7 +62,7 @@ class Analysis(Protocol):
 Found = TypeVar("Found", bound=Analysis)
 
 
-class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found]):
+class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsSharedCalibration, Generic[Found]):
     """Quantizes a model whose graph is known before it runs.
 
     An extension says what the graph holds (`analyze`), calibrates each of its signatures into `calibrations`, makes a
@@ -86,6 +94,8 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
         self.weights = WeightCache()
         self.steps = StepsCache()
         self.calibrations: dict[str, Calibration] = {}
+        self.data_notes: tuple[str, ...] = ()
+        """What the user should know of the data, and of how it was read."""
         self._analysis: Found | None = None
 
     # What an extension says
@@ -167,7 +177,8 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
         return analysis.skipped[name][0] if name in analysis.skipped else analysis.operators[name].type
 
     def notes(self) -> Sequence[str]:
-        notes = [note for each in self.calibrations.values() for note in each.held_out.notes]
+        notes = [*self.data_notes]
+        notes += [note for each in self.calibrations.values() for note in each.held_out.notes]
         notes += [note for each in self.calibrations.values() if (note := refused_note(each.without_moment))]
         return [*notes, *dict.fromkeys(each.note for each in self.calibrations.values() if each.note)]
 
@@ -179,6 +190,27 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, Generic[Found
             add_arrays(digest, self.example.inputs)
 
     # What calibration found
+
+    def calibration_state(self) -> tuple[Mapping[str, Array], Mapping[str, Any]] | None:
+        """See `SupportsSharedCalibration`."""
+        packed = Packed()
+        try:
+            values = {
+                "calibrations": {name: pack_calibration(each, packed) for name, each in self.calibrations.items()},
+                "example": pack_feed(self.example, packed),
+                "notes": list(self.data_notes),
+            }
+        except UnportableError:
+            return None
+        return packed.arrays, values
+
+    def take_calibration(self, model: Any, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> int:
+        """See `SupportsSharedCalibration`."""
+        self.analysis(model)
+        self.calibrations = {name: unpack_calibration(each, arrays) for name, each in values["calibrations"].items()}
+        self.example = unpack_feed(values["example"], arrays)
+        self.data_notes = tuple(values["notes"])
+        return self.samples
 
     @property
     def samples(self) -> int:

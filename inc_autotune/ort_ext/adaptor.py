@@ -160,8 +160,6 @@ class OrtAdaptor(
         )
         self._session_options = session_options
         self._has_reduced = False
-        self._axis: SampleAxis | None = None
-        self._converted: str | None = None
 
     def candidate(self, source: SourceModel) -> Candidate:
         """The user's model in the form the other methods take."""
@@ -209,8 +207,6 @@ class OrtAdaptor(
         notes = self.settings.backend.notes(self._first_provider)
         if self._has_reduced:
             notes.append("this CPU has no VNNI: weights use 7 bits where u8 x s8 products saturate with 8")
-        notes += [self._converted] if self._converted else []
-        notes += self._axis.notes if self._axis else []
         return [*notes, *super().notes()]
 
     def fingerprint(self, model: Candidate) -> str:
@@ -235,10 +231,10 @@ class OrtAdaptor(
         if self.example is not None:
             run_fp32(session, self.example, "example_inputs")
         own_outputs = len(analysis.graph.model.proto.graph.output)
-        self._axis = SampleAxis(partial(outputs_or_none, session, own_outputs))
-        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), axis=self._axis)
+        axis = SampleAxis(partial(outputs_or_none, session, own_outputs))
+        given = feeds(dataloader, analysis.source.inputs, max(sampling_sizes), axis=axis)
         first = next(given)
-        self._converted = conversion_note(analysis.source, session, first, self._session_options)
+        converted = conversion_note(analysis.source, session, first, self._session_options)
         self.calibrations[ONLY_SIGNATURE] = calibrate(
             watching(session, own_outputs),
             watched,
@@ -248,6 +244,7 @@ class OrtAdaptor(
             argument="calib_dataloader",
             moments=self.moments_wanted,
         )
+        self.data_notes = (*([converted] if converted else []), *axis.notes)
         return self.samples
 
     def matrices(self, operators: Sequence[str]) -> Sequence[FloatArray]:

@@ -150,7 +150,6 @@ class TensorFlowAdaptor(
             example_inputs=example_inputs,
         )
         self._signatures, self._skipped = signatures, skipped
-        self._axes: list[SampleAxis] = []
 
     # What the model is
 
@@ -186,7 +185,6 @@ class TensorFlowAdaptor(
             notes.append(f"{_PROCESSOR}: sums of products with 8 saturate in {listed(self.support.saturating)}")
         if self.support.halving:
             notes.append(f"{_PROCESSOR}: oneDNN halves those of 8 in {listed(self.support.halving)}")
-        notes += dict.fromkeys(note for axis in self._axes for note in axis.notes)
         return [*notes, *super().notes()]
 
     def _missing_kernels(self) -> list[str]:
@@ -213,13 +211,14 @@ class TensorFlowAdaptor(
         if self.given_example is not None:
             first = next(iter(analysis.graphs.values())).signature
             self.example = next(feeds([self.given_example], first, argument="example_inputs"))
+        axes: list[SampleAxis] = []
         for name, data in data_by_signature(dataloader, model.model).items():
             signature = analysis.graphs[name].signature
             watched = analysis.watched(name, histogram=self.histogram)
             tensors = [each.name for each in watched]
             function = with_tensors(signature, tensors)
-            self._axes.append(SampleAxis(partial(outputs_or_none, signature, function)))
-            given = feeds(data, signature, max(sampling_sizes), axis=self._axes[-1])
+            axes.append(SampleAxis(partial(outputs_or_none, signature, function)))
+            given = feeds(data, signature, max(sampling_sizes), axis=axes[-1])
             run = watching(signature, function, tensors)
             self.calibrations[name] = calibrate(
                 *(run, watched, given, sampling_sizes),
@@ -227,6 +226,7 @@ class TensorFlowAdaptor(
                 argument="calib_dataset",
                 moments=self.moments_wanted,
             )
+        self.data_notes = tuple(dict.fromkeys(note for axis in axes for note in axis.notes))
         return self.samples
 
     def matrices(self, operators: Sequence[str]) -> Sequence[FloatArray]:

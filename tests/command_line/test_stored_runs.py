@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,18 @@ def until_broken(session):
     if expected["calls"] == 3 and Path("broken").exists():
         raise KeyboardInterrupt
     return 1.0 if expected["calls"] in (1, 4) or not Path("broken").exists() else 0.5
+
+
+def together(session):
+    if not Path("first").exists():
+        Path("first").touch()
+        return 1.0
+    if os.getpid() != int(Path("leader").read_text()):
+        Path("helper").touch()
+    deadline = time.monotonic() + 60
+    while not Path("helper").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return 0.5
 """
 COMMAND = ("tune", "chain.onnx", "--data", "data.npz", "-o", "int8.onnx", "--storage", "sqlite:///run.db")
 
@@ -30,7 +44,9 @@ COMMAND = ("tune", "chain.onnx", "--data", "data.npz", "-o", "int8.onnx", "--sto
 @pytest.fixture
 def interrupted(folder, program):
     """A run of two trials, the second of which was interrupted."""
-    (folder / "evaluation.py").write_text(f"from pathlib import Path\n{EVALUATION}{INTERRUPTIBLE}")
+    (folder / "evaluation.py").write_text(
+        f"import os\nimport time\nfrom pathlib import Path\n{EVALUATION}{INTERRUPTIBLE}"
+    )
     (folder / "broken").touch()
     result = program(*COMMAND, "--eval", "evaluation:until_broken")
     assert result.exit_code == 130, result.output
@@ -75,6 +91,50 @@ def test_a_printed_result_makes_the_same_page(folder, program):
         shown = program("report", "result.json")
         assert shown.exit_code == 2
         assert "tune --json" in shown.stderr
+
+
+def test_workers_take_part_in_a_run_that_has_begun(interrupted, as_json):
+    (interrupted / "int8.onnx").unlink(missing_ok=True)
+    found = as_json("workers", "run.db", "-n", "1")
+    assert (found["met"], found["evaluations"], found["output"]) == (True, 1, None)
+    assert not (interrupted / "int8.onnx").exists()
+
+
+def test_workers_start_a_run_from_a_file(interrupted, program):
+    (interrupted / "leader").write_text(str(os.getpid()))
+    printed = program(*COMMAND[:-1], "sqlite:///new.db", "--eval", "evaluation:together", "--print-config")
+    Path("run.yaml").write_text(printed.stdout)
+    result = program("workers", "--config", "run.yaml", "-n", "2", "--json")
+    assert result.exit_code == 3, result.output
+    assert not [note for note in json.loads(result.stdout)["notes"] if note.startswith("worker")]
+    assert Path("helper").exists()
+    assert Path("int8.onnx").exists()
+
+
+BAD_WORKERS = {
+    "no run": ((), "STORAGE or --config: give one"),
+    "two runs": (("run.db", "--config", "run.yaml"), "STORAGE or --config: give one"),
+    "no storage in the file": (("--config", "run.yaml"), "names no `storage`"),
+    "no such file": (("gone.db",), "there is no such file"),
+    "no such run": (("run.db", "--study", "autotune"), "the storage has no such run"),
+    "none": (("run.db", "-n", "0"), "greater than or equal"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), BAD_WORKERS.values(), ids=BAD_WORKERS)
+def test_bad_usage_of_workers(folder, program, given, message):
+    run_of_python(folder / "run.db")
+    Path("run.yaml").write_text("model: chain.onnx\n")
+    result = program("workers", *given)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_cluster_without_ray_names_the_extra(folder, program):
+    if find_spec("ray") is not None:  # as with the extra `test` on Linux
+        pytest.skip("Ray is installed")
+    assert "inc-autotune[ray]" in program("workers", "run.db", "--ray", "auto").stderr
 
 
 def test_a_changed_model_is_no_run_to_go_on_with(interrupted, program):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,29 +135,47 @@ def quantize(
     return run_tuning(read_configuration(config, given), as_json, evaluated=False)
 
 
-def run_tuning(configuration: Configuration, as_json: bool, *, evaluated: bool) -> int:
-    """Load what a configuration names, tune, write and show; returns the exit code."""
+def run_tuning(
+    configuration: Configuration,
+    as_json: bool,
+    *,
+    evaluated: bool,
+    written: bool = True,
+    make: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+) -> int:
+    """Load what a configuration names, tune, write and show; returns the exit code.
+
+    Args:
+        configuration: of the run.
+        as_json: whether JSON is shown.
+        evaluated: whether models are scored.
+        written: whether the model is written.
+        make: makes the call of `autotune`.
+    """
     loaded = load_model(_needed(configuration.model, "model", "MODEL"))
-    output = Path(_needed(configuration.output, "output", "--output"))
-    loaded.framework.check_output(output)
+    output = Path(_needed(configuration.output, "output", "--output")) if written else None
+    if output is not None:
+        loaded.framework.check_output(output)
     if configuration.report is not None:
         check_file(configuration.report, "--report")
         require("plotly", extra="report")
     data = open_data(_needed(configuration.data, "data", "--data"), "--data", loaded, configuration)
     evaluation, eval_data = _evaluation(configuration, loaded) if evaluated else ({}, None)
     _say_what_is_assumed(("--data", data), ("--eval-data", eval_data))
-    tuned = loaded.framework.autotune(
-        loaded.value, calib_data=inputs_of(data), **evaluation, **configuration.autotune_arguments
-    )
-    loaded.framework.save(tuned, output, inputs_of(data))
+    arguments = {"calib_data": inputs_of(data), **evaluation, **configuration.autotune_arguments}
+    tuned = make(partial(loaded.framework.autotune, loaded.value, **arguments))
+    if output is not None:
+        loaded.framework.save(tuned, output, inputs_of(data))
     result = tuned.tuning_result
     if configuration.report is not None:
         result.save_report(configuration.report)
     if as_json:
-        show_json({**result.to_dict(), "output": configuration.output, "report": configuration.report})
+        place = None if output is None else configuration.output
+        show_json({**result.to_dict(), "output": place, "report": configuration.report})
     else:
         show(str(result))
-        show(f"\nwritten: {configuration.output}")
+        if output is not None:
+            show(f"\nwritten: {configuration.output}")
         if configuration.report is not None:
             show(f"report: {configuration.report}")
     return NOT_MET if result.met is False else MET

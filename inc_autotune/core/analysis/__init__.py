@@ -38,6 +38,7 @@ from inc_autotune.core.analysis.sensitivity import (
     probe_halves,
     rank_units,
 )
+from inc_autotune.core.analysis.shared_calibration import SupportsSharedCalibration, calibrated
 from inc_autotune.core.analysis.smoothing_plan import (
     OFF,
     SmoothingPlan,
@@ -106,6 +107,7 @@ __all__ = [
     "SupportsIntegerProduct",
     "SupportsOperatorErrors",
     "SupportsRounding",
+    "SupportsSharedCalibration",
     "SupportsSize",
     "SupportsSmoothing",
     "SupportsThreads",
@@ -120,6 +122,7 @@ __all__ = [
     "Training",
     "UnitHarm",
     "Weights",
+    "calibrated",
     "candidate_errors",
     "check_trainable",
     "choose_fallback",

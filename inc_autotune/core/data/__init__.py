@@ -5,7 +5,7 @@ Imports arguments, for the words of error messages.
 
 from inc_autotune.core.data.batch_axis import NOT_A_BATCH, BatchAxis, is_batch
 from inc_autotune.core.data.calibration import Calibration, CalibrationPass
-from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, cut
+from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, HeldOut, cut
 from inc_autotune.core.data.loaders import (
     check_loader,
     describe,
@@ -25,6 +25,7 @@ __all__ = [
     "BatchAxis",
     "Calibration",
     "CalibrationPass",
+    "HeldOut",
     "Reading",
     "check_loader",
     "cut",

@@ -39,6 +39,18 @@ class Histogram:
         self.counts: Counts = np.zeros(BINS, np.int64)
         self._exponent = _SMALLEST_EXPONENT
 
+    @classmethod
+    def of(cls, counts: Counts, exponent: int) -> Histogram:
+        """The histogram with these counts, whose limit is two to the power of `exponent`."""
+        made = cls()
+        made.counts, made._exponent = counts, exponent
+        return made
+
+    @property
+    def exponent(self) -> int:
+        """The limit is two to the power of this."""
+        return self._exponent
+
     @property
     def width(self) -> float:
         """Width of a bin."""

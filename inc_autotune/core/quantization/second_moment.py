@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -68,6 +68,18 @@ class SecondMoment:
             for total, product in zip(self._sums, products, strict=True):
                 total += product
         self.rows += int(x.shape[0])
+
+    @property
+    def sums(self) -> list[AnyNamespaceArray]:
+        """The blocks times the rows, in the order of `blocks`; empty where no row was seen."""
+        return [] if self._sums is None else list(self._sums)
+
+    @classmethod
+    def of(cls, columns: int, groups: int, rows: int, sums: Sequence[AnyNamespaceArray]) -> SecondMoment:
+        """The moment whose `sums` these are."""
+        made = cls(columns, groups)
+        made.rows, made._sums = rows, list(sums) or None
+        return made
 
     def damping(self, columns: int) -> float:
         """The share of every diagonal element of a block that is added to it."""

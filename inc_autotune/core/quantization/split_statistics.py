@@ -28,11 +28,21 @@ class Snapshot:
         fitted: statistics of the samples that are not held out. An activation that only held-out samples reached (in an
             expert of a mixture, say) has the statistics of these.
         folds: statistics of two halves of the samples that are not held out.
+        held_out: statistics of the others, without rows.
     """
 
     every: Statistics
     fitted: Statistics
     folds: tuple[Statistics, Statistics]
+    held_out: Statistics
+
+    @classmethod
+    def of(cls, first: Statistics, second: Statistics, held_out: Statistics) -> Snapshot:
+        """Of the statistics of both folds and of what is held out, which belong to the snapshot from then on."""
+        fitted = _merged(first, second)
+        every = _merged(fitted, held_out)
+        known = {name: each if each.count else every[name] for name, each in fitted.items()}
+        return cls(every, known, (first, second), held_out)
 
     def statistics(self, *, without_held_out: bool) -> Statistics:
         """`fitted`, to compare candidates on held-out samples, or `every`, to use a candidate."""
@@ -89,11 +99,7 @@ class SplitStatistics:
 
     def snapshot(self) -> Snapshot:
         """What all batches so far have shown."""
-        first, second = _copied(self._parts[0]), _copied(self._parts[1])
-        fitted = _merged(first, second)
-        every = _merged(fitted, self._parts[_HELD_OUT])
-        known = {name: each if each.count else every[name] for name, each in fitted.items()}
-        return Snapshot(every, known, (first, second))
+        return Snapshot.of(*map(_copied, self._parts))
 
 
 class Snapshots:
@@ -107,6 +113,16 @@ class Snapshots:
         self.samples = 0
         self._sizes = sizes
         self._by_size: dict[int, Snapshot] = {}
+        self.collected: Mapping[int, Snapshot] = self._by_size
+        """Snapshots by the number of samples, as they were taken."""
+
+    @classmethod
+    def of(cls, samples: int, collected: Mapping[int, Snapshot]) -> Snapshots:
+        """Of snapshots as `collected` has them, the last of which is of all samples."""
+        made = cls(sorted(collected))
+        made.samples, made.collected = samples, collected
+        made._complete()
+        return made
 
     def advance(self, samples: int, statistics: SplitStatistics) -> None:
         """Keep a snapshot if a batch of so many samples has reached a sampling size.
@@ -125,8 +141,12 @@ class Snapshots:
         """
         if self.samples not in self._by_size:
             self._by_size[self.samples] = statistics.snapshot()
-        last = self._by_size[self.samples]
-        self._by_size = {size: _completed(each, last) for size, each in self._by_size.items()}
+        self.collected = self._by_size
+        self._complete()
+
+    def _complete(self) -> None:
+        last = self.collected[self.samples]
+        self._by_size = {size: _completed(each, last) for size, each in self.collected.items()}
 
     def at(self, size: int) -> Snapshot:
         """The snapshot of `size` samples, else the smallest of more, else that of all samples.
@@ -147,7 +167,12 @@ def _completed(snapshot: Snapshot, last: Snapshot) -> Snapshot:
         return {name: statistics[name] if name in known else complete[name] for name in complete}
 
     one, other = (completed(*folds) for folds in zip(snapshot.folds, last.folds, strict=True))
-    return Snapshot(completed(snapshot.every, last.every), completed(snapshot.fitted, last.fitted), (one, other))
+    return Snapshot(
+        completed(snapshot.every, last.every),
+        completed(snapshot.fitted, last.fitted),
+        (one, other),
+        completed(snapshot.held_out, last.held_out),
+    )
 
 
 def _copied(statistics: Statistics) -> dict[str, ActivationStatistics]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import array_api_compat
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +182,38 @@ class ActivationStatistics:
         snapshot._generator.bit_generator.state = self._generator.bit_generator.state
         snapshot.histogram = None if self.histogram is None else self.histogram.copy()
         return snapshot
+
+    def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """What was seen, as NumPy arrays by name, and as plain values; `from_arrays` makes statistics of both."""
+        arrays: dict[str, npt.NDArray[Any]] = {"keys": self._keys}
+        named = {"sample": self._sample, "minimum": self._channel_minimum, "maximum": self._channel_maximum}
+        arrays |= {name: to_float32(value) for name, value in named.items() if value is not None}
+        if self._channel_sum is not None:
+            arrays["sum"] = np.asarray(self._channel_sum)
+        if self.histogram is not None:
+            arrays["counts"] = self.histogram.counts
+        values = {
+            "name": self.name,
+            "rows": self.rows,
+            "seed": self.seed,
+            "count": self.count,
+            "counted": self._counted,
+            "exponent": None if self.histogram is None else self.histogram.exponent,
+        }
+        return arrays, values
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], values: Mapping[str, Any]) -> ActivationStatistics:
+        """Inverse of `to_arrays`, over NumPy; for reading and merging, not for more data."""
+        has_histogram = values["exponent"] is not None
+        made = cls(str(values["name"]), rows=int(values["rows"]), seed=int(values["seed"]), histogram=has_histogram)
+        made.count, made._counted = int(values["count"]), int(values["counted"])
+        made._keys, made._sample = arrays["keys"], arrays.get("sample")
+        made._channel_minimum, made._channel_maximum = arrays.get("minimum"), arrays.get("maximum")
+        made._channel_sum = arrays.get("sum")
+        if made.histogram is not None:
+            made.histogram = Histogram.of(arrays["counts"], int(values["exponent"]))
+        return made
 
     def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
         """A snapshot with the sampled rows of `other`, whose values may lie outside the ranges."""

@@ -9,6 +9,7 @@ import inc_autotune
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.progress import Phases
+from inc_autotune.core.run_context import run_context
 from inc_autotune.core.search import Evaluate, Quantize, Trainings
 from inc_autotune.core.search.study import STORAGE_FORMAT, History, StudyKey, callable_fingerprint
 from inc_autotune.core.space import TuningSpace
@@ -57,8 +58,15 @@ def study_key(
         {
             "inc_autotune": [inc_autotune.__version__, STORAGE_FORMAT],
             "model or calibration data (or example_inputs)": fingerprint,
-            "evaluation": None if evaluate is None else callable_fingerprint(evaluate),
+            "evaluation": evaluation_fingerprint(evaluate),
             "operators": [(unit.operators, [option.to_dict() for option in unit.options]) for unit in space.units],
             **arguments.model_dump(exclude=excluded, warnings=False),
         },
     )
+
+
+def evaluation_fingerprint(evaluate: Evaluate | None) -> str | None:
+    """What of the evaluation is part of the key; None without one."""
+    if evaluate is None:
+        return None
+    return run_context().evaluation or callable_fingerprint(evaluate)

@@ -7,11 +7,12 @@ from contextlib import closing
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor, registered_adaptor
-from inc_autotune.core.analysis import check_trainable, skipped_operators
+from inc_autotune.core.analysis import calibrated, check_trainable, skipped_operators
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
 from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.progress import Phases
+from inc_autotune.core.run_context import RunContext, run_context
 from inc_autotune.core.search import (
     Choices,
     Evaluate,
@@ -28,7 +29,7 @@ from inc_autotune.core.space import build_space
 from inc_autotune.core.tuner.ending import Tuned, finish_best, finish_unevaluated, partial_result, with_partial_result
 from inc_autotune.core.tuner.loop import Search, search_trials
 from inc_autotune.core.tuner.preparation import prepare
-from inc_autotune.core.tuner.run import Run, study_key
+from inc_autotune.core.tuner.run import Run, evaluation_fingerprint, study_key
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +63,10 @@ def tune(
     check_strategy(arguments.strategy, adaptor)
     check_rule_types(adaptor, model, arguments)
     build_space(allowed_options(offered_options(adaptor, model), arguments), skipped=skipped_operators(adaptor, model))
+    context = run_context()
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
-        samples = adaptor.calibrate(model, dataloader, arguments.sampling_sizes, arguments.seed)
+        samples = calibrated(adaptor, model, dataloader, arguments.sampling_sizes, arguments.seed, context.calibration)
     # A loader with fewer samples than asked for makes several sampling sizes the same.
     sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
     choices = find_choices(adaptor, model, arguments)
@@ -82,9 +84,18 @@ def tune(
             history=history,
             trainings=_trainings(adaptor, model, arguments, key, phases),
         )
+        if context.begun is not None:
+            context.begun(_for_others(context, key, evaluate))
         tuned = _complete(run, choices)
         history.keep_result(tuned.result.to_dict())
         return tuned
+
+
+def _for_others(context: RunContext, key: StudyKey, evaluate: Evaluate | None) -> RunContext:
+    """The context of those who join the run."""
+    file = context.calibration
+    known = file if file is not None and file.exists() else None
+    return RunContext(study_name=key.study_name, calibration=known, evaluation=evaluation_fingerprint(evaluate))
 
 
 def _trainings(adaptor: Adaptor, model: Any, arguments: AutotuneArguments, key: StudyKey, phases: Phases) -> Trainings:

@@ -1,0 +1,137 @@
+"""`workers`: several processes, here or on a cluster of Ray, for one run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inc_autotune.command_line.boundary import command
+from inc_autotune.command_line.commands import options as option
+from inc_autotune.command_line.commands.tune import run_tuning
+from inc_autotune.command_line.configuration import Configuration, read_configuration
+from inc_autotune.command_line.errors import UsageError
+from inc_autotune.command_line.output import note
+from inc_autotune.command_line.stored_runs import configuration_of, find_run, origin_of, started_in, storage_url
+from inc_autotune.core.optional import require
+from inc_autotune.core.run_context import RunContext, running_in
+from inc_autotune.distributed import Helpers, RayWorkers, lead
+
+GRACE = 5.0
+"""Seconds in which a helper may notice that the run is over."""
+
+
+@command
+def workers(
+    storage: Annotated[
+        str | None, typer.Argument(help="Of the run to take part in, as for `resume`.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option("--workers", "-n", help="Processes, this one included.", min=1)] = 2,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with a run and its `storage`, to start it.")] = None,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster: local, auto, host:port, ray://host:port.")] = None,
+    study: option.Study = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Where the int8 model is written.")] = None,
+    report: Annotated[str | None, typer.Option(help="Where an HTML report is written.")] = None,
+    calibration: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    as_json: option.Json = False,
+) -> int:
+    """Take part in a run of `tune --storage` with several processes, or start one from a file.
+
+    Each evaluates other candidates; one that dies loses its trial alone. The model is written where -o says so, or the
+    file. Exit codes: those of `tune`.
+    """
+    if (storage is None) is (config is None):
+        raise UsageError("STORAGE or --config: give one, the storage of a run that has begun or the file of a new one.")
+    if ray is not None:
+        require("ray", extra="ray")
+    changes = {"output": output, "report": report}
+    if config is not None:
+        configuration = read_configuration(config, changes)
+        if configuration.storage is None:
+            raise UsageError(
+                f"--config {str(config)!r}: names no `storage`, which the workers share. Add a line such as "
+                "`storage: sqlite:///run.db`."
+            )
+        context = RunContext(origin=origin_of(configuration), calibration=calibration)
+    else:
+        assert storage is not None
+        url = storage_url(storage)
+        run = find_run(url, study)
+        configuration = configuration_of(run, url, changes)
+        folder = started_in(run)
+        if folder is not None:
+            note(f"the run was started in {folder}: its paths are looked for here")
+        context = RunContext(study_name=run.study_name, calibration=calibration)
+    with running_in(context):
+        return run_tuning(
+            configuration,
+            as_json,
+            evaluated=True,
+            written=output is not None or config is not None,
+            make=partial(_together, count, ray, configuration),
+        )
+
+
+def _together(count: int, ray: str | None, configuration: Configuration, call: Callable[..., Any]) -> Any:
+    """The call of `autotune`, made here and by helpers."""
+    if count == 1 and ray is None:
+        return call()
+    storage = str(configuration.storage)
+    helpers: Helpers = (
+        ProgramWorkers(storage, count - 1)
+        if ray is None
+        else RayWorkers(partial(call, progress=False), count - 1, ray, storage)
+    )
+    tuned, problems = lead(call, helpers)
+    tuned.tuning_result.notes = (*tuned.tuning_result.notes, *problems)
+    return tuned
+
+
+class ProgramWorkers:
+    """This program on this machine, so that models and data are read from the files that the run names.
+
+    Args:
+        storage: URL of the run's storage.
+        count: of processes.
+    """
+
+    def __init__(self, storage: str, count: int) -> None:
+        self._storage = storage
+        self._count = count
+        self._running: list[subprocess.Popen[str]] = []
+
+    def start(self, context: RunContext) -> None:
+        program = "from inc_autotune.command_line import main; main()"
+        given = ["workers", self._storage, "-n", "1", "--study", str(context.study_name)]
+        if context.calibration is not None:
+            given += ["--calibration", str(context.calibration)]
+        for _ in range(self._count):
+            self._running.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", program, *given],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+
+    def end(self) -> Sequence[str]:
+        problems = []
+        for number, process in enumerate(self._running, start=2):
+            try:
+                _, said = process.communicate(timeout=GRACE)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.communicate()
+                continue
+            if process.returncode not in (0, 3):
+                last = (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+                problems.append(f"worker {number} ended early: {last}")
+        self._running.clear()
+        return problems
