@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+class CalibrationDone(BaseException):  # nobody but who asked for it should catch it
+    """The end of a run that was only to calibrate."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class RunContext:
             every process calibrates.
         evaluation: the fingerprint of the evaluation, where the caller knows that it is the same though its code was
             sent from elsewhere; None: it is found out.
+        shard: number of this process, and of how many, each of which calibrates on other batches; (0, 1): on all.
+        parts: files of the other shards; what this process calibrates is merged with them. Empty: it is not.
+        calibrating: called before it calibrates, with the contexts of those who do the other shards; returns what waits
+            for them.
+        calibrates_only: whether the run ends, with `CalibrationDone`, once it has calibrated.
         begun: called once calibration is over and the study is open, when others may join, with the context that holds
             for them.
     """
@@ -29,6 +38,10 @@ class RunContext:
     study_name: str | None = None
     calibration: Path | None = None
     evaluation: str | None = None
+    shard: tuple[int, int] = (0, 1)
+    parts: tuple[Path, ...] = ()
+    calibrating: Callable[[Sequence[RunContext]], Callable[[], object]] | None = None
+    calibrates_only: bool = False
     begun: Callable[[RunContext], None] | None = None
 
 

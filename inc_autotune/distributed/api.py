@@ -23,6 +23,7 @@ def autotune(
     *arguments: Any,
     workers: int = 2,
     ray: str | None = None,
+    shards: bool = False,
     storage: str | None = None,
     **named: Any,
 ) -> T:
@@ -39,6 +40,9 @@ def autotune(
         ray: address of a Ray cluster: `local`, `auto`, `host:port` or `ray://host:port`; None: processes of this
             machine, which need functions from the top of a module, and a program that guards its start by
             `if __name__ == "__main__":`.
+        shards: whether each worker calibrates on a part of the batches, and what they find is merged: ranges,
+            histograms and means are exactly those of one process; sampled rows, which only score alphas, are others,
+            and second moments differ by rounding. The loader has to yield the same in every process. Not in PyTorch.
         storage: an Optuna storage URL that all workers reach; None: a file that is removed afterwards.
         **named: of the verb.
 
@@ -52,6 +56,8 @@ def autotune(
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ArgumentError(f"workers={workers!r}: Allowed: a whole number from 1, this process included.")
+    if not isinstance(shards, bool):
+        raise ArgumentError(f"shards={shards!r}: Allowed: True or False.")
     if ray is not None and not isinstance(ray, str):
         raise ArgumentError(f"ray={ray!r}: Allowed: an address as text, such as 'local', or None.")
     with ExitStack() as stack:
@@ -64,7 +70,7 @@ def autotune(
         quiet = partial(call, progress=False)
         others = workers - 1
         helpers: Helpers = LocalProcesses(quiet, others) if ray is None else RayWorkers(quiet, others, ray, storage)
-        tuned, problems = lead(call, helpers)
+        tuned, problems = lead(call, helpers, shards=shards)
     result = getattr(tuned, "tuning_result", None)
     if result is not None:
         result.notes = (*result.notes, *problems)

@@ -53,15 +53,13 @@ class RayWorkers:
         from ray import cloudpickle
 
         self._ray: Any = ray
-        self._count = count
-        self._tasks: list[Any] = []
+        self.count = count
+        self._tasks: list[tuple[Any, RunContext]] = []
         try:
             self._call = cloudpickle.dumps(call)
         except Exception as error:  # whatever an object's own way to be sent raises
             raise ArgumentError(f"workers={count + 1}: the call cannot be sent to other processes: {error}.") from error
-        self._owns_cluster = not ray.is_initialized()
-        if self._owns_cluster:
-            _connect(ray, address, count)
+        self._owns_cluster = connect(ray, address, count)
         machines = {each["NodeManagerAddress"] for each in ray.nodes() if each["Alive"]}
         if len(machines) > 1 and local_file(storage) is not None:
             self._leave()
@@ -70,33 +68,47 @@ class RayWorkers:
                 "reach, such as 'postgresql://user:password@host/tuning'."
             )
 
-    def start(self, context: RunContext) -> None:
+    def start(self, contexts: Sequence[RunContext]) -> None:
         # In a list, a reference stays one: what it stands for is fetched once the task can import the user's modules.
-        given = [self._ray.put(self._call)]
-        if context.calibration is not None:
-            given.append(self._ray.put(context.calibration.read_bytes()))
+        call = self._ray.put(self._call)
         task = self._ray.remote(_work).options(max_retries=0)
         paths = [each or os.getcwd() for each in sys.path]
-        self._tasks = [task.remote(given, replace(context, calibration=None), paths) for _ in range(self._count)]
+        files: dict[Path, Any] = {}
+        for context in contexts:
+            file, given = context.calibration, [call]
+            if file is not None and file.exists():
+                if file not in files:
+                    files[file] = self._ray.put(file.read_bytes())
+                given.append(files[file])
+            self._tasks.append((task.remote(given, replace(context, calibration=None), paths), context))
+
+    def wait(self) -> Sequence[str]:
+        return self._ended(None)
 
     def end(self) -> Sequence[str]:
-        problems = []
         try:
-            if self._tasks:
-                self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=GRACE)
-            for number, task in enumerate(self._tasks, start=2):
-                if not self._ray.wait([task], timeout=0)[0]:
-                    self._ray.cancel(task, force=True)
-                    continue
-                try:
-                    said = self._ray.get(task)
-                except self._ray.exceptions.RayError as error:
-                    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                if said is not None:
-                    problems.append(f"worker {number} ended early: {said}")
+            return self._ended(GRACE)
         finally:
-            self._tasks = []
+            self._tasks.clear()
             self._leave()
+
+    def _ended(self, grace: float | None) -> Sequence[str]:
+        problems = []
+        if self._tasks:
+            self._ray.wait([task for task, _ in self._tasks], num_returns=len(self._tasks), timeout=grace)
+        for number, (task, context) in enumerate(self._tasks, start=2):
+            if not self._ray.wait([task], timeout=0)[0]:
+                self._ray.cancel(task, force=True)
+                continue
+            try:
+                said = self._ray.get(task)
+            except self._ray.exceptions.RayError as error:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if isinstance(said, bytes) and context.calibration is not None:
+                context.calibration.write_bytes(said)
+            elif said is not None:
+                problems.append(f"worker {number} ended early: {said}")
+        self._tasks.clear()
         return problems
 
     def _leave(self) -> None:
@@ -104,7 +116,20 @@ class RayWorkers:
             self._ray.shutdown()
 
 
-def _connect(ray: Any, address: str, count: int) -> None:
+def connect(ray: Any, address: str, count: int) -> bool:
+    """Join a cluster, or start one on this machine with so many CPUs; where the process belongs to one, that is used.
+
+    Args:
+        ray: the library.
+        address: as `RayWorkers` takes it.
+        count: of the tasks that will run at once.
+
+    Returns:
+        Whether the process did not belong to a cluster before.
+
+    Raises:
+        ArgumentError: the address is none, or nothing answers there, or the process belongs to another cluster.
+    """
     found = _HOST_AND_PORT.fullmatch(address)
     allowed = "Allowed: 'local', 'auto', 'host:port' or 'ray://host:port' of a cluster that runs."
     if found is None and address not in (LOCAL, "auto"):
@@ -113,28 +138,40 @@ def _connect(ray: Any, address: str, count: int) -> None:
         if found is not None:
             # Ray itself would wait for minutes.
             socket.create_connection((found["host"].strip("[]"), int(found["port"])), PATIENCE).close()
+        if ray.is_initialized():
+            used = ray.get_runtime_context().gcs_address
+            if found is not None and not address.startswith("ray://") and address != used:
+                raise ArgumentError(
+                    f"ray={address!r}: this process belongs to the cluster {used!r} already. Call ray.shutdown() "
+                    "first, or give 'auto'."
+                )
+            return False
         # A local cluster has as many CPUs as are asked for, or tasks would wait for each other.
         given = {"num_cpus": count} if address == LOCAL else {}
         ray.init(address=address, include_dashboard=None, log_to_driver=False, configure_logging=False, **given)
+        return True
+    except ArgumentError:
+        raise
     except Exception as error:  # Ray raises errors of several libraries
         raise ArgumentError(f"ray={address!r}: the cluster does not answer: {error}. {allowed}") from error
 
 
-def _work(given: Sequence[Any], context: RunContext, paths: Sequence[str]) -> str | None:
-    """One helper, on a machine of the cluster; returns what went wrong."""
+def _work(given: Sequence[Any], context: RunContext, paths: Sequence[str]) -> str | bytes | None:
+    """One helper, on a machine of the cluster; returns what it calibrated, if that was all, or what went wrong."""
     import ray
     from ray import cloudpickle
 
     sys.path.extend(each for each in paths if each not in sys.path)
     try:
         call = cloudpickle.loads(ray.get(given[0]))
-        if len(given) < 2:
-            join(call, context)
-            return None
         with tempfile.TemporaryDirectory(prefix="inc-autotune-") as folder:
             file = Path(folder) / "calibration.safetensors"
-            file.write_bytes(ray.get(given[1]))
+            if len(given) > 1:
+                file.write_bytes(ray.get(given[1]))
+            elif not context.calibrates_only:
+                join(call, context)
+                return None
             join(call, replace(context, calibration=file))
+            return file.read_bytes() if context.calibrates_only else None
     except Exception as error:  # whatever the user's evaluation raises; the leader says it
         return f"{type(error).__name__}: {error}"
-    return None

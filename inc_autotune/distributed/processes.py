@@ -38,22 +38,28 @@ class LocalProcesses:
                 "which sends functions of any kind."
             ) from error
         self._call = call
-        self._count = count
+        self.count = count
         self._context = multiprocessing.get_context("spawn")
         self._helpers: list[tuple[BaseProcess, Connection]] = []
 
-    def start(self, context: RunContext) -> None:
-        for _ in range(self._count):
+    def start(self, contexts: Sequence[RunContext]) -> None:
+        for context in contexts:
             receiver, sender = self._context.Pipe(duplex=False)
             process = self._context.Process(target=_work, args=(sender, self._call, context), daemon=True)
             process.start()
             sender.close()
             self._helpers.append((process, receiver))
 
+    def wait(self) -> Sequence[str]:
+        return self._ended(None)
+
     def end(self) -> Sequence[str]:
+        return self._ended(GRACE)
+
+    def _ended(self, grace: float | None) -> Sequence[str]:
         problems = []
         for number, (process, receiver) in enumerate(self._helpers, start=2):
-            process.join(GRACE)
+            process.join(grace)
             had_ended = process.exitcode is not None
             if not had_ended:
                 process.terminate()

@@ -6,11 +6,12 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from inc_autotune.core.run_context import RunContext, run_context, running_in
+from inc_autotune.core.run_context import CalibrationDone, RunContext, run_context, running_in
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +21,14 @@ T = TypeVar("T")
 class Helpers(Protocol):
     """The workers beside the one that leads."""
 
-    def start(self, context: RunContext) -> None:
-        """Let them make the same call.
+    count: int
+    """How many they are."""
 
-        Args:
-            context: that has to hold for them. A file of it is there as long as they may run.
-        """
+    def start(self, contexts: Sequence[RunContext]) -> None:
+        """Let one of them make the same call in each context, whose files are there as long as they may run."""
+
+    def wait(self) -> Sequence[str]:
+        """Wait until all have ended; what they say is as in `end`."""
 
     def end(self) -> Sequence[str]:
         """End them: the run is over, and what they still do cannot change its outcome.
@@ -35,25 +38,39 @@ class Helpers(Protocol):
         """
 
 
-def lead(call: Callable[[], T], helpers: Helpers) -> tuple[T, Sequence[str]]:
+def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> tuple[T, Sequence[str]]:
     """Make a call of `autotune`, and let helpers join its run once it has calibrated.
 
     Args:
         call: with a storage that the helpers reach too.
         helpers: that make the same call. Whoever of them dies loses its trial alone, which another worker does.
+        shards: whether each calibrates on a part of the data.
 
     Returns:
         What the call returned, and what happened to helpers that ended badly, for people.
     """
     with tempfile.TemporaryDirectory(prefix="inc-autotune-") as folder:
         file = Path(folder) / "calibration.safetensors"
+        early: list[str] = []
+
+        def calibrating(contexts: Sequence[RunContext]) -> Callable[[], object]:
+            helpers.start(contexts)
+            return lambda: early.extend(helpers.wait())
+
+        context = replace(
+            run_context(),
+            calibration=file,
+            parts=tuple(Path(folder) / f"part {n}" for n in range(1, helpers.count + 1)) if shards else (),
+            calibrating=calibrating,
+            begun=lambda found: helpers.start([found] * helpers.count),
+        )
         try:
-            with running_in(replace(run_context(), calibration=file, begun=helpers.start)):
+            with running_in(context):
                 found = call()
         except BaseException:
             helpers.end()
             raise
-        problems = helpers.end()
+        problems = [*early, *helpers.end()]
     for problem in problems:
         logger.warning("%s", problem)
     return found, problems
@@ -63,4 +80,5 @@ def join(call: Callable[[], object], context: RunContext) -> None:
     """Make a call of `autotune` as a helper. What it would warn of, the leader does."""
     with warnings.catch_warnings(), running_in(context):
         warnings.simplefilter("ignore")
-        call()
+        with suppress(CalibrationDone):
+            call()

@@ -16,7 +16,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics, InputGroup, SecondMoment, Statistics, refused_note
 from inc_autotune.core.space import Capability, Unit
 from inc_autotune.core.vocabulary import Approach
-from inc_autotune.graphs.calibration import Calibration
+from inc_autotune.graphs.calibration import Calibration, merged
 from inc_autotune.graphs.calibration_state import (
     Packed,
     UnportableError,
@@ -204,10 +204,14 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsShare
             return None
         return packed.arrays, values
 
-    def take_calibration(self, model: Any, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> int:
+    def take_calibration(self, model: Any, states: Sequence[tuple[Mapping[str, Array], Mapping[str, Any]]]) -> int:
         """See `SupportsSharedCalibration`."""
         self.analysis(model)
-        self.calibrations = {name: unpack_calibration(each, arrays) for name, each in values["calibrations"].items()}
+        (arrays, values), *_ = states
+        self.calibrations = {
+            name: merged([unpack_calibration(each["calibrations"][name], found) for found, each in states])
+            for name in values["calibrations"]
+        }
         self.example = unpack_feed(values["example"], arrays)
         self.data_notes = tuple(values["notes"])
         return self.samples

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import CalibrationPass, calibration, model_fails
-from inc_autotune.core.errors import DataError
-from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
+from inc_autotune.core.errors import CalibrationError, DataError
+from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, SecondMoment, Snapshots
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.moments import MomentRows, Rows, moment_name
@@ -25,13 +25,20 @@ class Calibration(calibration.Calibration[Feed]):
     """What one pass found.
 
     Args:
-        unfit: of the watched tensors that should not become integers, the reason by name: they held NaN or infinity,
-            and their statistics are of the other rows; or they never had an element.
+        infinite: names of the watched tensors that held NaN or infinity, and whose statistics are of the other rows.
         note: what the user should know of how candidates are compared; None: they are, by numbers that are no integers.
     """
 
-    unfit: Mapping[str, str] = field(default_factory=dict)
+    infinite: frozenset[str] = frozenset()
     note: str | None = None
+
+    @property
+    def unfit(self) -> Mapping[str, str]:
+        """Of the watched tensors that should not become integers, the reason by name."""
+        never = "never had an element in the calibration data, so it has no range"
+        reasons = {name: f"{name!r} {never}" for name, each in self.snapshot().every.items() if each.count == 0}
+        held = "holds NaN or infinity in the calibration data, which integers cannot"
+        return reasons | {name: f"{name!r} {held}" for name in sorted(self.infinite)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ def calibrate(
     seed: int,
     argument: str,
     moments: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> Calibration:
     """Run the fp32 model over the batches once.
 
@@ -90,6 +98,7 @@ def calibrate(
         seed: of the sampled rows.
         argument: the user's argument for the data, for messages.
         moments: whether second moments of the watched tensors are wanted.
+        shard: number of this process, and of how many, each of which runs the model on other batches; see `merged`.
 
     Raises:
         DataError: there is no batch, or the model fails on one.
@@ -104,20 +113,25 @@ def calibrate(
         }
 
     digest = hashlib.sha256()
-    unfit: dict[str, str] = {}
+    number, count = shard
+    infinite: set[str] = set()
     note: str | None = None
-    calibrating: CalibrationPass[Feed] = CalibrationPass(empty, comparable_outputs, sizes, seed=seed, moments=moments)
+    # Each of two folds of each process samples rows by a seed of its own.
+    calibrating: CalibrationPass[Feed] = CalibrationPass(
+        empty, comparable_outputs, sizes, seed=seed + 2 * number, moments=moments
+    )
     for feed in calibrating.held_out.cut(digested(feeds, digest), sizes):
-        calibrating.begin(feed)
+        calibrating.begin(feed, counts=lambda index: index % count == number)
+        if not calibrating.runs:
+            calibrating.end(())
+            continue
         values, real = run(feed, calibrating.samples), real_positions(feed)
         for tensor in watched:
             value = _tokens(values.watched[tensor.name], tensor.channel_axis)
             finite = np.isfinite(value)
             is_finite = bool(finite.all())
             if not is_finite:
-                unfit[tensor.name] = (
-                    f"{tensor.name!r} holds NaN or infinity in the calibration data, which integers cannot"
-                )
+                infinite.add(tensor.name)
                 value = value[finite.all(axis=-1)]
             rows = real if real is not None and _is_of_tokens(value, tensor.channel_axis, real) else None
             calibrating.statistics[tensor.name].update(value, keep_rows=not calibrating.is_held_out, real=rows)
@@ -129,11 +143,42 @@ def calibrate(
         note = comparison_note(values.outputs)
         calibrating.end(values.outputs)
     found = calibrating.finish(digest.hexdigest(), argument)
-    for name, statistics in found.snapshot().every.items():
-        if statistics.count == 0:
-            unfit.setdefault(name, f"{name!r} never had an element in the calibration data, so it has no range")
     return Calibration(
-        found.snapshots, found.held_out, found.digest, found.moments, found.without_moment, unfit=unfit, note=note
+        *(found.snapshots, found.held_out, found.digest, found.moments, found.without_moment),
+        infinite=frozenset(infinite),
+        note=note,
+    )
+
+
+def merged(parts: Sequence[Calibration]) -> Calibration:
+    """What processes found that ran the model on parts of the same data, as if one had run it on all.
+
+    Ranges, counts, means, and what is held out are exactly the same; sampled rows are another uniform sample, and
+    second moments, of other rows where a batch has more than are taken, the same up to the rounding of their sums.
+
+    Args:
+        parts: in the order of their numbers.
+
+    Raises:
+        CalibrationError: they are of different data.
+    """
+    first = parts[0]
+    if len({each.digest for each in parts}) > 1:
+        raise CalibrationError(
+            "the workers were given different calibration data, so that what they found cannot be merged. The data "
+            "must be the same, in the same order, in every process: fix the seed of a loader that shuffles."
+        )
+    refused = frozenset(name for each in parts for name in each.without_moment)
+    moments: dict[str, SecondMoment] = {}
+    for part in parts:
+        for name, moment in part.moments.items():
+            if name not in refused:
+                known = moments.setdefault(name, SecondMoment(moment.columns, moment.groups))
+                known.merge(moment)
+    return Calibration(
+        *(Snapshots.merged([each.snapshots for each in parts]), first.held_out, first.digest, moments, refused),
+        infinite=frozenset(name for each in parts for name in each.infinite),
+        note=first.note,
     )
 
 

@@ -65,7 +65,7 @@ def pack_calibration(calibration: Calibration, packed: Packed) -> dict[str, Any]
     return {
         "samples": calibration.samples,
         "snapshots": {
-            str(size): [_pack_statistics(part, packed) for part in (*each.folds, each.held_out)]
+            str(size): [_pack_statistics(part, packed) for part in each.parts]
             for size, each in calibration.snapshots.collected.items()
         },
         "held out": {
@@ -86,7 +86,7 @@ def pack_calibration(calibration: Calibration, packed: Packed) -> dict[str, Any]
             for name, each in calibration.moments.items()
         },
         "without moment": sorted(calibration.without_moment),
-        "unfit": dict(calibration.unfit),
+        "infinite": sorted(calibration.infinite),
         "note": calibration.note,
     }
 
@@ -114,7 +114,7 @@ def unpack_calibration(values: Mapping[str, Any], arrays: Mapping[str, Array]) -
             for name, each in values["moments"].items()
         },
         frozenset(values["without moment"]),
-        unfit=values["unfit"],
+        infinite=frozenset(values["infinite"]),
         note=values["note"],
     )
 

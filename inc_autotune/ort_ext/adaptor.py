@@ -28,6 +28,7 @@ from inc_autotune.core.analysis import (
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
+from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Unit, load_capability
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.graphs import (
@@ -243,6 +244,7 @@ class OrtAdaptor(
             seed=seed,
             argument="calib_dataloader",
             moments=self.moments_wanted,
+            shard=run_context().shard,
         )
         self.data_notes = (*([converted] if converted else []), *axis.notes)
         return self.samples

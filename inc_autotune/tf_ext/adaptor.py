@@ -32,6 +32,7 @@ from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics
+from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Unit, load_capability
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction
 from inc_autotune.graphs import (
@@ -225,6 +226,7 @@ class TensorFlowAdaptor(
                 seed=seed,
                 argument="calib_dataset",
                 moments=self.moments_wanted,
+                shard=run_context().shard,
             )
         self.data_notes = tuple(dict.fromkeys(note for axis in axes for note in axis.notes))
         return self.samples

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import socket
 
+import numpy as np
 import pytest
 
 from inc_autotune import distributed
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.distributed.cluster import connect
 from tests.distributed.small_runs import autotune
+
+WITHOUT_RAY = "RAY IS NOT INSTALLED: workers on a cluster are not tested. pip install ray"
 
 
 @pytest.fixture
@@ -23,6 +27,15 @@ def run(tmp_path):
         return tuned.tuning_result, lines[::2]
 
     return call
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local cluster of Ray, that the tests share."""
+    ray = pytest.importorskip("ray", reason=WITHOUT_RAY)
+    connect(ray, "local", 2)
+    yield "local"
+    ray.shutdown()
 
 
 def notes_of(result):
@@ -51,14 +64,38 @@ def test_a_worker_that_is_killed_loses_its_trial_alone(run):
     assert is_whole(*run("killed", workers=2), "worker 2 ended early: exit code -9")
 
 
-def test_so_does_a_task_of_a_ray_cluster_whose_evaluation_raises(run):
-    pytest.importorskip("ray", reason="RAY IS NOT INSTALLED: workers on a cluster are not tested. pip install ray")
-    found = run("raises", workers=2, ray="local")
+def test_so_does_a_task_of_a_ray_cluster_whose_evaluation_raises(run, cluster):
+    found = run("raises", workers=2, ray=cluster)
     assert is_whole(*found, "worker 2 ended early: EvaluationError: eval_func raised RuntimeError in trial")
 
 
+@pytest.mark.parametrize("on_cluster", [False, True], ids=["processes", "tasks of Ray"])
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_workers_calibrate_on_parts_of_the_data(tmp_path, request, on_cluster):
+    ray = request.getfixturevalue("cluster") if on_cluster else None
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from inc_autotune import ort_ext
+    from tests.ort.small_models import linear_chain
+
+    onnx.save(linear_chain(), tmp_path / "chain.onnx")
+    data = [np.random.default_rng(seed).normal(size=(4, 32)).astype(np.float32) for seed in range(6)]
+    given = {"progress": False, "smoothquant_args": {"alpha": 0.5}}
+    alone = ort_ext.autotune(tmp_path / "chain.onnx", data, **given).tuning_result
+    together = distributed.autotune(
+        ort_ext.autotune, tmp_path / "chain.onnx", data, workers=2, shards=True, ray=ray, **given
+    ).tuning_result
+    assert notes_of(together) == []
+    assert together.recipe.operators == alone.recipe.operators
+
+
+def test_a_framework_that_cannot_merge_says_so(run):
+    with pytest.raises(ArgumentError, match="shards=True"):
+        run(workers=2, shards=True)
+
+
 def test_a_cluster_that_does_not_answer_is_an_error_at_once(run):
-    pytest.importorskip("ray", reason="RAY IS NOT INSTALLED: workers on a cluster are not tested. pip install ray")
+    pytest.importorskip("ray", reason=WITHOUT_RAY)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

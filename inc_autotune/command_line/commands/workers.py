@@ -102,15 +102,15 @@ class ProgramWorkers:
 
     def __init__(self, storage: str, count: int) -> None:
         self._storage = storage
-        self._count = count
+        self.count = count
         self._running: list[subprocess.Popen[str]] = []
 
-    def start(self, context: RunContext) -> None:
+    def start(self, contexts: Sequence[RunContext]) -> None:
         program = "from inc_autotune.command_line import main; main()"
-        given = ["workers", self._storage, "-n", "1", "--study", str(context.study_name)]
-        if context.calibration is not None:
-            given += ["--calibration", str(context.calibration)]
-        for _ in range(self._count):
+        for context in contexts:
+            given = ["workers", self._storage, "-n", "1", "--study", str(context.study_name)]
+            if context.calibration is not None:
+                given += ["--calibration", str(context.calibration)]
             self._running.append(
                 subprocess.Popen(
                     [sys.executable, "-c", program, *given],
@@ -121,11 +121,17 @@ class ProgramWorkers:
                 )
             )
 
+    def wait(self) -> Sequence[str]:
+        return self._ended(None)
+
     def end(self) -> Sequence[str]:
+        return self._ended(GRACE)
+
+    def _ended(self, grace: float | None) -> Sequence[str]:
         problems = []
         for number, process in enumerate(self._running, start=2):
             try:
-                _, said = process.communicate(timeout=GRACE)
+                _, said = process.communicate(timeout=grace)
             except subprocess.TimeoutExpired:
                 process.terminate()
                 process.communicate()

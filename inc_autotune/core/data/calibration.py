@@ -68,6 +68,8 @@ class CalibrationPass(Generic[AnyBatch]):
         self._all_moments = InputMoments(seed) if moments else None
         self.held_out: HeldOut[AnyBatch] = HeldOut(comparable)
         self.is_held_out = False
+        self._empty, self._seed = empty, seed
+        self._counts = True
         self.statistics: Statistics = {}
         self._split = SplitStatistics(empty, (seed, seed + 1))
         self._snapshots = Snapshots(sizes)
@@ -84,7 +86,7 @@ class CalibrationPass(Generic[AnyBatch]):
 
     @property
     def moments(self) -> InputMoments | None:
-        wanted = not self.is_held_out and self._snapshots.samples < self._most
+        wanted = self._counts and not self.is_held_out and self._snapshots.samples < self._most
         return self._all_moments if wanted else None
 
     def watch(self, empty: Callable[[int], Statistics]) -> None:
@@ -96,7 +98,14 @@ class CalibrationPass(Generic[AnyBatch]):
         self._split.watch(empty)
         self.statistics = self._split.current
 
-    def begin(self, batch: AnyBatch, *, continues: bool = False) -> None:
+    @property
+    def runs(self) -> bool:
+        """Whether the model has to run on the batch that has begun: it counts, or is compared."""
+        return self._counts or self._compared is not None
+
+    def begin(
+        self, batch: AnyBatch, *, continues: bool = False, counts: Callable[[int], bool] = lambda _: True
+    ) -> None:
         """To be called before the model runs on a batch.
 
         Sets `statistics`, which the batch is to update, and `is_held_out`: then no rows are to be sampled.
@@ -105,6 +114,8 @@ class CalibrationPass(Generic[AnyBatch]):
             batch: inputs.
             continues: the batch holds no new samples but one more step of the last ones, as when a decoder goes on. It
                 shares their fate, and is compared if it is step 1, 2, 4, 8 ... of them.
+            counts: whether the statistics of a batch of this number, from 0, are wanted; if not, another process has
+                them, and `runs` says whether the model has to run at all.
         """
         self._size = batch.size
         if continues:
@@ -114,6 +125,9 @@ class CalibrationPass(Generic[AnyBatch]):
             self._step = 0
             self.is_held_out = self.held_out.wants(self._batches)
             self.statistics = self._split.batch(held_out=self.is_held_out)
+            self._counts = counts(self._batches)
+        if not self._counts:
+            self.statistics = self._empty(self._seed)
         # Copied now, since the model may write into its inputs. The first batch stands in until one is held out.
         compared = (self.is_held_out or self._batches == 0) and self._step & (self._step - 1) == 0
         self._compared = batch.slice(0, HELD_OUT_SAMPLES).copy() if compared else None

@@ -69,6 +69,15 @@ class SecondMoment:
                 total += product
         self.rows += int(x.shape[0])
 
+    def merge(self, other: SecondMoment) -> None:
+        """Take in what another moment of the same columns has seen: the same up to the rounding of float32 sums."""
+        if self._sums is None:
+            self._sums = [1 * total for total in other.sums] or None
+        else:
+            for total, more in zip(self._sums, other.sums, strict=bool(other.rows)):
+                total += more
+        self.rows += other.rows
+
     @property
     def sums(self) -> list[AnyNamespaceArray]:
         """The blocks times the rows, in the order of `blocks`; empty where no row was seen."""

@@ -36,6 +36,11 @@ class Snapshot:
     folds: tuple[Statistics, Statistics]
     held_out: Statistics
 
+    @property
+    def parts(self) -> tuple[Statistics, Statistics, Statistics]:
+        """What `of` makes the snapshot of."""
+        return (*self.folds, self.held_out)
+
     @classmethod
     def of(cls, first: Statistics, second: Statistics, held_out: Statistics) -> Snapshot:
         """Of the statistics of both folds and of what is held out, which belong to the snapshot from then on."""
@@ -117,6 +122,18 @@ class Snapshots:
         """Snapshots by the number of samples, as they were taken."""
 
     @classmethod
+    def merged(cls, parts: Sequence[Snapshots]) -> Snapshots:
+        """Of parts of the same data, each of which has seen other batches; their sampled rows have different seeds."""
+        first = parts[0]
+        collected = {
+            size: Snapshot.of(
+                *(_all_merged(each) for each in zip(*(part.collected[size].parts for part in parts), strict=True))
+            )
+            for size in first.collected
+        }
+        return cls.of(first.samples, collected)
+
+    @classmethod
     def of(cls, samples: int, collected: Mapping[int, Snapshot]) -> Snapshots:
         """Of snapshots as `collected` has them, the last of which is of all samples."""
         made = cls(sorted(collected))
@@ -183,4 +200,11 @@ def _merged(one: Statistics, other: Statistics) -> dict[str, ActivationStatistic
     merged = _copied(one)
     for name, each in other.items():
         merged[name].merge(each)
+    return merged
+
+
+def _all_merged(parts: Sequence[Statistics]) -> dict[str, ActivationStatistics]:
+    merged = _copied(parts[0])
+    for part in parts[1:]:
+        merged = _merged(merged, part)
     return merged

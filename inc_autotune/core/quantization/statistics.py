@@ -18,7 +18,9 @@ from inc_autotune.core.vocabulary import ALGORITHMS
 class ActivationStatistics:
     """What calibration remembers of one activation tensor, in memory that does not grow with the data.
 
-    Per-channel minimum, maximum and mean are exact over everything seen. The sampled rows are a uniform sample without
+    Per-channel minimum, maximum and mean are exact over everything seen, in any order of batches and merges: sums of
+    float32 have twice the digits of float64, which are enough where the largest sum of a batch is below 2^80 times the
+    smallest. The sampled rows are a uniform sample without
     replacement of all tokens: every token draws a random key, and the `rows` smallest keys win. The sample depends on
     the sequence of tokens and `seed`, not on how the sequence was cut into batches. Arrays stay in the caller's
     namespace and device, in float32.
@@ -43,6 +45,8 @@ class ActivationStatistics:
         self._channel_minimum: AnyNamespaceArray | None = None
         self._channel_maximum: AnyNamespaceArray | None = None
         self._channel_sum: AnyNamespaceArray | None = None
+        self._sum_rest: AnyNamespaceArray | None = None
+        """What rounding has left out of the sum."""
 
     def update(
         self,
@@ -86,11 +90,11 @@ class ActivationStatistics:
             sums, counted = xp.sum(rows, axis=0, dtype=xp.float32), rows.shape[0]
         sums = xp.astype(sums, xp.float64)
         if self._channel_minimum is None:
-            self._channel_minimum, self._channel_maximum, self._channel_sum = minimum, maximum, sums
+            self._channel_minimum, self._channel_maximum = minimum, maximum
         else:
             self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
-            self._channel_sum = self._channel_sum + sums
+        self._add(sums)
         self.count += tokens
         self._counted += counted
         if keep_rows and self.rows > 0:
@@ -112,7 +116,7 @@ class ActivationStatistics:
     @property
     def channel_mean(self) -> AnyNamespaceArray:
         """Mean per channel over all tokens that are no padding, float32 [C]; zero where all are."""
-        total = self._seen(self._channel_sum)
+        total = self._seen(self._channel_sum) + self._seen(self._sum_rest)
         xp = array_api_compat.array_namespace(total)
         return xp.astype(total / max(self._counted, 1), xp.float32)
 
@@ -177,7 +181,7 @@ class ActivationStatistics:
         snapshot._sample = _copied(self._sample)
         snapshot._channel_minimum = _copied(self._channel_minimum)
         snapshot._channel_maximum = _copied(self._channel_maximum)
-        snapshot._channel_sum = _copied(self._channel_sum)
+        snapshot._channel_sum, snapshot._sum_rest = _copied(self._channel_sum), _copied(self._sum_rest)
         snapshot._generator = np.random.default_rng(self.seed)
         snapshot._generator.bit_generator.state = self._generator.bit_generator.state
         snapshot.histogram = None if self.histogram is None else self.histogram.copy()
@@ -188,8 +192,8 @@ class ActivationStatistics:
         arrays: dict[str, npt.NDArray[Any]] = {"keys": self._keys}
         named = {"sample": self._sample, "minimum": self._channel_minimum, "maximum": self._channel_maximum}
         arrays |= {name: to_float32(value) for name, value in named.items() if value is not None}
-        if self._channel_sum is not None:
-            arrays["sum"] = np.asarray(self._channel_sum)
+        if self._channel_sum is not None and self._sum_rest is not None:
+            arrays |= {"sum": np.asarray(self._channel_sum), "rest": np.asarray(self._sum_rest)}
         if self.histogram is not None:
             arrays["counts"] = self.histogram.counts
         values = {
@@ -210,7 +214,7 @@ class ActivationStatistics:
         made.count, made._counted = int(values["count"]), int(values["counted"])
         made._keys, made._sample = arrays["keys"], arrays.get("sample")
         made._channel_minimum, made._channel_maximum = arrays.get("minimum"), arrays.get("maximum")
-        made._channel_sum = arrays.get("sum")
+        made._channel_sum, made._sum_rest = arrays.get("sum"), arrays.get("rest")
         if made.histogram is not None:
             made.histogram = Histogram.of(arrays["counts"], int(values["exponent"]))
         return made
@@ -240,18 +244,28 @@ class ActivationStatistics:
         xp = array_api_compat.array_namespace(minimum)
         if self._channel_minimum is None:
             self._channel_minimum, self._channel_maximum = minimum, maximum
-            self._channel_sum = other._channel_sum
         else:
             self._check(xp, minimum, maximum, tuple(minimum.shape))
             self._channel_minimum = xp.minimum(self._channel_minimum, minimum)
             self._channel_maximum = xp.maximum(self._channel_maximum, maximum)
-            self._channel_sum = self._seen(self._channel_sum) + other._seen(other._channel_sum)
+        self._add(other._seen(other._channel_sum))
+        self._add(other._seen(other._sum_rest))
         self.count += other.count
         self._counted += other._counted
         if other._sample is not None and self.rows > 0:
             self._sample_rows(other._sample, other._keys)
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
+
+    def _add(self, sums: AnyNamespaceArray) -> None:
+        """Add to the sum per channel, and what that rounds away to the rest (Knuth's TwoSum)."""
+        if self._channel_sum is None or self._sum_rest is None:
+            self._channel_sum, self._sum_rest = sums, sums * 0
+            return
+        total = self._channel_sum + sums
+        added = total - self._channel_sum
+        self._sum_rest = self._sum_rest + ((self._channel_sum - (total - added)) + (sums - added))
+        self._channel_sum = total
 
     def _sample_rows(self, x: AnyNamespaceArray, keys: npt.NDArray[np.float64]) -> None:
         """Keep the rows [..., channels] with the smallest keys; touches only rows that are kept."""

@@ -12,7 +12,7 @@ from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import EvaluationError, TuningInterrupted
 from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.progress import Phases
-from inc_autotune.core.run_context import RunContext, run_context
+from inc_autotune.core.run_context import CalibrationDone, RunContext, run_context
 from inc_autotune.core.search import (
     Choices,
     Evaluate,
@@ -66,7 +66,9 @@ def tune(
     context = run_context()
     phases = Phases(show=arguments.progress, limit=arguments.tuning_time)
     with phases.phase("calibration"):
-        samples = calibrated(adaptor, model, dataloader, arguments.sampling_sizes, arguments.seed, context.calibration)
+        samples = calibrated(adaptor, model, dataloader, arguments.sampling_sizes, arguments.seed, context)
+    if context.calibrates_only:
+        raise CalibrationDone
     # A loader with fewer samples than asked for makes several sampling sizes the same.
     sizes = [min(size, samples) if samples else size for size in arguments.sampling_sizes]
     choices = find_choices(adaptor, model, arguments)
