@@ -36,7 +36,7 @@ from inc_autotune.core.space import Assignment
 
 logger = logging.getLogger(__name__)
 
-LARGESTBASELINE = 4 << 20
+LARGEST_BASELINE = 4 << 20
 """Characters of the fp32 model's per-sample scores that are kept in the study."""
 
 BASELINE, _SAMPLES, _CUT = "baseline", "baseline samples", "baseline is cut"
@@ -103,7 +103,7 @@ class History:
     @baseline.setter
     def baseline(self, scores: Scores) -> None:
         text = scores.encode()
-        if len(text) > LARGESTBASELINE:
+        if len(text) > LARGEST_BASELINE:
             if scores.is_cut:
                 raise EvaluationError(
                     "eval_func was still yielding scores of the fp32 model when tuning_time was over, and they are too "
