@@ -16,6 +16,9 @@ from inc_autotune.distributed.team import join
 GRACE = 5.0
 """Seconds in which a helper may notice that the run is over."""
 
+MOST_SAID = 1000
+"""Characters of an error that the leader is told."""
+
 
 class LocalProcesses:
     """Processes that are given the call as an object, and begin as new programs, since threads survive no fork.
@@ -83,4 +86,5 @@ def _work(sender: Connection, call: Callable[[], object], context: RunContext) -
     try:
         join(call, context)
     except Exception as error:  # whatever the user's evaluation raises; the leader says it
-        sender.send(f"{type(error).__name__}: {error}")
+        # What a pipe takes before anybody reads it: the leader waits for the process first.
+        sender.send(f"{type(error).__name__}: {error}"[:MOST_SAID])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import transformers
 import yaml
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
-from inc_autotune import ort_ext
+from inc_autotune import ort_ext, torch_ext
 from inc_autotune.core.result import Recipe
 
 MODULE = """
@@ -93,6 +98,24 @@ def test_a_torch_model_from_a_function(images, program, as_json):
         "benchmark", "network:make", "int8", "again", "--data", "images", "--image-size", "8", "--seconds", "0.01"
     )
     assert timed[1]["sqnr_db"] == timed[2]["sqnr_db"] > 20
+
+
+def test_a_folder_of_transformers_becomes_one_with_tokenizer_and_card(folder, program):
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained("fp32")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=4, max_position_embeddings=8, **sizes)
+    transformers.BertForSequenceClassification(config).save_pretrained("fp32")
+    Path("texts.csv").write_text("text,label\n" + "good bad,1\nbad,0\n" * 8)
+
+    result = program("quantize", "fp32", "--data", "texts.csv", "-o", "int8")
+    assert result.exit_code == 0, result.stderr
+    assert {"README.md", "tokenizer.json", "recipe.yaml"} <= {each.name for each in Path("int8").iterdir()}
+    tokenizer = transformers.AutoTokenizer.from_pretrained("int8")
+    model = torch_ext.from_pretrained("int8")
+    classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    assert classify("good")[0]["label"] in ("LABEL_0", "LABEL_1")
 
 
 WRONG = {

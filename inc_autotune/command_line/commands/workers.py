@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -103,7 +104,7 @@ class ProgramWorkers:
     def __init__(self, storage: str, count: int) -> None:
         self._storage = storage
         self.count = count
-        self._running: list[subprocess.Popen[str]] = []
+        self._running: list[tuple[subprocess.Popen[str], IO[str]]] = []
 
     def start(self, contexts: Sequence[RunContext]) -> None:
         program = "from inc_autotune.command_line import main; main()"
@@ -111,15 +112,16 @@ class ProgramWorkers:
             given = ["workers", self._storage, "-n", "1", "--study", str(context.study_name)]
             if context.calibration is not None:
                 given += ["--calibration", str(context.calibration)]
-            self._running.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", program, *given],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
+            # A pipe that nobody reads until the end would stop the helper when it is full.
+            said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed in _ended)
+            process = subprocess.Popen(
+                [sys.executable, "-c", program, *given],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                text=True,
             )
+            self._running.append((process, said))
 
     def wait(self) -> Sequence[str]:
         return self._ended(None)
@@ -129,15 +131,17 @@ class ProgramWorkers:
 
     def _ended(self, grace: float | None) -> Sequence[str]:
         problems = []
-        for number, process in enumerate(self._running, start=2):
-            try:
-                _, said = process.communicate(timeout=grace)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.communicate()
-                continue
-            if process.returncode not in (0, 3):
-                last = (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-                problems.append(f"worker {number} ended early: {last}")
+        for number, (process, said) in enumerate(self._running, start=2):
+            with said:
+                try:
+                    code = process.wait(timeout=grace)
+                except subprocess.TimeoutExpired:
+                    process.terminate()
+                    process.wait()
+                    continue
+                if code not in (0, 3):
+                    said.seek(0)
+                    last = (said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+                    problems.append(f"worker {number} ended early: {last}")
         self._running.clear()
         return problems

@@ -22,6 +22,8 @@ from inc_autotune.command_line.frameworks.framework import (
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.result import Comparison
+from inc_autotune.core.result.model_folder import TOKENIZER, named_files
+from inc_autotune.torch_ext.persistence import is_transformers
 
 
 class Torch(Framework):
@@ -47,7 +49,12 @@ class Torch(Framework):
             raise UsageError(f"--output {str(path)!r}: is a file. A PyTorch model is written to a folder; name one.")
 
     def save(self, tuned: Any, path: Path, calib_data: Any = None) -> None:
-        torch_ext.save(torch_ext.convert(tuned), path)
+        folder = _loaded_from(tuned)
+        if folder is None:
+            torch_ext.save(torch_ext.convert(tuned), path)
+        else:
+            tokenizer = folder if named_files(folder, TOKENIZER) else None
+            torch_ext.save_pretrained(tuned, path, tokenizer=tokenizer)
 
     def runner(self, model: Any, threads: int | None = None) -> Run:
         if threads is not None:
@@ -86,6 +93,13 @@ def from_transformers(folder: Path) -> Any:
         raise UsageError(
             f"MODEL {str(folder)!r}: transformers cannot load it: {type(error).__name__}: {error}"
         ) from error
+
+
+def _loaded_from(model: Any) -> Path | None:
+    """The folder of the transformers library that a model was read from."""
+    configuration = getattr(model, "config", None)
+    name = getattr(configuration, "name_or_path", None)
+    return Path(name) if is_transformers(model) and name and Path(name).is_dir() else None
 
 
 def load_quantized(folder: Path, architecture: Any) -> Any:
