@@ -16,7 +16,7 @@ from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.optional import require
 from inc_autotune.core.run_context import RunContext
 from inc_autotune.core.search.study import local_file
-from inc_autotune.distributed.team import join
+from inc_autotune.distributed.team import Helpers, join
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, and ends with the run."""
@@ -24,13 +24,10 @@ LOCAL = "local"
 PATIENCE = 10.0
 """Seconds to wait for a cluster to answer."""
 
-GRACE = 5.0
-"""Seconds in which a helper may notice that the run is over."""
-
 _HOST_AND_PORT = re.compile(r"(ray://)?(?P<host>[^:/]+|\[[^\]]+\]):(?P<port>\d+)")
 
 
-class RayWorkers:
+class RayWorkers(Helpers):
     """Tasks that are given the call, and what calibration found, through Ray's object store: once for each machine.
 
     The cluster's machines need this library, the call's framework and the user's modules.
@@ -82,17 +79,14 @@ class RayWorkers:
                 given.append(files[file])
             self._tasks.append((task.remote(given, replace(context, calibration=None), paths), context))
 
-    def wait(self) -> Sequence[str]:
-        return self._ended(None)
-
     def end(self) -> Sequence[str]:
         try:
-            return self._ended(GRACE)
+            return super().end()
         finally:
             self._tasks.clear()
             self._leave()
 
-    def _ended(self, grace: float | None) -> Sequence[str]:
+    def ended(self, grace: float | None) -> Sequence[str]:
         problems = []
         if self._tasks:
             self._ray.wait([task for task, _ in self._tasks], num_returns=len(self._tasks), timeout=grace)

@@ -11,16 +11,13 @@ from typing import Any
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.run_context import RunContext
-from inc_autotune.distributed.team import join
-
-GRACE = 5.0
-"""Seconds in which a helper may notice that the run is over."""
+from inc_autotune.distributed.team import Helpers, join
 
 MOST_SAID = 1000
 """Characters of an error that the leader is told."""
 
 
-class LocalProcesses:
+class LocalProcesses(Helpers):
     """Processes that are given the call as an object, and begin as new programs, since threads survive no fork.
 
     Args:
@@ -53,13 +50,7 @@ class LocalProcesses:
             sender.close()
             self._helpers.append((process, receiver))
 
-    def wait(self) -> Sequence[str]:
-        return self._ended(None)
-
-    def end(self) -> Sequence[str]:
-        return self._ended(GRACE)
-
-    def _ended(self, grace: float | None) -> Sequence[str]:
+    def ended(self, grace: float | None) -> Sequence[str]:
         problems = []
         for number, (process, receiver) in enumerate(self._helpers, start=2):
             process.join(grace)

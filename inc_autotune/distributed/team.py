@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from inc_autotune.core.run_context import CalibrationDone, RunContext, run_context, running_in
 
@@ -18,24 +19,35 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Helpers(Protocol):
+GRACE = 5.0
+"""Seconds in which a helper may notice that the run is over."""
+
+
+class Helpers(ABC):
     """The workers beside the one that leads."""
 
     count: int
     """How many they are."""
 
+    @abstractmethod
     def start(self, contexts: Sequence[RunContext]) -> None:
         """Let one of them make the same call in each context, whose files are there as long as they may run."""
 
-    def wait(self) -> Sequence[str]:
-        """Wait until all have ended; what they say is as in `end`."""
-
-    def end(self) -> Sequence[str]:
-        """End them: the run is over, and what they still do cannot change its outcome.
+    @abstractmethod
+    def ended(self, grace: float | None) -> Sequence[str]:
+        """Wait for each so many seconds, or, with None, for as long as it takes, and end those that still run.
 
         Returns:
-            What happened to those that had ended badly before, for people.
+            What happened to those that had ended badly by themselves, for people.
         """
+
+    def wait(self) -> Sequence[str]:
+        """Wait until all have ended; what they say is as in `ended`."""
+        return self.ended(None)
+
+    def end(self) -> Sequence[str]:
+        """End them: the run is over, and what they still do cannot change its outcome. Returns what `ended` does."""
+        return self.ended(GRACE)
 
 
 def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> tuple[T, Sequence[str]]:

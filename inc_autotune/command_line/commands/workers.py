@@ -23,9 +23,6 @@ from inc_autotune.core.optional import require
 from inc_autotune.core.run_context import RunContext, running_in
 from inc_autotune.distributed import Helpers, RayWorkers, lead
 
-GRACE = 5.0
-"""Seconds in which a helper may notice that the run is over."""
-
 
 @command
 def workers(
@@ -93,7 +90,7 @@ def _together(count: int, ray: str | None, configuration: Configuration, call: C
     return tuned
 
 
-class ProgramWorkers:
+class ProgramWorkers(Helpers):
     """This program on this machine, so that models and data are read from the files that the run names.
 
     Args:
@@ -113,7 +110,7 @@ class ProgramWorkers:
             if context.calibration is not None:
                 given += ["--calibration", str(context.calibration)]
             # A pipe that nobody reads until the end would stop the helper when it is full.
-            said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed in _ended)
+            said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed in `ended`)
             process = subprocess.Popen(
                 [sys.executable, "-c", program, *given],
                 stdin=subprocess.DEVNULL,
@@ -123,13 +120,7 @@ class ProgramWorkers:
             )
             self._running.append((process, said))
 
-    def wait(self) -> Sequence[str]:
-        return self._ended(None)
-
-    def end(self) -> Sequence[str]:
-        return self._ended(GRACE)
-
-    def _ended(self, grace: float | None) -> Sequence[str]:
+    def ended(self, grace: float | None) -> Sequence[str]:
         problems = []
         for number, (process, said) in enumerate(self._running, start=2):
             with said:

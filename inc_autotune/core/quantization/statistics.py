@@ -18,12 +18,11 @@ from inc_autotune.core.vocabulary import ALGORITHMS
 class ActivationStatistics:
     """What calibration remembers of one activation tensor, in memory that does not grow with the data.
 
-    Per-channel minimum, maximum and mean are exact over everything seen, in any order of batches and merges: sums of
-    float32 have twice the digits of float64, which are enough where the largest sum of a batch is below 2^80 times the
-    smallest. The sampled rows are a uniform sample without
-    replacement of all tokens: every token draws a random key, and the `rows` smallest keys win. The sample depends on
-    the sequence of tokens and `seed`, not on how the sequence was cut into batches. Arrays stay in the caller's
-    namespace and device, in float32.
+    Per-channel minimum, maximum and mean are exact over everything seen, in any order of batches and merges: sums are
+    kept in twice the digits of float64, which are enough where the largest sum of a batch is below 2^80 times the
+    smallest. The sampled rows are a uniform sample without replacement of all tokens: every token draws a random key,
+    and the `rows` smallest keys win. The sample depends on the sequence of tokens and `seed`, not on how the sequence
+    was cut into batches. Arrays stay in the caller's namespace and device, in float32.
 
     Args:
         name: name of the operator or tensor, for messages.
