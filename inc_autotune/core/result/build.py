@@ -124,8 +124,8 @@ def build_result(
             "baseline": goal.baseline if goal else None,
             "score": trial.score if trial else None,
             "met": trial.met if trial else None,
-            "smoothing": _compared(plans),
-            "corrections": _compared(corrections),
+            **({"smoothing": _compared(plans)} if plans else {}),
+            **({"corrections": _compared(corrections)} if corrections else {}),
             **({"trained": sorted(trained)} if assignment.trained else {}),
         },
     )
