@@ -135,7 +135,8 @@ def _turn(crops: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
         Where the first output lies, and by how many places the phases are turned; None where they begin otherwise.
     """
     starts = [before for before, _ in crops]
-    first, later = starts[0], starts.count(starts[0] + 1)
+    first = starts[0]
+    later = len([start for start in starts if start == first + 1])  # torch.compile of torch 2.8 knows no list.count
     if starts != [first] * (len(starts) - later) + [first + 1] * later:
         return None
     return first * len(starts) + later, later

@@ -312,7 +312,8 @@ def test_two_processes_train_one_student(tmp_path):
         subprocess.Popen([*command, str(rank), f"{tmp_path}/meet"], stdout=subprocess.PIPE, text=True, env=environment)
         for rank in range(2)
     ]
-    assert [process.communicate(timeout=300)[0].strip() for process in started] == ["same", "same"]
+    # Older gloo prints on its own first.
+    assert [process.communicate(timeout=300)[0].split()[-1] for process in started] == ["same", "same"]
 
 
 def spoil(student):
