@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import typer
 
 from inc_autotune.core.analysis import Inspection
+from inc_autotune.core.plain_values import finite
 
 
 def show(text: str) -> None:
@@ -23,7 +23,7 @@ def note(text: str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a result for a script. Numbers that JSON does not have become null."""
-    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+    typer.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def inspection_as_json(inspection: Inspection) -> dict[str, Any]:
@@ -33,11 +33,3 @@ def inspection_as_json(inspection: Inspection) -> dict[str, Any]:
         "quantizable_share": inspection.quantizable_share,
         "operators": [{name: getattr(each, name) for name in names} for each in inspection.operators],
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

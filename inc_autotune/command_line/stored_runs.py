@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from inc_autotune.command_line.configuration import Configuration
 from inc_autotune.command_line.errors import UsageError
+from inc_autotune.command_line.output import note
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.search.study import StoredRun, choose_run, read_runs, shown_url
 
@@ -65,14 +66,8 @@ def origin_of(configuration: Configuration) -> dict[str, Any]:
     return {_CONFIGURATION: values, _FOLDER: os.getcwd()}
 
 
-def started_in(run: StoredRun) -> str | None:
-    """The folder where a run was started, if that is another one than this."""
-    folder = (run.origin or {}).get(_FOLDER)
-    return None if folder is None or folder == os.getcwd() else str(folder)
-
-
-def configuration_of(run: StoredRun, url: str, changes: Mapping[str, Any]) -> Configuration:
-    """The configuration that a run was started with.
+def continued(run: StoredRun, url: str, changes: Mapping[str, Any]) -> Configuration:
+    """The configuration that a run was started with, to go on by it; says so where that was in another folder.
 
     Args:
         run: of a storage.
@@ -90,10 +85,14 @@ def configuration_of(run: StoredRun, url: str, changes: Mapping[str, Any]) -> Co
         )
     given = {name: value for name, value in changes.items() if value is not None}
     try:
-        return Configuration.model_validate({**run.origin.get(_CONFIGURATION, {}), **given, "storage": url})
+        configuration = Configuration.model_validate({**run.origin.get(_CONFIGURATION, {}), **given, "storage": url})
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
             f"STORAGE {shown_url(url)!r}: what the run {run.study_name!r} was started with is not understood: "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Start it again with `inc-autotune tune`."
         ) from error
+    folder = run.origin.get(_FOLDER)
+    if folder not in (None, os.getcwd()):
+        note(f"the run was started in {folder}: its paths are looked for here")
+    return configuration

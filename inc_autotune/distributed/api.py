@@ -70,8 +70,4 @@ def autotune(
         quiet = partial(call, progress=False)
         others = workers - 1
         helpers: Helpers = LocalProcesses(quiet, others) if ray is None else RayWorkers(quiet, others, ray, storage)
-        tuned, problems = lead(call, helpers, shards=shards)
-    result = getattr(tuned, "tuning_result", None)
-    if result is not None:
-        result.notes = (*result.notes, *problems)
-    return tuned
+        return lead(call, helpers, shards=shards)

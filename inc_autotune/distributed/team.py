@@ -50,7 +50,7 @@ class Helpers(ABC):
         return self.ended(GRACE)
 
 
-def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> tuple[T, Sequence[str]]:
+def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> T:
     """Make a call of `autotune`, and let helpers join its run once it has calibrated.
 
     Args:
@@ -59,7 +59,7 @@ def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> tu
         shards: whether each calibrates on a part of the data.
 
     Returns:
-        What the call returned, and what happened to helpers that ended badly, for people.
+        What the call returned; notes of its result say what happened to helpers that ended badly.
     """
     with tempfile.TemporaryDirectory(prefix="inc-autotune-") as folder:
         file = Path(folder) / "calibration.safetensors"
@@ -85,7 +85,10 @@ def lead(call: Callable[[], T], helpers: Helpers, *, shards: bool = False) -> tu
         problems = [*early, *helpers.end()]
     for problem in problems:
         logger.warning("%s", problem)
-    return found, problems
+    result = getattr(found, "tuning_result", None)
+    if result is not None:
+        result.notes = (*result.notes, *problems)
+    return found
 
 
 def join(call: Callable[[], object], context: RunContext) -> None:

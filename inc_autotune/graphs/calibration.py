@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ class Calibration(calibration.Calibration[Feed]):
     infinite: frozenset[str] = frozenset()
     note: str | None = None
 
-    @property
+    @cached_property  # asked for of every operator
     def unfit(self) -> Mapping[str, str]:
         """Of the watched tensors that should not become integers, the reason by name."""
         never = "never had an element in the calibration data, so it has no range"

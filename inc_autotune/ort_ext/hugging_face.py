@@ -9,7 +9,15 @@ from inc_autotune.core.arguments import check_path, shown
 from inc_autotune.core.errors import ArgumentError, foreign_errors_as
 from inc_autotune.core.files import write_file, writing
 from inc_autotune.core.result.model_card import CARD, may_write_card, model_card
-from inc_autotune.core.result.model_folder import CONFIGURATION, MODULES, SETTINGS, TOKENIZER, all_files, named_files
+from inc_autotune.core.result.model_folder import (
+    CONFIGURATION,
+    MODULES,
+    QUANTIZATION,
+    SETTINGS,
+    TOKENIZER,
+    all_files,
+    named_files,
+)
 from inc_autotune.ort_ext.graph import split
 from inc_autotune.ort_ext.model import read_proto, write_model
 from inc_autotune.ort_ext.persistence import save
@@ -17,9 +25,6 @@ from inc_autotune.ort_ext.tuned_model import TunedModel
 
 FP32, QUANTIZED = "model.onnx", "model_quantized.onnx"
 """Names by which optimum, sentence-transformers and Transformers.js look for models."""
-
-QUANTIZATION = "quantization_config"
-"""In config.json: speaks of the weights in a file of PyTorch, which this folder does not have."""
 
 _USAGE = """
 import onnxruntime
@@ -102,6 +107,7 @@ def _files_beside(source: Path) -> dict[str, bytes]:
                 "model that was exported."
             )
         description = json.loads(files[CONFIGURATION[0]])
+        # What it says of weights is not true of the ONNX files.
         files[CONFIGURATION[0]] = json.dumps(
             {key: value for key, value in description.items() if key != QUANTIZATION}, indent=2
         ).encode()

@@ -20,6 +20,7 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, for
 from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_file, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
+from inc_autotune.core.result.model_folder import CONFIGURATION, QUANTIZATION
 from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
@@ -41,8 +42,7 @@ from inc_autotune.torch_ext.training import settled_student
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
-CONFIG = "config.json"
-GENERATION_CONFIG = "generation_config.json"
+CONFIG, GENERATION_CONFIG = CONFIGURATION
 
 CONFIGS = "transformers_configs"
 """In the recipe: names of the files of a transformers model beside it."""
@@ -52,10 +52,6 @@ MOST_ELEMENTS_OF_A_BYTE = 8
 
 LARGEST_CONFIG = 2**26
 """Bytes that a configuration of transformers may have."""
-
-QUANTIZATION = "quantization_config"
-"""In the configuration: without a method there, `AutoModel.from_pretrained`, which knows nothing of integer weights,
-raises an error and does not draw random ones."""
 
 WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
@@ -254,6 +250,8 @@ def transformers_configs(model: Any) -> dict[str, bytes]:
     description = {
         **json.loads(model.config.to_json_string(use_diff=False)),
         "architectures": [type(model).__name__],
+        # Without a method there, `AutoModel.from_pretrained`, which knows nothing of integer weights, raises an error
+        # and does not draw random ones.
         QUANTIZATION: {"library": "inc_autotune"},
     }
     found = {CONFIG: json.dumps(description, indent=2).encode()}

@@ -10,7 +10,7 @@ from inc_autotune.command_line.boundary import command
 from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.commands.tune import run_tuning
 from inc_autotune.command_line.output import note
-from inc_autotune.command_line.stored_runs import configuration_of, find_run, started_in, storage_url
+from inc_autotune.command_line.stored_runs import continued, find_run, storage_url
 from inc_autotune.core.run_context import RunContext, running_in
 
 
@@ -31,10 +31,7 @@ def resume(
     url = storage_url(storage)
     run = find_run(url, study)
     changes = {"output": output, "report": report, "tuning_time": tuning_time, "max_trials": max_trials}
-    configuration = configuration_of(run, url, changes)
-    folder = started_in(run)
-    if folder is not None:
-        note(f"the run was started in {folder}: its paths are looked for here")
+    configuration = continued(run, url, changes)
     if run.result is not None:
         note("the run had ended: its model is made again")
     with running_in(RunContext(study_name=run.study_name)):

@@ -17,8 +17,7 @@ from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.commands.tune import run_tuning
 from inc_autotune.command_line.configuration import Configuration, read_configuration
 from inc_autotune.command_line.errors import UsageError
-from inc_autotune.command_line.output import note
-from inc_autotune.command_line.stored_runs import configuration_of, find_run, origin_of, started_in, storage_url
+from inc_autotune.command_line.stored_runs import continued, find_run, origin_of, storage_url
 from inc_autotune.core.optional import require
 from inc_autotune.core.run_context import RunContext, running_in
 from inc_autotune.distributed import Helpers, RayWorkers, lead
@@ -60,10 +59,7 @@ def workers(
         assert storage is not None
         url = storage_url(storage)
         run = find_run(url, study)
-        configuration = configuration_of(run, url, changes)
-        folder = started_in(run)
-        if folder is not None:
-            note(f"the run was started in {folder}: its paths are looked for here")
+        configuration = continued(run, url, changes)
         context = RunContext(study_name=run.study_name, calibration=calibration)
     with running_in(context):
         return run_tuning(
@@ -85,9 +81,7 @@ def _together(count: int, ray: str | None, configuration: Configuration, call: C
         if ray is None
         else RayWorkers(partial(call, progress=False), count - 1, ray, storage)
     )
-    tuned, problems = lead(call, helpers)
-    tuned.tuning_result.notes = (*tuned.tuning_result.notes, *problems)
-    return tuned
+    return lead(call, helpers)
 
 
 class ProgramWorkers(Helpers):

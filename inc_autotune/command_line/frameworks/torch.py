@@ -22,7 +22,7 @@ from inc_autotune.command_line.frameworks.framework import (
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.result import Comparison
-from inc_autotune.core.result.model_folder import TOKENIZER, named_files
+from inc_autotune.core.result.model_folder import TOKENIZER
 from inc_autotune.torch_ext.persistence import is_transformers
 
 
@@ -53,7 +53,7 @@ class Torch(Framework):
         if folder is None:
             torch_ext.save(torch_ext.convert(tuned), path)
         else:
-            tokenizer = folder if named_files(folder, TOKENIZER) else None
+            tokenizer = folder if any((folder / name).is_file() for name in TOKENIZER) else None
             torch_ext.save_pretrained(tuned, path, tokenizer=tokenizer)
 
     def runner(self, model: Any, threads: int | None = None) -> Run:

@@ -11,6 +11,7 @@ from typing import Any
 
 from inc_autotune.core.analysis import OperatorError
 from inc_autotune.core.optional import require
+from inc_autotune.core.plain_values import finite
 from inc_autotune.core.text_table import text_table
 
 DROP_DB = 6.0
@@ -132,7 +133,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON; what is infinite or not a number is None."""
-        plain: dict[str, Any] = _finite({**asdict(self), "what_to_try": self.what_to_try()})
+        plain: dict[str, Any] = finite({**asdict(self), "what_to_try": self.what_to_try()})
         return plain
 
     def to_json(self) -> str:
@@ -243,11 +244,3 @@ def _is_too_wide(error: OperatorError) -> bool:
 
 def _names(operators: Sequence[OperatorError]) -> str:
     return ", ".join(each.name for each in operators)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

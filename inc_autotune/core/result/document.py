@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from inc_autotune.core.analysis import UnitHarm
 from inc_autotune.core.arguments import AccuracyCriterion
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.evaluation import Goal
+from inc_autotune.core.plain_values import finite
 from inc_autotune.core.result.build import choose_best
 from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
 from inc_autotune.core.search.study import StoredRun, Trial
@@ -59,8 +59,8 @@ def to_document(result: TuningResult) -> dict[str, Any]:
         "phases": result.phases,
         "notes": list(result.notes),
     }
-    finite: dict[str, Any] = _finite(document)
-    return finite
+    plain: dict[str, Any] = finite(document)
+    return plain
 
 
 def from_document(values: Mapping[str, Any]) -> TuningResult:
@@ -163,12 +163,3 @@ def _trial(values: Mapping[str, Any]) -> Trial:
 
 def _counted(number: int | None) -> int | None:
     return None if number is None else number + 1
-
-
-def _finite(value: Any) -> Any:
-    """Plain values, where JSON has no number for infinity and NaN: None."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,6 +17,9 @@ SETTINGS = "config_sentence_transformers.json"
 CONFIGURATION = ("config.json", "generation_config.json")
 """Files that say what the model is."""
 
+QUANTIZATION = "quantization_config"
+"""In `config.json`: what is said of the weights in a file of PyTorch."""
+
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "bpe.codes"),
