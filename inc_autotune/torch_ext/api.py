@@ -49,7 +49,7 @@ from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_i
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
 from inc_autotune.torch_ext.model import base_model, expand
 from inc_autotune.torch_ext.model.untouched import generator_kept
-from inc_autotune.torch_ext.model_check import check_model
+from inc_autotune.torch_ext.model_check import check_full_precision, check_model
 from inc_autotune.torch_ext.modules import (
     converted_model,
     is_prepared,
@@ -104,7 +104,8 @@ def autotune(
     """Find an INT8 form of a model that is as accurate as asked.
 
     Args:
-        model: an fp32 module in eval mode, on the CPU. It is not changed.
+        model: a module in eval mode, on the CPU, in fp32, bf16 or fp16; where it is in half precision, what is not
+            quantized stays so. It is not changed.
         calib_dataloader: yields calibration batches: a tensor or array, a tuple or list of inputs, `(inputs, label)`,
             or a dict of keyword inputs. A DataLoader, a list, or a generator; read once.
         eval_func: takes a model with integer kernels and returns its score: one finite number, or a 1-D array or tensor
@@ -193,6 +194,10 @@ def autotune(
         on_trial=on_trial,
     )
     model = check_model(fp32_form(model))
+    if arguments.backend == "ipex":
+        check_full_precision(model, "backend='ipex' takes float32")
+    if arguments.train_func is not None:
+        check_full_precision(model, "train_func would lose small updates")
     adaptor = backend_adaptor(arguments, example_inputs)
     if adaptor.expands:
         arguments = with_rules_for_hidden_products(arguments, model)

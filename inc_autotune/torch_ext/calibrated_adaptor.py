@@ -42,7 +42,7 @@ from inc_autotune.torch_ext.data import (
     calibration_batches,
     example_batch,
 )
-from inc_autotune.torch_ext.model import base_model, expand, install_products
+from inc_autotune.torch_ext.model import HALF_DTYPES, base_model, expand, half_precision_notes, install_products
 from inc_autotune.torch_ext.modules import (
     simulation_reason,
 )
@@ -141,11 +141,12 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
             found = {name: operator_type(module) for name, module in self._form(model).named_modules()}
             types = {name: op_type for name, op_type in found.items() if op_type is not None}
             types |= dict.fromkeys(_possible_products(self._form(model)), "Linear")
+        modules = dict(self._form(model).named_modules())
         opwise = {
             (name, op_type): [
                 option.to_dict()
                 for option in self.capability.options(op_type)
-                if option.dtype != "bf16" or kernels.has_bf16()
+                if option.dtype not in _useless_floats(modules.get(name))
             ]
             for name, op_type in types.items()
             if name not in skipped
@@ -225,6 +226,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
             refused = refused_note(self._calibration.without_moment)
             notes += [] if refused is None else [refused]
         if self._trace is not None:
+            notes += half_precision_notes(self._base)
             reduced = sorted({each.type for name, each in self._trace.operators.items() if self.reduces_range(name)})
             if reduced:
                 notes.append(
@@ -340,6 +342,13 @@ def _check_recurrent(capability: Capability) -> None:
                 f"capability: static {op_type}: the hidden state has another range at every step, and calibration does "
                 "not see it. Allowed: dynamic and weight_only."
             )
+
+
+def _useless_floats(module: nn.Module | None) -> Collection[str]:
+    """Float types that an operator gains nothing by: its own, and what the processor does not multiply."""
+    if module is not None and any(each.dtype in HALF_DTYPES for each in module.parameters(recurse=False)):
+        return ("bf16", "fp16")
+    return () if kernels.has_bf16() else ("bf16",)
 
 
 def _output_notes(collector: Collector, trace: ModelTrace) -> list[str]:

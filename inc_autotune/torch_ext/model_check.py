@@ -11,23 +11,39 @@ from torch import nn
 
 from inc_autotune.core.arguments import shown
 from inc_autotune.core.errors import ArgumentError, ModelError
+from inc_autotune.torch_ext.model import HALF_DTYPES
 from inc_autotune.torch_ext.modules import is_prepared, is_quantized
-from inc_autotune.torch_ext.operators import operator_type
+from inc_autotune.torch_ext.operators import WEIGHT_DTYPES, operator_type
 
 QUANTIZED_PACKAGES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes")
 
 
 def check_model(model: Any) -> nn.Module:
-    """The model, if it is an fp32 eager module on the CPU in eval mode.
+    """The model, if it is an eager module in fp32, bf16 or fp16 on the CPU in eval mode.
 
     Raises:
         ArgumentError: it is not an eager `torch.nn.Module`.
-        ModelError: it is in train mode, on another device, not fp32, already quantized, or holds NaN.
+        ModelError: it is in train mode, on another device, in float64 or float8, already quantized, or holds NaN.
     """
     check_architecture(model)
     _check_mode(model)
     _check_values(model)
     return cast(nn.Module, model)
+
+
+def check_full_precision(model: nn.Module, purpose: str) -> None:
+    """Refuse half precision where the purpose does not bear it.
+
+    Args:
+        model: of floating-point parameters.
+        purpose: how the message names it, such as `train_func`.
+
+    Raises:
+        ModelError: the model has parameters in bf16 or fp16.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in HALF_DTYPES:
+            raise ModelError(f"model: {name} is {parameter.dtype}, and {purpose}. Call model.float() first.")
 
 
 def check_architecture(model: Any) -> nn.Module:
@@ -94,8 +110,11 @@ def _check_devices(model: nn.Module) -> None:
 
 def _check_values(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype != torch.float32:
-            raise ModelError(f"model: {name} is {parameter.dtype}. Allowed: torch.float32. Call model.float() first.")
+        if parameter.is_floating_point() and parameter.dtype not in WEIGHT_DTYPES:
+            raise ModelError(
+                f"model: {name} is {parameter.dtype}. Allowed: torch.float32, torch.bfloat16, torch.float16. Call "
+                "model.float() first."
+            )
     for name, module in model.named_modules():
         if operator_type(module) is None:
             continue

@@ -15,6 +15,7 @@ from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.torch_ext.api import attach, attached, autotune
 from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, TRAINED_RANGES_DEFAULT
 from inc_autotune.torch_ext.model import own_tensors, shared_copy
+from inc_autotune.torch_ext.model_check import check_full_precision
 from inc_autotune.torch_ext.modules import (
     is_prepared,
     make_student,
@@ -70,6 +71,8 @@ def prepare(
         "seed": seed,
         "progress": progress,
     }
+    if isinstance(model, nn.Module):
+        check_full_precision(model, "a student would lose small updates")
     ranges = validate_arguments(strategies=STRATEGIES, backends=BACKENDS, recipe_names=RECIPES, **settings)
     with ignored_warnings(UserWarning, "the tuned model is not faster"):
         tuned = autotune(model, calib_dataloader, calib_func=calib_func, example_inputs=example_inputs, **settings)

@@ -13,6 +13,7 @@ from inc_autotune.torch_ext.model.copies import (
     shared_copy,
 )
 from inc_autotune.torch_ext.model.expansion import expand, expanded_copy, expansions
+from inc_autotune.torch_ext.model.half_precision import HALF_DTYPES, half_precision_notes
 from inc_autotune.torch_ext.model.parameter_products import ParameterProduct, install_products
 from inc_autotune.torch_ext.model.untouched import (
     AddressMap,
@@ -25,6 +26,7 @@ from inc_autotune.torch_ext.model.untouched import (
 
 __all__ = [
     "CARRIED",
+    "HALF_DTYPES",
     "AddressMap",
     "EagerDispatchMode",
     "ParameterProduct",
@@ -34,6 +36,7 @@ __all__ = [
     "expand",
     "expanded_copy",
     "expansions",
+    "half_precision_notes",
     "install_products",
     "is_replaceable",
     "own_tensors",

@@ -194,7 +194,8 @@ class QuantizedConvolution(QuantizedOperator):
 
     @property
     def weight(self) -> Tensor:
-        return self.integer_weight * self.weight_scale.reshape(-1, *(1,) * (self.integer_weight.dim() - 1))
+        scale = self.weight_scale.reshape(-1, *(1,) * (self.integer_weight.dim() - 1))
+        return (self.integer_weight * scale).to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         return (

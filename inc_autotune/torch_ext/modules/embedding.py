@@ -17,11 +17,12 @@ _HALF_BYTE = 4
 
 
 class QuantizedEmbedding(QuantizedOperator):
-    """Looks up integer rows and dequantizes those, float32 out: a quarter of the memory, or an eighth.
+    """Looks up integer rows and dequantizes those: a quarter of the memory of float32, or an eighth.
 
     Rows are those of FBGEMM's tables: integers, then scale and offset as float32, `value = integer * scale + offset`;
-    its kernel reads them where it exists. Integers of up to 4 bits lie two in a byte, with their scales in tensors of
-    their own. Plain aten operators do the rest, also traced, exported, compiled, and on every device.
+    its kernel reads them where it exists. What is looked up has the dtype of the layer. Integers of up to 4 bits lie
+    two in a byte, with their scales in tensors of their own. Plain aten operators do the rest, also traced, exported,
+    compiled, and on every device.
 
     Args:
         config: weight_only.
@@ -67,6 +68,10 @@ class QuantizedEmbedding(QuantizedOperator):
         self._has_kernel = self.integer_weight.is_cpu and kernels.has_table_kernel()
 
     def forward(self, ids: Tensor) -> Tensor:
+        return self._float_rows(ids).to(self.layer_dtype)
+
+    def _float_rows(self, ids: Tensor) -> Tensor:
+        """[*ids, embedding_dim], float32."""
         if not self._uses_kernel(ids):
             return self._looked_up(ids)
         flat = ids.reshape(-1)
@@ -88,9 +93,10 @@ class QuantizedEmbedding(QuantizedOperator):
 
     @property
     def weight(self) -> Tensor:
-        return self._dequantized(
+        rows = self._dequantized(
             self.integer_weight, self.weight_scale.unsqueeze(-1), self.weight_zero_point.unsqueeze(-1)
         )
+        return rows.to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f"padding_idx={self.padding_idx}, "
@@ -110,12 +116,16 @@ class QuantizedEmbeddingBag(QuantizedEmbedding):
         self.mode, self.include_last_offset = source.mode, source.include_last_offset
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        factors = None if per_sample_weights is None else per_sample_weights.float()
+        return self._float_bags(input, offsets, factors).to(self.layer_dtype)
+
+    def _float_bags(self, input: Tensor, offsets: Tensor | None, factors: Tensor | None) -> Tensor:
         if not self._uses_kernel(input) or self.mode != "sum" or self.padding_idx is not None:
-            return reduce_bags(self, super().forward(input), input, offsets, per_sample_weights)
+            return reduce_bags(self, self._float_rows(input), input, offsets, factors)
         has_last = self.include_last_offset and offsets is not None
         if offsets is None:
             offsets = torch.arange(input.shape[0], dtype=input.dtype) * input.shape[1]
-        factors = None if per_sample_weights is None else per_sample_weights.reshape(-1)
+        factors = None if factors is None else factors.reshape(-1)
         flat = input.reshape(-1)
         return kernels.summed_rows(self.integer_weight, flat, offsets.to(flat.dtype), factors, has_last)
 

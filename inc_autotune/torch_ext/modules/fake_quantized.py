@@ -75,31 +75,36 @@ class FakeQuantized(PreparedInteger):
         return self.fake_output(y).to(dtype)
 
     def half_rounded(self, rounds_weight: bool, *arguments: Any, **keywords: Any) -> Tensor:
-        x, *others = *arguments, *keywords.values()
+        given, *others = *arguments, *keywords.values()
+        x = given.float()
         if rounds_weight:
             smoothed = x if self.smoothing is None else x * self.smoothing.reciprocal()
-            return self._computed(smoothed, self.fake_weight(), *others)
-        return self.fake_output(self._computed(self.fake_input(x), self.smoothed_weight(), *others))
+            return self._computed(smoothed, self.fake_weight(), *others).to(given.dtype)
+        y = self.fake_output(self._computed(self.fake_input(x), self.smoothed_weight(), *others))
+        return y.to(given.dtype)
 
     def _computed(self, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
         y: Tensor = self.operator.compute(self, x, {"weight": weight, "bias": self.corrected_bias()}, *arguments)
         return y
 
     def corrected_bias(self) -> Tensor | None:
-        """The bias with its shift."""
-        bias: Tensor | None = self.bias
+        """The bias with its shift, float32."""
+        bias: Tensor | None = None if self.bias is None else self.bias.float()
         if self.bias_shift is None:
             return bias
         return self.bias_shift if bias is None else bias + self.bias_shift
 
     def smoothed_weight(self) -> Tensor:
-        """The weight with its input channels multiplied by the smoothing scale."""
+        """The weight with its input channels multiplied by the smoothing scale, float32."""
         if self.smoothing is None:
-            return self.weight
-        return self.weight * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+            return self.weight.float()
+        return self.weight.float() * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
 
     def take_weight(self, weight: Tensor) -> None:
-        """Have a weight of its own from now on, given as smoothed."""
+        """Have a weight of its own from now on, given as smoothed, on the grid.
+
+        In bf16 it is off the grid by at most 255 / 512 of a step, so it gives the same integers again.
+        """
         if self.smoothing is not None:
             weight = weight / (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
         own = torch.empty_like(self.weight).copy_(weight)
@@ -121,7 +126,7 @@ class FakeQuantized(PreparedInteger):
             step = max(_BLOCK_ELEMENTS // max(rows[0].numel(), 1), 1)
             for start in range(0, len(rows), step):
                 block = slice(start, start + step)
-                weight = rows[block] if self.smoothing is None else rows[block] * self.smoothing
+                weight = rows[block].float() if self.smoothing is None else rows[block].float() * self.smoothing
                 integers[block] = quantize(weight, self.weight_parameters(block), 0)
         return integers
 
@@ -266,15 +271,17 @@ class FakeQuantizedEmbedding(FakeQuantized, nn.Embedding):
     """See `FakeQuantized`. Rows are looked up first, so only those used are rounded."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        return _rounded_rows(self, self.operator.compute(self, ids, {"weight": self.weight}), ids)
+        rows = _rounded_rows(self, self.operator.compute(self, ids, {"weight": self.weight}).float(), ids)
+        return rows.to(self.layer_dtype)
 
 
 class FakeQuantizedEmbeddingBag(FakeQuantized, nn.EmbeddingBag):
     """See `FakeQuantizedEmbedding`. Bags are reduced in float32."""
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        rows = _rounded_rows(self, torch.embedding(self.weight, input), input)
-        return reduce_bags(self, rows, input, offsets, per_sample_weights)
+        rows = _rounded_rows(self, torch.embedding(self.weight, input).float(), input)
+        factors = None if per_sample_weights is None else per_sample_weights.float()
+        return reduce_bags(self, rows, input, offsets, factors).to(self.layer_dtype)
 
 
 def _rounded_rows(table: FakeQuantized, rows: Tensor, ids: Tensor) -> Tensor:

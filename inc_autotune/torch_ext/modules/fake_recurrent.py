@@ -40,7 +40,7 @@ class FakeQuantizedRecurrent(PreparedInteger):
         return self._computed(input, hx, rounds_weights=rounds_weight, rounds_activations=not rounds_weight)
 
     def _computed(self, given: Any, hx: Any, *, rounds_weights: bool, rounds_activations: bool) -> Any:
-        tensors = self.operator.tensors(self)
+        tensors = self.float_tensors()
         if rounds_weights:
             tensors |= {name: self.fake_weight(name) for name in self.operator.weights(self)}
         if self.config.activation.is_float or not rounds_activations:
@@ -54,9 +54,14 @@ class FakeQuantizedRecurrent(PreparedInteger):
         call = RecurrentCall.of(self, given, hx, torch.float32)
         return call.results(*run_layers(self, call, product, eager_steps(self, call, product)))
 
+    def float_tensors(self) -> dict[str, Tensor | None]:
+        """Weights and biases in float32, by the parameters' names."""
+        tensors = self.operator.tensors(self)
+        return {name: None if tensor is None else tensor.float() for name, tensor in tensors.items()}
+
     def fake_weight(self, name: str) -> Tensor:
         """A weight with the values of its integers, by the parameter's name."""
-        weight, parameters = self.get_parameter(name), self.weight_parameters(name)
+        weight, parameters = self.get_parameter(name).float(), self.weight_parameters(name)
         axis = self.weight_axis(name)
         with torch.no_grad():
             rounded = dequantize(quantize(weight, parameters, axis), parameters, axis)

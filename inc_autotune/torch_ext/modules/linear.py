@@ -169,10 +169,14 @@ class QuantizedLinear(QuantizedOperator):
         # One multiplier a feature is four times as fast as a 0-d tensor, which aten does not vectorize.
         return multiplier.expand(self.in_features).contiguous()
 
-    @property
-    def weight(self) -> Tensor:
+    def float_weight(self) -> Tensor:
+        """The weight of the layer, dequantized to float32."""
         weight = self.integer_weight * self.weight_scale.unsqueeze(1)
         return weight if self.smoothing is None else weight / self.smoothing
+
+    @property
+    def weight(self) -> Tensor:
+        return self.float_weight().to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         return (

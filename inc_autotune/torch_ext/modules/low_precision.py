@@ -17,7 +17,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LowPrecisionPrepared(PreparedOperator):
-    """The form before `convert`: parameters stay those of the float32 module and are cast at every call."""
+    """The form before `convert`: parameters stay those of the layer and are cast at every call."""
 
     def forward(self, x: Any, *arguments: Any, **keywords: Any) -> Any:
         dtype = _DTYPES[self.config.dtype]
@@ -54,7 +54,7 @@ class LowPrecisionOperator(QuantizedOperator):
 
     @property
     def weight(self) -> Tensor:
-        return self.get_buffer(_kept("weight")).float()
+        return self.get_buffer(_kept("weight")).to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         return f"{self.operator_name} {list(self.weight.shape)}, {super().extra_repr()}"
@@ -67,7 +67,7 @@ class LowPrecisionRecurrent(RecurrentForm, LowPrecisionOperator):
         if _kept(name) not in self._buffers:  # not made yet
             raise AttributeError(name)
         tensor = self._buffers[_kept(name)]
-        return None if tensor is None else tensor.float()
+        return None if tensor is None else tensor.to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         return f"{nn.RNNBase.extra_repr(self)}, {QuantizedOperator.extra_repr(self)}"  # type: ignore[arg-type]
@@ -104,4 +104,4 @@ def _compute(module: nn.Module, operator_name: str, x: Any, tensors: Tensors, *a
     floating, weight = x.is_floating_point(), tensors["weight"]
     assert weight is not None
     y = compute(module, x.to(weight.dtype) if floating else x, tensors, *arguments, **keywords)
-    return y.to(x.dtype if floating else torch.float32)
+    return y.to(x.dtype if floating else module.layer_dtype)

@@ -6,6 +6,7 @@ import copy
 from inspect import get_annotations
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.errors import ModelError
@@ -29,6 +30,7 @@ class PreparedOperator(nn.Module):
         operator_name: key of `OPERATORS`.
         config: how the operator is quantized.
         layer_class: class of the module it was made from.
+        layer_dtype: of its weights there. Forms compute in float32 and return the dtype that they are given.
         weight: the parameter of the module it was made from, where that has one of this name.
         bias: the parameter of the module it was made from, likewise.
     """
@@ -36,6 +38,7 @@ class PreparedOperator(nn.Module):
     operator_name: str
     config: OpConfig
     layer_class: type[nn.Module]
+    layer_dtype: torch.dtype
     weight: Tensor
     bias: Any
 
@@ -81,6 +84,7 @@ def adopt(module: nn.Module, cls: type[PreparedType], operator_name: str, config
     adopted.operator_name = operator_name
     adopted.config = config
     adopted.layer_class = type(module)
+    adopted.layer_dtype = adopted.get_parameter(adopted.operator.weights(adopted)[0]).dtype
     return adopted
 
 
@@ -111,7 +115,9 @@ def make_plain(prepared: PreparedOperator) -> None:
     """Turn a prepared operator into the layer it was made from, in place, with the weights that it has now."""
     shift: Tensor | None = getattr(prepared, "bias_shift", None)
     if shift is not None:
-        prepared._parameters["bias"] = nn.Parameter(shift.clone() if prepared.bias is None else prepared.bias + shift)
+        prepared._parameters["bias"] = nn.Parameter(
+            (shift if prepared.bias is None else prepared.bias + shift).to(prepared.layer_dtype, copy=True)
+        )
     layer = prepared.layer_class
     for name in own_names(type(prepared)):
         for table in (prepared.__dict__, prepared._parameters, prepared._buffers):

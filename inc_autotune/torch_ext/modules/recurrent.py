@@ -34,7 +34,7 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
     Weight-only is 3 everywhere: a quarter of the memory, and the time of fp32 and a little more.
 
     Takes and returns what `nn.LSTM`, `nn.GRU` and `nn.RNN` do. `weight_ih_l0` and the others, `all_weights` and
-    `_flat_weights` are float32, made anew at every access.
+    `_flat_weights` have the dtype of the layer and are made anew at every access.
 
     Args:
         operator_name: `LSTM`, `GRU` or `RNN`.
@@ -107,12 +107,17 @@ class QuantizedRecurrent(RecurrentForm, QuantizedOperator):
         return self._modules.get(name)
 
     def _float_tensors(self) -> dict[str, Tensor | None]:
-        return {name: self.float_tensor(name) for name in OPERATORS[self.operator_name].parameters(self)}
+        """Weights and biases in float32."""
+        return {name: self._float32(name) for name in OPERATORS[self.operator_name].parameters(self)}
 
     def float_tensor(self, name: str) -> Tensor | None:
+        tensor = self._float32(name)
+        return None if tensor is None else tensor.to(self.layer_dtype)
+
+    def _float32(self, name: str) -> Tensor | None:
         kind, _, product = name.partition("_")
         linear = self._linear(product)
-        tensor: Tensor | None = linear.weight if kind == "weight" else linear.bias
+        tensor: Tensor | None = linear.float_weight() if kind == "weight" else linear.bias
         return tensor
 
     def extra_repr(self) -> str:

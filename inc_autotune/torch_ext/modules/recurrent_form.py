@@ -22,7 +22,7 @@ class RecurrentForm(nn.Module):
     _all_weights: list[list[str]]
 
     def float_tensor(self, name: str) -> Tensor | None:
-        """A weight or bias in float32, by the name of the parameter."""
+        """A weight or bias in the dtype of the layer, by the name of the parameter."""
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:

@@ -58,7 +58,7 @@ def prepare_module(
     if name is None:
         raise ModelError(
             f"module {type(module).__name__}: cannot be quantized. It must be a Linear, convolution, Embedding, "
-            "EmbeddingBag, LSTM, GRU, RNN or transformers Conv1D with float32 parameters and the forward method of its "
+            "EmbeddingBag, LSTM, GRU, RNN or transformers Conv1D with float parameters and the forward method of its "
             "class; leave it in fp32."
         )
     if is_low_precision(config):
@@ -116,6 +116,7 @@ def convert_module(prepared: nn.Module) -> nn.Module:
         converted = _convert_fake_quantized(prepared)
     else:
         raise ModelError(f"module {type(prepared).__name__}: not prepared. Pass what prepare_module returned.")
+    converted.layer_dtype = prepared.layer_dtype
     hand_over(prepared, converted)
     return converted
 
@@ -175,7 +176,7 @@ def _convert_recurrent(prepared: FakeQuantizedRecurrent) -> QuantizedOperator:
         product = weight_name.removeprefix("weight_")
         weight, parameters = prepared.integer_weight(weight_name), prepared.weight_parameters(weight_name)
         scale, zero_point = parameters.scale.clone(), parameters.zero_point.clone()
-        bias = _copy(prepared._parameters.get(f"bias_{product}"))
+        bias = _copy(prepared.float_tensors().get(f"bias_{product}"))
         if config.approach == "dynamic" and not is_simulated:
             products[product] = QuantizedLinear(config, weight, scale, bias)
             continue

@@ -70,7 +70,7 @@ class SimulatedOperator(QuantizedOperator):
         self._has_zero_points = not self.has_values or bool(self.weight_zero_point.any())
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        dtype = x.dtype if x.is_floating_point() else self.weight_scale.dtype
+        dtype = x.dtype if x.is_floating_point() else self.layer_dtype
         if x.is_floating_point():
             x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
             x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
@@ -86,12 +86,16 @@ class SimulatedOperator(QuantizedOperator):
             weight.sub_(self.weight_zero_point)
         return weight.mul_(self.weight_scale)
 
-    @property
-    def weight(self) -> Tensor:
+    def float_weight(self) -> Tensor:
+        """The weight of the layer, dequantized to float32."""
         weight = self._smoothed_weight()
         if self.smoothing is None:
             return weight
         return weight / (self.smoothing if self.operator_name != "Conv1D" else self.smoothing.unsqueeze(1))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.float_weight().to(self.layer_dtype)
 
     def extra_repr(self) -> str:
         return f"{self.operator_name} {list(self.integer_weight.shape)}, {super().extra_repr()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
@@ -35,19 +36,22 @@ class QuantizedOperator(nn.Module):
     A subclass registers its truth as persistent buffers, then calls `rebuild`, which derives python numbers,
     non-persistent buffers and the packed weight. `rebuild` runs again whenever the truth may have changed: after
     `load_state_dict`, `deepcopy`, unpickling and `.to()`. Derived state is never saved. Changing the dtype of a model
-    (`.half()`, `.to(torch.bfloat16)`) leaves scales and bias in the dtype they have, so that results stay the same.
+    (`.half()`, `.to(torch.bfloat16)`) leaves scales and bias in the dtype they have, so that results stay the same;
+    `layer_dtype` follows.
 
     Models read `weight.dtype` and `weight.device` of their modules, to cast an input for instance, and must find those
-    of the fp32 module; a few read the values. So a subclass has the weights of the fp32 module as properties,
-    dequantized to float32 anew at every access.
+    of the layer; a few read the values. So a subclass has the weights of the layer as properties, dequantized anew to
+    its dtype at every access.
 
     Attributes:
         config: how the operator is quantized.
         simulated: True where it is computed in float, for want of a kernel.
+        layer_dtype: of the weights of the layer it stands for.
     """
 
     config: OpConfig
     simulated: bool = False
+    layer_dtype: torch.dtype = torch.float32
 
     def __init__(self, config: OpConfig) -> None:
         super().__init__()
@@ -109,7 +113,8 @@ class QuantizedOperator(nn.Module):
         self.rebuild()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedOperator:
-        ours = {id(tensor) for name, tensor in self._buffers.items() if name not in carried(self)}
+        ours = {id(tensor): tensor for name, tensor in self._buffers.items() if name not in carried(self)}
+        device = next((tensor.device for tensor in ours.values() if tensor is not None), None)
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -119,6 +124,7 @@ class QuantizedOperator(nn.Module):
             for child in self.children():
                 child._apply(fn)  # type: ignore[no-untyped-call]
         super()._apply(move, recurse=False)  # type: ignore[no-untyped-call]
+        self.layer_dtype = fn(torch.empty(0, dtype=self.layer_dtype, device=device)).dtype
         self.rebuild()
         return self
 

@@ -118,7 +118,7 @@ class QuantizedTransposedConvolution(QuantizedConvolution):
 
     @property
     def weight(self) -> Tensor:
-        """The weight dequantized to float32, [in_channels, out_channels / groups, *kernel] as in the fp32 module."""
+        """The weight dequantized, [in_channels, out_channels / groups, *kernel] as in the fp32 module."""
         rows = super().weight
         return rows.reshape(self.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
 

@@ -19,7 +19,9 @@ _WAITING = frozenset(
 """Names of the operations, beside views, that a deferred tensor may put off; more than it does put off would do."""
 
 
-def chains(record: CallRecord, batch_norms: Mapping[str, str], opaque: Collection[str]) -> dict[str, frozenset[str]]:
+def chains(
+    record: CallRecord, batch_norms: Mapping[str, str], opaque: Collection[str], halves: Collection[str] = ()
+) -> dict[str, frozenset[str]]:
     """Convolutions that may hand on integers, each with the convolutions that its output reaches.
 
     A convolution hands them on where some other convolution reads what becomes of its output, and none of that is kept:
@@ -29,10 +31,11 @@ def chains(record: CallRecord, batch_norms: Mapping[str, str], opaque: Collectio
         record: of one forward pass.
         batch_norms: those that will be folded, by convolution.
         opaque: names of modules that are read as a whole.
+        halves: names of convolutions in half precision: what waits for the next one is float32.
     """
     found = {}
     for name, kind in record.types.items():
-        if kind not in CONVOLUTION_TYPES:
+        if kind not in CONVOLUTION_TYPES or name in halves:
             continue
         outputs = [call.output_value for call in record.calls.get(batch_norms.get(name, name), [])]
         reached = _reached([value for value in outputs if value is not None], record.types, opaque)

@@ -19,7 +19,7 @@ from inc_autotune.torch_ext.model.parameter_views import Dimensions, Layout, Par
 from inc_autotune.torch_ext.model.products import read_product
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.other_weights import is_weight
-from inc_autotune.torch_ext.operators.types import operator_type
+from inc_autotune.torch_ext.operators.types import WEIGHT_DTYPES, operator_type
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def candidate_parameters(model: nn.Module, foreign: Collection[str]) -> dict[str
         for name, parameter in module._parameters.items():
             if parameter is None or nn.parameter.is_lazy(parameter) or not is_weight(parameter):
                 continue
-            plain = parameter.dtype == torch.float32 and parameter.layout == torch.strided and not parameter.is_meta
+            plain = parameter.dtype in WEIGHT_DTYPES and parameter.layout == torch.strided and not parameter.is_meta
             if plain and not any(parameter is other for other in found.values()):
                 found[f"{path}.{name}" if path else name] = parameter
     return found
@@ -114,7 +114,7 @@ def _vectors(model: nn.Module, candidates: Mapping[str, nn.Parameter]) -> dict[s
         for name, parameter in module._parameters.items()
         if parameter is not None
         and f"{path}.{name}".lstrip(".") not in candidates
-        and parameter.dtype == torch.float32
+        and parameter.dtype in WEIGHT_DTYPES
         and parameter.is_contiguous()
     }
 
@@ -155,7 +155,7 @@ class _Reads(EagerDispatchMode):
 
     def view(self, value: Any, among: Mapping[str, nn.Parameter]) -> ParameterView | None:
         """The parameter that a tensor is a view of."""
-        if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.layout != torch.strided:
+        if not isinstance(value, Tensor) or value.dtype not in WEIGHT_DTYPES or value.layout != torch.strided:
             return None
         for path in self._map.find(value):
             if path in among:

@@ -17,7 +17,7 @@ from inc_autotune.torch_ext.model import AddressMap, is_replaceable
 from inc_autotune.torch_ext.model.untouched import untouched
 from inc_autotune.torch_ext.operators.data_flow import DataFlow, Value
 from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES
-from inc_autotune.torch_ext.operators.types import OPERATORS, TABLE_TYPES, base_type, operator_type
+from inc_autotune.torch_ext.operators.types import OPERATORS, TABLE_TYPES, WEIGHT_DTYPES, base_type, operator_type
 
 NOT_RUN = "not run with the example inputs"
 """Why an operator without a call cannot be quantized."""
@@ -183,7 +183,7 @@ def _candidates(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
         base = base_type(module)
         reason = _unfit(module, base) if base is not None else None
         if reason is None and kind is None and base is not None:
-            reason = f"{type(module).__qualname__} is not a plain {base} with float32 parameters"
+            reason = f"{type(module).__qualname__} is not a plain {base}"
         if reason is not None:
             skipped[name] = reason
         elif kind is not None:
@@ -206,8 +206,8 @@ def _unfit(module: nn.Module, base: str) -> str | None:
     for name, weight in weights.items():
         if weight is None:
             return f"its {name} is computed from other parameters, and differently each time"
-        if weight.dtype != torch.float32:
-            return f"its {name} is {weight.dtype}, not torch.float32"
+        if weight.dtype not in WEIGHT_DTYPES:
+            return f"its {name} is {weight.dtype}, not float32, bfloat16 or float16"
     if "forward" in module.__dict__:
         return "its forward was replaced on the instance"
     if module._forward_hooks or module._forward_pre_hooks:
@@ -240,8 +240,8 @@ def _unusual_call(kind: str | None, tensor: Tensor, args: tuple[Any, ...], kwarg
         return " and ".join(["called with more than its input", *further])
     if tensor.is_nested:
         return "called with a nested tensor"
-    if kind not in TABLE_TYPES and tensor.dtype != torch.float32:
-        return f"its input is {tensor.dtype}, not torch.float32"
+    if kind not in TABLE_TYPES and tensor.dtype not in WEIGHT_DTYPES:
+        return f"its input is {tensor.dtype}, not float32, bfloat16 or float16"
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -170,7 +171,8 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         leader = _only_group(outputs[0], leaders, opaque) if len(outputs) == 1 else None
         if leader is not None:
             output_groups[name] = leader
-    chained = chains(record, batch_norms, opaque)
+    halves = {name for name in order if _is_half(modules[name])}
+    chained = chains(record, batch_norms, opaque, halves)
     return ModelTrace(
         operators={name: _operator(name, record) for name in order},
         groups=groups,
@@ -184,6 +186,10 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         chains=chained,
         shared_sums=frozenset(readers_of_shared_sums(record, chained, opaque)),
     )
+
+
+def _is_half(module: nn.Module) -> bool:
+    return any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False))
 
 
 def _operator(name: str, record: CallRecord) -> OperatorTrace:

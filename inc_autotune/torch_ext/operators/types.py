@@ -31,6 +31,9 @@ TABLE_TYPES = ("Embedding", "EmbeddingBag")
 TYPES_WITHOUT_RANGE = (*TABLE_TYPES, *RECURRENT_TYPES)
 """Types whose input is not calibrated: indices, and what a recurrent layer rounds at every step. Each stands alone."""
 
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Of weights, and of what is multiplied with them. Scales, statistics and integer forms are computed in float32."""
+
 Tensors = Mapping[str, Tensor | None]
 """Weights and biases of an operator by the names of its parameters."""
 
@@ -86,9 +89,9 @@ def operator_type(module: nn.Module) -> str | None:
     """The operator type of a module, or None where the module cannot be quantized.
 
     None is for: other classes, subclasses with another `forward`, modules with a `forward` set on the instance, weights
-    that are no plain float32 parameter (parametrized, pruned, lazy, half precision), an `Embedding` with `max_norm`
-    (which rewrites the weight), and the output projection of `nn.MultiheadAttention` (torch reads the weight without
-    calling the module).
+    that are no plain parameter of `WEIGHT_DTYPES` (parametrized, pruned, lazy), an `Embedding` with `max_norm` (which
+    rewrites the weight), and the output projection of `nn.MultiheadAttention` (torch reads the weight without calling
+    the module).
     """
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) or "forward" in module.__dict__:
         return None
@@ -96,7 +99,7 @@ def operator_type(module: nn.Module) -> str | None:
         return None
     for name, base in _base_classes().items():
         if isinstance(module, base) and _inherits_computation(type(module), base):
-            return name if _is_plain_float32(module, OPERATORS[name]) else None
+            return name if _is_plain_float(module, OPERATORS[name]) else None
     return None
 
 
@@ -122,20 +125,20 @@ def _inherits_computation(cls: type[nn.Module], base: type[nn.Module]) -> bool:
     return all(getattr(cls, name, None) is getattr(base, name, None) for name in methods)
 
 
-def _is_plain_float32(module: nn.Module, operator: Operator) -> bool:
+def _is_plain_float(module: nn.Module, operator: Operator) -> bool:
     weights = [module._parameters.get(name) for name in operator.weights(module)]
     if not all(map(_is_plain, weights)):
         return False
     biases = {name: module._parameters.get(name) for name in operator.biases(module)}
     if any(bias is None and getattr(module, name, None) is not None for name, bias in biases.items()):
         return False
-    return all(bias is None or bias.dtype == torch.float32 for bias in biases.values())
+    return all(bias is None or bias.dtype in WEIGHT_DTYPES for bias in biases.values())
 
 
 def _is_plain(weight: Tensor | None) -> bool:
     if weight is None or nn.parameter.is_lazy(weight):
         return False
-    return weight.layout == torch.strided and weight.dtype == torch.float32
+    return weight.layout == torch.strided and weight.dtype in WEIGHT_DTYPES
 
 
 def _linear(module: Any, x: Tensor, tensors: Any) -> Tensor:

@@ -284,7 +284,7 @@ class OwnForward(nn.Linear):
 class Unusual(nn.Module):
     def __init__(self):
         super().__init__()
-        self.plain, self.functional, self.lower = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8).bfloat16()
+        self.plain, self.functional, self.lower = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8).double()
         self.own, self.hooked, self.patched = OwnForward(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
         self.hooked.register_forward_hook(lambda module, args, output: output + 1)
         self.patched.forward = lambda x: F.linear(x, self.patched.weight)
@@ -301,7 +301,7 @@ class Unusual(nn.Module):
         index = torch.arange(3)
         x = self.plain(x) + F.linear(x, self.functional.weight.detach()) + self.functional(x)
         x = self.own(x) + self.hooked(x) + self.patched(x) + self.parametrized(x) + self.old_norm(x)
-        x = x + self.lower(x.bfloat16()).float() + self.table(index) + self.renormed(index)
+        x = x + self.lower(x.double()).float() + self.table(index) + self.renormed(index)
         return self.attention(x, x, x)[0] @ self.table.weight[2:6].T
 
 
@@ -312,7 +312,7 @@ def test_operators_that_cannot_be_replaced_are_skipped_with_a_reason():
     assert set(trace.operators) == {"plain"}
     expected = {
         "functional": "outside the module",
-        "lower": "torch.bfloat16",
+        "lower": "torch.float64",
         "own": "OwnForward",
         "hooked": "hooks",
         "patched": "replaced",

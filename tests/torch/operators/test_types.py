@@ -61,7 +61,7 @@ def test_conv1d_of_transformers():
         lambda: parametrizations.weight_norm(nn.Linear(3, 3)),
         lambda: nn.utils.spectral_norm(nn.Linear(3, 3)),
         lambda: nn.LazyLinear(3),
-        lambda: nn.Linear(3, 3).half(),
+        lambda: nn.Linear(3, 3).double(),
         lambda: nn.Linear(3, 3, dtype=torch.complex64),
         lambda: nn.Embedding(3, 3, max_norm=1.0),
         lambda: nn.MultiheadAttention(4, 2).out_proj,
