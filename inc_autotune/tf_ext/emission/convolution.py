@@ -12,9 +12,9 @@ from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.tf_ext.emission.activation_grid import CONVOLVED, LARGEST_INT8, Range, grid_of
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.linear import emit_product
-from inc_autotune.tf_ext.emission.routes import GROUPS
+from inc_autotune.tf_ext.emission.routes import GROUPS, is_written_as_product
 from inc_autotune.tf_ext.emission.zero_points import convolved_grid, padded, shifted_bias
-from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, Residual, is_pointwise
+from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, Residual
 
 LARGEST_BIAS = 2.0**24
 """The largest integer up to which float32, in which the kernel adds a bias to its sums, holds every one."""
@@ -57,7 +57,7 @@ def emit_convolution(
     """
     grid = convolved_grid(emission.graph, operator, config.activation, limits)
     source = emission.quantized(operator.input, grid, limits)
-    if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+    if is_written_as_product(emission.graph, operator, output_range):
         emit_as_matrix_product(emission, operator, source, emission.weight(operator, config, as_matrix=True))
         return
     # Where there is no VNNI, oneDNN halves the weights of convolutions whose input is signed.

@@ -14,9 +14,10 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.context import Emission, QuantizedTensor
 from inc_autotune.tf_ext.emission.convolution import Total, emit_as_matrix_product, emit_to_float, to_integers
+from inc_autotune.tf_ext.emission.routes import is_written_as_product
 from inc_autotune.tf_ext.emission.zero_points import convolved_grid, with_zeros
 from inc_autotune.tf_ext.graph import reshape
-from inc_autotune.tf_ext.operators import CONVOLUTION, Operator, TransposedGeometry, geometry_of, is_pointwise
+from inc_autotune.tf_ext.operators import CONVOLUTION, Operator, TransposedGeometry, geometry_of
 
 
 def emit_transposed(
@@ -39,7 +40,7 @@ def emit_transposed(
     ordinary = _ordinary(
         emission, operator, operator.features * positions, None if bias is None else np.tile(bias, positions)
     )
-    if output_range is None and geometry.is_matrix_product:
+    if is_written_as_product(emission.graph, operator, output_range):
         emit_as_matrix_product(emission, ordinary, source, emission.weight(operator, config, as_matrix=True))
         _interleave(emission, operator, ordinary.output, geometry, tf.float32, operator.output)
         return
@@ -85,7 +86,7 @@ def emit_volume(
     """
     grid = convolved_grid(emission.graph, operator, config.activation, limits)
     source = emission.quantized(operator.input, grid, limits)
-    if output_range is None and is_pointwise(operator, emission.graph.shape(operator.weight) or ()):
+    if is_written_as_product(emission.graph, operator, output_range):
         weight = emission.weight(operator, config, as_matrix=True)
         emit_as_matrix_product(emission, operator, source, weight)
         return

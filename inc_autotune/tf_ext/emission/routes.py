@@ -9,9 +9,11 @@ from enum import Enum
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.tf_ext.emission.activation_grid import Range
 from inc_autotune.tf_ext.emission.chains import IntegerChains
 from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.operators import DEPTHWISE, TRANSPOSED_TYPES, Operator, geometry_of, is_pointwise
+from inc_autotune.tf_ext.target import has_cpu_kernel
 
 MATMUL_KERNEL = "_QuantizedMatMul"
 CONVOLUTION_KERNEL = "_FusedQuantizedConv2D"
@@ -67,16 +69,24 @@ def route_of(graph: Graph, operator: Operator, chains: IntegerChains) -> Route:
     """
     shape = graph.shape(operator.weight)
     assert shape is not None
-    is_matrix_product = operator.is_linear or (
-        chains.output_range(operator) is None
-        and (
-            geometry_of(graph, operator).is_matrix_product
-            if operator.type in TRANSPOSED_TYPES
-            else is_pointwise(operator, shape)
-        )
-    )
-    kind = Primitive.MATMUL if is_matrix_product else _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
+    is_product = operator.is_linear or is_written_as_product(graph, operator, chains.output_range(operator))
+    kind = Primitive.MATMUL if is_product else _convolution(shape, is_depthwise=operator.type == DEPTHWISE)
     return Route(kind, chains.reads_signed(operator))
+
+
+def is_written_as_product(graph: Graph, convolution: Operator, output_range: Range | None) -> bool:
+    """Whether a convolution becomes a matrix product, which can return float32, as no integer convolution can.
+
+    Args:
+        graph: the fp32 signature.
+        convolution: of that graph, of any type.
+        output_range: range of the integers that it returns; None: float32.
+    """
+    if output_range is not None or not has_cpu_kernel(MATMUL_KERNEL):  # TensorFlow 2.16 has none
+        return False
+    if convolution.type in TRANSPOSED_TYPES:
+        return geometry_of(graph, convolution).is_matrix_product
+    return is_pointwise(convolution, graph.shape(convolution.weight) or ())
 
 
 def route_of_node(node: NodeDef, shape: Sequence[int]) -> Route:

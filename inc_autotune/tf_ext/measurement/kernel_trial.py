@@ -13,7 +13,6 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.python.framework import kernels as registry
 
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.op_config import OpConfig, TensorConfig
@@ -42,7 +41,7 @@ from inc_autotune.tf_ext.operators import (
     Operator,
     find_operators,
 )
-from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm
+from inc_autotune.tf_ext.target import KERNEL_FORM, GraphForm, has_cpu_kernel
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ def kernel_support() -> KernelSupport:
     halving: set[Route] = set()
     for route in ROUTES:
         kernel = _kernel(route)
-        if not _is_registered(kernel):
+        if not has_cpu_kernel(kernel):
             missing.add(kernel)
         elif not _is_right(route, _large_values, reduce_range=False):
             if _is_right(route, _large_values, reduce_range=True):
@@ -175,11 +174,6 @@ def _computes_groups() -> bool:
     x = np.asarray(generator.normal(size=(2, 6, 6, 16)), np.float32)
     routes = (Route(Primitive.CONVOLUTION, signed) for signed in (False, True))
     return all(_works(route, _ONE, x if route.signed else np.abs(x), weight, reduce_range=True) for route in routes)
-
-
-def _is_registered(op: str) -> bool:
-    found = registry.get_registered_kernels_for_op(op).kernel
-    return any(kernel.device_type == "CPU" and not kernel.label for kernel in found)
 
 
 def _kernel(route: Route) -> str:

@@ -59,13 +59,13 @@ def traced(model: Any) -> Any | None:
     if not hasattr(model, "inputs"):  # a subclass
         return None
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    tensors = keras.tree.flatten(structure)
+    tensors = tf.nest.flatten(structure)
     uneven = [each.name for each in tensors if each.sparse or getattr(each, "ragged", False)]
     if uneven:
         raise ModelError(f"model: input {uneven[0]!r} is sparse or ragged. Allowed: dense inputs.")
 
     def serve(*arguments: tf.Tensor) -> Any:
-        return model(keras.tree.pack_sequence_as(structure, arguments), training=False)
+        return model(tf.nest.pack_sequence_as(structure, arguments), training=False)
 
     def with_batch(*batches: int | None) -> Any:
         specs = [

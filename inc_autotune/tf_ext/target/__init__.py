@@ -14,6 +14,7 @@ from inc_autotune.tf_ext.target.choices import (
     read_switches,
     skipped_ends,
 )
+from inc_autotune.tf_ext.target.registry import has_cpu_kernel
 from inc_autotune.tf_ext.target.version import check_version
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "GraphForm",
     "check_version",
     "choices_of",
+    "has_cpu_kernel",
     "read_switches",
     "skipped_ends",
 ]

@@ -87,7 +87,7 @@ def test_a_wrong_kernel_counts_as_missing(monkeypatch):
 
 
 def test_a_kernel_that_is_not_registered_counts_as_missing(monkeypatch):
-    monkeypatch.setattr(kernels, "_is_registered", lambda op: op != "_FusedQuantizedConv2D")
+    monkeypatch.setattr(kernels, "has_cpu_kernel", lambda op: op != "_FusedQuantizedConv2D")
     assert kernel_support.__wrapped__().missing == ("_FusedQuantizedConv2D",)
 
 
