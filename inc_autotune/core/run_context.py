@@ -44,6 +44,16 @@ class RunContext:
     calibrates_only: bool = False
     begun: Callable[[RunContext], None] | None = None
 
+    @property
+    def is_shard(self) -> bool:
+        """Whether other processes calibrate on the other batches."""
+        return self.shard[1] > 1
+
+    @property
+    def shares_calibration(self) -> bool:
+        """Whether what calibration finds is for other processes too."""
+        return self.calibration is not None or self.calibrates_only
+
 
 _NOTHING_SAID = RunContext()
 _CONTEXT: ContextVar[RunContext] = ContextVar("inc_autotune run context")

@@ -29,8 +29,8 @@ def autotune(
 ) -> T:
     """Tune a model with several workers that share one study: each evaluates other candidates.
 
-    This process is one of them. It calibrates, and the others begin with what it found (ONNX Runtime and TensorFlow; in
-    PyTorch each calibrates). A worker that dies loses its trial alone, which another one does.
+    This process is one of them. It calibrates, and the others begin with what it found. A worker that dies loses its
+    trial alone, which another one does.
 
     Args:
         verb: `torch_ext.autotune`, `ort_ext.autotune` or `tf_ext.autotune`.
@@ -42,7 +42,7 @@ def autotune(
             `if __name__ == "__main__":`.
         shards: whether each worker calibrates on a part of the batches, and what they find is merged: ranges,
             histograms and means are exactly those of one process; sampled rows, which only score alphas, are others,
-            and second moments differ by rounding. The loader has to yield the same in every process. Not in PyTorch.
+            and second moments differ by rounding. The loader has to yield the same in every process.
         storage: an Optuna storage URL that all workers reach; None: a file that is removed afterwards.
         **named: of the verb.
 

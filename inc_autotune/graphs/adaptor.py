@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis import SupportsComparison, SupportsSharedCalibration, SupportsSmoothing
 from inc_autotune.core.arrays import Array, FloatArray
+from inc_autotune.core.data import Packed, UnportableError
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics, InputGroup, SecondMoment, Statistics, refused_note
 from inc_autotune.core.space import Capability, Unit
 from inc_autotune.core.vocabulary import Approach
 from inc_autotune.graphs.calibration import Calibration, merged
-from inc_autotune.graphs.calibration_state import (
-    Packed,
-    UnportableError,
-    pack_calibration,
-    pack_feed,
-    unpack_calibration,
-    unpack_feed,
-)
+from inc_autotune.graphs.calibration_state import pack_calibration, pack_feed, unpack_calibration, unpack_feed
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.padding import comparable_outputs
@@ -197,7 +191,7 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsShare
         try:
             values = {
                 "calibrations": {name: pack_calibration(each, packed) for name, each in self.calibrations.items()},
-                "example": pack_feed(self.example, packed),
+                "example": None if self.example is None else pack_feed(self.example, packed),
                 "notes": list(self.data_notes),
             }
         except UnportableError:
@@ -212,7 +206,7 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsShare
             name: merged([unpack_calibration(each["calibrations"][name], found) for found, each in states])
             for name in values["calibrations"]
         }
-        self.example = unpack_feed(values["example"], arrays)
+        self.example = None if values["example"] is None else unpack_feed(values["example"], arrays)
         self.data_notes = tuple(values["notes"])
         return self.samples
 

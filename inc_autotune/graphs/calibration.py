@@ -12,8 +12,8 @@ import numpy as np
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.data import CalibrationPass, calibration, model_fails
-from inc_autotune.core.errors import CalibrationError, DataError
-from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics, SecondMoment, Snapshots
+from inc_autotune.core.errors import DataError
+from inc_autotune.core.quantization import SAMPLED_ROWS, ActivationStatistics
 from inc_autotune.graphs.digest import digested
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.moments import MomentRows, Rows, moment_name
@@ -32,6 +32,12 @@ class Calibration(calibration.Calibration[Feed]):
 
     infinite: frozenset[str] = frozenset()
     note: str | None = None
+
+    @classmethod
+    def of(cls, found: calibration.Calibration[Feed], infinite: Iterable[str], note: str | None) -> Calibration:
+        """The same calibration, with what graphs add to it."""
+        parts = (found.snapshots, found.held_out, found.digest, found.moments, found.without_moment)
+        return cls(*parts, infinite=frozenset(infinite), note=note)
 
     @cached_property  # asked for of every operator
     def unfit(self) -> Mapping[str, str]:
@@ -143,44 +149,17 @@ def calibrate(
                     each.update(calibrating.moments, name, whole, rows if is_usual else None)
         note = comparison_note(values.outputs)
         calibrating.end(values.outputs)
-    found = calibrating.finish(digest.hexdigest(), argument)
-    return Calibration(
-        *(found.snapshots, found.held_out, found.digest, found.moments, found.without_moment),
-        infinite=frozenset(infinite),
-        note=note,
-    )
+    return Calibration.of(calibrating.finish(digest.hexdigest(), argument), infinite, note)
 
 
 def merged(parts: Sequence[Calibration]) -> Calibration:
-    """What processes found that ran the model on parts of the same data, as if one had run it on all.
-
-    Ranges, counts, means, and what is held out are exactly the same; sampled rows are another uniform sample, and
-    second moments, of other rows where a batch has more than are taken, the same up to the rounding of their sums.
-
-    Args:
-        parts: in the order of their numbers.
+    """What processes found that ran the model on parts of the same data, see `merged_calibration`.
 
     Raises:
         CalibrationError: they are of different data.
     """
-    first = parts[0]
-    if len({each.digest for each in parts}) > 1:
-        raise CalibrationError(
-            "the workers were given different calibration data, so that what they found cannot be merged. The data "
-            "must be the same, in the same order, in every process: fix the seed of a loader that shuffles."
-        )
-    refused = frozenset(name for each in parts for name in each.without_moment)
-    moments: dict[str, SecondMoment] = {}
-    for part in parts:
-        for name, moment in part.moments.items():
-            if name not in refused:
-                known = moments.setdefault(name, SecondMoment(moment.columns, moment.groups))
-                known.merge(moment)
-    return Calibration(
-        *(Snapshots.merged([each.snapshots for each in parts]), first.held_out, first.digest, moments, refused),
-        infinite=frozenset(name for each in parts for name in each.infinite),
-        note=first.note,
-    )
+    infinite = frozenset(name for each in parts for name in each.infinite)
+    return Calibration.of(calibration.merged_calibration(parts), infinite, parts[0].note)
 
 
 def _tokens(value: Array, channel_axis: int | None) -> Array:

@@ -44,13 +44,7 @@ from inc_autotune.torch_ext.calibration import (
     moment_names,
     operator_calibrations,
 )
-from inc_autotune.torch_ext.data import (
-    Batch,
-    outputs_of,
-    real_outputs,
-    real_positions,
-    run,
-)
+from inc_autotune.torch_ext.data import Batch, outputs_of, real_outputs, real_positions, run
 from inc_autotune.torch_ext.measurement import (
     gradient_sensitivities,
     interleaved_seconds,
@@ -83,6 +77,7 @@ from inc_autotune.torch_ext.operators import (
     find_blocks,
     run_block,
 )
+from inc_autotune.torch_ext.shared_calibration import SharedCalibration
 
 INTEGER_SUMS = "sums in integers"
 """The variant of a model whose residual blocks add up integers."""
@@ -271,6 +266,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
 class TorchAdaptor(
     ModuleAdaptor,
+    SharedCalibration,
     SupportsHalves,
     SupportsGradients,
     SupportsUnitSpeeds,

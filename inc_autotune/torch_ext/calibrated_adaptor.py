@@ -13,20 +13,17 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import (
-    SupportsIntegerProduct,
-    SupportsSmoothing,
-    SupportsWeights,
-    Weights,
-)
-from inc_autotune.core.data import BatchAxis, Calibration
-from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.analysis import SupportsIntegerProduct, SupportsSmoothing, SupportsWeights, Weights
+from inc_autotune.core.data import Calibration
+from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup, refused_note
+from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Capability, Unit, load_capability
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
     Collector,
+    Observed,
     calibrate,
     calibrate_again,
     calibrate_by_function,
@@ -43,9 +40,7 @@ from inc_autotune.torch_ext.data import (
     example_batch,
 )
 from inc_autotune.torch_ext.model import HALF_DTYPES, base_model, expand, half_precision_notes, install_products
-from inc_autotune.torch_ext.modules import (
-    simulation_reason,
-)
+from inc_autotune.torch_ext.modules import simulation_reason
 from inc_autotune.torch_ext.operators import (
     ANOTHER_WAY,
     LINEAR_TYPES,
@@ -98,7 +93,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
         self._given_example = example_inputs
         self._examples: Sequence[Batch] = ()
         self._examined = Examination()
-        self._axis: BatchAxis[Batch] | None = None
+        self._observed: Observed | None = None
+        self._again: Callable[[], Calibration[Batch]] | None = None
         self._batch_notes: Sequence[str] = ()
         self._output_notes: Sequence[str] = ()
         self._calibration: Calibration[Batch] | None = None
@@ -218,8 +214,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
 
     def notes(self) -> Sequence[str]:
         notes = self._examined.notes()
-        if self._axis is not None:
-            notes += self._axis.notes
+        if self._observed is not None:
+            notes += self._observed.notes
         notes += [*self._batch_notes, *self._output_notes]
         if self._calibration is not None:
             notes += self._calibration.held_out.notes
@@ -248,20 +244,19 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
     # One pass over the data
 
     def calibrate(self, model: nn.Module, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
-        plain = base_model(model, {})
-        if self._given_example is not None:
-            self._examples = [example_batch(self._given_example, plain)]
-
+        context, plain = run_context(), base_model(model, {})
+        self._begin(plain)
+        firsts: list[Batch] = []
         collectors: list[Collector] = []
 
         def start(first: Batch) -> Collector:
+            if context.shares_calibration:
+                firsts.append(first.copy())
+            self._examine(model, first)
             if collectors:
-                self._examined = examine(model, first, known=self._examined)
                 collectors[0].learn(self.trace)
-                return collectors[0]
-            self._examined = examine(model, first, expands=self.expands)
-            self._examples = self._examples or [first.take(MEASURED_SAMPLES).copy()]
-            collectors.append(self.make_collector(model, first, sampling_sizes, seed))
+            else:
+                collectors.append(self.make_collector(model, first, sampling_sizes, seed))
             return collectors[0]
 
         def start_inside(running: nn.Module, first: Batch) -> Collector:
@@ -273,44 +268,71 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
                 expand(running)
             return collector
 
-        self._axis = batch_axis(plain)
+        axis = batch_axis(plain)
         if isinstance(dataloader, CalibrationFunction):
+            if context.is_shard:
+                raise ArgumentError(
+                    "shards=True: calib_func is one program, whose calls cannot be divided among workers. Give "
+                    "calib_dataloader, or leave shards out: then one worker calibrates for all."
+                )
             running = base_model(model, {})
             self._calibration = calibrate_by_function(
-                running, dataloader.function, partial(start_inside, running), self._axis
+                running, dataloader.function, partial(start_inside, running), axis
             )
         else:
-            batches = calibration_batches(dataloader, plain, max(sampling_sizes), axis=self._axis)
+            batches = calibration_batches(dataloader, plain, max(sampling_sizes), axis=axis)
             first = next(batches)  # an empty loader raises a DataError
             collector = start(first)
             self._calibration = calibrate(self._watched(model), collector, chain([first], batches))
-        if self._given_example is None:
-            self._examples = [*self._examples, *collectors[0].steps]
-        self._take_in(collectors[0], model, seed)
+        (collector,), kept = collectors, collectors[0].kept
+        told = (collector.traces, collector.shows_errors, collector.steps)
+        self._observed = Observed(*told, firsts, axis.notes, is_kept=kept is not None)
+        self._again = None if kept is None else partial(self._calibrate_again, model, kept, sampling_sizes, seed)
+        if not context.is_shard:
+            self._take_in(model)
         return self._calibration.samples
+
+    def _begin(self, plain: nn.Module) -> None:
+        """Know nothing but the user's example, which a copy of the model takes."""
+        self._examined = Examination()
+        self._examples = [] if self._given_example is None else [example_batch(self._given_example, plain)]
+
+    def _examine(self, model: nn.Module, first: Batch) -> None:
+        """Look at the first call of the model, or of another module in it."""
+        known = None if self._trace is None else self._examined
+        self._examined = examine(model, first, expands=self.expands, known=known)
+        self._examples = self._examples or [first.take(MEASURED_SAMPLES).copy()]
 
     def _watched(self, model: nn.Module) -> nn.Module:
         """A copy of the model in which every operator is a module."""
         plain = base_model(model, {}, self._examined.found.products)
         return expand(plain) if self._examined.expands else plain
 
-    def _take_in(self, collector: Collector, model: nn.Module, seed: int) -> None:
+    def _take_in(self, model: nn.Module) -> None:
         """Go by what all batches told of the model: another pass over them where the first one told something else."""
-        assert collector.seen is not None
-        self._output_notes = _output_notes(collector, self.trace)
-        first, every = self.trace, in_order_of(collector.seen, self.trace)
+        observed, first = self._observed, self.trace
+        assert observed is not None
+        if self._given_example is None:
+            self._examples = [*self._examples, *observed.steps]
+        every = in_order_of(observed.trace, first)
+        self._output_notes = observed.output_notes(first)
         self._batch_notes = given_up(first, every)
-        batches, served = collector.kept, is_served(every, first)
-        if not served and batches is None:
+        served = is_served(every, first)
+        if not served and not observed.is_kept:
             every = without(every, unserved(every, first), ANOTHER_WAY)
         self._examined = self._examined.revised(model, every, self._examples)
-        if not served and batches is not None:
-            again = self.make_collector(model, batches[0][0], collector.sizes, seed)
-            self._calibration = calibrate_again(self._watched(model), again, batches)
+        if not served and self._again is not None:
+            self._calibration = self._again()
+
+    def _calibrate_again(
+        self, model: nn.Module, batches: Sequence[tuple[Batch, bool]], sizes: Sequence[int], seed: int
+    ) -> Calibration[Batch]:
+        return calibrate_again(self._watched(model), self.make_collector(model, batches[0][0], sizes, seed), batches)
 
     def make_collector(self, model: nn.Module, first: Batch, sizes: Sequence[int], seed: int) -> Collector:
         """What collects the statistics of a traced model, whose first batch is given."""
-        return Collector(model, self.trace, sizes, seed=seed, histogram=self._histogram, moments=self._moments)
+        wanted = {"histogram": self._histogram, "moments": self._moments}
+        return Collector(model, self.trace, sizes, seed=seed, shard=run_context().shard, **wanted)
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         leaders = {name: members[0] for members in self.trace.groups for name in members}
@@ -349,22 +371,6 @@ def _useless_floats(module: nn.Module | None) -> Collection[str]:
     if module is not None and any(each.dtype in HALF_DTYPES for each in module.parameters(recurse=False)):
         return ("bf16", "fp16")
     return () if kernels.has_bf16() else ("bf16",)
-
-
-def _output_notes(collector: Collector, trace: ModelTrace) -> list[str]:
-    """A note where the model's outputs do not show how far a candidate is from fp32."""
-    if collector.shows_errors:
-        return []
-    if not trace.last:
-        return [
-            "the model returns nothing with numbers in which candidates could be compared with fp32: what is tried "
-            "first, and what falls back first, is not ordered by harm"
-        ]
-    names = ", ".join(map(repr, sorted(trace.last)[:3]))
-    return [
-        "the model returns integers or no numbers at all, so candidates are compared with fp32 at the outputs of the "
-        f"last operators: {names}{', ...' if len(trace.last) > 3 else ''}"
-    ]
 
 
 def _possible_products(form: nn.Module) -> list[str]:

@@ -104,7 +104,7 @@ def test_workers_start_a_run_from_a_file(interrupted, program):
     (interrupted / "leader").write_text(str(os.getpid()))
     printed = program(*COMMAND[:-1], "sqlite:///new.db", "--eval", "evaluation:together", "--print-config")
     Path("run.yaml").write_text(printed.stdout)
-    result = program("workers", "--config", "run.yaml", "-n", "2", "--json")
+    result = program("workers", "--config", "run.yaml", "-n", "2", "--shards", "--json")
     assert result.exit_code == 3, result.output
     assert not [note for note in json.loads(result.stdout)["notes"] if note.startswith("worker")]
     assert Path("helper").exists()

@@ -74,8 +74,8 @@ def calibrated(
     if not isinstance(adaptor, SupportsSharedCalibration):
         if context.parts:
             raise ArgumentError(
-                f"shards=True: what calibration finds in {adaptor.framework} cannot be merged exactly, since operators "
-                "are found while the model runs. Leave shards out: each worker calibrates on all data."
+                f"shards=True: what calibration finds with this adaptor for {adaptor.framework} cannot be merged "
+                "exactly. Leave shards out: each worker calibrates on all data."
             )
         return adaptor.calibrate(model, dataloader, sizes, seed)
     if file is None:

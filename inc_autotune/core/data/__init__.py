@@ -4,7 +4,8 @@ Imports arguments, for the words of error messages.
 """
 
 from inc_autotune.core.data.batch_axis import NOT_A_BATCH, BatchAxis, is_batch
-from inc_autotune.core.data.calibration import Calibration, CalibrationPass
+from inc_autotune.core.data.calibration import Calibration, CalibrationPass, merged_calibration
+from inc_autotune.core.data.calibration_state import Packed, UnportableError, pack_calibration, unpack_calibration
 from inc_autotune.core.data.held_out import HELD_OUT_BYTES, LEAST_BATCHES, HeldOut, cut
 from inc_autotune.core.data.loaders import (
     check_loader,
@@ -26,7 +27,9 @@ __all__ = [
     "Calibration",
     "CalibrationPass",
     "HeldOut",
+    "Packed",
     "Reading",
+    "UnportableError",
     "check_loader",
     "cut",
     "describe",
@@ -34,6 +37,9 @@ __all__ = [
     "is_batch",
     "is_number_list",
     "is_one_shot",
+    "merged_calibration",
     "model_fails",
     "no_item",
+    "pack_calibration",
+    "unpack_calibration",
 ]

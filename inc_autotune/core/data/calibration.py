@@ -9,6 +9,7 @@ from typing import Generic
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.data.held_out import HELD_OUT_SAMPLES, AnyBatch, HeldOut
 from inc_autotune.core.data.loaders import no_sample
+from inc_autotune.core.errors import CalibrationError
 from inc_autotune.core.quantization import InputMoments, SecondMoment, Snapshot, Snapshots, SplitStatistics, Statistics
 
 
@@ -38,6 +39,35 @@ class Calibration(Generic[AnyBatch]):
     def snapshot(self, size: int | None = None) -> Snapshot:
         """After this many samples, see `Snapshots.at`; None: after all."""
         return self.snapshots.at(self.samples if size is None else size)
+
+
+def merged_calibration(parts: Sequence[Calibration[AnyBatch]]) -> Calibration[AnyBatch]:
+    """What processes found that ran the model on parts of the same data, as if one had run it on all.
+
+    Ranges, counts, means, and what is held out are exactly the same; sampled rows are another uniform sample, and
+    second moments, of other rows where a batch has more than are taken, the same up to the rounding of their sums.
+
+    Args:
+        parts: in the order of their numbers.
+
+    Raises:
+        CalibrationError: they are of different data.
+    """
+    first = parts[0]
+    if len({each.digest for each in parts}) > 1:
+        raise CalibrationError(
+            "the workers were given different calibration data, so that what they found cannot be merged. The data "
+            "must be the same, in the same order, in every process: fix the seed of a loader that shuffles."
+        )
+    refused = frozenset(name for each in parts for name in each.without_moment)
+    moments: dict[str, SecondMoment] = {}
+    for part in parts:
+        for name, moment in part.moments.items():
+            if name not in refused:
+                known = moments.setdefault(name, SecondMoment(moment.columns, moment.groups))
+                known.merge(moment)
+    snapshots = Snapshots.merged([each.snapshots for each in parts])
+    return Calibration(snapshots, first.held_out, first.digest, moments, refused)
 
 
 class CalibrationPass(Generic[AnyBatch]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
@@ -192,7 +192,8 @@ class ActivationStatistics:
         named = {"sample": self._sample, "minimum": self._channel_minimum, "maximum": self._channel_maximum}
         arrays |= {name: to_float32(value) for name, value in named.items() if value is not None}
         if self._channel_sum is not None and self._sum_rest is not None:
-            arrays |= {"sum": np.asarray(self._channel_sum), "rest": np.asarray(self._sum_rest)}
+            sums = {"sum": self._channel_sum, "rest": self._sum_rest}
+            arrays |= {name: np.asarray(array_api_compat.to_device(value, "cpu")) for name, value in sums.items()}
         if self.histogram is not None:
             arrays["counts"] = self.histogram.counts
         values = {
@@ -206,14 +207,21 @@ class ActivationStatistics:
         return arrays, values
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], values: Mapping[str, Any]) -> ActivationStatistics:
-        """Inverse of `to_arrays`, over NumPy; for reading and merging, not for more data."""
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        values: Mapping[str, Any],
+        as_array: Callable[[npt.NDArray[Any]], AnyNamespaceArray] = lambda array: array,
+    ) -> ActivationStatistics:
+        """Inverse of `to_arrays`, over what `as_array` makes of them; for reading and merging, not for more data."""
         has_histogram = values["exponent"] is not None
         made = cls(str(values["name"]), rows=int(values["rows"]), seed=int(values["seed"]), histogram=has_histogram)
         made.count, made._counted = int(values["count"]), int(values["counted"])
-        made._keys, made._sample = arrays["keys"], arrays.get("sample")
-        made._channel_minimum, made._channel_maximum = arrays.get("minimum"), arrays.get("maximum")
-        made._channel_sum, made._sum_rest = arrays.get("sum"), arrays.get("rest")
+        made._keys = arrays["keys"]
+        known = {name: as_array(array) for name, array in arrays.items() if name not in ("keys", "counts")}
+        made._sample = known.get("sample")
+        made._channel_minimum, made._channel_maximum = known.get("minimum"), known.get("maximum")
+        made._channel_sum, made._sum_rest = known.get("sum"), known.get("rest")
         if made.histogram is not None:
             made.histogram = Histogram.of(arrays["counts"], int(values["exponent"]))
         return made

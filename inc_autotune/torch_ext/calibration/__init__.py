@@ -4,6 +4,7 @@ Imports operators and everything below it.
 """
 
 from inc_autotune.torch_ext.calibration.by_function import calibrate_by_function
+from inc_autotune.torch_ext.calibration.calibration_state import pack_calibration, unpack_calibration
 from inc_autotune.torch_ext.calibration.collect import (
     MEASURED_SAMPLES,
     Collector,
@@ -12,6 +13,7 @@ from inc_autotune.torch_ext.calibration.collect import (
     describe_batch,
 )
 from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
+from inc_autotune.torch_ext.calibration.observed import Observed, merged_observations
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import (
@@ -31,6 +33,7 @@ __all__ = [
     "REDUCED",
     "STEPS",
     "Collector",
+    "Observed",
     "OperatorCalibration",
     "calibrate",
     "calibrate_again",
@@ -40,9 +43,12 @@ __all__ = [
     "describe_batch",
     "group_weights",
     "input_of",
+    "merged_observations",
     "moment_names",
     "operator_calibrations",
+    "pack_calibration",
     "products_from_recipe",
+    "unpack_calibration",
     "without_ranges",
     "without_steps",
 ]

@@ -61,7 +61,7 @@ class Collector:
 
     Attributes:
         trace: how the model runs, by which statistics are collected.
-        seen: what all batches together told of the model; None before the first.
+        traces: by number of the batch, those that told something of the model which no earlier batch had told.
         kept: the batches, for a second pass where `trace` turns out to hold for some of them only, and whether they
             continue the one before; None once they take more than `HELD_OUT_BYTES`.
         steps: of the first samples, after their first batch: what speed is measured on.
@@ -74,6 +74,7 @@ class Collector:
         seed: of the sampled rows.
         histogram: whether values are counted.
         moments: whether second moments of what weights are multiplied with are collected.
+        shard: number of this process, and of how many, each of which runs the model on other batches.
     """
 
     least_batches = LEAST_BATCHES
@@ -88,20 +89,25 @@ class Collector:
         seed: int,
         histogram: bool,
         moments: bool = False,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.trace = trace
         self.sizes = sizes
         self._model = model
         self._real: torch.Tensor | None = None
         self._histogram = histogram
+        self._shard = shard
+        # Each of two folds of each process samples rows by a seed of its own.
         self._pass: CalibrationPass[Batch] = CalibrationPass(
-            self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed, moments=moments
+            self._empty_statistics, partial(comparable_outputs, model), sizes, seed=seed + 2 * shard[0], moments=moments
         )
         self._digest = hashlib.sha256()
         self._hooks: OperatorHooks | None = None
         self._readers, self._writers = _readers(trace), _writers(trace)
         self._moments = _read_moments(trace, self._readers)
-        self.seen: ModelTrace | None = None
+        self.traces: list[tuple[int, ModelTrace]] = []
+        self._seen: ModelTrace | None = None
+        self._begun = 0
         self.kept: list[tuple[Batch, bool]] | None = []
         self._kept_bytes = 0
         self.steps: list[Batch] = []
@@ -136,17 +142,28 @@ class Collector:
             batch: inputs.
             continues: they are another step of the samples before, see `CalibrationPass.begin`.
         """
+        self._begun += 1
         self._first_samples += not continues
         if continues and self._first_samples == 1 and len(self.steps) < MEASURED_STEPS:
             self.steps.append(batch.take(MEASURED_SAMPLES).copy())
-        self._pass.begin(batch, continues=continues)
+        number, count = self._shard
+        self._pass.begin(batch, continues=continues, counts=lambda index: index % count == number)
         self._real = real_positions(self._model, batch)
         add_batch(self._digest, batch, with_state=not continues)
         self._keep(batch, continues)
-        if self._hooks is not None:
+        if self._hooks is not None and self.runs:
             self._watch_last(self._hooks.model)
             self._last.clear()
             self._hooks.watcher.begin()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the model has to run on the batch that has begun: another process may do it."""
+        return self._pass.runs
+
+    def skip_batch(self) -> None:
+        """To be called in place of a forward pass and `end_batch`."""
+        self._pass.end(())
 
     def leave_model(self) -> None:
         """To be called when a forward pass is over, whatever happened, with what the model returned still held."""
@@ -157,7 +174,10 @@ class Collector:
         """To be called after a forward pass, with what the model returned."""
         if self._hooks is not None:
             trace = analyse(self._hooks.watcher.end(), self._hooks.watcher.modules, self._hooks.norms)
-            self.seen = trace if self.seen is None else merged(self.seen, trace)
+            seen = trace if self._seen is None else merged(self._seen, trace)
+            if seen != self._seen:
+                self.traces.append((self._begun, trace))
+                self._seen = seen
         self.shows_errors = self.shows_errors and shows_errors(output)
         self._pass.end(compared_tensors(output, self._last))
         self._last.clear()
@@ -269,7 +289,10 @@ def calibrate(model: nn.Module, collector: Collector, batches: Iterable[Batch]) 
     with untouched(model), collector.installed(model):
         for batch in cut(batches, collector.sizes, collector.least_batches):
             collector.begin_batch(batch)
-            collector.end_batch(_checked_run(model, batch, collector.samples))
+            if collector.runs:
+                collector.end_batch(_checked_run(model, batch, collector.samples))
+            else:
+                collector.skip_batch()
     return collector.finish("calib_dataloader")
 
 

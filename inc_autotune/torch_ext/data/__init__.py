@@ -4,7 +4,7 @@ Imports model and target.
 """
 
 from inc_autotune.torch_ext.data.batch import Batch, call, main_input, run
-from inc_autotune.torch_ext.data.batches import batch_axis, calibration_batches, example_batch
+from inc_autotune.torch_ext.data.batches import batch_axis, calibration_batches, example_batch, model_device
 from inc_autotune.torch_ext.data.calibration_function import CalibrationFunction
 from inc_autotune.torch_ext.data.digest import add_batch, add_model
 from inc_autotune.torch_ext.data.evaluation import isolated
@@ -35,6 +35,7 @@ __all__ = [
     "iterable_loader",
     "main_input",
     "map_tensors",
+    "model_device",
     "output_tensors",
     "outputs_of",
     "real_outputs",

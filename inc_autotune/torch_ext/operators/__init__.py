@@ -19,7 +19,7 @@ from inc_autotune.torch_ext.operators.merged_trace import (
 from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
 from inc_autotune.torch_ext.operators.other_weights import OtherWeights, weights_by_owner
 from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES, RecurrentCall, directions
-from inc_autotune.torch_ext.operators.trace import ModelTrace, analyse, foldable_batch_norms
+from inc_autotune.torch_ext.operators.trace import ModelTrace, OperatorTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
@@ -51,6 +51,7 @@ __all__ = [
     "FoundProducts",
     "ModelTrace",
     "Operator",
+    "OperatorTrace",
     "OtherWeights",
     "RecurrentCall",
     "Tensors",
