@@ -49,6 +49,8 @@ class FakeQuantized(PreparedInteger):
         input_scale, input_zero_point: 0-d; None for dynamic and weight_only.
         output_scale, output_zero_point: 0-d, where the kernel writes uint8, else None.
         range_training: how ranges are trained with the weights; None: they are fixed. The other five are its own.
+        followed: names of its tensors that are an earlier operator's, which has them in the state_dict: checkpoints of
+            several libraries refuse one tensor under two names.
     """
 
     bears_channels_last: bool
@@ -63,6 +65,7 @@ class FakeQuantized(PreparedInteger):
     output_scale: Tensor | None
     output_zero_point: Tensor
     range_training: RangeTraining | None = None
+    followed: tuple[str, ...] = ()
     weight_range: nn.Parameter
     input_range: nn.Parameter
     output_range: nn.Parameter
@@ -73,6 +76,19 @@ class FakeQuantized(PreparedInteger):
         dtype = x.dtype
         y = self._computed(self.fake_input(x.float()), self.fake_weight(), *arguments)
         return self.fake_output(y).to(dtype)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self.followed:
+            destination.pop(prefix + name, None)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str], *others: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *others)
+        for name in self.followed:
+            if prefix + name in missing_keys:
+                missing_keys.remove(prefix + name)
 
     def half_rounded(self, rounds_weight: bool, *arguments: Any, **keywords: Any) -> Tensor:
         given, *others = *arguments, *keywords.values()

@@ -58,7 +58,7 @@ def settle(model: nn.Module) -> nn.Module:
             delattr(module, name)
         for name, tensor in tensors.items():
             module._buffers[name] = tensor
-        module.range_training = None
+        module.range_training, module.followed = None, ()
     return model
 
 

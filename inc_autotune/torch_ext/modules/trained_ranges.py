@@ -63,9 +63,12 @@ class LearnedRanges:
         for end in _ENDS:
             scale = getattr(operator, f"{end}_scale")
             if scale is not None:
-                key = float(scale), int(getattr(operator, f"{end}_zero_point"))
-                shared.setdefault(key, nn.Parameter(torch.zeros_like(scale)))
-                setattr(operator, f"{end}_range", shared[key])
+                key, name = (float(scale), int(getattr(operator, f"{end}_zero_point"))), f"{end}_range"
+                if key in shared:
+                    operator.followed = (*operator.followed, name)
+                else:
+                    shared[key] = nn.Parameter(torch.zeros_like(scale))
+                setattr(operator, name, shared[key])
 
     def weight(self, operator: FakeQuantized, rows: Tensor) -> Tensor:
         shape = [1] * rows.dim()
@@ -156,9 +159,12 @@ class MovingRanges:
                 limits = torch.stack([(low - zero_point) * scale, (high - zero_point) * scale]).float()
                 shared[key] = (scale, zero_point, limits, operator, end)
             scale, zero_point, limits, *leader = shared[key]
-            operator._buffers[f"{end}_scale"], operator._buffers[f"{end}_zero_point"] = scale, zero_point
+            names = f"{end}_scale", f"{end}_zero_point"
+            operator._buffers |= zip(names, (scale, zero_point), strict=True)
             if leader == [operator, end]:
                 operator.register_buffer(f"{end}_limits", limits)
+            else:
+                operator.followed = (*operator.followed, *names)
 
     def weight(self, operator: FakeQuantized, rows: Tensor) -> Tensor:
         scale, zero_point = self._weight_grid(operator, rows)

@@ -178,6 +178,20 @@ def test_a_convolution_writes_what_its_reader_reads_whatever_is_learned():
     assert len(unique) < len(ranges), "a range that is written and read is one parameter"
 
 
+@pytest.mark.parametrize("ranges", ["learned", "moving"])
+def test_no_tensor_has_two_names_in_a_checkpoint_which_loads_strictly(ranges):
+    """As safetensors, and so transformers' Trainer, ask."""
+    students = [student_of(small_cnn(), image_batches(), training_args={"ranges": ranges}) for _ in range(2)]
+    distilling(small_cnn(), image_batches(), rate=1e-2, steps=2)(students[0])
+    checkpoint = students[0].state_dict()
+    assert len({tensor.data_ptr() for tensor in checkpoint.values()}) == len(checkpoint)
+    students[1].load_state_dict(checkpoint)
+    x = image_batches(1, seed=5)[0]
+    with torch.no_grad():
+        trained, loaded = (student.eval()(x) for student in students)
+    assert torch.equal(trained, loaded)
+
+
 def test_the_gradient_of_a_scale_is_that_of_learned_steps():
     """Against autograd through Esser et al.'s eq. 1 with rounding passed straight through.
 
