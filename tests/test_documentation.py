@@ -198,3 +198,10 @@ def test_the_tables_of_features_are_what_the_code_says():
     script = runpy.run_path(str(ROOT / "docs" / "features.py"))
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
     assert page == script["with_tables"](page), "run: python docs/features.py"
+
+
+def test_notebooks_are_those_of_the_tutorials():
+    made = runpy.run_path(str(ROOT / "docs" / "site" / "notebooks.py"))["notebooks"]()
+    assert {*made} == {*ROOT.glob("docs/tutorials/*.ipynb")}
+    stale = [file.name for file, content in made.items() if file.read_text(encoding="utf-8") != content]
+    assert not stale, "run: python docs/site/notebooks.py"

@@ -8,15 +8,12 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
+from notebooks import PART, ROOT, parts_of
 
-ROOT = Path(__file__).parents[2]
 LINK = re.compile(
     r"\]\((?:\.\./)+((?:examples|inc_autotune|benchmarks)/[\w./-]+|(?:README|CONTRIBUTING|CHANGELOG)\.md)\)"
 )
 """A link that leads out of docs/, to a file of the repository."""
-
-PART = re.compile(r"^```python\n# (examples/\w+\.py): (\w+)\n```$", re.MULTILINE)
-"""A block that stands for a part of an example, which goes from `# part: name` to the next of these lines."""
 
 NAMED_AFTER_FILE = re.compile(r"\[([\w-]+)\.md\](\([\w/.-]+\.md(?:#[\w-]+)?\))")
 
@@ -61,9 +58,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def _part(match: re.Match[str]) -> str:
     example, name = match.groups()
-    parts = re.split(r"^# part: (\w+)\n", (ROOT / example).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
-    return f"```python\n{found[name].strip()}\n```"
+    return f"```python\n{parts_of(example)[name]}\n```"
 
 
 def _formula(match: re.Match[str]) -> str:
