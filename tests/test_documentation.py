@@ -205,3 +205,9 @@ def test_notebooks_are_those_of_the_tutorials():
     assert {*made} == {*ROOT.glob("docs/tutorials/*.ipynb")}
     stale = [file.name for file, content in made.items() if file.read_text(encoding="utf-8") != content]
     assert not stale, "run: python docs/site/notebooks.py"
+
+
+def test_drawings_are_those_of_the_diagrams():
+    module = runpy.run_path(str(ROOT / "docs" / "images" / "diagrams.py"))
+    found = {file: file.read_text(encoding="utf-8").split("\n")[0] for file in module["diagrams"]()}
+    assert found == {file: module["mark"](source) for file, source in module["diagrams"]().items()}

@@ -1,8 +1,9 @@
-"""What the site needs beyond MkDocs: parts of the examples, links to files of the repository, formulas."""
+"""What the site needs beyond MkDocs: parts of the examples, links to files of the repository, formulas, diagrams."""
 
 from __future__ import annotations
 
 import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ LINK = re.compile(
     r"\]\((?:\.\./)+((?:examples|inc_autotune|benchmarks)/[\w./-]+|(?:README|CONTRIBUTING|CHANGELOG)\.md)\)"
 )
 """A link that leads out of docs/, to a file of the repository."""
+
+DIAGRAM = re.compile(r"^```mermaid\n.*?^```$", re.MULTILINE | re.DOTALL)
+"""A block that GitHub draws; images/diagrams.py has drawn it for the site."""
 
 NAMED_AFTER_FILE = re.compile(r"\[([\w-]+)\.md\](\([\w/.-]+\.md(?:#[\w-]+)?\))")
 
@@ -37,12 +41,16 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Put parts of examples in, lead links to these pages, turn formulas into MathML, which needs no script."""
+    """Put parts of examples in, lead links to these pages, turn formulas and diagrams into what needs no script."""
     if page.file.src_uri.startswith("source/"):
         return markdown
     up = "../" * page.file.src_uri.count("/")
     markdown = LINK.sub(lambda match: f"]({up}{_place(match[1])})", markdown)
     markdown = PART.sub(_part, markdown)
+    drawings = count(1)
+    markdown = DIAGRAM.sub(
+        lambda _: f"![Diagram]({up}images/{Path(page.file.src_uri).stem}_{next(drawings)}.svg){{ .diagram }}", markdown
+    )
     markdown = NAMED_AFTER_FILE.sub(
         lambda match: f"[{match[1].replace('_', ' ').replace('-', ' ')}]{match[2]}", markdown
     )
@@ -63,7 +71,8 @@ def _part(match: re.Match[str]) -> str:
 
 def _formula(match: re.Match[str]) -> str:
     block, inline = match.groups()
-    return convert(block, display="block") if block else convert(inline)
+    # In a line, Markdown would take `math` at its start for a block.
+    return convert(block, display="block") if block else f"<span>{convert(inline)}</span>"
 
 
 def _place(target: str) -> str:
