@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from inc_autotune.core.analysis import OperatorError, operator_errors
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.result import Comparison
-from inc_autotune.graphs import ComparedTensors, Feed, GraphPair, compared_operator
+from inc_autotune.graphs import ComparedTensors, Feed, GraphPair, WeightCache, compared_operator
 from inc_autotune.tf_ext.calibration import Analysis, QuantizationPlan, with_tensors
 from inc_autotune.tf_ext.data import data_by_signature
 from inc_autotune.tf_ext.data.feeds import feeds
-from inc_autotune.tf_ext.emission import IntegerChains, place_smoothing
-from inc_autotune.tf_ext.graph import SignatureGraph, tensor_name
+from inc_autotune.tf_ext.emission import IntegerChains, build_signature, place_smoothing
+from inc_autotune.tf_ext.graph import Graph, GraphModel, SignatureGraph, tensor_name
+from inc_autotune.tf_ext.measurement import Subgraph
 from inc_autotune.tf_ext.model import SignatureModel, Signatures, load_source
-from inc_autotune.tf_ext.operators import LOOKUP
+from inc_autotune.tf_ext.operators import LOOKUP, Operator, find_operators
 from inc_autotune.tf_ext.tuned_model import TunedModel, plan_of_recipe
 
 
@@ -42,8 +46,8 @@ def compare(
 
     Returns:
         Errors by operator, behind the bias and activation that are computed with it; `print` gives a table,
-        `save_report` a page, `to_dataframe` a table of pandas. What an operator adds alone is not computed, and
-        operators inside loops and branches are not compared.
+        `save_report` a page, `to_dataframe` a table of pandas. What an operator adds alone is not known of one that is
+        only compared behind a residual sum. Operators inside loops and branches are not compared.
 
     Raises:
         ArgumentError: `quantized` is no tuned model.
@@ -106,7 +110,34 @@ def _pair(
     fp32 = analysis.model.signatures[signature]
     outputs = [tensor_name(each.tensor) for each in fp32.outputs]
     own = {tensor_name(each.tensor): each.name for each in fp32.outputs}
-    return GraphPair(points, _runner(fp32, own), _runner(quantized, own), outputs), missed
+    alone = _single_operators(graph, operators, plan, points)
+    return GraphPair(points, _runner(fp32, own), _runner(quantized, own), outputs, alone), missed
+
+
+def _single_operators(
+    graph: Graph, operators: Mapping[str, Operator], plan: QuantizationPlan, points: Sequence[ComparedTensors]
+) -> Callable[[str, Array], Array | None]:
+    """What runs single operators, quantized as the plan says, on inputs that the fp32 graph has."""
+    by_name = {each.operator.name: each for each in points}
+    weights = WeightCache()
+    made: dict[tuple[str, tuple[int, ...]], SignatureModel] = {}
+
+    def alone(name: str, value: Array) -> Array | None:
+        point, operator = by_name[name], operators[name]
+        if name not in plan.configs or point.output != tensor_name(operator.output):
+            return None
+        part = Subgraph(graph, [operator])
+        if part.read != {part.source}:  # it reads what is computed elsewhere, such as the shape of its result
+            return None
+        if (name, value.shape) not in made:
+            fp32 = Graph(part.signature({part.source: value}))
+            integer = build_signature(fp32, find_operators(fp32).found, plan, weights)
+            made[name, value.shape] = SignatureModel(GraphModel({integer.name: integer}))
+        (found,) = made[name, value.shape].default(tf.constant(value)).values()
+        output: Array = found.numpy()
+        return output if point.divisor is None else np.asarray(output / point.divisor, output.dtype)
+
+    return alone
 
 
 def _runner(signature: SignatureGraph, own: Mapping[str, str]) -> Callable[[Feed, Sequence[str]], Mapping[str, Array]]:
