@@ -26,10 +26,16 @@ RUNGS: dict[str, dict[str, Any]] = {
     "bias": {**NONE, "fast_bias_correction": True},
     "weight": {**NONE, "weight_correction": True},
     "rounded": {**NONE, "weight_rounding": "second_moment"},
-    "smoothed": {**NONE, "smooth_quant": True},
+    "smoothed": {
+        **NONE,
+        "smooth_quant": True,
+        "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": {"forms": []}},
+    },
+    "forms": {**NONE, "smooth_quant": True},
     "auto": {},
 }
-"""Recipes: nothing, each rung alone, and all that tuning finds best together."""
+"""Recipes: nothing, each rung alone, and all that tuning finds best together. `smoothed` is SmoothQuant with one alpha
+for activation and weight, `forms` with exponents of their own, norms and shifts too."""
 
 COLUMNS = ("task", "form", *RUNGS, "auto / smoothed", "NNCF")
 

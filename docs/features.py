@@ -61,6 +61,9 @@ ABILITIES = {
     ("groups",): "operators that share an input are decided together",
     ("input_groups",): "SmoothQuant, with an alpha for each layer",
     ("integer_product",): "a faster alpha search",
+    (
+        "smoothing_forms",
+    ): "smoothing with exponents of their own for activations and weights, where that lowers the error",
     ("rounded_units",): "weights rounded by the second moments of their inputs, where that lowers the error",
     ("corrections",): "mean output and weights corrected after rounding, where that lowers the error",
     ("student", "student_state"): 'quantization-aware training: `train_func`, `approach="qat"`',

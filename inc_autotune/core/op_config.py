@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction, Rounding
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction, Rounding, WeightStatistic
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,37 @@ FP32_TENSOR = TensorConfig("fp32")
 
 
 @dataclass(frozen=True)
+class SmoothingForm:
+    """How the scale of a smoothed input is made: `largest |x| ** alpha / weight ** beta`, channel by channel.
+
+    Args:
+        beta: exponent of the weights, in [0, 1]; None: `1 - alpha`, as SmoothQuant has it.
+        weight: what is known of the weights that read a channel: `largest`, the largest |w|, or `norm`, the root of
+            the sum of their squares.
+        shifted: whether the middle of each channel's range is taken from it first, and given back by the bias.
+
+    Source: Xiao et al., SmoothQuant, ICML 2023; of the shift Wei et al., Outlier Suppression+, EMNLP 2023.
+    """
+
+    beta: float | None = None
+    weight: WeightStatistic = "largest"
+    shifted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from SmoothQuant's form."""
+        return {key: value for key, value in vars(self).items() if value != getattr(SMOOTHQUANT, key)}
+
+    def describe(self) -> str:
+        """What differs from SmoothQuant's form, in words; empty where nothing does."""
+        words = [] if self.beta is None else [f"beta {self.beta:g}"]
+        words += ["norm of the weight"] if self.weight == "norm" else []
+        return ", ".join([*words, *(["shifted"] if self.shifted else [])])
+
+
+SMOOTHQUANT = SmoothingForm()
+
+
+@dataclass(frozen=True)
 class OpConfig:
     """How one operator is quantized.
 
@@ -48,6 +79,7 @@ class OpConfig:
         alpha: SmoothQuant alpha in [0, 1]; None: not smoothed.
         corrections: what is done to its bias and weight after rounding; it has no effect where it cannot be done.
         rounding: how the weight is rounded, `nearest` or `second_moment`.
+        form: how the smoothing scale is made of alpha; without effect where alpha is None.
     """
 
     weight: TensorConfig
@@ -56,6 +88,7 @@ class OpConfig:
     alpha: float | None = None
     corrections: tuple[Correction, ...] = ()
     rounding: Rounding = "nearest"
+    form: SmoothingForm = SMOOTHQUANT
 
     @property
     def is_quantized(self) -> bool:
@@ -69,6 +102,9 @@ class OpConfig:
     def with_alpha(self, alpha: float | None) -> OpConfig:
         return replace(self, alpha=alpha)
 
+    def with_form(self, form: SmoothingForm) -> OpConfig:
+        return replace(self, form=form)
+
     def with_corrections(self, corrections: Iterable[Correction]) -> OpConfig:
         return replace(self, corrections=tuple(corrections))
 
@@ -78,11 +114,11 @@ class OpConfig:
     @property
     def as_offered(self) -> OpConfig:
         """As a tuning space offers it: without what is chosen beside its options, smoothing and rounding."""
-        return replace(self, alpha=None, rounding="nearest")
+        return replace(self, alpha=None, rounding="nearest", form=SMOOTHQUANT)
 
     def with_choices_of(self, other: OpConfig) -> OpConfig:
         """Smoothed and rounded like another."""
-        return replace(self, alpha=other.alpha, rounding=other.rounding)
+        return replace(self, alpha=other.alpha, rounding=other.rounding, form=other.form)
 
     def to_dict(self) -> dict[str, Any]:
         """The form used in `tune_cfg` and in recipes."""
@@ -96,6 +132,8 @@ class OpConfig:
             result["corrections"] = list(self.corrections)
         if self.rounding != "nearest":
             result["rounding"] = self.rounding
+        if self.form != SMOOTHQUANT:
+            result["smoothing_form"] = self.form.to_dict()
         return result
 
     @classmethod
@@ -105,7 +143,8 @@ class OpConfig:
         approach = activation.pop("quant_mode", None)
         weight, corrections = TensorConfig(**config["weight"]), tuple(config.get("corrections", ()))
         alpha, rounding = config.get("alpha"), config.get("rounding", "nearest")
-        return cls(weight, TensorConfig(**activation), approach, alpha, corrections, rounding)
+        form = SmoothingForm(**(config.get("smoothing_form") or {}))
+        return cls(weight, TensorConfig(**activation), approach, alpha, corrections, rounding, form)
 
 
 FP32 = OpConfig(FP32_TENSOR, FP32_TENSOR)

@@ -27,6 +27,14 @@ Rounding = Literal["nearest", "second_moment"]
 """How a weight becomes integers: each to the nearest, or all by the second moment of what they are multiplied with."""
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
+WeightStatistic = Literal["largest", "norm"]
+"""What a smoothing scale knows of the weights that read a channel: the largest absolute value, or the norm of all."""
+WEIGHT_STATISTICS: tuple[WeightStatistic, ...] = get_args(WeightStatistic)
+
+FormName = Literal["exponents", "norm", "shift"]
+"""What a smoothing form may change beside alpha: the exponent of the weight, its statistic, a shift of channels."""
+FORM_NAMES: tuple[FormName, ...] = get_args(FormName)
+
 RequestedRounding = Literal["auto", "nearest", "second_moment"]
 """The recipe `weight_rounding`."""
 REQUESTED_ROUNDINGS: tuple[RequestedRounding, ...] = get_args(RequestedRounding)

@@ -9,14 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import SupportsComparison, SupportsSharedCalibration, SupportsSmoothing
+from inc_autotune.core.analysis import (
+    SupportsComparison,
+    SupportsSharedCalibration,
+    SupportsSmoothing,
+    SupportsSmoothingForms,
+)
 from inc_autotune.core.arrays import Array, FloatArray
 from inc_autotune.core.data import Packed, UnportableError
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics, InputGroup, SecondMoment, Statistics, refused_note
 from inc_autotune.core.space import Capability, Unit
-from inc_autotune.core.vocabulary import Approach
+from inc_autotune.core.vocabulary import Approach, FormName
 from inc_autotune.graphs.calibration import Calibration, merged
 from inc_autotune.graphs.calibration_state import pack_calibration, pack_feed, unpack_calibration, unpack_feed
 from inc_autotune.graphs.digest import add_arrays
@@ -56,7 +61,14 @@ class Analysis(Protocol):
 Found = TypeVar("Found", bound=Analysis)
 
 
-class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsSharedCalibration, Generic[Found]):
+class GraphAdaptor(
+    Adaptor,
+    SupportsSmoothing,
+    SupportsSmoothingForms,
+    SupportsComparison,
+    SupportsSharedCalibration,
+    Generic[Found],
+):
     """Quantizes a model whose graph is known before it runs.
 
     An extension says what the graph holds (`analyze`), calibrates each of its signatures into `calibrations`, makes a
@@ -273,6 +285,10 @@ class GraphAdaptor(Adaptor, SupportsSmoothing, SupportsComparison, SupportsShare
             # A branch that only held-out samples take has no rows to score alphas with.
             and statistics[operators[unit.name].input].sampled_rows is not None
         ]
+
+    def smoothing_forms(self) -> tuple[FormName, ...]:
+        """All but the shift, which would cost an addition where it does not fold."""
+        return ("exponents", "norm")
 
     def least_gain(self, unit: Unit) -> float:
         """How many times smaller smoothing with an alpha of its own must make a unit's error to be worth its cost.

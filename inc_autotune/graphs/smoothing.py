@@ -9,7 +9,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import Statistics, group_weight_absmax, smoothing_scale
+from inc_autotune.core.quantization import Statistics, group_scale
 from inc_autotune.graphs.digest import content
 
 
@@ -82,7 +82,7 @@ def smoothing_scales(
             weights = matrices(list({weight_of(each): each for each in members}.values()))
             inputs = dict.fromkeys(each.input for each in members)
             activation = np.max([statistics[tensor].channel_absmax for tensor in inputs], axis=0)
-            scale: FloatArray = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
+            scale: FloatArray = group_scale(activation, weights, config.alpha, config.form)
             scales |= dict.fromkeys((each.name for each in members), scale)
     return scales
 

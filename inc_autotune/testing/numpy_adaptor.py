@@ -23,7 +23,8 @@ from inc_autotune.core.data.loaders import no_sample
 from inc_autotune.core.errors import ArgumentError, TrainingError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
-from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_range, smoothing_scale
+from inc_autotune.core.quantization.smoothing_scale import group_scale
+from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_range
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
@@ -190,7 +191,7 @@ def quantized_model(
 def _quantized_layer(layer: Dense, config: OpConfig, statistics: ActivationStatistics) -> Dense:
     scale = None
     if config.alpha is not None:
-        scale = smoothing_scale(statistics.channel_absmax, np.abs(layer.weight).max(0), config.alpha)
+        scale = group_scale(statistics.channel_absmax, [layer.weight], config.alpha, config.form)
     minimum, maximum = smoothed_range(statistics, scale, config.activation)
     activation = quantization_parameters(
         np.float32(minimum), np.float32(maximum), dtype=config.activation.dtype, scheme=str(config.activation.scheme)

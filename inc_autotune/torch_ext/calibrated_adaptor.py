@@ -13,13 +13,20 @@ import torch
 from torch import nn
 
 from inc_autotune.core.adaptor import Adaptor
-from inc_autotune.core.analysis import SupportsIntegerProduct, SupportsSmoothing, SupportsWeights, Weights
+from inc_autotune.core.analysis import (
+    SupportsIntegerProduct,
+    SupportsSmoothing,
+    SupportsSmoothingForms,
+    SupportsWeights,
+    Weights,
+)
 from inc_autotune.core.data import Calibration
 from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup, refused_note
 from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Capability, Unit, load_capability
+from inc_autotune.core.vocabulary import FormName
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
     Collector,
@@ -64,7 +71,7 @@ from inc_autotune.torch_ext.target import kernels, saturation
 DEFAULT_CAPABILITY = Path(__file__).parent / "capability" / "pytorch.yaml"
 
 
-class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, SupportsWeights):
+class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, SupportsIntegerProduct, SupportsWeights):
     """What is known of a `torch.nn.Module` and its activations before any candidate is made of it.
 
     Args:
@@ -351,6 +358,9 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsIntegerProduct, Supp
             if unit.options[0].approach in ("static", "dynamic")
             and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
         ]
+
+    def smoothing_forms(self) -> tuple[FormName, ...]:
+        return ("exponents", "norm")
 
     def integer_product(self) -> Callable[[Any, Any], Any] | None:
         is_exact = saturation.has_fast_integer_product() and not saturation.integer_product_saturates()

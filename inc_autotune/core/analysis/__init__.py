@@ -11,6 +11,7 @@ from inc_autotune.core.analysis.correction_plan import (
     planned_corrections,
     possible_corrections,
 )
+from inc_autotune.core.analysis.form_plan import SupportsSmoothingForms, plan_forms, planned_forms
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.inspection import Inspection, OperatorOptions, inspect_model
 from inc_autotune.core.analysis.operator_errors import (
@@ -47,6 +48,7 @@ from inc_autotune.core.analysis.smoothing_plan import (
     plan_smoothing,
     planned_steps,
     searched_alphas,
+    searched_forms,
 )
 from inc_autotune.core.analysis.timing import Call, Clock, interleaved_seconds, seconds, thread_clock, wall_clock
 from inc_autotune.core.analysis.training import (
@@ -110,6 +112,7 @@ __all__ = [
     "SupportsSharedCalibration",
     "SupportsSize",
     "SupportsSmoothing",
+    "SupportsSmoothingForms",
     "SupportsThreads",
     "SupportsTiming",
     "SupportsTraining",
@@ -137,15 +140,18 @@ __all__ = [
     "operator_weights",
     "percent",
     "plan_corrections",
+    "plan_forms",
     "plan_rounding",
     "plan_smoothing",
     "planned_corrections",
+    "planned_forms",
     "planned_steps",
     "possible_corrections",
     "probe_halves",
     "rank_units",
     "relative_error",
     "searched_alphas",
+    "searched_forms",
     "seconds",
     "skipped_operators",
     "slow_units",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.block_search import search_blocks
 from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
+from inc_autotune.core.op_config import SmoothingForm
 from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, rows_repeat, search_alpha
 from inc_autotune.core.space import Assignment, TuningSpace, Unit
+from inc_autotune.core.vocabulary import FormName
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class SmoothingPlan:
         output_error: relative squared error at the model's output on held-out samples; None if it is not measured.
         note: for the user, about the plan.
         rounded: names of units whose weights are rounded by the second moment of their input.
+        forms: how scales are made of alphas, by unit name; of a unit that is not named, as SmoothQuant makes them.
     """
 
     name: str
@@ -69,10 +72,17 @@ class SmoothingPlan:
     output_error: float | None = None
     note: str | None = None
     rounded: Sequence[str] = ()
+    forms: Mapping[str, SmoothingForm] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SmoothingPlan:
+        """Inverse of `dataclasses.asdict`."""
+        forms = {name: SmoothingForm(**form) for name, form in values.get("forms", {}).items()}
+        return cls(**{**values, "forms": forms})
 
     def assignment(self, space: TuningSpace, sampling_size: int) -> Assignment:
         """Every unit at its first option, smoothed and rounded by this plan."""
-        return space.default(sampling_size, self.alphas, self.rounded)
+        return space.default(sampling_size, self.alphas, self.rounded, self.forms)
 
 
 OFF = SmoothingPlan("off", {})
@@ -153,6 +163,11 @@ def searched_alphas(arguments: SmoothQuantArgs | None) -> Sequence[float]:
         return ()
     options = arguments.auto_alpha_args
     return alpha_grid(options.alpha_min, options.alpha_max, options.alpha_step)
+
+
+def searched_forms(arguments: SmoothQuantArgs | None) -> Sequence[FormName]:
+    """What a search may change in the form of smoothing; empty where there is none."""
+    return arguments.auto_alpha_args.forms if arguments is not None and arguments.alpha == "auto" else ()
 
 
 def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int | None:

@@ -10,7 +10,14 @@ from pydantic import BeforeValidator, ValidationInfo, model_validator
 from inc_autotune.core.arguments import checks as check
 from inc_autotune.core.arguments.base import ArgumentModel, none_is_empty, number, one_of, optional
 from inc_autotune.core.arguments.checks import CheckError
-from inc_autotune.core.vocabulary import MOST_ALPHAS, SHARED_CRITERIA, SharedCriterion, listing
+from inc_autotune.core.vocabulary import (
+    FORM_NAMES,
+    MOST_ALPHAS,
+    SHARED_CRITERIA,
+    FormName,
+    SharedCriterion,
+    listing,
+)
 
 ALPHA_DIGITS = 7
 UNIT_NUMBER = "a number from 0 to 1"
@@ -34,6 +41,14 @@ def _init_alpha(value: object, info: ValidationInfo) -> float:
     return check.number(allowed, high=1, digits=ALPHA_DIGITS)(value)
 
 
+def _forms(value: object) -> tuple[str, ...]:
+    allowed = f"a list of {listing(FORM_NAMES)}; an empty one keeps SmoothQuant's form"
+    plain = check.plain(value)
+    if isinstance(plain, list | tuple) and not plain:
+        return ()
+    return check.one_or_many(check.choice(FORM_NAMES), allowed)(value)
+
+
 class AutoAlphaArgs(ArgumentModel):
     """The range of the alpha search.
 
@@ -45,12 +60,15 @@ class AutoAlphaArgs(ArgumentModel):
             end of the range that is nearest to 0.5.
         shared_criterion: how the losses of operators that share an input become one: their "min", "mean" or "max".
         enable_blockwise_loss: search by the loss of whole blocks instead of single operators.
+        forms: what is searched beside alpha, once that is found: "exponents", alpha and beta in place of alpha and
+            1 - alpha; "norm" of the weights in place of their largest value; "shift", channels centred before they are
+            scaled, where the framework does that for nothing. Empty: scales as SmoothQuant makes them.
     """
 
     allowed: ClassVar[str] = (
         f"'init_alpha' ({UNIT_NUMBER}, or 'auto'), 'alpha_min' and 'alpha_max' ({UNIT_NUMBER}), "
         f"'alpha_step' (a number above 0, up to 1), 'shared_criterion' ({listing(SHARED_CRITERIA)}), "
-        "'enable_blockwise_loss' (bool)"
+        f"'enable_blockwise_loss' (bool), 'forms' (a list of {listing(FORM_NAMES)})"
     )
     renamed: ClassVar[Mapping[str, str]] = {"do_blockwise": "enable_blockwise_loss", "default_alpha": "init_alpha"}
 
@@ -60,6 +78,7 @@ class AutoAlphaArgs(ArgumentModel):
     init_alpha: Annotated[float, BeforeValidator(_init_alpha)] = 0.5
     shared_criterion: Annotated[SharedCriterion, one_of(SHARED_CRITERIA)] = "mean"
     enable_blockwise_loss: Annotated[bool, BeforeValidator(check.boolean)] = False
+    forms: Annotated[tuple[FormName, ...], BeforeValidator(_forms)] = FORM_NAMES
 
     @model_validator(mode="after")
     def _check_range(self) -> AutoAlphaArgs:

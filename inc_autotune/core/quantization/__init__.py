@@ -20,14 +20,13 @@ from inc_autotune.core.quantization.distinct_rows import rows_repeat
 from inc_autotune.core.quantization.input_moments import InputMoments, refused_note
 from inc_autotune.core.quantization.rounding_steps import pack_steps, unpack_steps
 from inc_autotune.core.quantization.second_moment import SecondMoment, error_under, quantize_by_second_moment
+from inc_autotune.core.quantization.smoothing_scale import group_scale, group_weight_absmax, group_weight_norm
 from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
     InputGroup,
     alpha_grid,
-    group_weight_absmax,
     search_alpha,
     smoothed_range,
-    smoothing_scale,
 )
 from inc_autotune.core.quantization.split_statistics import (
     SAMPLED_ROWS,
@@ -57,7 +56,9 @@ __all__ = [
     "dequantize",
     "error_under",
     "fake_quantize",
+    "group_scale",
     "group_weight_absmax",
+    "group_weight_norm",
     "input_means",
     "integer_type",
     "output_shift",
@@ -71,7 +72,6 @@ __all__ = [
     "search_alpha",
     "signal_to_noise_db",
     "smoothed_range",
-    "smoothing_scale",
     "unpack_steps",
     "weight_parameters",
 ]

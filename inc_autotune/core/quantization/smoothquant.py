@@ -1,4 +1,4 @@
-"""SmoothQuant: smoothing scales, and the search for the alpha of each group of operators that share an input."""
+"""SmoothQuant: ranges of smoothed inputs, and the search for the alpha of each group of operators that share one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from inc_autotune.core.errors import ArgumentError, CalibrationError, did_you_me
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
 from inc_autotune.core.quantization.operator_loss import IntegerProduct, OperatorLoss, QuantizedRows, quantize_rows
+from inc_autotune.core.quantization.smoothing_scale import check_exponent, group_weight_absmax, smoothing_scale
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.vocabulary import MOST_ALPHAS, SHARED_CRITERIA, listing
 
-SMALLEST_SCALE = 1e-5
-LARGEST_SCALE = 1e5
-
-_MAGNITUDE_LIMIT = 1e15  # keeps act ** alpha / weight ** (1 - alpha) within float32
 _LARGEST_ACTIVATION = 1e38  # the width of a range from -1e38 to 1e38 is within float32
 _TIE = 1e-6  # relative; float32 sums differ by this much when rows come in another order
 
@@ -85,8 +82,8 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
     Raises:
         ArgumentError: an argument is out of range, or the grid would exceed `MOST_ALPHAS`.
     """
-    _check_alpha("alpha_min", minimum)
-    _check_alpha("alpha_max", maximum)
+    check_exponent("alpha_min", minimum)
+    check_exponent("alpha_max", maximum)
     if minimum > maximum:
         raise ArgumentError(f"alpha_min={minimum!r}, alpha_max={maximum!r}: alpha_min must not exceed alpha_max.")
     if not _is_number(step) or not 0 < step < math.inf:
@@ -99,42 +96,6 @@ def alpha_grid(minimum: float, maximum: float, step: float) -> tuple[float, ...]
         )
     grid = {round(float(minimum + index * step), 10) for index in range(steps + 1)}
     return tuple(sorted({min(alpha, float(maximum)) for alpha in grid} | {float(maximum)}))
-
-
-def smoothing_scale(
-    activation_absmax: AnyNamespaceArray, weight_absmax: AnyNamespaceArray, alpha: float
-) -> AnyNamespaceArray:
-    """Per-channel SmoothQuant scale: s = act ** alpha / weight ** (1 - alpha).
-
-    The activation is divided by `s`, the weight's input channel multiplied by it, so the fp32 product is unchanged.
-    Alpha 0 does not mean "off": it scales every weight channel to a largest value of 1, all difficulty going to the
-    activation, as alpha 1 scales every activation channel to 1. Not smoothing is a scale of ones.
-
-    Args:
-        activation_absmax: largest |x| per input channel over the calibration data, shape [in_features].
-        weight_absmax: largest |w| per input channel over every consumer, shape [in_features].
-        alpha: in [0, 1]; how much of the activation's difficulty moves into the weight.
-
-    Returns:
-        Positive scale, shape [in_features], same dtype as `activation_absmax` (float32 if that is a half
-        precision), within [1e-5, 1e5]; 1 for a channel that is all zero in the activation or in the weight.
-
-    Raises:
-        ArgumentError: `alpha` is outside [0, 1].
-
-    Source: Xiao et al., SmoothQuant, ICML 2023, eq. 4.
-    """
-    _check_alpha("alpha", alpha)
-    alpha = float(alpha)  # a numpy scalar would promote the result
-    xp = array_api_compat.array_namespace(activation_absmax, weight_absmax)
-    dtype = activation_absmax.dtype if activation_absmax.dtype == xp.float64 else xp.float32
-    activation = xp.astype(activation_absmax, dtype, copy=False)
-    weight = xp.astype(weight_absmax, dtype, copy=False)
-    dead = (activation <= 0) | (weight <= 0)
-    activation = xp.clip(activation, 1 / _MAGNITUDE_LIMIT, _MAGNITUDE_LIMIT)
-    weight = xp.clip(weight, 1 / _MAGNITUDE_LIMIT, _MAGNITUDE_LIMIT)
-    scale = xp.clip(activation**alpha / weight ** (1 - alpha), SMALLEST_SCALE, LARGEST_SCALE)
-    return xp.where(dead, xp.ones_like(scale), scale)
 
 
 def smoothed_range(
@@ -292,17 +253,6 @@ def _losses(
     return {alpha: losses_at(alpha) for alpha in (None, *map(float, alphas))}
 
 
-def group_weight_absmax(weights: Sequence[AnyNamespaceArray]) -> AnyNamespaceArray:
-    """Largest |w| per input channel over all weights of a group, float32 [in_features]."""
-    xp = array_api_compat.array_namespace(*weights)
-    result = None
-    for weight in weights:
-        # Without |weight| as a temporary: the largest of both signs.
-        absmax = xp.maximum(xp.max(weight, axis=0), -xp.min(weight, axis=0))
-        result = absmax if result is None else xp.maximum(result, absmax)
-    return xp.astype(result, xp.float32, copy=False)
-
-
 def _smoothed_rows(
     statistics: ActivationStatistics,
     rows: AnyNamespaceArray,
@@ -367,11 +317,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check_alpha(argument: str, value: float) -> None:
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ArgumentError(f"{argument}={value!r}: not an alpha.\nAllowed: a number from 0 to 1.")
-
-
 def _check_criterion(criterion: str) -> None:
     if criterion not in SHARED_CRITERIA:
         raise ArgumentError(
@@ -385,4 +330,4 @@ def _check_search(alphas: Sequence[float], shared_criterion: str) -> None:
     if not alphas:
         raise ArgumentError("alphas=(): nothing to search.\nAllowed: at least one number from 0 to 1.")
     for alpha in alphas:
-        _check_alpha("alphas", alpha)
+        check_exponent("alphas", alpha)

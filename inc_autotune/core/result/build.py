@@ -240,6 +240,7 @@ def _operators(
                 simulated,
                 corrections=config.corrections,
                 rounding=config.rounding,
+                smoothing_form="" if config.alpha is None else config.form.describe(),
             )
         )
     skipped = [

@@ -30,6 +30,7 @@ from inc_autotune.core.vocabulary import (
     GRANULARITIES,
     ROUNDINGS,
     SCHEMES,
+    WEIGHT_STATISTICS,
     listing,
 )
 
@@ -54,6 +55,7 @@ Algorithm = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ALGOR
 Approach = Annotated[StrictStr, AfterValidator(partial(_check_word, words=APPROACHES))]
 Correction = Annotated[StrictStr, AfterValidator(partial(_check_word, words=CORRECTIONS))]
 Rounding = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ROUNDINGS))]
+WeightStatistic = Annotated[StrictStr, AfterValidator(partial(_check_word, words=WEIGHT_STATISTICS))]
 ArrayDtype = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ARRAY_DTYPES))]
 
 
@@ -116,6 +118,12 @@ class _Calibration(_Entry):
         return self
 
 
+class _SmoothingForm(_Entry):
+    beta: Annotated[float, Field(ge=0, le=1)] | None = None
+    weight: WeightStatistic = "largest"
+    shifted: StrictBool = False
+
+
 class _Operator(_Entry):
     type: StrictStr
     weight: _Tensor
@@ -123,6 +131,7 @@ class _Operator(_Entry):
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     corrections: list[Correction] | None = None
     rounding: Rounding | None = None
+    smoothing_form: _SmoothingForm | None = None
     reason: StrictStr = ""
     calibration: _Calibration | None = None
 

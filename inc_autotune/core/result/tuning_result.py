@@ -33,6 +33,7 @@ class OperatorOutcome:
         corrections: what was done to its bias and weight after rounding, by the names of recipes.
         rounding: how its weight is rounded, `nearest` or `second_moment`.
         trained: whether `train_func` changed its weight, bias or ranges.
+        smoothing_form: how its smoothing scale is made of alpha where that is not SmoothQuant's way, in words.
     """
 
     name: str
@@ -46,6 +47,7 @@ class OperatorOutcome:
     corrections: tuple[Correction, ...] = ()
     rounding: Rounding = "nearest"
     trained: bool = False
+    smoothing_form: str = ""
 
     @property
     def form(self) -> str:
@@ -332,13 +334,19 @@ class TuningResult:
     def _operator_table(self) -> list[str]:
         rounded = any(operator.rounding == "second_moment" for operator in self.operators)
         corrected = any(operator.corrections for operator in self.operators)
-        optional = (*(("rounding",) if rounded else ()), *(("corrections",) if corrected else ()))
+        formed = any(operator.smoothing_form for operator in self.operators)
+        optional = (
+            *(("smoothing form",) if formed else ()),
+            *(("rounding",) if rounded else ()),
+            *(("corrections",) if corrected else ()),
+        )
         rows = [("operator", "type", "dtype", "alpha", *optional, "reason")]
         for operator in self.operators:
             dtype = operator.dtype + (f" {operator.approach}" if operator.approach else "")
             dtype += " simulated" if operator.simulated else ""
             alpha = "" if operator.alpha is None else f"{operator.alpha:.3g}"
             rungs = (
+                *((operator.smoothing_form,) if formed else ()),
                 *((operator.rounded,) if rounded else ()),
                 *((", ".join(operator.corrections),) if corrected else ()),
             )

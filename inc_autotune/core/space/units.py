@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.op_config import FP32, SMOOTHQUANT, OpConfig, SmoothingForm
 
 OperatorKey = tuple[str, str]
 """(operator name, operator type), as in `tune_cfg` and in the capability."""
@@ -111,7 +111,11 @@ class TuningSpace:
         return {unit.name: unit for unit in self.units}
 
     def default(
-        self, sampling_size: int, alphas: Mapping[str, float | None] | None = None, rounded: Collection[str] = ()
+        self,
+        sampling_size: int,
+        alphas: Mapping[str, float | None] | None = None,
+        rounded: Collection[str] = (),
+        forms: Mapping[str, SmoothingForm] = MappingProxyType({}),
     ) -> Assignment:
         """Every unit at its first option.
 
@@ -119,11 +123,12 @@ class TuningSpace:
             sampling_size: number of calibration samples.
             alphas: of SmoothQuant, by unit name; units that are not named are not smoothed.
             rounded: names of units whose weights are rounded by the second moment of their input.
+            forms: of smoothing, by unit name; units that are not named have SmoothQuant's.
         """
         alphas = alphas or {}
 
         def config(unit: Unit) -> OpConfig:
-            smoothed = unit.options[0].with_alpha(alphas.get(unit.name))
+            smoothed = unit.options[0].with_alpha(alphas.get(unit.name)).with_form(forms.get(unit.name, SMOOTHQUANT))
             return smoothed.with_rounding("second_moment") if unit.name in rounded else smoothed
 
         return Assignment(tuple((unit.name, config(unit)) for unit in self.units), sampling_size)

@@ -19,12 +19,15 @@ from inc_autotune.core.analysis import (
     losing_chains,
     measured_speeds,
     plan_corrections,
+    plan_forms,
     plan_rounding,
     plan_smoothing,
     planned_corrections,
+    planned_forms,
     planned_steps,
     possible_corrections,
     searched_alphas,
+    searched_forms,
     slow_units,
     slowing_units,
 )
@@ -261,8 +264,10 @@ def _find_baseline(run: Run, evaluations: Evaluations) -> Scores:
 def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
     arguments = run.arguments.smoothing
 
+    forms, steps = searched_forms(arguments), planned_steps(arguments, space)
+
     def compute() -> list[dict[str, Any]]:
-        with run.phases.phase("smoothing", planned_steps(arguments, space)) as advance:
+        with run.phases.phase("smoothing", None if steps is None else steps + planned_forms(forms)) as advance:
             plans = plan_smoothing(
                 run.adaptor,
                 run.model,
@@ -283,11 +288,21 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
                 expired=run.phases.expired,
                 advance=advance,
             )
+            plans = plan_forms(
+                run.adaptor,
+                run.model,
+                space,
+                plans,
+                forms,
+                run.sampling_sizes[-1],
+                expired=run.phases.expired,
+                advance=advance,
+            )
         return [asdict(plan) for plan in plans]
 
     # A search that the clock cut short is not what a later run, with more time, should find.
     plans = run.history.work.once("smoothing plans", compute, keep=lambda: not run.phases.expired())
-    return tuple(SmoothingPlan(**plan) for plan in plans)
+    return tuple(SmoothingPlan.from_dict(plan) for plan in plans)
 
 
 def _find_corrections(run: Run, choices: Choices, smoothing: SmoothingPlan) -> tuple[CorrectionPlan, ...]:

@@ -12,10 +12,9 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import (
     SecondMoment,
     Statistics,
-    group_weight_absmax,
+    group_scale,
     input_means,
     smoothed_range,
-    smoothing_scale,
 )
 from inc_autotune.torch_ext.calibration.collect import output_of
 from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
@@ -85,7 +84,7 @@ def _smoothing_scales(
             assert config.alpha is not None
             weights = group_weights(model, names)
             activation = statistics[input_of(members[0])].channel_absmax
-            scale: torch.Tensor = smoothing_scale(activation, group_weight_absmax(weights), config.alpha)
+            scale: torch.Tensor = group_scale(activation, weights, config.alpha, config.form)
             scales |= dict.fromkeys(names, scale)
     return scales
 

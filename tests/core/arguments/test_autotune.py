@@ -68,6 +68,9 @@ def test_smoothquant_defaults_are_those_of_the_rfc():
     auto = arguments.auto_alpha_args
     assert (auto.init_alpha, auto.alpha_min, auto.alpha_max, auto.alpha_step) == (0.5, 0.0, 1.0, 0.1)
     assert (auto.shared_criterion, auto.enable_blockwise_loss) == ("mean", False)
+    assert auto.forms == ("exponents", "norm", "shift")
+    for given, expected in (([], ()), ("norm", ("norm",)), (["shift", "norm", "shift"], ("shift", "norm"))):
+        assert smoothquant({"auto_alpha_args": {"forms": given}}).auto_alpha_args.forms == expected
 
 
 def test_rfc_settings():
@@ -173,6 +176,7 @@ def test_bad_alpha(alpha, problem):
         ({"init_alpha": "atuo"}, "Did you mean 'auto'?"),
         ({"shared_criterion": "maximum"}, "Allowed: 'min', 'mean', 'max'"),
         ({"enable_blockwise_loss": 1}, "1 is an int, not a bool"),
+        ({"forms": ["exponent"]}, "Did you mean 'exponents'?"),
         ({"alpha_stp": 0.1}, "unknown key 'alpha_stp'"),
         ({"alpha_stp": 0.1}, "Did you mean 'alpha_step'?"),
         ({"do_blockwise": True}, "Did you mean 'enable_blockwise_loss'?"),

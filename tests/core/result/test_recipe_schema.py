@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.op_config import SMOOTHQUANT, OpConfig, SmoothingForm, TensorConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 
 
@@ -20,6 +20,7 @@ def document():
         TensorConfig("uint8", "asym", "per_tensor", "minmax"),
         "static",
         0.5,
+        form=SmoothingForm(0.1, "norm"),
     )
     calibration = {"input_minimum": -1.0, "input_maximum": 2.0, "smoothing": "fc.smoothing", "reduce_range": True}
     recipe = Recipe(
@@ -58,6 +59,8 @@ FC = ("operators", "fc")
         (changed(*FC, "calibration", "smoothing", {"a": 1}), "operators.fc.calibration.smoothing"),
         (changed(*FC, "calibration", "reduce_range", "no"), "operators.fc.calibration.reduce_range"),
         (changed(*FC, "weight", "dtype", {}), "operators.fc.weight.dtype"),
+        (changed(*FC, "smoothing_form", "beta", 1.5), "operators.fc.smoothing_form.beta"),
+        (changed(*FC, "smoothing_form", "weight", "mean"), "'mean' is none of 'largest', 'norm'"),
         (changed(*FC, "weight", "dtype", "int9"), "'int9' is none of int1 to int8"),
         (changed(*FC, "weight", "colour", "red"), "operators.fc.weight.colour"),
         (changed(*FC, "alpha", 1.5), "operators.fc.alpha"),
@@ -69,7 +72,7 @@ FC = ("operators", "fc")
         (changed("operators", ["fc"]), "operators"),
         (changed("metadata", "text"), "metadata"),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_the_value_that_is_wrong_is_named(bad, message):
     with pytest.raises(RecipeError, match=rf"^recipe: malformed recipe: .*{message}.*recipe\.save\(\)"):
@@ -108,3 +111,12 @@ def test_mutated_documents_are_recipes_or_errors():
 def test_odd_yaml_is_an_error(text):
     with pytest.raises(RecipeError):
         Recipe.from_yaml(text)
+
+
+def test_a_form_of_smoothing_comes_back_and_recipes_without_one_have_smoothquants():
+    assert Recipe.from_yaml(yaml.safe_dump(document())).operators["fc"].config.form == SmoothingForm(0.1, "norm")
+    old = document()
+    del old["operators"]["fc"]["smoothing_form"]
+    config = Recipe.from_yaml(yaml.safe_dump(old)).operators["fc"].config
+    assert config.form == SMOOTHQUANT
+    assert "smoothing_form" not in config.to_dict()

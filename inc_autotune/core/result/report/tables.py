@@ -57,7 +57,9 @@ def operator_table(result: TuningResult) -> str:
     corrected = any(operator.corrections for operator in result.operators)
     rounded = any(operator.rounding == "second_moment" for operator in result.operators)
     trained = any(operator.trained for operator in result.operators)
+    formed = any(operator.smoothing_form for operator in result.operators)
     optional = (
+        *(("smoothing form",) if formed else ()),
         *(("weights",) if shared else ()),
         *(("rounding",) if rounded else ()),
         *(("corrections",) if corrected else ()),
@@ -71,6 +73,7 @@ def operator_table(result: TuningResult) -> str:
             operator.dtype + (" (simulated)" if operator.simulated else ""),
             operator.approach or "",
             "" if operator.alpha is None else f"{operator.alpha:.3g}",
+            *((operator.smoothing_form,) if formed else ()),
             *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
             *((operator.rounded,) if rounded else ()),
             *((", ".join(operator.corrections),) if corrected else ()),

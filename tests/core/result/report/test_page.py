@@ -444,7 +444,7 @@ def test_rounding_stands_by_operator_with_what_it_brought(saved):
     moments = "second_moment"
     rounded = result(
         operators=(
-            OperatorOutcome("fc", "Linear", "int8", "static", 0.8, "", rounding=moments),
+            OperatorOutcome("fc", "Linear", "int8", "static", 0.8, "", rounding=moments, smoothing_form="beta 0.1"),
             OperatorOutcome("lstm", "LSTM", "int8", "static", None, ""),
             OperatorOutcome("head", "Linear", "fp32", None, None, "no"),
         ),
@@ -456,10 +456,10 @@ def test_rounding_stands_by_operator_with_what_it_brought(saved):
         "1.00e-03, to nearest 2.00e-03; to nearest, as no moment is known or others read the weight too: lstm (LSTM)"
     )
     assert f"W{told}." in [each["text"] for each in page.all("p") if "lead" in (each.get("class") or "")]
-    assert {"second moment", "nearest"} <= {each["text"] for each in page.all("td")}
+    assert {"second moment", "nearest", "beta 0.1"} <= {each["text"] for each in page.all("td")}
     assert f"w{told}" in str(rounded)
     table = str(rounded).splitlines()
-    assert [line.split()[-2:] for line in table if line.startswith("fc ")] == [["second", "moment"]]
+    assert [line.split()[-4:] for line in table if line.startswith("fc ")] == [["beta", "0.1", "second", "moment"]]
     other = dataclasses.replace(rounded, operators=operators(3), smoothing=(("alpha 0.8", 2e-3),))
     assert other.describe_rounding() is None
 

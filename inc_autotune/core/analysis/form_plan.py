@@ -1,0 +1,169 @@
+"""How smoothing scales are made of alpha: exponents of their own for the weights, their norm, a shift of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+from inc_autotune.core.adaptor import Adaptor
+from inc_autotune.core.analysis.output_error import OutputErrors
+from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS
+from inc_autotune.core.analysis.smoothing_plan import LEAST_ADVANTAGE, SmoothingPlan
+from inc_autotune.core.op_config import SMOOTHQUANT, SmoothingForm
+from inc_autotune.core.space import TuningSpace
+from inc_autotune.core.vocabulary import FormName
+
+STEP = 0.1
+"""From exponent to exponent. On MiniLM errors of neighbours near the best differ by 0 to 8 %."""
+
+MOST_EXPONENTS = 8
+"""So many pairs of exponents are compared at most, beside SmoothQuant's."""
+
+_DIRECTIONS = ((0, -1), (-1, 0), (0, 1), (1, 0))
+"""Of alpha and beta. Weights have a scale for each output channel, and the activation one in all, so that beta is
+mostly too large where it is `1 - alpha`: on MiniLM 0.7 and 0 are best, where one alpha for both is best at 0.8."""
+
+
+@runtime_checkable
+class SupportsSmoothingForms(Protocol):
+    """An adaptor whose smoothing scales heed `OpConfig.form`."""
+
+    def smoothing_forms(self) -> Collection[FormName]:
+        """What of a form it can change at no cost at run time."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Forms of all smoothed units, relative to SmoothQuant's with the alphas of a plan.
+
+    Args:
+        alpha: steps added to every alpha.
+        beta: steps added to every `1 - alpha` of the plan.
+        form: the rest, which all units share.
+    """
+
+    alpha: int = 0
+    beta: int = 0
+    form: SmoothingForm = SMOOTHQUANT
+
+    def exponents(self, alpha: float) -> tuple[float, float | None]:
+        """Those of a unit with this alpha in the plan; beta is None where it is SmoothQuant's."""
+        moved = _in_range(alpha + STEP * self.alpha)
+        beta = _in_range(1 - alpha + STEP * self.beta)
+        return moved, None if beta == _in_range(1 - moved) else beta
+
+    def of(self, plan: SmoothingPlan) -> SmoothingPlan:
+        """The plan with it."""
+        exponents = {name: self.exponents(alpha) for name, alpha in plan.alphas.items() if alpha is not None}
+        forms = {name: replace(self.form, beta=beta) for name, (_, beta) in exponents.items()}
+        moved = {name: alpha for name, (alpha, _) in exponents.items()}
+        suffix = f" {BY_SECOND_MOMENTS}" if plan.rounded else ""
+        return replace(
+            plan,
+            name=f"{self._describe(plan, moved, forms)}{suffix}",
+            alphas={**plan.alphas, **moved},
+            forms=forms,
+            output_error=None,
+        )
+
+    def _describe(self, plan: SmoothingPlan, alphas: dict[str, float], forms: dict[str, SmoothingForm]) -> str:
+        shared, same = set(alphas.values()), set(forms.values())
+        if len(shared) == 1 and len(same) == 1:
+            words = [f"alpha {shared.pop():g}", same.pop().describe()]
+        else:
+            words = [plan.name.removesuffix(BY_SECOND_MOMENTS).rstrip()]
+            for name, steps in (("alphas", self.alpha), ("betas", self.beta)):
+                words += [f"{name} {STEP * steps:+g}"] if steps else []
+            words.append(self.form.describe())
+        return ", ".join(filter(None, words))
+
+
+def plan_forms(
+    adaptor: Adaptor,
+    model: Any,
+    space: TuningSpace,
+    plans: Sequence[SmoothingPlan],
+    allowed: Collection[FormName],
+    sampling_size: int,
+    *,
+    expired: Callable[[], bool] = lambda: False,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[SmoothingPlan, ...]:
+    """The plans, with the best one's smoothing in a better form where there is one, best first.
+
+    Candidates are compared on held-out samples, as plans are, rounded as the best plan rounds. First exponents: those
+    of activations and of weights are moved by steps, one at a time, as long as that comes closer; then the norm of
+    the weights in place of their largest values, then the shift. A form is taken if its error is `LEAST_ADVANTAGE`
+    times smaller than that of SmoothQuant's, since it is chosen among more; the plan that was best stays in reserve.
+
+    Args:
+        plans: best first.
+        allowed: what may be changed, as far as the adaptor can.
+        expired: once true, nothing more is compared.
+        advance: called after each comparison.
+    """
+    able = adaptor.smoothing_forms() if isinstance(adaptor, SupportsSmoothingForms) else ()
+    free = [name for name in allowed if name in able]
+    start = plans[0]
+    if not free or start.output_error is None or all(alpha is None for alpha in start.alphas.values()):
+        return tuple(plans)
+    errors = OutputErrors(adaptor, model, expired=expired, advance=advance)
+
+    def measured(form: _Form) -> SmoothingPlan:
+        plan = form.of(start)
+        return replace(plan, output_error=errors.of(space.tune_cfg(plan.assignment(space, sampling_size))))
+
+    form, best = _Form(), start
+    if "exponents" in free:
+        form, best = _walk(start, measured)
+    others: list[dict[str, Any]] = [{"weight": "norm"}] if "norm" in free else []
+    for change in [*others, *([{"shifted": True}] if "shift" in free else [])]:
+        other = replace(form, form=replace(form.form, **change))
+        plan = measured(other)
+        if _is_better(plan, best):
+            form, best = other, plan
+    if best is start:
+        return tuple(plans)
+    if not _is_better(best, start, LEAST_ADVANTAGE):
+        return (*plans, replace(best, required=False, note=None))
+    return (best, replace(start, required=False, note=None), *plans[1:])
+
+
+def planned_forms(allowed: Collection[FormName]) -> int:
+    """Upper bound for the number of calls of `advance` by `plan_forms`, for a progress bar."""
+    return sum(MOST_EXPONENTS if name == "exponents" else 1 for name in allowed)
+
+
+def _walk(start: SmoothingPlan, measured: Callable[[_Form], SmoothingPlan]) -> tuple[_Form, SmoothingPlan]:
+    """The best exponents: step by step in one direction after the other, as long as any of them comes closer."""
+    form, best, seen = _Form(), start, {_key(_Form(), start)}
+    has_moved = True
+    while has_moved:
+        has_moved = False
+        for alpha, beta in _DIRECTIONS:
+            while len(seen) <= MOST_EXPONENTS:
+                other = replace(form, alpha=form.alpha + alpha, beta=form.beta + beta)
+                if _key(other, start) in seen:
+                    break
+                seen.add(_key(other, start))
+                plan = measured(other)
+                if not _is_better(plan, best):
+                    break
+                form, best, has_moved = other, plan, True
+    return form, best
+
+
+def _key(form: _Form, plan: SmoothingPlan) -> tuple[tuple[float, float | None], ...]:
+    """Equal for forms that are the same, such as beyond the ends of the range."""
+    return tuple(form.exponents(alpha) for alpha in plan.alphas.values() if alpha is not None)
+
+
+def _in_range(exponent: float) -> float:
+    return round(min(max(exponent, 0.0), 1.0), 10)
+
+
+def _is_better(plan: SmoothingPlan, other: SmoothingPlan, advantage: float = 1.0) -> bool:
+    if plan.output_error is None or other.output_error is None:
+        return False
+    return plan.output_error * advantage < other.output_error
