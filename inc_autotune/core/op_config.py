@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, Correction, Rounding, WeightStatistic
+from inc_autotune.core.vocabulary import FLOAT_DTYPES, GROUP_SIZES, Approach, Correction, Rounding, WeightStatistic
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TensorConfig:
     Args:
         dtype: `int8`, `uint8`, any `intN`/`uintN` with N from 1 to 8, or a float: `fp32`, `bf16`, `fp16`.
         scheme: `sym` or `asym`; None for a float dtype.
-        granularity: `per_tensor` or `per_channel`; None for a float dtype.
+        granularity: one of `GRANULARITIES`; None for a float dtype.
         algorithm: calibration algorithm, `minmax`, `kl`, `percentile` or `mse`; None for a float dtype.
     """
 
@@ -24,6 +24,11 @@ class TensorConfig:
     scheme: str | None = None
     granularity: str | None = None
     algorithm: str | None = None
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights of an output channel that share a scale; None where all of them do."""
+        return GROUP_SIZES.get(self.granularity or "")
 
     @property
     def is_float(self) -> bool:

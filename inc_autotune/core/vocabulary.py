@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 FLOAT_DTYPES = ("fp32", "bf16", "fp16")
@@ -14,8 +14,12 @@ DTYPES_TEXT = f"{INTEGER_DTYPES_TEXT}, {', '.join(FLOAT_DTYPES)}"
 Scheme = Literal["sym", "asym"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
-Granularity = Literal["per_tensor", "per_channel"]
+Granularity = Literal["per_tensor", "per_channel", "per_group_32", "per_group_64", "per_group_128"]
+"""What has a scale of its own: the tensor, each output channel, or so many weights of an output channel one after
+another."""
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+GROUP_SIZES: Mapping[str, int] = {"per_group_32": 32, "per_group_64": 64, "per_group_128": 128}
+"""Weights that share a scale, by granularity."""
 
 WeightAlgorithm = Literal["minmax", "mse"]
 WEIGHT_ALGORITHMS: tuple[WeightAlgorithm, ...] = get_args(WeightAlgorithm)

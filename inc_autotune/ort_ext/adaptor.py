@@ -121,6 +121,7 @@ class OrtAdaptor(
     framework = FRAMEWORK
     timed = "session run"
     smoothed_approaches = ("static", "dynamic")
+    grouped_types = ("MatMul", "Gemm")
     computes_halves = False
     untrainable = (
         "an ONNX model cannot be trained here. Train the PyTorch model it comes from, torch_ext.autotune(model, "

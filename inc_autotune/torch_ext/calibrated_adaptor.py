@@ -23,9 +23,9 @@ from inc_autotune.core.analysis import (
 from inc_autotune.core.data import Calibration
 from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import InputGroup, refused_note
+from inc_autotune.core.quantization import InputGroup, integer_type, refused_note
 from inc_autotune.core.run_context import run_context
-from inc_autotune.core.space import Capability, Unit, load_capability
+from inc_autotune.core.space import Capability, Unit, load_capability, refuse_groups
 from inc_autotune.core.vocabulary import FormName
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
@@ -62,6 +62,7 @@ from inc_autotune.torch_ext.operators import (
     is_served,
     operator_type,
     unserved,
+    weight_matrix,
     weights_by_owner,
     without,
 )
@@ -95,6 +96,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
         _check_recurrent(self.capability)
+        refuse_groups(self.capability, LINEAR_TYPES)
         self._histogram = histogram or self.capability.default_needs_histogram
         self._moments = moments
         self._given_example = example_inputs
@@ -149,7 +151,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
             (name, op_type): [
                 option.to_dict()
                 for option in self.capability.options(op_type)
-                if option.dtype not in _useless_floats(modules.get(name))
+                if option.dtype not in _useless_floats(modules.get(name)) and _fits(option, op_type, modules.get(name))
             ]
             for name, op_type in types.items()
             if name not in skipped
@@ -355,8 +357,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
                 reduce_range=any(map(self.reduces_range, unit.operator_names)),
             )
             for unit in units
-            if unit.options[0].approach in ("static", "dynamic")
-            and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
+            if unit.options[0].is_quantized and all(op_type in LINEAR_TYPES for _, op_type in unit.operators)
         ]
 
     def smoothing_forms(self) -> tuple[FormName, ...]:
@@ -381,6 +382,14 @@ def _useless_floats(module: nn.Module | None) -> Collection[str]:
     if module is not None and any(each.dtype in HALF_DTYPES for each in module.parameters(recurse=False)):
         return ("bf16", "fp16")
     return () if kernels.has_bf16() else ("bf16",)
+
+
+def _fits(option: OpConfig, op_type: str, module: nn.Module | None) -> bool:
+    """Whether the columns of an operator's weight fall into whole groups, and two into each byte of 4-bit integers."""
+    if module is None or option.approach != "weight_only" or op_type not in LINEAR_TYPES:
+        return True
+    columns, small = weight_matrix(module).shape[1], integer_type(option.weight.dtype).bits == 4
+    return columns % (option.weight.group_size or (2 if small else 1)) == 0
 
 
 def _possible_products(form: nn.Module) -> list[str]:

@@ -102,6 +102,17 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear dynamic smoothed": lambda: linear(integer_config(approach="dynamic"), smoothed=True),
     "linear dynamic sym": lambda: linear(integer_config(approach="dynamic", scheme="sym"), smoothed=True),
     "linear weight only": lambda: linear(integer_config(approach="weight_only")),
+    "linear int4 in groups": lambda: linear(
+        integer_config("int4", approach="weight_only", granularity="per_group_32"), smoothed=True
+    ),
+    "linear int4 asym in groups": lambda: linear(
+        integer_config("int4", weight_scheme="asym", approach="weight_only", granularity="per_group_32"), bias=False
+    ),
+    "linear int4 per channel": lambda: linear(integer_config("int4", approach="weight_only")),
+    "linear int8 in groups": lambda: linear(integer_config(approach="weight_only", granularity="per_group_32")),
+    "Conv1D int4 in groups": lambda: transformers_linear(
+        integer_config("int4", approach="weight_only", granularity="per_group_32"), smoothed=True
+    ),
     "linear int4": lambda: linear(integer_config("int4", "uint4"), smoothed=True),
     "linear bf16": lambda: linear(BF16),
     "Conv1D": lambda: transformers_linear(integer_config(), smoothed=True),

@@ -17,6 +17,7 @@ from inc_autotune.core.quantization.affine import (
 )
 from inc_autotune.core.quantization.corrections import InputMeans, input_means, output_shift, restore_moments
 from inc_autotune.core.quantization.distinct_rows import rows_repeat
+from inc_autotune.core.quantization.groups import as_groups, beside_columns
 from inc_autotune.core.quantization.input_moments import InputMoments, refused_note
 from inc_autotune.core.quantization.rounding_steps import pack_steps, unpack_steps
 from inc_autotune.core.quantization.second_moment import SecondMoment, error_under, quantize_by_second_moment
@@ -52,6 +53,8 @@ __all__ = [
     "SplitStatistics",
     "Statistics",
     "alpha_grid",
+    "as_groups",
+    "beside_columns",
     "decibels",
     "dequantize",
     "error_under",

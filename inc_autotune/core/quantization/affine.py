@@ -237,14 +237,15 @@ def weight_parameters(
 
     Args:
         weight: any shape, any float dtype.
-        config: an integer dtype; `granularity` `per_tensor` or `per_channel`; `algorithm` `minmax` (the default) or
+        config: an integer dtype; `granularity`, of which all but `per_tensor` want a scale for each index of `axis`,
+            which for groups is an axis of groups; `algorithm` `minmax` (the default) or
             `mse`, which shrinks the range of each channel to the least squared error (41 steps, down to a fifth).
-        axis: the output-channel axis, used with `per_channel`.
+        axis: the axis of output channels, or of groups.
         framework: a key of `FRAMEWORK_SCHEMES`.
         reduce_range: one bit less.
 
     Returns:
-        Parameters with one scale, or one scale per output channel.
+        Parameters with one scale, or one for each index of `axis`.
 
     Raises:
         ArgumentError: a part of `config` is not among the above, or the weight holds NaN or infinity.
@@ -254,7 +255,7 @@ def weight_parameters(
     _check_choice("algorithm", algorithm, WEIGHT_ALGORITHMS)
     xp = array_api_compat.array_namespace(weight)
     weight = _float32(xp, weight)
-    channel_axis = axis % weight.ndim if granularity == "per_channel" else None
+    channel_axis = None if granularity == "per_tensor" else axis % weight.ndim
     reduced_axes = tuple(index for index in range(weight.ndim) if index != channel_axis)
     minimum, maximum = xp.min(weight, axis=reduced_axes), xp.max(weight, axis=reduced_axes)
 

@@ -12,6 +12,7 @@ import array_api_compat
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization.affine import quantization_parameters, quantize, weight_parameters
+from inc_autotune.core.quantization.groups import fake_quantize_groups
 
 IntegerProduct = Callable[[AnyNamespaceArray, AnyNamespaceArray], AnyNamespaceArray]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""
@@ -120,7 +121,7 @@ class OperatorLoss:
         """The weight in float32, a few output channels at a time; all at once if the channels share one range."""
         outputs, inputs = self._weight.shape
         size = outputs
-        if self._config.granularity == "per_channel":
+        if self._config.granularity != "per_tensor":
             size = max(_CHUNK_ELEMENTS // max(inputs, 1), 1)
         for start in range(0, outputs, max(size, 1)):
             yield self._xp.astype(self._weight[start : start + size, :], self._xp.float32, copy=False)
@@ -128,6 +129,9 @@ class OperatorLoss:
     def _product(self, rows: QuantizedRows, weight: AnyNamespaceArray) -> AnyNamespaceArray:
         """The operator's output [R, N] from integers, computed as an integer kernel does."""
         xp = self._xp
+        if self._config.group_size is not None:
+            rounded = fake_quantize_groups(weight, self._config, framework=self._framework)
+            return (rows.values - rows.zero_point) * rows.scale @ xp.matrix_transpose(rounded)
         parameters = weight_parameters(
             weight, self._config, axis=0, framework=self._framework, reduce_range=self._reduce_range
         )

@@ -295,7 +295,7 @@ def _group_weights(group: InputGroup, channels: int) -> list[AnyNamespaceArray]:
 
 def _scored_channels(weight: AnyNamespaceArray, config: TensorConfig, output_channels: int | None) -> AnyNamespaceArray:
     """Evenly spaced output channels if every channel is quantized with its own range, else all channels."""
-    if output_channels is None or config.granularity != "per_channel" or weight.shape[0] <= output_channels:
+    if output_channels is None or config.granularity == "per_tensor" or weight.shape[0] <= output_channels:
         return weight
     return weight[:: math.ceil(weight.shape[0] / output_channels), :]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,25 @@ def _choose(document: Document, framework_version: str) -> Block:
         f"{document.source}: no version block fits framework version {framework_version}. "
         f"It has {listing([name for name, _ in named])}; add a block for this version or one named 'default'."
     )
+
+
+def refuse_groups(capability: Capability, able: Collection[str] = ()) -> None:
+    """Refuse groups of weights where nothing computes with them.
+
+    Args:
+        able: operator types with weight-only forms that do.
+
+    Raises:
+        CapabilityError: another type, or another approach, has such a granularity.
+    """
+    for op_type, options in capability.table.items():
+        for option in options:
+            if option.weight.group_size and (op_type not in able or option.approach != "weight_only"):
+                raise CapabilityError(
+                    f"capability: {option.approach} {op_type}: granularity {option.weight.granularity!r} has no form "
+                    f"here. Allowed: 'per_tensor' and 'per_channel'"
+                    f"{f', or weight_only of {listing(able)}' if able else ''}."
+                )
 
 
 def _capability(*blocks: Block) -> Capability:

@@ -127,7 +127,7 @@ def _emit_weight_only(
 ) -> None:
     bits, steps = stored_bits(config.weight), emission.plan.calibration(operator.name).steps
     outputs, inputs = weight_matrix(operator, emission.graph.constant(operator.weight)).shape
-    block = block_size(inputs, bits)
+    block = block_size(inputs, config.weight)
     version = ("blocks", config.weight, content(steps), source.version)
     weight = emission.weights.get(
         operator.name, version, lambda: quantize_blocks(source.matrix(), config.weight, bits, block, steps)

@@ -15,7 +15,7 @@ from inc_autotune.ort_ext.emission.convolution import Convolution, convolution_o
 from inc_autotune.ort_ext.emission.smoothed_weight import smoothed_matrix
 from inc_autotune.ort_ext.emission.smoothing import place_smoothing
 from inc_autotune.ort_ext.emission.transposed_convolution import transposed_convolution_of
-from inc_autotune.ort_ext.emission.weights import block_size, block_steps, stored_bits
+from inc_autotune.ort_ext.emission.weights import block_size, block_steps
 from inc_autotune.ort_ext.graph import Graph
 from inc_autotune.ort_ext.operators import Operator
 
@@ -70,8 +70,8 @@ def _steps(
     else:
         weight = np.ascontiguousarray(smoothed_matrix(graph, operator, calibration.smoothing, divisor))
     if config.approach == "weight_only":
-        bits = stored_bits(config.weight)
-        return block_steps(weight, config.weight, block_size(weight.shape[1], bits), moment, calibration.smoothing)
+        block = block_size(weight.shape[1], config.weight)
+        return block_steps(weight, config.weight, block, moment, calibration.smoothing)
     return weight_steps(
         weight,
         config.weight,

@@ -27,13 +27,16 @@ and large blocks are faster."""
 SMALLEST_BLOCK = 16
 
 
-def block_size(features: int, bits: int) -> int:
-    """Elements of an output channel that share a scale: the largest block that pads the fewest elements.
+def block_size(features: int, config: TensorConfig) -> int:
+    """Elements of an output channel that share a scale: as asked, or the largest block that pads the fewest elements.
 
     Args:
         features: elements of an output channel.
-        bits: 4 or 8.
+        config: of a weight-only weight.
     """
+    if config.group_size is not None:
+        return config.group_size
+    bits = stored_bits(config)
     sizes = [size for size in (128, 64, 32, SMALLEST_BLOCK) if size <= LARGEST_BLOCKS[bits]]
     return min(sizes, key=lambda size: -features % size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import integer_type
 from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES, TABLE_TYPES
 from inc_autotune.torch_ext.target import has_engine
 
@@ -21,6 +22,8 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
         return None if config.approach == "weight_only" else f"{operator_name} reads no activation to quantize"
     if operator_name in RECURRENT_TYPES and config.approach == "weight_only":
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
+    if is_weight_only_product(operator_name, config):
+        return None if integer_type(weight.dtype).bits in (4, 8) else f"no storage format for {weight.dtype}"
     if operator_name not in (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES):
         return f"no integer kernel for {operator_name}"
     if weight.dtype != "int8" or weight.scheme == "asym":
@@ -33,6 +36,17 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
         if not has_engine("onednn"):
             return "this torch was built without oneDNN"
     return None
+
+
+def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
+    """Whether the operator is a product of a float activation and a weight of integers."""
+    return operator_name in LINEAR_TYPES and config.is_quantized and config.approach == "weight_only"
+
+
+def stores_half_scales(operator_name: str, config: OpConfig) -> bool:
+    """Whether the scales of the operator's weight are kept in bfloat16."""
+    grouped_table = operator_name in TABLE_TYPES and config.weight.group_size is not None
+    return grouped_table or is_weight_only_product(operator_name, config)
 
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import (
     QuantizationParameters,
+    as_groups,
+    beside_columns,
     dequantize,
     integer_type,
     quantize,
@@ -19,7 +21,13 @@ from inc_autotune.core.quantization import (
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
 from inc_autotune.torch_ext.modules.corrections import bias_shift, restore_weight
-from inc_autotune.torch_ext.modules.operator_ranges import checked_smoothing, keep, known_grid, register_range
+from inc_autotune.torch_ext.modules.operator_ranges import (
+    checked_smoothing,
+    keep,
+    known_grid,
+    register_range,
+    stored_grid,
+)
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
 from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
 from inc_autotune.torch_ext.modules.trained_ranges import UINT8, RangeTraining
@@ -137,12 +145,13 @@ class FakeQuantized(PreparedInteger):
                 return whole.to(dtype)
             # A convolution writes channels last where its weight lies so; kernels of a matrix want it row by row.
             strides = torch.preserve_format if self.weight.dim() > 2 else torch.contiguous_format
-            rows = self.weight_rows(self.weight)
+            smoothing = self.smoothing if self.group_size is None else None
+            rows = self.weight_rows(self.weight if smoothing is self.smoothing else self.smoothed_weight())
             integers = torch.empty_like(rows, dtype=dtype, memory_format=strides)
             step = max(_BLOCK_ELEMENTS // max(rows[0].numel(), 1), 1)
             for start in range(0, len(rows), step):
                 block = slice(start, start + step)
-                weight = rows[block].float() if self.smoothing is None else rows[block].float() * self.smoothing
+                weight = rows[block].float() if smoothing is None else rows[block].float() * smoothing
                 integers[block] = quantize(weight, self.weight_parameters(block), 0)
         return integers
 
@@ -153,8 +162,13 @@ class FakeQuantized(PreparedInteger):
 
     @property
     def weight_output_axis(self) -> int:
-        """The axis of `weight_rows(weight)` that holds the output channels."""
-        return self.operator.output_axis
+        """The axis of `weight_rows(weight)` that holds the output channels, or their groups."""
+        return self.operator.output_axis if self.group_size is None else 0
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights of an output channel that share a scale; None where all do."""
+        return self.config.weight.group_size
 
     def fake_weight(self) -> Tensor:
         weight = self.smoothed_weight()
@@ -167,17 +181,26 @@ class FakeQuantized(PreparedInteger):
         return straight_through(weight, quantized)
 
     def weight_rows(self, weight: Tensor) -> Tensor:
-        """The weight with all output channels along one axis; a view if it can be."""
-        return weight
+        """The weight with all output channels, or all their groups, along one axis; a view if it can be."""
+        return weight if self.group_size is None else as_groups(self.weight_matrix(weight), self.group_size)
 
     def weight_from_rows(self, rows: Tensor) -> Tensor:
         """Inverse of `weight_rows`."""
-        return rows
+        if self.group_size is None:
+            return rows
+        return self.weight_matrix(rows.reshape(self.weight.shape[self.operator.output_axis], -1))
+
+    def weight_matrix(self, weight: Tensor) -> Tensor:
+        """The weight of a linear operator or a table as [out_features, in_features], or such a matrix as a weight."""
+        return weight.t() if self.operator.output_axis == 1 else weight
 
     def beside_weight(self, values: Tensor) -> Tensor:
         """Values of the output channels, shaped to broadcast against `weight`; a 0-d tensor stays one."""
         if values.dim() == 0:
             return values
+        if self.group_size is not None:
+            outputs = self.weight.shape[self.operator.output_axis]
+            return self.weight_matrix(beside_columns(values, outputs, self.group_size))
         shape = [1] * self.weight.dim()
         shape[self.weight_output_axis] = -1
         return values.reshape(shape)
@@ -302,7 +325,14 @@ class FakeQuantizedEmbeddingBag(FakeQuantized, nn.EmbeddingBag):
 
 def _rounded_rows(table: FakeQuantized, rows: Tensor, ids: Tensor) -> Tensor:
     scale, zero_point = table.weight_scale, table.weight_zero_point
-    if scale.dim():
+    if table.group_size is not None:
+        scale, zero_point = (
+            beside_columns(each.reshape(len(table.weight), -1)[ids].flatten(), ids.numel(), table.group_size).reshape(
+                rows.shape
+            )
+            for each in (scale, zero_point)
+        )
+    elif scale.dim():
         scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
     with torch.no_grad():
         quantized = torch.clamp(torch.round(rows / scale) + zero_point, table.weight_minimum, table.weight_maximum)
@@ -349,7 +379,7 @@ def prepare_fake_quantized(
     )
     if "weight_correction" in config.corrections and config.rounding == "nearest":
         parameters = restore_weight(prepared, parameters)
-    parameters = known_grid(prepared, parameters, calibration)
+    parameters = stored_grid(prepared, known_grid(prepared, parameters, calibration))
     prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
     prepared.bears_channels_last = calibration.channels_last
     prepared.hands_on_integers, prepared.rounds_sums = calibration.hands_on_integers, calibration.rounds_sums

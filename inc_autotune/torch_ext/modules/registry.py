@@ -15,7 +15,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import pack_steps
 from inc_autotune.core.vocabulary import ROUNDINGS
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules.availability import simulation_reason
+from inc_autotune.torch_ext.modules.availability import is_weight_only_product, simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
@@ -32,6 +32,7 @@ from inc_autotune.torch_ext.modules.recurrent import QuantizedRecurrent
 from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
+from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
 from inc_autotune.torch_ext.operators import RECURRENT_TYPES, TABLE_TYPES, operator_type
 
 
@@ -145,6 +146,8 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
     if name in TABLE_TYPES:
         table = QuantizedEmbeddingBag if name == "EmbeddingBag" else QuantizedEmbedding
         return table(config, prepared, weight, scale, zero_point)
+    if is_weight_only_product(name, config):
+        return _convert_weight_only(prepared, weight, scale, zero_point, bias, smoothing)
     if name in ("Linear", "Conv1D"):
         rows = weight.t().contiguous() if name == "Conv1D" else weight
         return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point)
@@ -166,6 +169,22 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         hands_on_integers=prepared.hands_on_integers,
         rounds_sums=prepared.rounds_sums,
     )
+
+
+def _convert_weight_only(
+    prepared: FakeQuantized,
+    weight: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bias: Tensor | None,
+    smoothing: Tensor | None,
+) -> WeightOnlyLinear:
+    matrix = prepared.weight_matrix(prepared.weight_from_rows(weight))
+    outputs = matrix.shape[0]
+    scale, zero_point = (
+        (each if each.dim() else each.expand(outputs)).reshape(outputs, -1) for each in (scale, zero_point)
+    )
+    return WeightOnlyLinear(prepared.config, matrix, scale, zero_point, bias, smoothing)
 
 
 def _convert_recurrent(prepared: FakeQuantizedRecurrent) -> QuantizedOperator:

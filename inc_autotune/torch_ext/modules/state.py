@@ -72,6 +72,7 @@ class QuantizedOperator(nn.Module):
             self._buffers.pop(name, None)
             setattr(self, name, None)
         else:
+            self.__dict__.pop(name, None)
             self.register_buffer(name, tensor, persistent=not derived)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from inc_autotune.core.quantization import (
     SecondMoment,
+    beside_columns,
     dequantize,
     quantize,
     quantize_by_second_moment,
@@ -40,9 +42,15 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
     )
     if moment is not None:
         is_transposed = prepared.weight_output_axis == 1
-        matrix = weight.t() if is_transposed else weight.flatten(1)
+        matrix, beside = weight.t() if is_transposed else weight.flatten(1), grid
+        if prepared.group_size is not None:
+            matrix = prepared.weight_matrix(prepared.smoothed_weight())
+            scale, zero_point = (
+                beside_columns(each, len(matrix), prepared.group_size) for each in (grid.scale, grid.zero_point)
+            )
+            beside = replace(grid, scale=scale, zero_point=zero_point)
         integers = torch.from_numpy(
-            quantize_by_second_moment(matrix.numpy(), grid, moment, smoothing=prepared.smoothing)
+            quantize_by_second_moment(matrix.numpy(), beside, moment, smoothing=prepared.smoothing)
         )
         weight = dequantize(integers.t() if is_transposed else integers.reshape(weight.shape), grid, axis)
     elif steps is not None:

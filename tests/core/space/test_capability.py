@@ -48,7 +48,7 @@ def test_pytorch_linear(version):
     options = load_capability(PYTORCH, version).options("Linear")
     assert options[0] == INT8_LINEAR
     assert options[-1] == FP32
-    assert approaches(options) == ["static", "dynamic", None]
+    assert approaches(options) == ["static", "dynamic", "weight_only", None]
     assert len(options) == len(set(options))
 
 

@@ -57,7 +57,7 @@ def test_without_rules(options):
         ("auto", ["static", "dynamic", None], ["static", None], [None]),
         ("static", ["static", None], ["static", None], [None]),
         ("dynamic", ["dynamic", None], [None], [None]),
-        ("weight_only", [None], [None], ["weight_only", None]),
+        ("weight_only", ["weight_only", None], [None], ["weight_only", None]),
     ],
 )
 def test_approach(options, approach, linear, conv, embedding):
@@ -77,7 +77,7 @@ def test_include_weight_only(options):
 def test_int4_by_rule(options):
     narrowed = narrow(options, {"Conv2d": rule(["int4"], ["uint4"])})
     assert narrowed[CONV] == (INT4_CONV, FP32)
-    assert narrowed[LINEAR] == options[LINEAR]
+    assert narrowed[LINEAR] == tuple(option for option in options[LINEAR] if option.approach != "weight_only")
 
 
 def test_fp32_excludes_an_operator(options):
@@ -141,9 +141,9 @@ def test_an_operator_without_options_is_fp32():
 @pytest.mark.parametrize(
     ("given", "problems"),
     [
-        ({"Linear": rule("int4")}, ["op_type_dict['Linear']: weight dtype 'int4' is not in", "int8", "capability="]),
-        ({"Linear": rule(["int8", "int4"])}, ["weight dtype 'int4' is not in the capability"]),
-        ({".*": rule("int4")}, ["op_type_dict['.*']: operator 'fc' (Linear) has no option with weight dtype int4"]),
+        ({"Linear": rule("int3")}, ["op_type_dict['Linear']: weight dtype 'int3' is not in", "int8", "capability="]),
+        ({"Linear": rule(["int8", "int3"])}, ["weight dtype 'int3' is not in the capability"]),
+        ({".*": rule("uint8")}, ["op_type_dict['.*']: operator", "has no option with weight dtype uint8"]),
         (
             {"Conv2d": rule("int4", "uint8")},
             ["'conv1' (Conv2d) has no option with weight dtype int4, activation dtype"],
@@ -153,7 +153,7 @@ def test_an_operator_without_options_is_fp32():
             {"Linear": rule(algorithm="kl", quant_mode="dynamic")},
             ["activation algorithm kl, activation quant_mode dyn"],
         ),
-        ({"Linear": rule("int8", "fp32")}, ["weight dtype int8, activation dtype fp32"]),
+        ({"Linear": rule("int4", "uint8")}, ["weight dtype int4, activation dtype uint8"]),
         ({"Embedding": rule("int8")}, ["'int8' is not in", "weight uint8 asym", "Did you mean 'uint8'?"]),
         ({"Embedding": rule(algorithm="minmax")}, ["op_type_dict['Embedding']", "algorithm 'minmax' is not in"]),
     ],

@@ -13,6 +13,7 @@ from inc_autotune.core.op_config import FP32
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules import convert_module, prepare_module, simulation_reason
+from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
 from inc_autotune.torch_ext.target.kernels import has_fused_linear
 from tests.torch.module_examples import EXAMPLES, Example, calibrated, convolution, integer_config, linear
 
@@ -32,7 +33,9 @@ def decibels(example: Example, reduce_range: bool = False) -> float:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_quantized_equals_prepared(name):
-    assert decibels(EXAMPLES[name]()) >= 90
+    example = EXAMPLES[name]()
+    # A product with a float activation is computed in bfloat16.
+    assert decibels(example) >= (45 if isinstance(example.quantized(), WeightOnlyLinear) else 90)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -151,7 +151,8 @@ def test_dynamic_needs_no_calibration_data():
 
 def test_weight_only():
     tuned = tune(Text().eval(), id_batches(), approach="weight_only")
-    assert dtypes(tuned) == {"table": "uint8", "head": "fp32"}
+    assert dtypes(tuned) == {"table": "uint8", "head": "int8"}
+    assert {each.approach for each in tuned.tuning_result.operators} == {"weight_only"}
     tuned = tune(Text().eval(), id_batches(), op_name_dict={"table": {"weight": {"dtype": ["uint8"]}}})
     assert dtypes(tuned) == {"table": "uint8", "head": "int8"}
 
@@ -297,8 +298,8 @@ def test_int4_linear_falls_back_like_int8():
     ("rules", "message"),
     [
         (
-            {"op_type_dict": {"Linear": {"weight": {"dtype": ["int4"]}}}},
-            r"op_type_dict\['Linear'\]: weight dtype 'int4'",
+            {"op_type_dict": {"Linear": {"weight": {"dtype": ["int3"]}}}},
+            r"op_type_dict\['Linear'\]: weight dtype 'int3'",
         ),
         (
             {"op_name_dict": {"head": {"weight": {"granularity": "per_tensor"}}}},

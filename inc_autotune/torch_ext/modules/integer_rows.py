@@ -1,0 +1,47 @@
+"""Integers of a matrix as deployable forms store them: a byte each, or two of 4 bits in a byte.
+
+TorchScript programs call these functions, so they read no names of the module.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stored(integers: Tensor, bits: int) -> Tensor:
+    """Integers [rows, columns] as int8 of the same shape, or [rows, columns / 2] where they have 4 bits.
+
+    Of 4 bits, the first half of a row lies in the lower halves of its bytes: so both halves are read one after another.
+
+    Args:
+        integers: from -8 to 7, or from -128 to 127.
+        bits: 4 or 8. With 4, columns are even.
+    """
+    if bits != 4:
+        return integers.to(torch.int8)
+    low, high = integers.to(torch.int8).chunk(2, 1)
+    return (low & 15) | (high << 4)
+
+
+def integers_of(rows: Tensor, bits: int) -> Tensor:
+    """Inverse of `stored`, int8 [rows, columns]."""
+    if bits != 4:
+        return rows
+    return torch.cat(((rows << 4) >> 4, rows >> 4), -1)
+
+
+def dequantized(rows: Tensor, bits: int, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The numbers of some rows.
+
+    Args:
+        rows: of what `stored` returns.
+        bits: 4 or 8.
+        scale: [rows, groups], any float dtype.
+        zero_point: int8, like the scale; None: all are 0.
+        dtype: of the result [rows, columns].
+    """
+    values = integers_of(rows, bits).to(dtype).reshape(scale.shape[0], scale.shape[1], -1)
+    if zero_point is not None:
+        values = values.sub_(zero_point.to(dtype).unsqueeze(-1))
+    return values.mul_(scale.to(dtype).unsqueeze(-1)).reshape(scale.shape[0], -1)

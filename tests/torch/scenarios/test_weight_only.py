@@ -1,0 +1,107 @@
+"""Linears with weights of 8 and 4 bits and float activations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inc_autotune import torch_ext
+from inc_autotune.core.errors import CapabilityError
+from inc_autotune.core.quantization.affine import signal_to_noise_db
+from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
+from inc_autotune.torch_ext.target import weight_only
+
+
+class Net(nn.Module):
+    """The second Linear reads 48 columns, into which no group of 32 fits; the third has correlated inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.odd, self.last = nn.Linear(128, 48), nn.Linear(48, 128), nn.Linear(128, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.odd(torch.relu(self.first(x)))))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def batches():
+    torch.manual_seed(1)
+    return [torch.randn(8, 128) for _ in range(8)]
+
+
+def quantized(net, batches, weight, **arguments):
+    rule = {"Linear": {"weight": {key: [value] for key, value in weight.items()}}}
+    settings = {"approach": "weight_only", "progress": False, "smoothquant_args": {"alpha": 0.5}, **arguments}
+    return torch_ext.autotune(net, batches, op_type_dict=rule, **settings)
+
+
+def outputs(model, batches):
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in batches])
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+@pytest.mark.parametrize(
+    ("weight", "groups", "least"),
+    [
+        ({"dtype": "int8"}, {1}, 40),
+        ({"dtype": "int4"}, {1, 4}, 15),
+        ({"dtype": "int4", "scheme": "asym", "granularity": "per_channel"}, {1}, 13),
+    ],
+)
+def test_weights_are_integers_and_activations_are_not(net, batches, weight, groups, least, tmp_path):
+    tuned = quantized(net, batches, weight)
+    converted = torch_ext.convert(tuned)
+    linears = [each for each in converted.modules() if isinstance(each, WeightOnlyLinear)]
+    assert len(linears) == 3
+    assert {each.weight_scale.shape[1] for each in linears} == groups
+    expected, y = outputs(net, batches), outputs(converted, batches)
+    assert signal_to_noise_db(expected, y) > least
+    assert signal_to_noise_db(outputs(tuned, batches), y) > 40
+    torch_ext.save(converted, tmp_path / "saved")
+    assert torch.equal(outputs(torch_ext.load(tmp_path / "saved", net), batches), y)
+    recipe = tuned.tuning_result.recipe
+    assert torch.equal(outputs(torch_ext.convert(torch_ext.apply_recipe(net, recipe)), batches), y)
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_a_trace_chooses_the_kernel_by_its_rows(net, batches):
+    converted = torch_ext.convert(quantized(net, batches, {"dtype": "int4"}))
+    few, many = batches[0][:1], torch.cat(batches * (weight_only.most_rows(4) // 8))
+    traced = torch.jit.freeze(torch.jit.trace(converted, few))
+    with torch.no_grad():
+        for x in (few, many, many[:3]):
+            assert torch.equal(traced(x), converted(x))
+        compiled = torch.compile(converted, backend="eager", fullgraph=True)
+        assert signal_to_noise_db(converted(many), compiled(many)) > 40
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_rounding_by_second_moments_takes_error_away(net, batches):
+    expected, errors = outputs(net, batches), {}
+    for rounding in ("nearest", "second_moment"):
+        tuned = quantized(net, batches, {"dtype": "int4"}, recipes={"weight_rounding": rounding})
+        errors[rounding] = float((outputs(torch_ext.convert(tuned), batches) - expected).square().mean())
+    assert errors["second_moment"] < 0.9 * errors["nearest"]
+
+
+def test_groups_that_do_not_fit_are_refused(net, batches):
+    rule = {"odd": {"weight": {"dtype": ["int4"], "granularity": ["per_group_64"]}}}
+    with pytest.raises(CapabilityError, match="'per_group_64' is not in the capability"):
+        torch_ext.autotune(net, batches, op_name_dict=rule, approach="weight_only", progress=False)
+
+
+def test_groups_of_other_operators_are_refused(net, batches):
+    conv = {
+        "weight": {"dtype": ["int8"], "scheme": ["sym"], "granularity": ["per_group_32"], "algorithm": ["minmax"]},
+        "activation": {"dtype": ["fp32"]},
+    }
+    with pytest.raises(CapabilityError, match="weight_only Conv2d: granularity 'per_group_32' has no form here"):
+        torch_ext.autotune(net, batches, capability={"int8": {"weight_only": {"Conv2d": conv}}})
