@@ -23,8 +23,8 @@ from benchmarks.torch import common
 from benchmarks.torch.recurrent import Tagger, rules, tuned
 from inc_autotune.core.quantization.affine import signal_to_noise_db
 from inc_autotune.torch_ext.modules.recurrent import QuantizedRecurrent
-from inc_autotune.torch_ext.modules.recurrent_steps import eager_steps, run_layers
 from inc_autotune.torch_ext.operators import RecurrentCall
+from inc_autotune.torch_ext.operators.recurrent_steps import eager_steps, run_layers
 
 STEPS = 8
 COLUMNS = ("hidden", "form", "compile", "ms", "times faster", "SQNR dB")

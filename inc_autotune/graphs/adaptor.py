@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis import (
+    NO_MOMENT,
+    OTHERS_READ_IT,
     SupportsComparison,
     SupportsSharedCalibration,
     SupportsSmoothing,
@@ -268,6 +270,19 @@ class GraphAdaptor(
             for unit in units
             if unit.options[0].is_quantized and all(self.moment_name(name) in moments for name in unit.operator_names)
         ]
+
+    def rounding_reason(self, name: str) -> str | None:
+        """Why the weight of an operator is rounded to nearest; None where it need not be: for `SupportsRounding`."""
+        moment = self.moment_name(name)
+        if moment is not None:
+            return None if moment in self.moments else NO_MOMENT
+        if name in self.known.shared_weights:
+            return OTHERS_READ_IT
+        return self.why_nearest(self.known.operators[name].type)
+
+    @abstractmethod
+    def why_nearest(self, op_type: str) -> str:
+        """Why inputs of operators of a type give no rows of which a second moment could be taken."""
 
     def input_groups(self, units: Sequence[Unit], sampling_size: int) -> Sequence[InputGroup]:
         operators = self.known.operators

@@ -13,6 +13,7 @@ import onnxruntime
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
+    NO_SUM,
     SupportsCorrections,
     SupportsRounding,
     SupportsSize,
@@ -67,6 +68,7 @@ from inc_autotune.ort_ext.model import (
     make_session,
 )
 from inc_autotune.ort_ext.operators import (
+    RECURRENT_TYPES,
     Operators,
     after_activation,
     missing_kernel,
@@ -267,6 +269,13 @@ class OrtAdaptor(
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
         return self.units_with_moments(units)
+
+    def why_nearest(self, op_type: str) -> str:
+        if op_type == "Gather":
+            return NO_SUM
+        if op_type in RECURRENT_TYPES:
+            return "its hidden states are no tensors of the graph"
+        return "its weight is a stack of matrices"
 
     def moment_name(self, operator: str) -> str | None:
         return self.known.moment_names.get(operator)

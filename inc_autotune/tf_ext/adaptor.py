@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from inc_autotune.core.adaptor import Half, UnitSpeed
 from inc_autotune.core.analysis import (
+    NO_SUM,
     TRAINED,
     StudentState,
     SupportsCorrections,
@@ -77,7 +78,7 @@ from inc_autotune.tf_ext.measurement import (
     weight_bytes,
 )
 from inc_autotune.tf_ext.model import VALID, Candidate
-from inc_autotune.tf_ext.operators import DEPTHWISE
+from inc_autotune.tf_ext.operators import DEPTHWISE, LOOKUP
 from inc_autotune.tf_ext.target import KERNEL_FORM, GraphChoices
 from inc_autotune.tf_ext.training import Student, Trained, Trainer
 
@@ -251,6 +252,9 @@ class TensorFlowAdaptor(
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
         return self.units_with_moments(units)
+
+    def why_nearest(self, op_type: str) -> str:
+        return NO_SUM if op_type == LOOKUP else f"no patches are taken of the input of a {op_type}, nor inside a loop"
 
     def moment_name(self, operator: str) -> str | None:
         return self.known.moment_names.get(operator)

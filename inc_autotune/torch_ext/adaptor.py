@@ -42,6 +42,7 @@ from inc_autotune.torch_ext.calibration import (
     OperatorCalibration,
     calibration_entries,
     moment_names,
+    nearest_reason,
     operator_calibrations,
 )
 from inc_autotune.torch_ext.data import Batch, outputs_of, real_outputs, real_positions, run
@@ -184,14 +185,14 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         return config.with_corrections(each for each in config.corrections if each in able)
 
     def _rounded(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> OperatorCalibration:
-        """With the steps that the second moment gives the weight; the last ones of each operator are kept."""
-        if calibration.moment is None:
+        """With the steps that second moments give its weights; the last ones of each operator are kept."""
+        if not calibration.moments:
             return calibration
         key = (config.weight, _bytes(calibration.smoothing))
         if name not in self._steps or self._steps[name][0] != key:
             source, reduced = self._base.get_submodule(name), self.reduces_range(name)
             self._steps[name] = (key, rounding_steps(source, config, calibration, reduce_range=reduced))
-        return replace(calibration, moment=None, steps=self._steps[name][1])
+        return replace(calibration, moments={}, steps=self._steps[name][1])
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
@@ -307,12 +308,15 @@ class TorchAdaptor(
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
         """Those whose inputs have second moments, and whose weights no other module reads: a rounded one is its own."""
-        names, moments = moment_names(self.trace), self.calibration.moments
+        return [
+            unit.name
+            for unit in units
+            if unit.options[0].is_quantized and not any(map(self.rounding_reason, unit.operator_names))
+        ]
 
-        def is_able(name: str) -> bool:
-            return names.get(name) in moments and id(self._base.get_submodule(name).weight) not in self._shared_weights
-
-        return [unit.name for unit in units if unit.options[0].is_quantized and all(map(is_able, unit.operator_names))]
+    def rounding_reason(self, name: str) -> str | None:
+        moments, module = self.calibration.moments, self._base.get_submodule(name)
+        return nearest_reason(moments, moment_names(self.trace).get(name), module, self._shared_weights)
 
     def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input.

@@ -29,7 +29,14 @@ from inc_autotune.core.analysis.output_error import (
     error_or_infinity,
     relative_error,
 )
-from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS, SupportsRounding, plan_rounding
+from inc_autotune.core.analysis.rounding_plan import (
+    BY_SECOND_MOMENTS,
+    NO_MOMENT,
+    NO_SUM,
+    OTHERS_READ_IT,
+    SupportsRounding,
+    plan_rounding,
+)
 from inc_autotune.core.analysis.sensitivity import (
     SupportsGradients,
     SupportsHalves,
@@ -86,7 +93,10 @@ __all__ = [
     "LARGEST_OUTPUT",
     "LEAST_SPEEDUP",
     "NOTHING_CHANGED",
+    "NO_MOMENT",
+    "NO_SUM",
     "OFF",
+    "OTHERS_READ_IT",
     "SMALLEST_SHARE",
     "TRAINED",
     "Call",

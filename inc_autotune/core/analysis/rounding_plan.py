@@ -19,12 +19,25 @@ BY_SECOND_MOMENTS = "with weights rounded by second moments"
 """How the name of such a plan ends."""
 
 
+NO_SUM = "rows of a table are never summed"
+"""A reason for nearest rounding."""
+
+OTHERS_READ_IT = "others read the weight too"
+"""Another."""
+
+NO_MOMENT = "the second moment of its input was not taken: no sample reached it, or memory did not suffice"
+"""Another."""
+
+
 @runtime_checkable
 class SupportsRounding(Protocol):
     """An adaptor that can round weights by the second moment of what they are multiplied with."""
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
         """Names of the units whose weights can be rounded so in their first option."""
+
+    def rounding_reason(self, name: str) -> str | None:
+        """Why the weight of an operator that can be quantized is rounded to nearest; None where it need not be."""
 
 
 def plan_rounding(

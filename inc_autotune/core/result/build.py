@@ -14,6 +14,7 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis import (
     CorrectionPlan,
     SmoothingPlan,
+    SupportsRounding,
     UnitHarm,
     operator_weights,
     possible_corrections,
@@ -218,6 +219,7 @@ def _operators(
     """Every operator of a known type with its form and the reason for it."""
     unit_of = {name: unit for unit in space.units for name in unit.operator_names}
     places = _places(ranks)
+    is_rounded = any(config.rounding == "second_moment" for config in assignment.by_unit.values())
     outcomes = []
     for (name, op_type), offered in options.items():
         unit = unit_of.get(name)
@@ -241,6 +243,7 @@ def _operators(
                 corrections=config.corrections,
                 rounding=config.rounding,
                 smoothing_form="" if config.alpha is None else config.form.describe(),
+                rounding_reason=_why_nearest(adaptor, name, config) if is_rounded else None,
             )
         )
     skipped = [
@@ -252,6 +255,12 @@ def _operators(
     # No two operators of one name: the share belongs to the name.
     skipped = [replace(each, reason=with_share(each.reason, shares.get(each.name))) for each in skipped]
     return tuple(replace(each, weight_share=shares.get(each.name)) for each in (*outcomes, *skipped))
+
+
+def _why_nearest(adaptor: Adaptor, name: str, config: OpConfig) -> str | None:
+    if not config.is_quantized or config.rounding != "nearest" or not isinstance(adaptor, SupportsRounding):
+        return None
+    return adaptor.rounding_reason(name)
 
 
 def _why_no_choice(offered: Sequence[OpConfig]) -> str:

@@ -32,6 +32,7 @@ class OperatorOutcome:
             one form read counts for the first of them. None where the adaptor does not know.
         corrections: what was done to its bias and weight after rounding, by the names of recipes.
         rounding: how its weight is rounded, `nearest` or `second_moment`.
+        rounding_reason: why it is rounded to nearest, where others are rounded by second moments.
         trained: whether `train_func` changed its weight, bias or ranges.
         smoothing_form: how its smoothing scale is made of alpha where that is not SmoothQuant's way, in words.
     """
@@ -48,6 +49,7 @@ class OperatorOutcome:
     rounding: Rounding = "nearest"
     trained: bool = False
     smoothing_form: str = ""
+    rounding_reason: str | None = None
 
     @property
     def form(self) -> str:
@@ -318,9 +320,11 @@ class TuningResult:
             text += f"; output error on held-out samples: {least[True]:.2e}, to nearest {least[False]:.2e}"
         others = [each for each in quantized if each.rounding != "second_moment"] if rounded else []
         if others:
-            named = ", ".join(f"{each.name} ({each.type})" for each in others[:LARGEST_NAMED])
-            more = ", ..." if len(others) > LARGEST_NAMED else ""
-            text += f"; to nearest, as no moment is known or others read the weight too: {named}{more}"
+            named = ", ".join(
+                f"{each.name} ({each.type}" + (f": {each.rounding_reason})" if each.rounding_reason else ")")
+                for each in others[:LARGEST_NAMED]
+            )
+            text += f"; to nearest: {named}" + (", ..." if len(others) > LARGEST_NAMED else "")
         return text
 
     def describe_training(self) -> str:

@@ -12,7 +12,7 @@ from inc_autotune.torch_ext.calibration.collect import (
     calibrate_again,
     describe_batch,
 )
-from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names, nearest_reason
 from inc_autotune.torch_ext.calibration.observed import Observed, merged_observations
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
@@ -45,6 +45,7 @@ __all__ = [
     "input_of",
     "merged_observations",
     "moment_names",
+    "nearest_reason",
     "operator_calibrations",
     "pack_calibration",
     "products_from_recipe",

@@ -222,7 +222,8 @@ class Collector:
         value = args[0] if args else next(iter(kwargs.values()))
         if name in self._moments and self._pass.moments is not None and self._hooks is not None:
             module = self._hooks.model.get_submodule(name)
-            update_moment(self._pass.moments, self._moments[name], module, value, self._real)
+            state = args[1] if len(args) > 1 else kwargs.get("hx")
+            update_moment(self._pass.moments, self._moments[name], module, value, self._real, state)
         leader = self._readers.get(name)
         if leader is None:
             return

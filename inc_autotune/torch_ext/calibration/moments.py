@@ -1,18 +1,29 @@
-"""What an operator multiplies with its weight, as rows of a matrix, for the second moment."""
+"""What an operator multiplies with its weights, as rows of matrices, for their second moments."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inc_autotune.core.quantization import InputMoments
-from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, ModelTrace
+from inc_autotune.core.analysis import NO_MOMENT, NO_SUM, OTHERS_READ_IT
+from inc_autotune.core.quantization import InputMoments, SecondMoment
+from inc_autotune.torch_ext.operators import (
+    CONVOLUTION_TYPES,
+    LINEAR_TYPES,
+    RECURRENT_TYPES,
+    ModelTrace,
+    RecurrentCall,
+    eager_steps,
+    recurrent_weights,
+    run_layers,
+)
 
-MOMENT_TYPES = (*LINEAR_TYPES, *CONVOLUTION_TYPES)
-"""Types whose weights can be rounded by the second moment of their input."""
+MOMENT_TYPES = (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES)
+"""Types whose weights can be rounded by the second moments of what they are multiplied with."""
 
 
 def input_of(operator: str) -> str:
@@ -21,13 +32,50 @@ def input_of(operator: str) -> str:
 
 
 def moment_names(trace: ModelTrace) -> dict[str, str]:
-    """Names of second moments by operator: that of the input group for linear ones, of its own for a convolution."""
+    """Names of second moments by operator: that of the input group for linear ones, of its own for others.
+
+    A recurrent layer has several, whose names begin so, see `weight_moments`.
+    """
     leaders = {name: members[0] for members in trace.groups for name in members}
     return {
         name: input_of(leaders.get(name, name) if operator.type in LINEAR_TYPES else name)
         for name, operator in trace.operators.items()
         if operator.type in MOMENT_TYPES
     }
+
+
+def weight_moments(moments: Mapping[str, SecondMoment], name: str, module: nn.Module) -> dict[str, SecondMoment] | None:
+    """Second moments of what an operator's weights are multiplied with, by the weights' names; None if one is missing.
+
+    Args:
+        moments: by name.
+        name: that the operator has in `moment_names`.
+        module: the operator.
+    """
+    names = _moment_names_by_weight(name, module)
+    return {weight: moments[each] for weight, each in names.items()} if moments.keys() >= set(names.values()) else None
+
+
+def nearest_reason(
+    moments: Mapping[str, SecondMoment], name: str | None, module: nn.Module, shared: Collection[int]
+) -> str | None:
+    """Why weights of an operator are rounded to nearest; None where they need not be.
+
+    Args:
+        moments, name, module: as for `weight_moments`; None of a table.
+        shared: identities of the parameters that several modules have.
+    """
+    if name is None:
+        return NO_SUM
+    if any(id(module.get_parameter(weight)) in shared for weight in _moment_names_by_weight(name, module)):
+        return OTHERS_READ_IT
+    return NO_MOMENT if weight_moments(moments, name, module) is None else None
+
+
+def _moment_names_by_weight(name: str, module: nn.Module) -> dict[str, str]:
+    if not isinstance(module, nn.RNNBase):
+        return {"weight": name}
+    return {weight: f"{name}.{weight}" for weight in recurrent_weights(module)}
 
 
 def real_rows(x: Tensor, real: Tensor | None) -> Tensor | None:
@@ -42,7 +90,9 @@ def real_rows(x: Tensor, real: Tensor | None) -> Tensor | None:
 
 
 @torch.no_grad()
-def update_moment(moments: InputMoments, name: str, module: nn.Module, x: Tensor, real: Tensor | None) -> None:
+def update_moment(
+    moments: InputMoments, name: str, module: nn.Module, x: Any, real: Tensor | None, state: Any = None
+) -> None:
     """Take in what one call of an operator reads.
 
     Args:
@@ -51,14 +101,37 @@ def update_moment(moments: InputMoments, name: str, module: nn.Module, x: Tensor
         module: the operator, of one of `MOMENT_TYPES`.
         x: its input.
         real: see `real_rows`.
+        state: the first one, of a recurrent layer; None: zeros.
     """
-    if not hasattr(module, "kernel_size"):
+    if isinstance(module, nn.RNNBase):
+        update_with_states(moments, name, module, x, state)
+    elif not hasattr(module, "kernel_size"):
         x, real = x.detach(), real_rows(x, real)
         if real is not None:
             x = x[real]
         moments.update(name, x.reshape(-1, x.shape[-1]))
     else:
         update_with_patches(moments, name, module, x.detach())
+
+
+def update_with_states(moments: InputMoments, name: str, layer: Any, x: Any, state: Any) -> None:
+    """Take in what a recurrent layer multiplies with its weights: the inputs of its layers, and hidden states.
+
+    Torch's own kernels show none of them but the first, so the steps are taken once more.
+    """
+    names = _moment_names_by_weight(name, layer)
+    if moments.refused.issuperset(names.values()):
+        return
+    rows: dict[str, list[Tensor]] = {weight: [] for weight in names}
+
+    def product(key: str, factor: Tensor) -> Tensor:
+        rows[f"weight_{key}"].append(factor.reshape(-1, factor.shape[-1]))
+        return F.linear(factor, layer.get_parameter(f"weight_{key}"), layer._parameters.get(f"bias_{key}"))
+
+    call = RecurrentCall.of(layer, x, state, torch.float32)
+    run_layers(layer, call, product, eager_steps(layer, call, product))
+    for weight, parts in rows.items():
+        moments.update(names[weight], torch.cat(parts))
 
 
 def update_with_patches(moments: InputMoments, name: str, convolution: Any, x: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,12 @@ class OperatorCalibration:
         hands_on_integers: whether the output goes to other convolutions as integers.
         rounds_sums: whether a sum that it reads is given to the sum's other readers in the integers that it reads.
         input_means: of the smoothed input, where the bias is corrected; None: it is not.
-        moment: second moment of the input before smoothing, for a weight that is rounded by it; None: not known.
-        steps: instead of it, how far the rounded integers are from the nearest ones, packed by `pack_steps`.
-        weight_scale: of the weight's grid, as training left it; None: that of the weight.
+        moments: second moments of what its weights are multiplied with, before smoothing, by the weights' names, where
+            weights are rounded by them.
+        steps: instead of them, how far the rounded integers are from the nearest ones, packed by `pack_steps`, of
+            several weights one after another by name.
+        weight_scale: of the weight's grid, as training left it; of several weights one after another by name; None:
+            that of the weight.
         weight_zero_point: likewise.
         channels_last: whether the output may lie so, whatever the strides that the fp32 operator would give it.
     """
@@ -38,7 +42,7 @@ class OperatorCalibration:
     smoothing: Tensor | None = None
     output_minimum: float | None = None
     output_maximum: float | None = None
-    moment: SecondMoment | None = None
+    moments: Mapping[str, SecondMoment] = field(default_factory=dict)
     steps: npt.NDArray[np.uint8] | None = None
     channels_last: bool = False
     hands_on_integers: bool = False

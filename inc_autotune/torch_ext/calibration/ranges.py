@@ -17,7 +17,7 @@ from inc_autotune.core.quantization import (
     smoothed_range,
 )
 from inc_autotune.torch_ext.calibration.collect import output_of
-from inc_autotune.torch_ext.calibration.moments import input_of, moment_names
+from inc_autotune.torch_ext.calibration.moments import input_of, moment_names, weight_moments
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.operators import TYPES_WITHOUT_RANGE, ModelTrace, weight_matrix
 
@@ -54,8 +54,10 @@ def operator_calibrations(
         if "fast_bias_correction" in config.corrections and trace.operators[name].type not in TYPES_WITHOUT_RANGE:
             means = input_means(statistics[input_of(leaders[name])], scale, config.activation, limits)
         minimum, maximum = limits or (None, None)
-        moment = moments.get(names.get(name, "")) if config.rounding == "second_moment" else None
-        calibrations[name] = OperatorCalibration(minimum, maximum, scale, moment=moment, input_means=means)
+        found = None
+        if config.rounding == "second_moment" and name in names:
+            found = weight_moments(moments, names[name], model.get_submodule(name))
+        calibrations[name] = OperatorCalibration(minimum, maximum, scale, moments=found or {}, input_means=means)
     if not integer_sums:
         trace = replace(trace, shared_sums=frozenset())
     return {

@@ -113,7 +113,7 @@ def calibrations_from_recipe(
             None if key not in entry else torch.from_numpy(arrays[entry[key]].copy())
             for key in ("smoothing", "input_mean", "rounded_input_mean", *GRIDS)
         )
-        limits = {key: entry.get(key) for key in LIMITS}
+        limits: dict[str, Any] = {key: entry.get(key) for key in LIMITS}
         calibrations[name] = OperatorCalibration(
             smoothing=scale,
             channels_last=bool(entry.get(CHANNELS_LAST)),

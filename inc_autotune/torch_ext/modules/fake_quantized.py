@@ -393,7 +393,7 @@ def prepare_fake_quantized(
     needs_output = writes_integers(operator_name, config)
     register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
     if config.rounding == "second_moment":
-        round_weight(prepared, calibration.moment, calibration.steps)
+        round_weight(prepared, calibration.moments.get("weight"), calibration.steps)
     means = calibration.input_means
     keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
     return prepared

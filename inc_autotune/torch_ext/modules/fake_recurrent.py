@@ -18,12 +18,14 @@ from inc_autotune.core.quantization import (
     quantize,
     weight_parameters,
 )
+from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers
 from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
+from inc_autotune.torch_ext.modules.operator_ranges import known_grids
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
-from inc_autotune.torch_ext.modules.recurrent_steps import eager_steps, run_layers
 from inc_autotune.torch_ext.modules.rounding import straight_through
-from inc_autotune.torch_ext.operators import RecurrentCall
+from inc_autotune.torch_ext.modules.weight_rounding import round_recurrent_weights
+from inc_autotune.torch_ext.operators import RecurrentCall, eager_steps, run_layers
 
 
 class FakeQuantizedRecurrent(PreparedInteger):
@@ -107,12 +109,12 @@ _FORMS: Mapping[str, type[FakeQuantizedRecurrent]] = {
 
 
 def prepare_fake_recurrent(
-    module: nn.Module, operator_name: str, config: OpConfig, reduce_range: bool
+    module: nn.Module, operator_name: str, config: OpConfig, calibration: OperatorCalibration, reduce_range: bool
 ) -> FakeQuantizedRecurrent:
     """The fake-quantized form of an fp32 recurrent layer, sharing its parameters.
 
     Raises:
-        ArgumentError: the config is static.
+        ArgumentError: the config is static, or the calibration is of other weights.
     """
     if config.approach == "static":
         raise ArgumentError(
@@ -121,14 +123,19 @@ def prepare_fake_recurrent(
         )
     prepared = adopt(module, _FORMS[operator_name], operator_name, config)
     prepared._init_flat_weights()  # type: ignore[operator]  # a list of its own, not the module's
-    for name in prepared.operator.weights(prepared):
-        parameters = weight_parameters(
+    grids = {
+        name: weight_parameters(
             prepared.get_parameter(name).detach(),
             config.weight,
             axis=prepared.operator.output_axis,
             reduce_range=reduce_range and multiplies_integers(operator_name, config),
         )
+        for name in sorted(prepared.operator.weights(prepared))
+    }
+    for name, parameters in known_grids(prepared, grids, calibration).items():
         prepared.weight_minimum, prepared.weight_maximum = parameters.quant_min, parameters.quant_max
         prepared.register_buffer(f"{name}_scale", parameters.scale)
         prepared.register_buffer(f"{name}_zero_point", parameters.zero_point)
+    if config.rounding == "second_moment":
+        round_recurrent_weights(prepared, calibration.moments, calibration.steps)
     return prepared

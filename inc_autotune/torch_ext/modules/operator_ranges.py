@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from inc_autotune.torch_ext.modules.availability import stores_half_scales
 
 if TYPE_CHECKING:
     from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+    from inc_autotune.torch_ext.modules.prepared import PreparedInteger
 
 
 def stored_grid(prepared: FakeQuantized, parameters: QuantizationParameters) -> QuantizationParameters:
@@ -37,6 +39,28 @@ def known_grid(
             f"Allowed: shape {list(parameters.scale.shape)}."
         )
     return replace(parameters, scale=scale.clone(), zero_point=zero_point.clone())
+
+
+def known_grids(
+    prepared: PreparedInteger, grids: Mapping[str, QuantizationParameters], calibration: OperatorCalibration
+) -> Mapping[str, QuantizationParameters]:
+    """The grids of several weights, in the order of their names, as training left them where that is known."""
+    scales, zero_points = calibration.weight_scale, calibration.weight_zero_point
+    if scales is None or zero_points is None:
+        return grids
+    sizes = [each.scale.numel() for each in grids.values()]
+    if len(scales) != sum(sizes) or scales.shape != zero_points.shape:
+        raise ArgumentError(
+            f"calibration.weight_scale of shape {list(scales.shape)}: does not fit {prepared.operator_name}.\n"
+            f"Allowed: shape [{sum(sizes)}]."
+        )
+    parts = zip(torch.split(scales, sizes), torch.split(zero_points, sizes), strict=True)
+    return {
+        name: replace(
+            each, scale=scale.reshape(each.scale.shape).clone(), zero_point=zero_point.reshape(each.scale.shape).clone()
+        )
+        for (name, each), (scale, zero_point) in zip(grids.items(), parts, strict=True)
+    }
 
 
 def register_range(

@@ -13,9 +13,8 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.recurrent_form import RecurrentForm
 from inc_autotune.torch_ext.modules.recurrent_script import script_steps
-from inc_autotune.torch_ext.modules.recurrent_steps import State, eager_steps, run_layers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
-from inc_autotune.torch_ext.operators import OPERATORS, RecurrentCall, directions
+from inc_autotune.torch_ext.operators import OPERATORS, RecurrentCall, State, directions, eager_steps, run_layers
 from inc_autotune.torch_ext.target import kernels
 
 

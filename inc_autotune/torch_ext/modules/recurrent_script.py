@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from inc_autotune.core.ignored_warnings import ignored_warnings
-from inc_autotune.torch_ext.modules.recurrent_steps import State, Steps
-from inc_autotune.torch_ext.operators import RecurrentCall
+from inc_autotune.torch_ext.operators import RecurrentCall, State, Steps
 from inc_autotune.torch_ext.target import kernels
 
 logger = logging.getLogger(__name__)

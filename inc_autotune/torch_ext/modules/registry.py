@@ -75,7 +75,7 @@ def prepare_module(
             "the channels of an activation one by one."
         )
     if name in RECURRENT_TYPES:
-        return prepare_fake_recurrent(module, name, config, reduce_range)
+        return prepare_fake_recurrent(module, name, config, calibration, reduce_range)
     return prepare_fake_quantized(module, name, config, calibration, reduce_range)
 
 
@@ -83,7 +83,7 @@ def prepare_module(
 def rounding_steps(
     module: nn.Module, config: OpConfig, calibration: OperatorCalibration, *, reduce_range: bool
 ) -> npt.NDArray[np.uint8]:
-    """How far the integers of an operator's weight are from the nearest ones, packed for a recipe.
+    """How far the integers of an operator's weights are from the nearest ones, packed for a recipe.
 
     Args:
         module, config, calibration, reduce_range: as for `prepare_module`.
@@ -93,8 +93,16 @@ def rounding_steps(
         prepare_module(module, plain.with_rounding(each), calibration, reduce_range=reduce_range)
         for each in ROUNDINGS[::-1]
     ]
-    rounded, nearest = (form.integer_weight().to(torch.int16) for form in forms if isinstance(form, FakeQuantized))
+    rounded, nearest = map(_integers, forms)
     return pack_steps((rounded - nearest).contiguous().numpy())
+
+
+def _integers(form: nn.Module) -> Tensor:
+    if isinstance(form, FakeQuantizedRecurrent):
+        names = sorted(form.operator.weights(form))
+        return torch.cat([form.integer_weight(name).flatten() for name in names]).to(torch.int16)
+    assert isinstance(form, FakeQuantized)
+    return form.integer_weight().to(torch.int16)
 
 
 @torch.no_grad()

@@ -142,9 +142,15 @@ def trained_calibrations(
 def _trained_calibration(
     name: str, calibration: OperatorCalibration, config: OpConfig, arrays: Arrays
 ) -> OperatorCalibration:
-    own = {key: arrays[path] for key in _RANGES if (path := _joined(name, key)) in arrays}
-    if not config.is_quantized or "weight_scale" not in own or _joined(name, GRID) not in arrays:
+    if not config.is_quantized or _joined(name, GRID) not in arrays:
         return calibration
+    # What rounded the weight before training says nothing of the weight now.
+    calibration = replace(calibration, steps=None, moments={})
+    own = {key: arrays[path] for key in _RANGES if (path := _joined(name, key)) in arrays}
+    if "weight_scale" not in own:  # a recurrent layer, of several weights
+        grids: dict[str, Any] = {f"weight_{part}": _of_weights(name, part, arrays) for part in ("scale", "zero_point")}
+        recurrent: OperatorCalibration = replace(calibration, **grids)
+        return recurrent
     changes: dict[str, Any] = {key: torch.from_numpy(own[key].copy()) for key in ("weight_scale", "weight_zero_point")}
     low, high = arrays[_joined(name, GRID)][2:]
     for end, bounds in (("input", (low, high)), ("output", UINT8)):
@@ -152,9 +158,15 @@ def _trained_calibration(
             scale, zero_point = float(own[f"{end}_scale"]), int(own[f"{end}_zero_point"])
             limits = ((float(bound) - zero_point) * scale for bound in bounds)
             changes |= zip((f"{end}_minimum", f"{end}_maximum"), limits, strict=True)
-    # What rounded the weight before training says nothing of the weight now.
-    changed: OperatorCalibration = replace(calibration, steps=None, moment=None, **changes)
+    changed: OperatorCalibration = replace(calibration, **changes)
     return changed
+
+
+def _of_weights(name: str, part: str, arrays: Arrays) -> Tensor:
+    """An array of each weight of a recurrent layer, one after another as `OperatorCalibration` has them."""
+    prefix, ending = _joined(name, "weight_"), f"_{part}"
+    found = sorted(key for key in arrays if key.startswith(prefix) and key.endswith(ending))
+    return torch.from_numpy(np.concatenate([np.ravel(arrays[key]) for key in found]))
 
 
 def trained_recipe(student: nn.Module, recipe: Recipe) -> Recipe:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from inc_autotune.core.quantization import (
     SecondMoment,
@@ -20,6 +22,7 @@ from inc_autotune.core.quantization import (
 
 if TYPE_CHECKING:
     from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
+    from inc_autotune.torch_ext.modules.fake_recurrent import FakeQuantizedRecurrent
 
 
 @torch.no_grad()
@@ -58,3 +61,37 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
         integers += torch.from_numpy(unpack_steps(steps, tuple(integers.shape)))
         weight = dequantize(integers.clamp_(prepared.weight_minimum, prepared.weight_maximum), grid, axis)
     prepared.take_weight(prepared.weight_from_rows(weight))
+
+
+@torch.no_grad()
+def round_recurrent_weights(
+    prepared: FakeQuantizedRecurrent, moments: Mapping[str, SecondMoment], steps: npt.NDArray[np.uint8] | None
+) -> None:
+    """Give a recurrent layer weights of its own that rounding to nearest leaves as they are.
+
+    Args:
+        prepared: has the grids of its weights.
+        moments: second moments of what the weights are multiplied with, by their names.
+        steps: instead of them, how far the integers of all weights are from the nearest ones, one weight after another
+            by name. Without either the weights stay as they are.
+
+    Raises:
+        RecipeError: the steps are of other weights.
+    """
+    names = sorted(prepared.operator.weights(prepared))
+    weights = [prepared.get_parameter(name) for name in names]
+    if steps is not None:
+        sizes = [weight.numel() for weight in weights]
+        parts = torch.split(torch.from_numpy(unpack_steps(steps, (sum(sizes),))), sizes)
+    for index, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        grid, axis = prepared.weight_parameters(name), prepared.weight_axis(name)
+        if name in moments:
+            integers = torch.from_numpy(quantize_by_second_moment(weight.numpy(), grid, moments[name]))
+        elif steps is not None:
+            integers = quantize(weight, grid, axis).add_(parts[index].view_as(weight))
+            integers.clamp_(prepared.weight_minimum, prepared.weight_maximum)
+        else:
+            continue
+        own = torch.empty_like(weight).copy_(dequantize(integers, grid, axis))
+        setattr(prepared, name, nn.Parameter(own, requires_grad=weight.requires_grad))
+    prepared._init_flat_weights()  # type: ignore[operator]

@@ -18,7 +18,13 @@ from inc_autotune.torch_ext.operators.merged_trace import (
 )
 from inc_autotune.torch_ext.operators.operator_calls import CallWatcher
 from inc_autotune.torch_ext.operators.other_weights import OtherWeights, weights_by_owner
-from inc_autotune.torch_ext.operators.recurrent import RECURRENT_TYPES, RecurrentCall, directions
+from inc_autotune.torch_ext.operators.recurrent import (
+    RECURRENT_TYPES,
+    RecurrentCall,
+    directions,
+    recurrent_weights,
+)
+from inc_autotune.torch_ext.operators.recurrent_steps import State, Steps, eager_steps, run_layers
 from inc_autotune.torch_ext.operators.trace import ModelTrace, OperatorTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
@@ -54,11 +60,14 @@ __all__ = [
     "OperatorTrace",
     "OtherWeights",
     "RecurrentCall",
+    "State",
+    "Steps",
     "Tensors",
     "analyse",
     "candidate_parameters",
     "capture_calls",
     "directions",
+    "eager_steps",
     "examine",
     "find_blocks",
     "foldable_batch_norms",
@@ -67,8 +76,10 @@ __all__ = [
     "is_served",
     "merged",
     "operator_type",
+    "recurrent_weights",
     "reduce_bags",
     "run_block",
+    "run_layers",
     "unserved",
     "weight_matrix",
     "weights_by_owner",

@@ -21,6 +21,9 @@ class Scripted(NumpyAdaptor):
     def rounded_units(self, units):
         return [unit.name for unit in units] if self.rounds else []
 
+    def rounding_reason(self, name):
+        return None if self.rounds else "the test says so"
+
     def quantize(self, tune_cfg, model, dataloader, q_func=None):
         (form,) = {(config.get("rounding", "nearest"), config.get("alpha")) for config in tune_cfg["op"].values()}
         return self.error_of(*form)

@@ -404,3 +404,33 @@ def test_where_nothing_trains_the_error_says_what_to_do():
         torch_ext.prepare(outlier_mlp(), vectors(), training_args={"ranges": "guessed"})
     with pytest.raises(ArgumentError, match="without tuned operators"):
         torch_ext.to_fp32(outlier_mlp())
+
+
+def test_a_recurrent_layer_is_trained():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.rnn, self.head = nn.GRU(8, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    model = Tagger().eval()
+    batches = [torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    weight = {"dtype": ["int3"], "scheme": ["sym"], "granularity": ["per_channel"], **MINMAX}
+    few_bits = {
+        "capability": {"int3": {"weight_only": {"GRU": {"weight": weight, "activation": {"dtype": ["fp32"]}}}}},
+        "op_type_dict": {"GRU": {"weight": {"dtype": ["int3"]}, "activation": {"quant_mode": ["weight_only"]}}},
+    }
+    evaluate = closeness(model, batches)
+    goal = {"accuracy_criterion": {"absolute": 59.0}, "max_trials": 1, "recipes": {"weight_rounding": "second_moment"}}
+    untrained = tune(model, batches, evaluate, **goal, **few_bits)
+    assert untrained.tuning_result.operators[0].rounding == "second_moment"
+    train = distilling(model, batches, rate=1e-3, steps=40)
+    tuned = tune(model, batches, evaluate, train_func=train, approach="qat", **goal, **few_bits)
+    assert tuned.tuning_result.score > untrained.tuning_result.score + 1
+    again = torch_ext.apply_recipe(torch_ext.to_fp32(tuned), tuned.tuning_result.recipe)
+    with torch.no_grad():
+        assert evaluate(torch_ext.convert(tuned)) == pytest.approx(tuned.tuning_result.score, abs=0.02)
+        assert decibels(tuned(batches[0]), again(batches[0])) > 60, "what rounded before training is gone"

@@ -445,7 +445,7 @@ def test_rounding_stands_by_operator_with_what_it_brought(saved):
     rounded = result(
         operators=(
             OperatorOutcome("fc", "Linear", "int8", "static", 0.8, "", rounding=moments, smoothing_form="beta 0.1"),
-            OperatorOutcome("lstm", "LSTM", "int8", "static", None, ""),
+            OperatorOutcome("table", "Embedding", "uint8", "weight_only", None, "", rounding_reason="no sums"),
             OperatorOutcome("head", "Linear", "fp32", None, None, "no"),
         ),
         smoothing=((f"alpha 0.8 {BY_SECOND_MOMENTS}", 1e-3), (f"off {BY_SECOND_MOMENTS}", None), ("alpha 0.8", 2e-3)),
@@ -453,7 +453,7 @@ def test_rounding_stands_by_operator_with_what_it_brought(saved):
     page = saved(rounded)
     told = (
         "eights rounded by second moments of their inputs: 1 of 2 operators; output error on held-out samples: "
-        "1.00e-03, to nearest 2.00e-03; to nearest, as no moment is known or others read the weight too: lstm (LSTM)"
+        "1.00e-03, to nearest 2.00e-03; to nearest: table (Embedding: no sums)"
     )
     assert f"W{told}." in [each["text"] for each in page.all("p") if "lead" in (each.get("class") or "")]
     assert {"second moment", "nearest", "beta 0.1"} <= {each["text"] for each in page.all("td")}

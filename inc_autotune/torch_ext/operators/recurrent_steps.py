@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inc_autotune.torch_ext.operators import RecurrentCall, directions
+from inc_autotune.torch_ext.operators.recurrent import RecurrentCall, directions
 
 Product: TypeAlias = Callable[[str, Tensor], Tensor]
 """`product("ih_l0", x)`: the product of rows with the weight of that name, its bias added."""
