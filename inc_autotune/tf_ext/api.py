@@ -104,7 +104,8 @@ def autotune(
             of its own, in place or returning the best one. It is called where no model with every operator quantized
             meets the goal, before any operator falls back. `model` must be a Keras 3 model or its `.keras` file.
         training_args: `{"ranges": "learned" | "moving" | "fixed"}`: what training does to ranges of activations.
-            Default "learned".
+            Default "learned"; and `"folder"`, where trained weights are kept, by default beside a storage that is a
+            file.
         backend: "default" is the integer kernels of stock TensorFlow. "itex" writes a graph for Intel Extension for
             TensorFlow, which makes integer operators of it; without that it runs in float32 on the same values.
         capability: a framework YAML, or a dict, that extends the one shipped.

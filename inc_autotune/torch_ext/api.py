@@ -137,7 +137,8 @@ def autotune(
             once, and not only where the goal is missed.
         train_func: trains the fake-quantized model it is given, in place or returning the best one. It is called where
             no model with every operator quantized meets the goal, before any operator falls back.
-        training_args: `{"ranges": "learned" | "moving" | "fixed"}`: what training does to ranges. Default "learned".
+        training_args: `{"ranges": "learned" | "moving" | "fixed"}`: what training does to ranges. Default "learned";
+            and `"folder"`, where trained weights are kept, by default beside a storage that is a file.
         backend: "default" is stock PyTorch, "ipex" Intel Extension for PyTorch 2.8 (the extra `ipex`): the result is
             then a prepared model of that, for its `convert` as well as for this one.
         device: where the model will run: "cpu"; with backend "ipex" also "xpu".

@@ -59,11 +59,13 @@ class TrainingArgs(ArgumentModel):
     Args:
         ranges: "learned": by gradients, like weights (LSQ); "moving": those of the data and weights of each step, data
             in a moving average; "fixed": those of calibration. None leaves it to the framework.
+        folder: where trained weights are kept; None: beside a storage that is a file, else in memory.
     """
 
-    allowed: ClassVar[str] = f"'ranges' ({listing(TRAINED_RANGES)}, or None)"
+    allowed: ClassVar[str] = f"'ranges' ({listing(TRAINED_RANGES)}, or None), 'folder' (a path, or None)"
 
     ranges: Annotated[TrainedRanges | None, optional(check.choice(TRAINED_RANGES))] = None
+    folder: Annotated[str | None, optional(lambda value: _path_text(value))] = None
 
 
 class AccuracyCriterion(ArgumentModel):
@@ -109,7 +111,7 @@ def _device(value: object) -> str:
     return check.text(value)
 
 
-def _storage(value: object) -> str:
+def _path_text(value: object) -> str:
     return check.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
@@ -185,7 +187,7 @@ class AutotuneArguments(ArgumentModel):
     capability: Annotated[Any, optional(_capability)] = None
     excluded_precisions: Annotated[tuple[str, ...], BeforeValidator(_excluded_precisions)] = ()
     objective: Annotated[Objective, one_of(OBJECTIVES)] = "performance"
-    storage: Annotated[str | None, optional(_storage)] = None
+    storage: Annotated[str | None, optional(_path_text)] = None
     study_name: Annotated[str | None, optional(check.text)] = None
     # numpy, and Optuna's samplers through it, take seeds of 32 bits.
     seed: Annotated[

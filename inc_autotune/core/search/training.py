@@ -151,5 +151,5 @@ def _key(assignment: Assignment) -> str:
 
 
 def _mark(train_func: TrainFunction, settings: TrainingArgs) -> str:
-    text = callable_fingerprint(train_func) + settings.model_dump_json()
+    text = callable_fingerprint(train_func) + settings.model_dump_json(exclude={"folder"})
     return hashlib.sha256(text.encode()).hexdigest()[:_MARK_LENGTH]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.adaptor import Adaptor, registered_adaptor
@@ -101,15 +102,18 @@ def _for_others(context: RunContext, key: StudyKey, evaluate: Evaluate | None) -
 
 
 def _trainings(adaptor: Adaptor, model: Any, arguments: AutotuneArguments, key: StudyKey, phases: Phases) -> Trainings:
-    """What trains, and keeps its weights beside a storage that is a file."""
+    """What trains, and keeps its weights in the user's folder or beside a storage that is a file."""
+    given = arguments.training_args.folder
     file = None if arguments.storage is None or not key.parts else local_file(arguments.storage)
     folder = None if file is None else file.with_name(f"{file.name}.trained")
+    if given is not None and key.parts:
+        folder = Path(given)
     store = WeightsStore(folder, key.study_name)
     trainings = Trainings(adaptor, model, arguments.train_func, arguments.training_args, store, phases)
     if arguments.train_func is not None and arguments.storage is not None and folder is None:
         trainings.notes.append(
             "storage: is no file of this machine that trained weights could lie beside, so they are in memory only: a "
-            "run after a crash trains again"
+            "run after a crash trains again. Give training_args={'folder': ...} to keep them"
         )
     return trainings
 

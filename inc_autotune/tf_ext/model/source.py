@@ -70,6 +70,9 @@ def load_source(model: Any, signatures: Signatures | None = None) -> SourceModel
         path = Path(model) if isinstance(model, str | PathLike) else None
         if path is not None:
             model = _read(path)
+        untunable = getattr(type(model), "untunable", None)
+        if untunable is not None:
+            raise ModelError(f"model: {untunable}.")
         if isinstance(model, SessionSignatures):
             graphs = _session_signatures(model, signatures)
         elif isinstance(model, GraphDef):

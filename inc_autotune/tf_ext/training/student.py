@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -36,6 +36,10 @@ class Student(keras.Model):  # type: ignore[misc]
     Attributes:
         model: the layers themselves; their variables are the float weights that are trained.
     """
+
+    untunable: ClassVar[str] = (
+        "is a student, which prepare() returned. Train it, then convert() it; to tune anew, give its `model`, in fp32"
+    )
 
     def __init__(
         self,

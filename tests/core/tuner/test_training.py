@@ -208,6 +208,14 @@ def test_a_storage_that_is_no_file_gets_a_note():
     assert any("in memory only" in note for note in result.notes)
 
 
+def test_a_folder_keeps_what_a_storage_that_is_no_file_cannot(tmp_path):
+    given = {"training_args": {"folder": tmp_path}, "storage": "sqlite:///:memory:", "approach": "qat"}
+    first, second = Train(), Train()
+    (weights,) = {run(Scores(1.0), train, **given).result.weights_file for train in (first, second)}
+    assert weights.startswith(str(tmp_path))
+    assert (len(first.starts), len(second.starts)) == (1, 0), "weights are found again, whatever became of the trials"
+
+
 def test_another_train_func_trains_anew_and_keeps_the_scores_of_the_others(tmp_path):
     storage = f"sqlite:///{tmp_path}/run.db"
     first = Train(step=0.5)

@@ -74,6 +74,10 @@ def test_models_that_cannot_be_trained(what, tmp_path):
         given, message = keras.Sequential([layers.Dense(3)]), "no weights yet"
     elif what == "student":
         given, message = tf_ext.prepare(model, DATA, progress=False), "is a student already"
+        given.save(tmp_path / "student.keras")
+        for tuned in (given, tmp_path / "student.keras"):
+            with pytest.raises(ModelError, match=r"is a student, which prepare\(\) returned. Train it, then convert"):
+                tf_ext.autotune(tuned, DATA, progress=False)
     else:
         inputs = keras.Input((WIDTH,))
         given, message = keras.Model(inputs, layers.ReLU()(inputs)), "nothing"
