@@ -1,4 +1,4 @@
-"""Tables for a terminal or a log."""
+"""Tables and lists for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def numbered(texts: Sequence[str]) -> list[str]:
+    """Lines of a list that counts from 1."""
+    return [f"{number}. {text}" for number, text in enumerate(texts, start=1)]

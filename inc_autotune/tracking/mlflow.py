@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import TuningResult
 from inc_autotune.core.search.study import Trial
 from inc_autotune.core.shared_switch import SharedSwitch
+from inc_autotune.tracking.callback import TrackerCallback
 from inc_autotune.tracking.records import result_metrics, trial_metrics, trial_words
 
 LONGEST_WORDS = 5000
@@ -37,7 +37,7 @@ def _without_prints() -> Iterator[None]:
 _QUIET = SharedSwitch(_without_prints)
 
 
-class MLflowCallback:
+class MLflowCallback(TrackerCallback):
     """An `on_trial` that writes each trial to an MLflow tracking server, or its database.
 
         with MLflowCallback("sqlite:///mlflow.db", experiment="resnet") as callback:
@@ -96,14 +96,6 @@ class MLflowCallback:
         self.client.log_text(self.run_id, str(result), "result.txt")
         if result.recipe is not None:
             self.client.log_text(self.run_id, result.recipe.to_yaml(), "recipe.yaml")
-
-    def __enter__(self) -> MLflowCallback:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close(failed=error is not None)
 
     def close(self, *, failed: bool = False) -> None:
         """End the run of the whole; `with` does so."""

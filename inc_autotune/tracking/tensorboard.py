@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import TuningResult
 from inc_autotune.core.search.study import Trial
+from inc_autotune.tracking.callback import TrackerCallback
 from inc_autotune.tracking.records import result_metrics, trial_metrics, trial_words
 
 
-class TensorBoardCallback:
+class TensorBoardCallback(TrackerCallback):
     """An `on_trial` that writes each trial as a step, for `tensorboard --logdir`.
 
         with TensorBoardCallback("runs/resnet") as callback:
@@ -52,14 +52,6 @@ class TensorBoardCallback:
         self.writer.add_text("result", table, len(result.trials))
         self.writer.flush()
 
-    def __enter__(self) -> TensorBoardCallback:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """End the file; `with` does so."""
         self.writer.close()

@@ -24,8 +24,9 @@ from inc_autotune.core.analysis.gain import gain as measured_gain
 from inc_autotune.core.analysis.weight_shares import weight_shares
 from inc_autotune.core.evaluation import Goal, Judgement
 from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.result.operator_outcome import OperatorOutcome
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
-from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
+from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.study import Trial
 from inc_autotune.core.space import Assignment, OperatorKey, TuningSpace
 from inc_autotune.core.vocabulary import Objective

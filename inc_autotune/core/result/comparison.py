@@ -12,7 +12,7 @@ from typing import Any
 from inc_autotune.core.analysis import OperatorError
 from inc_autotune.core.optional import require
 from inc_autotune.core.plain_values import finite
-from inc_autotune.core.text_table import text_table
+from inc_autotune.core.text_table import numbered, text_table
 
 DROP_DB = 6.0
 """By so much an operator has to lower the curve to be named as a culprit."""
@@ -187,8 +187,7 @@ class Comparison:
         last = "" if output is None else f", {output.sqnr:.1f} dB at the output"
         lines = [f"{self.count} operators compared on {self.samples} samples{last}", ""]
         lines += text_table([HEADER, *(operator_row(each) for each in self.operators)])
-        lines += ["", "what to try, in order:"]
-        lines += [f"{number}. {text}" for number, text in enumerate(self.what_to_try(), start=1)]
+        lines += ["", "what to try, in order:", *numbered(self.what_to_try())]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 

@@ -15,7 +15,8 @@ from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.evaluation import Goal
 from inc_autotune.core.plain_values import finite
 from inc_autotune.core.result.build import choose_best
-from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
+from inc_autotune.core.result.operator_outcome import OperatorOutcome
+from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.study import StoredRun, Trial
 from inc_autotune.core.space import Assignment
 from inc_autotune.core.vocabulary import Objective

@@ -9,57 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from inc_autotune.core.analysis import BY_SECOND_MOMENTS, LEAST_SPEEDUP, SMALLEST_SHARE, UnitHarm, percent
+from inc_autotune.core.result.operator_outcome import OperatorOutcome, optional_columns
 from inc_autotune.core.result.recipe import Recipe
 from inc_autotune.core.search.study import Trial
-from inc_autotune.core.text_table import text_table
-from inc_autotune.core.vocabulary import Correction, Objective, Rounding
+from inc_autotune.core.text_table import numbered, text_table
+from inc_autotune.core.vocabulary import Objective
 
 LARGEST_NAMED = 3
 """How many operators in fp32 the summary names."""
-
-
-@dataclass(frozen=True)
-class OperatorOutcome:
-    """One operator of the tuned model.
-
-    Args:
-        dtype: `int8`, `int4`, `bf16`, `fp32` ...
-        approach: `static`, `dynamic`, `weight_only`; None in a float dtype.
-        alpha: SmoothQuant alpha; None where not smoothed.
-        reason: why it has this form.
-        simulated: computed in fp32 with the values of the integer type: no kernel exists, no speed is gained.
-        weight_share: share of the model's weights, by elements, that the operator has; one that several operators of
-            one form read counts for the first of them. None where the adaptor does not know.
-        corrections: what was done to its bias and weight after rounding, by the names of recipes.
-        rounding: how its weight is rounded, `nearest` or `second_moment`.
-        rounding_reason: why it is rounded to nearest, where others are rounded by second moments.
-        trained: whether `train_func` changed its weight, bias or ranges.
-        smoothing_form: how its smoothing scale is made of alpha where that is not SmoothQuant's way, in words.
-    """
-
-    name: str
-    type: str
-    dtype: str
-    approach: str | None
-    alpha: float | None
-    reason: str
-    simulated: bool = False
-    weight_share: float | None = None
-    corrections: tuple[Correction, ...] = ()
-    rounding: Rounding = "nearest"
-    trained: bool = False
-    smoothing_form: str = ""
-    rounding_reason: str | None = None
-
-    @property
-    def form(self) -> str:
-        """The data type, and whether it is simulated."""
-        return self.dtype + (" simulated" if self.simulated else "")
-
-    @property
-    def rounded(self) -> str:
-        """How its weight is rounded, in words; empty in a float dtype."""
-        return "" if self.approach is None else self.rounding.replace("_", " ")
 
 
 @dataclass
@@ -223,8 +180,7 @@ class TuningResult:
         parts += [f"note: {note}" for note in self.notes]
         advice = self.what_to_try()
         if advice:
-            parts += ["", "what to try, in order:"]
-            parts += [f"{number}. {text}" for number, text in enumerate(advice, start=1)]
+            parts += ["", "what to try, in order:", *numbered(advice)]
         return "\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -336,25 +292,12 @@ class TuningResult:
         return f"trained: {count} of {len(self.operators)} operators, {self.training_seconds:.1f} s{file}"
 
     def _operator_table(self) -> list[str]:
-        rounded = any(operator.rounding == "second_moment" for operator in self.operators)
-        corrected = any(operator.corrections for operator in self.operators)
-        formed = any(operator.smoothing_form for operator in self.operators)
-        optional = (
-            *(("smoothing form",) if formed else ()),
-            *(("rounding",) if rounded else ()),
-            *(("corrections",) if corrected else ()),
-        )
+        optional = optional_columns(self.operators, ("smoothing form", "rounding", "corrections"))
         rows = [("operator", "type", "dtype", "alpha", *optional, "reason")]
-        for operator in self.operators:
-            dtype = operator.dtype + (f" {operator.approach}" if operator.approach else "")
-            dtype += " simulated" if operator.simulated else ""
-            alpha = "" if operator.alpha is None else f"{operator.alpha:.3g}"
-            rungs = (
-                *((operator.smoothing_form,) if formed else ()),
-                *((operator.rounded,) if rounded else ()),
-                *((", ".join(operator.corrections),) if corrected else ()),
-            )
-            rows.append((operator.name, operator.type, dtype, alpha, *rungs, operator.reason))
+        for operator, *cells in zip(self.operators, *optional.values(), strict=True):
+            words = (operator.dtype, operator.approach, "simulated" if operator.simulated else None)
+            dtype = " ".join(word for word in words if word)
+            rows.append((operator.name, operator.type, dtype, operator.alpha_text, *cells, operator.reason))
         return text_table(rows)
 
     def _trial_table(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inc_autotune.core.analysis import percent
+from inc_autotune.core.result.operator_outcome import optional_columns
 from inc_autotune.core.result.report.markup import table, text
 from inc_autotune.core.result.report.wording import (
     GAINS,
@@ -53,18 +53,7 @@ def trial_table(result: TuningResult) -> str:
 
 def operator_table(result: TuningResult) -> str:
     """Every operator with its form and the reason for it."""
-    shared = any(operator.weight_share is not None for operator in result.operators)
-    corrected = any(operator.corrections for operator in result.operators)
-    rounded = any(operator.rounding == "second_moment" for operator in result.operators)
-    trained = any(operator.trained for operator in result.operators)
-    formed = any(operator.smoothing_form for operator in result.operators)
-    optional = (
-        *(("smoothing form",) if formed else ()),
-        *(("weights",) if shared else ()),
-        *(("rounding",) if rounded else ()),
-        *(("corrections",) if corrected else ()),
-        *(("trained",) if trained else ()),
-    )
+    optional = optional_columns(result.operators)
     header = ("operator", "type", "dtype", "approach", "alpha", *optional, "reason")
     rows = [
         (
@@ -72,15 +61,11 @@ def operator_table(result: TuningResult) -> str:
             operator.type,
             operator.dtype + (" (simulated)" if operator.simulated else ""),
             operator.approach or "",
-            "" if operator.alpha is None else f"{operator.alpha:.3g}",
-            *((operator.smoothing_form,) if formed else ()),
-            *(("" if not operator.weight_share else percent(operator.weight_share),) if shared else ()),
-            *((operator.rounded,) if rounded else ()),
-            *((", ".join(operator.corrections),) if corrected else ()),
-            *(("yes" if operator.trained else "",) if trained else ()),
+            operator.alpha_text,
+            *cells,
             operator.reason,
         )
-        for operator in result.operators
+        for operator, *cells in zip(result.operators, *optional.values(), strict=True)
     ]
     return table("operators", "Every operator of a quantizable type", header, rows)
 

@@ -15,7 +15,8 @@ from inc_autotune.core.analysis import BY_SECOND_MOMENTS
 from inc_autotune.core.analysis.sensitivity import UnitHarm
 from inc_autotune.core.arguments.autotune import validate_arguments
 from inc_autotune.core.op_config import FP32
-from inc_autotune.core.result.tuning_result import OperatorOutcome, TuningResult
+from inc_autotune.core.result.operator_outcome import OperatorOutcome
+from inc_autotune.core.result.tuning_result import TuningResult
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.space.units import Assignment
 from inc_autotune.core.tuner import tune
