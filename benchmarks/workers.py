@@ -2,7 +2,8 @@
 
 The first table: `distributed.autotune` on the NumPy framework, whose evaluation sleeps, as one that waits for another
 device does. The second: processes that only sleep and share, without models: seconds that each spends in the storage
-for one trial, over all of its trials. `--postgresql` starts a server of its own, where one is installed.
+for one trial, over all of its trials. They begin one after the other within the time of one evaluation, as evaluations
+of different length do after a while. `--postgresql` starts a server of its own, where one is installed.
 """
 
 from __future__ import annotations
@@ -71,12 +72,14 @@ def per_hour(workers: int, seconds: float, trials: int) -> tuple[float, int]:
     return 3600 * len(lines) / (ended - began), len(lines)
 
 
-def simulated(url: str, number: int, trials: int, seconds: float, waits: Any, found: Any) -> None:
+def simulated(url: str, number: int, workers: int, trials: int, seconds: float, waits: Any, found: Any) -> None:
     """One of many workers: looks at all trials, begins one, sleeps, ends it."""
-    before_cpu = time.process_time()
+    opening = time.process_time()
     history = History(url, StudyKey("simulated", {"part": 1}), higher_is_better=True)
+    opened = time.process_time()
     waits.wait()
-    spent = []
+    time.sleep(seconds * number / workers)
+    spent, began = [], time.monotonic()
     for index in range(trials):
         started = time.monotonic()
         history.trials()
@@ -91,27 +94,27 @@ def simulated(url: str, number: int, trials: int, seconds: float, waits: Any, fo
         started = time.monotonic()
         history.finish(reserved, Trial(reserved.number, assignment, "", "complete", score=0.5, seconds=seconds))
         spent.append(before + time.monotonic() - started)
+    took = time.monotonic() - began
     history.close()
-    found.put((spent, time.process_time() - before_cpu))
+    found.put((spent, took, opened - opening, time.process_time() - opened))
 
 
-def shared(url: str, workers: int, trials: int, seconds: float) -> tuple[list[float], float, float]:
-    """Seconds that sharing took for each trial, CPU seconds for one, and evaluations per hour of all workers."""
+def shared(url: str, workers: int, trials: int, seconds: float) -> tuple[list[float], float, float, float]:
+    """Of all workers: seconds that sharing took, by trial; CPU seconds to open and for one trial; part of the ideal."""
     fork = multiprocessing.get_context("fork")  # before there are threads
     waits, found = fork.Barrier(workers + 1), fork.Queue()
     processes = [
-        fork.Process(target=simulated, args=(url, number, trials, seconds, waits, found)) for number in range(workers)
+        fork.Process(target=simulated, args=(url, number, workers, trials, seconds, waits, found))
+        for number in range(workers)
     ]
     for process in processes:
         process.start()
     waits.wait()
-    started = time.monotonic()
-    answers = [found.get() for _ in processes]
-    spent = [each for found_by_one, _ in answers for each in found_by_one]
-    took = time.monotonic() - started
+    spent, took, opening, sharing = zip(*(found.get() for _ in processes), strict=True)
     for process in processes:
         process.join()
-    return sorted(spent), sum(cpu for _, cpu in answers) / len(spent), 3600 * workers * trials / took
+    every = sorted(each for of_one in spent for each in of_one)
+    return every, sum(opening) / workers, sum(sharing) / len(every), seconds * len(every) / sum(took)
 
 
 def main() -> None:
@@ -132,16 +135,15 @@ def main() -> None:
             from tests.postgresql import running_server
 
             databases["PostgreSQL"] = stack.enter_context(running_server()).database
-        print("| storage | workers | evaluation, s | sharing, s a trial: median | 95 % | largest | CPU | of ideal |")
+        print("| storage | workers | evaluation, s | sharing, s a trial: median | 95 % | CPU, s | to open | of ideal |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         for kind, database in databases.items():
             for workers in given.simulated:
                 url = database(f"simulated_{workers}")
                 seconds, trials = given.simulated_seconds, given.simulated_trials
-                spent, cpu, rate = shared(url, workers, trials, seconds)
-                of_ideal = rate / (3600 * workers / seconds)
+                spent, opening, cpu, of_ideal = shared(url, workers, trials, seconds)
                 late = spent[min(len(spent) - 1, int(0.95 * len(spent)))]
-                took = f"{statistics.median(spent):.2f} | {late:.2f} | {spent[-1]:.2f} | {cpu:.2f}"
+                took = f"{statistics.median(spent):.2f} | {late:.2f} | {cpu:.2f} | {opening:.2f}"
                 print(f"| {kind} | {workers} | {seconds:g} | {took} | {of_ideal:.0%} |", flush=True)
 
     if given.workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -36,6 +37,8 @@ TEXT_LENGTH = 32_768
 
 KEY = "decided by"
 OPENING_ATTEMPTS = 20
+CROWD_PATIENCE = 120.0
+"""Seconds to wait for a connection while many workers open the storage at once, each with more than it will keep."""
 SQLITE_PATIENCE = 60.0
 """Seconds to wait for another process's write."""
 
@@ -261,23 +264,52 @@ def quiet_optuna() -> AbstractContextManager[None]:
 
 
 def _storage(url: str | None) -> Any:
-    """The storage behind a URL; opened again if another process creates its tables at the same moment."""
+    """The storage behind a URL; opened again if another process creates its tables, or many open it, at that moment."""
     if url is None:
         return None
-    for attempt in range(OPENING_ATTEMPTS):
+    crowded_until = time.monotonic() + CROWD_PATIENCE
+    attempt = 0
+    while True:
         try:
             if url.startswith(GRPC):
                 return _proxy(url)
-            limits = _time_limits(url)
-            if limits:
-                return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": limits})
+            options = _engine_options(url)
+            if options:
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
             return optuna.storages.get_storage(url)
         except Exception as error:
-            disturbed = any(sign in str(error) for sign in ("already exists", "locked", "UNIQUE", "Duplicate"))
-            if attempt == OPENING_ATTEMPTS - 1 or not disturbed:
+            said = _said(error)
+            crowded = any(sign in said for sign in _CROWDED) and time.monotonic() < crowded_until
+            attempt += not crowded
+            if not crowded and (attempt == OPENING_ATTEMPTS or not any(sign in said for sign in _DISTURBED)):
                 raise
-            time.sleep(random.Random().uniform(0.05, 0.2))
-    raise AssertionError("the last attempt returns or raises")
+        if crowded:
+            gc.collect()  # what could not be opened still holds the connections that it got
+        time.sleep(random.Random().uniform(0.5, 2.0) if crowded else random.Random().uniform(0.05, 0.2))
+
+
+_DISTURBED = ("already exists", "locked", "UNIQUE", "Duplicate")
+"""What databases say while another process creates the tables."""
+
+_CROWDED = ("too many clients", "Too many connections", "connection slots are reserved")
+"""What servers say that have no connection left."""
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, and the driver's that it comes from: Optuna's own words guess at the reason."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    """How SQLAlchemy connects to a database; empty where its own way is the best that is known."""
+    limits = _time_limits(url)
+    if not limits:
+        return {}
+    # The threads of a worker seldom ask at once. One connection is kept: 64 workers that keep two are more than the 100
+    # that PostgreSQL takes by default.
+    return {"connect_args": limits} if url.startswith("sqlite") else {"connect_args": limits, "pool_size": 1}
 
 
 def _time_limits(url: str) -> dict[str, float]:
@@ -374,8 +406,9 @@ def storage_errors(storage: str | None) -> Iterator[None]:
                 f"storage={shown!r}: its driver {driver} is not installed. Run: pip install {package}."
             ) from (None if holds_secrets(error, storage) else error)
         raise ArgumentError(
-            f"storage={shown!r}: cannot be opened: {without_secrets(str(error), storage)}. Give an Optuna storage URL "
-            "such as 'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in memory."
+            f"storage={shown!r}: cannot be opened: {without_secrets(_said(error), storage)}. Give an Optuna storage "
+            "URL such as 'sqlite:///run.db', 'grpc://host:port' of Optuna's proxy, or None to keep the trials in "
+            "memory."
         ) from (None if holds_secrets(error, storage) else error)
 
 

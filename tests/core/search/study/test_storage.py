@@ -39,6 +39,29 @@ def test_what_a_database_says_is_repeated_without_the_password(monkeypatch):
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_server_without_a_free_connection_is_waited_for_and_one_is_kept(monkeypatch):
+    opened, slept = [], []
+
+    def connect(url, engine_kwargs):
+        opened.append(engine_kwargs["pool_size"])
+        if len(opened) < 30:
+            raise ValueError("An exception is raised during the commit.") from OSError(
+                "sorry, too many clients already"
+            )
+        return "storage"
+
+    monkeypatch.setattr(storage.optuna.storages, "RDBStorage", connect)
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    assert storage._storage("postgresql+psycopg://host/tuning") == "storage"
+    assert opened == [1] * 30
+    assert len(slept) == 29
+    opened.clear()
+    monkeypatch.setattr(storage, "CROWD_PATIENCE", -1.0)
+    with pytest.raises(ArgumentError, match="too many clients"), storage.storage_errors("postgresql://host/tuning"):
+        storage._storage("postgresql+psycopg://host/tuning")
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize(
     ("driver", "package"),
     [
