@@ -92,6 +92,16 @@ def test_rounding_by_second_moments_takes_error_away(net, batches):
     assert errors["second_moment"] < 0.9 * errors["nearest"]
 
 
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_the_mean_output_of_groups_is_corrected(net, batches):
+    expected, shifts = outputs(net, batches).mean(0), {}
+    for corrected in (True, False):
+        recipes = {"weight_rounding": "nearest", "fast_bias_correction": corrected, "weight_correction": False}
+        found = outputs(torch_ext.convert(quantized(net, batches, {"dtype": "int4"}, recipes=recipes)), batches)
+        shifts[corrected] = float((found.mean(0) - expected).norm())
+    assert shifts[True] < 0.5 * shifts[False]
+
+
 def test_groups_that_do_not_fit_are_refused(net, batches):
     rule = {"odd": {"weight": {"dtype": ["int4"], "granularity": ["per_group_64"]}}}
     with pytest.raises(CapabilityError, match="'per_group_64' is not in the capability"):
