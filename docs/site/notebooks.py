@@ -72,14 +72,14 @@ def execute(folder: Path) -> None:
         CellExecutionError: a cell raised.
     """
     import nbformat
-    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in notebooks().items():
         notebook = nbformat.reads(content, as_version=4)
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-        NotebookClient(notebook, km=kernel, timeout=SECONDS).execute()
+        through_files = Config(KernelManager={"transport": "ipc"})
+        NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", config=through_files).execute()
         nbformat.write(notebook, folder / file.name)
         outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
         print(f"{file.name}: {len(notebook.cells)} cells, {len(''.join(outputs).splitlines())} lines printed")
