@@ -180,6 +180,8 @@ def _misfit(
         return f"{len(names)} nodes come from it" if names else "no node comes from it"
     if each.config.approach == "weight_only":
         return "weight-only modules differ between PyTorch and ONNX Runtime"
+    if each.config.form.shifted:
+        return "its input is shifted, which ONNX Runtime would do in a pass of its own"
     if each.type in LAYERED_TYPES and each.config.approach != "dynamic":
         return f"onnxruntime quantizes the input of an {each.type} dynamically alone"
     smoothing = each.calibration.get("smoothing")

@@ -188,7 +188,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         """With the steps that second moments give its weights; the last ones of each operator are kept."""
         if not calibration.moments:
             return calibration
-        key = (config.weight, _bytes(calibration.smoothing))
+        key = (config.weight, _bytes(calibration.smoothing), _bytes(calibration.shift))
         if name not in self._steps or self._steps[name][0] != key:
             source, reduced = self._base.get_submodule(name), self.reduces_range(name)
             self._steps[name] = (key, rounding_steps(source, config, calibration, reduce_range=reduced))
@@ -203,6 +203,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             calibration.input_minimum,
             calibration.input_maximum,
             _bytes(calibration.smoothing),
+            _bytes(calibration.shift),
             calibration.output_minimum,
             calibration.output_maximum,
             calibration.hands_on_integers,

@@ -26,7 +26,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup, integer_type, refused_note
 from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Capability, Unit, load_capability, refuse_groups
-from inc_autotune.core.vocabulary import FormName
+from inc_autotune.core.vocabulary import FORM_NAMES, FormName
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
     Collector,
@@ -361,7 +361,8 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
         ]
 
     def smoothing_forms(self) -> tuple[FormName, ...]:
-        return ("exponents", "norm")
+        # A shift is one more number in the pass over the input that divides it.
+        return FORM_NAMES
 
     def integer_product(self) -> Callable[[Any, Any], Any] | None:
         is_exact = saturation.has_fast_integer_product() and not saturation.integer_product_saturates()

@@ -102,13 +102,14 @@ class _Pair:
         config = operator.config
         form = f"{config.dtype} {config.approach}" if config.approach else config.dtype
         known = self._calibrations.get(name)
-        limits, smoothing = None, None
+        limits, smoothing, shift = None, None, None
         if known is not None and known.input_minimum is not None and known.input_maximum is not None:
             limits = (float(known.input_minimum), float(known.input_maximum))
         if known is not None and known.smoothing is not None:
             smoothing = known.smoothing.numpy()
+            shift = None if known.shift is None else known.shift.numpy()
         axis = 1 if operator.type in CONVOLUTION_TYPES else -1
-        return ComparedOperator(name, operator.type, form, axis, limits, smoothing)
+        return ComparedOperator(name, operator.type, form, axis, limits, smoothing, shift)
 
     def sizes(self, item: Batch) -> Mapping[str, int]:
         found: dict[str, int] = {}

@@ -45,33 +45,38 @@ class Example:
         return convert_module(self.prepared(reduce_range)).eval()
 
 
-def calibrated(module: nn.Module, config: OpConfig, x: Tensor, smoothing: Tensor | None = None) -> Example:
+def calibrated(
+    module: nn.Module, config: OpConfig, x: Tensor, smoothing: Tensor | None = None, shift: Tensor | None = None
+) -> Example:
     """An example calibrated on its own input."""
     if not x.is_floating_point():
         return Example(module, config, OperatorCalibration(), x)
-    smoothed = x if smoothing is None else x / smoothing
+    smoothed = x if smoothing is None else (x if shift is None else x - shift) / smoothing
     with torch.no_grad():
         y = module(x)
     ranges = (smoothed.min(), smoothed.max()) if config.approach == "static" else (None, None)
     bounds = [None if value is None else float(value) for value in ranges]
-    calibration = OperatorCalibration(bounds[0], bounds[1], smoothing, float(y.min()), float(y.max()))
+    calibration = OperatorCalibration(bounds[0], bounds[1], smoothing, float(y.min()), float(y.max()), shift=shift)
     return Example(module, config, calibration, x)
 
 
-def linear(config: OpConfig, *, smoothed: bool = False, bias: bool = True) -> Example:
+def linear(config: OpConfig, *, smoothed: bool = False, shifted: bool = False, bias: bool = True) -> Example:
     torch.manual_seed(0)
-    smoothing = torch.rand(96) + 0.5 if smoothed else None
-    return calibrated(nn.Linear(96, 64, bias=bias), config, torch.randn(4, 17, 96) + 0.3, smoothing)
+    smoothing = torch.rand(96) + 0.5 if smoothed or shifted else None
+    shift = torch.linspace(-3, 3, 96) if shifted else None
+    x = torch.randn(4, 17, 96) + (0.3 if shift is None else shift)
+    return calibrated(nn.Linear(96, 64, bias=bias), config, x, smoothing, shift)
 
 
-def transformers_linear(config: OpConfig, *, smoothed: bool = False) -> Example:
+def transformers_linear(config: OpConfig, *, smoothed: bool = False, shifted: bool = False) -> Example:
     from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(0)
     module = Conv1D(48, 96)
     nn.init.normal_(module.weight, std=0.2)
     nn.init.normal_(module.bias)
-    return calibrated(module, config, torch.randn(4, 17, 96) + 0.3, torch.rand(96) + 0.5 if smoothed else None)
+    smoothing, shift = torch.rand(96) + 0.5 if smoothed else None, torch.full((96,), 0.3) if shifted else None
+    return calibrated(module, config, torch.randn(4, 17, 96) + 0.3, smoothing, shift)
 
 
 def convolution(dimensions: int, config: OpConfig | None = None, *, transposed: bool = False, **arguments) -> Example:
@@ -94,6 +99,9 @@ def bag(config: OpConfig, **arguments) -> Example:
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear": lambda: linear(integer_config()),
     "linear smoothed": lambda: linear(integer_config(), smoothed=True),
+    "linear shifted": lambda: linear(integer_config(), shifted=True),
+    "linear shifted without bias": lambda: linear(integer_config(), shifted=True, bias=False),
+    "linear shifted dynamic": lambda: linear(integer_config(approach="dynamic"), shifted=True),
     "linear without bias": lambda: linear(integer_config(), bias=False),
     "linear per tensor": lambda: linear(integer_config(granularity="per_tensor")),
     "linear sym": lambda: linear(integer_config(scheme="sym"), smoothed=True),
@@ -117,7 +125,7 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear bf16": lambda: linear(BF16),
     "Conv1D": lambda: transformers_linear(integer_config(), smoothed=True),
     "Conv1D dynamic": lambda: transformers_linear(integer_config(approach="dynamic"), smoothed=True),
-    "Conv1D int4": lambda: transformers_linear(integer_config("int4", "uint4"), smoothed=True),
+    "Conv1D int4": lambda: transformers_linear(integer_config("int4", "uint4"), smoothed=True, shifted=True),
     "Conv1d": lambda: convolution(1, padding=1),
     "Conv2d": lambda: convolution(2, stride=2, padding=1),
     "Conv2d int4": lambda: convolution(2, integer_config("int4", "uint4", scheme="sym"), padding=1),
@@ -147,7 +155,7 @@ class EveryKind(nn.Module):
         smoothing = torch.rand(32) + 0.5
         self.embedding = self._quantized(nn.Embedding(50, 32, padding_idx=0), EMBEDDING)
         self.wide = self._quantized(nn.Linear(32, 48), integer_config(), smoothing)
-        self.narrow = self._quantized(nn.Linear(48, 32), integer_config(scheme="sym"))
+        self.narrow = self._quantized(nn.Linear(48, 32), integer_config(), torch.ones(48), torch.full((48,), 0.1))
         self.dynamic = self._quantized(nn.Linear(32, 32), integer_config(approach="dynamic"), smoothing)
         self.integer = self._quantized(nn.Linear(32, 32), integer_config())
         self.integer.keep_packed(None)  # the form of a machine without FBGEMM
@@ -170,6 +178,8 @@ class EveryKind(nn.Module):
         return x, self.transposed(image)
 
     @staticmethod
-    def _quantized(module: nn.Module, config: OpConfig, smoothing: Tensor | None = None) -> nn.Module:
-        calibration = OperatorCalibration(-4.0, 4.1, smoothing, -4.0, 4.1)
+    def _quantized(
+        module: nn.Module, config: OpConfig, smoothing: Tensor | None = None, shift: Tensor | None = None
+    ) -> nn.Module:
+        calibration = OperatorCalibration(-4.0, 4.1, smoothing, -4.0, 4.1, shift=shift)
         return convert_module(prepare_module(module, config, calibration)).eval()

@@ -34,6 +34,7 @@ class ComparedOperator:
         calibrated: smallest and largest value of its input that its integers stand for, after smoothing; None unless it
             is static.
         smoothing: scale by which its input is divided first, over the last axis; None where it is not smoothed.
+        shift: what is taken from its input before that, over the last axis; None where nothing is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ComparedOperator:
     channel_axis: int | None = None
     calibrated: tuple[float, float] | None = None
     smoothing: FloatArray | None = None
+    shift: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ class _Sums:
     def add_input(self, value: Array) -> None:
         if value.dtype.kind != "f" or not value.size:
             return
+        if self.operator.shift is not None:
+            value = value - self.operator.shift
         if self.operator.smoothing is not None:
             value = value / self.operator.smoothing
         self.lowest = min(self.lowest, float(value.min()))

@@ -74,6 +74,7 @@ def pack_calibration(
                 "groups": each.groups,
                 "rows": each.rows,
                 "sums": [pack_array(block) for block in each.sums],
+                "total": None if each.total is None else pack_array(each.total),
             }
             for name, each in calibration.moments.items()
         },
@@ -112,7 +113,13 @@ def unpack_calibration(
         held_out,
         str(values["digest"]),
         {
-            name: SecondMoment.of(each["columns"], each["groups"], each["rows"], list(map(unpack_array, each["sums"])))
+            name: SecondMoment.of(
+                each["columns"],
+                each["groups"],
+                each["rows"],
+                list(map(unpack_array, each["sums"])),
+                None if each["total"] is None else unpack_array(each["total"]),
+            )
             for name, each in values["moments"].items()
         },
         frozenset(values["without moment"]),

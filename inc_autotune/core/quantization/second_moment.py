@@ -45,6 +45,7 @@ class SecondMoment:
         self.groups = groups
         self.rows = 0
         self._sums: list[AnyNamespaceArray] | None = None
+        self._total: AnyNamespaceArray | None = None
 
     @property
     def nbytes(self) -> int:
@@ -67,6 +68,8 @@ class SecondMoment:
         else:
             for total, product in zip(self._sums, products, strict=True):
                 total += product
+        total = xp.sum(x, axis=0, dtype=xp.float64)
+        self._total = total if self._total is None else self._total + total
         self.rows += int(x.shape[0])
 
     def merge(self, other: SecondMoment) -> None:
@@ -76,18 +79,51 @@ class SecondMoment:
         else:
             for total, more in zip(self._sums, other.sums, strict=bool(other.rows)):
                 total += more
+        if other.total is not None:
+            self._total = other.total if self._total is None else self._total + other.total
         self.rows += other.rows
+
+    def shifted(self, shift: AnyNamespaceArray) -> SecondMoment:
+        """The moment of the rows less a value for each column.
+
+        Args:
+            shift: float [groups * columns], in the namespace of the rows.
+        """
+        if self._sums is None or self._total is None:
+            return self
+        xp = array_api_compat.array_namespace(self._total)
+        shift, total, sums = xp.astype(shift, xp.float64), self._total, []
+        for (_, start, stop), products in zip(self._blocks(), self._sums, strict=True):
+            by, of = shift[start:stop], total[start:stop] - self.rows * shift[start:stop]
+            # sum (x - b)(x - b)^T = sum x x^T - (sum (x - b)) b^T - b (sum x)^T
+            centred = (
+                xp.astype(products, xp.float64) - of[:, None] * by[None, :] - by[:, None] * total[None, start:stop]
+            )
+            sums.append(xp.astype(centred, xp.float32))
+        return SecondMoment.of(self.columns, self.groups, self.rows, sums, total - self.rows * shift)
 
     @property
     def sums(self) -> list[AnyNamespaceArray]:
         """The blocks times the rows, in the order of `blocks`; empty where no row was seen."""
         return [] if self._sums is None else list(self._sums)
 
+    @property
+    def total(self) -> AnyNamespaceArray | None:
+        """The sum of the rows, float64; None where no row was seen."""
+        return self._total
+
     @classmethod
-    def of(cls, columns: int, groups: int, rows: int, sums: Sequence[AnyNamespaceArray]) -> SecondMoment:
-        """The moment whose `sums` these are."""
+    def of(
+        cls,
+        columns: int,
+        groups: int,
+        rows: int,
+        sums: Sequence[AnyNamespaceArray],
+        total: AnyNamespaceArray | None,
+    ) -> SecondMoment:
+        """The moment whose `sums` and `total` these are."""
         made = cls(columns, groups)
-        made.rows, made._sums = rows, list(sums) or None
+        made.rows, made._sums, made._total = rows, list(sums) or None, total
         return made
 
     def damping(self, columns: int) -> float:

@@ -226,6 +226,22 @@ class ActivationStatistics:
             made.histogram = Histogram.of(arrays["counts"], int(values["exponent"]))
         return made
 
+    @property
+    def channel_middle(self) -> AnyNamespaceArray:
+        """The middle of each channel's range, float32 [C]."""
+        # Halves first: the sum of two large values may leave float32.
+        return self.channel_minimum / 2 + self.channel_maximum / 2
+
+    def shifted(self, shift: AnyNamespaceArray) -> ActivationStatistics:
+        """Those of the activation less a value for each channel [C]; without a histogram, which is of the tensor."""
+        snapshot = self.copy()
+        snapshot._channel_minimum = self.channel_minimum - shift
+        snapshot._channel_maximum = self.channel_maximum - shift
+        snapshot._channel_sum = self._seen(self._channel_sum) - shift * self._counted
+        snapshot._sample = None if self._sample is None else self._sample - shift
+        snapshot.histogram = None
+        return snapshot
+
     def with_rows_of(self, other: ActivationStatistics) -> ActivationStatistics:
         """A snapshot with the sampled rows of `other`, whose values may lie outside the ranges."""
         snapshot = self.copy()

@@ -60,7 +60,7 @@ ArrayDtype = Annotated[StrictStr, AfterValidator(partial(_check_word, words=ARRA
 
 
 _NAMES_OF_ARRAYS = (
-    *("smoothing", "input_mean", "rounded_input_mean", "rounding_steps"),
+    *("smoothing", "input_shift", "input_mean", "rounded_input_mean", "rounding_steps"),
     *("weight_scale", "weight_zero_point"),
 )
 """Keys of an operator's calibration whose value is the name of an array."""
@@ -91,6 +91,7 @@ class _Calibration(_Entry):
     output_minimum: Number | None = None
     output_maximum: Number | None = None
     smoothing: StrictStr | None = None
+    input_shift: StrictStr | None = None
     input_mean: StrictStr | None = None
     rounded_input_mean: StrictStr | None = None
     rounding_steps: StrictStr | None = None

@@ -17,11 +17,13 @@ class OperatorCalibration:
     """Ranges and smoothing of one operator.
 
     Args:
-        input_minimum: smallest input value after smoothing; None where the range is found at run time
+        input_minimum: smallest input value after shift and smoothing; None where the range is found at run time
             (dynamic) or the activation stays float (weight_only).
         input_maximum: largest input value after smoothing; None as above.
         smoothing: SmoothQuant scale, float32 [in_features], positive: the input is divided by it and the weight's
             input channels are multiplied by it; None: not smoothed.
+        shift: taken from the input's channels before they are divided, float32 [in_features], only beside `smoothing`;
+            the bias gives it back. None: nothing is.
         output_minimum: smallest output value, needed by the int8 convolutions, whose kernels write uint8.
         output_maximum: largest output value.
         hands_on_integers: whether the output goes to other convolutions as integers.
@@ -50,3 +52,4 @@ class OperatorCalibration:
     input_means: InputMeans | None = None
     weight_scale: Tensor | None = None
     weight_zero_point: Tensor | None = None
+    shift: Tensor | None = None

@@ -48,16 +48,26 @@ def operator_calibrations(
     names = moment_names(trace)
     calibrations = {}
     for name, config in configs.items():
-        scale, limits, means = scales.get(name), None, None
+        scale, limits, means, shift = scales.get(name), None, None, None
+        seen = statistics.get(input_of(leaders.get(name, name)))
+        if scale is not None and config.form.shifted and seen is not None:
+            shift = seen.channel_middle
+            seen = seen.shifted(shift)
         if config.approach == "static":
-            limits = smoothed_range(statistics[input_of(leaders[name])], scale, config.activation)
+            assert seen is not None
+            limits = smoothed_range(seen, scale, config.activation)
         if "fast_bias_correction" in config.corrections and trace.operators[name].type not in TYPES_WITHOUT_RANGE:
-            means = input_means(statistics[input_of(leaders[name])], scale, config.activation, limits)
+            assert seen is not None
+            means = input_means(seen, scale, config.activation, limits)
         minimum, maximum = limits or (None, None)
         found = None
         if config.rounding == "second_moment" and name in names:
             found = weight_moments(moments, names[name], model.get_submodule(name))
-        calibrations[name] = OperatorCalibration(minimum, maximum, scale, moments=found or {}, input_means=means)
+        if found is not None and shift is not None:
+            found = {weight: moment.shifted(shift) for weight, moment in found.items()}
+        calibrations[name] = OperatorCalibration(
+            minimum, maximum, scale, moments=found or {}, input_means=means, shift=shift
+        )
     if not integer_sums:
         trace = replace(trace, shared_sums=frozenset())
     return {
@@ -85,7 +95,8 @@ def _smoothing_scales(
         for config, names in alike.items():
             assert config.alpha is not None
             weights = group_weights(model, names)
-            activation = statistics[input_of(members[0])].channel_absmax
+            seen = statistics[input_of(members[0])]
+            activation = (seen.shifted(seen.channel_middle) if config.form.shifted else seen).channel_absmax
             scale: torch.Tensor = group_scale(activation, weights, config.alpha, config.form)
             scales |= dict.fromkeys(names, scale)
     return scales

@@ -34,6 +34,9 @@ STEPS = "rounding_steps"
 GRIDS = ("weight_scale", "weight_zero_point")
 """Keys of the arrays of a weight's grid, as training left it."""
 
+SHIFT = "input_shift"
+"""Key of the array that is taken from an input's channels before they are divided by the smoothing scale."""
+
 LIMITS = ("input_minimum", "input_maximum", "output_minimum", "output_maximum")
 
 
@@ -58,6 +61,8 @@ def calibration_entries(
             entries[name][SUMS] = True
         if calibration.smoothing is not None:
             entries[name]["smoothing"] = shared.name(calibration.smoothing.numpy(), f"{name}.smoothing")
+        if calibration.shift is not None:
+            entries[name][SHIFT] = shared.name(calibration.shift.numpy(), f"{name}.{SHIFT}")
         if calibration.input_means is not None:
             means = calibration.input_means
             for key, value in (("input_mean", means.exact), ("rounded_input_mean", means.rounded)):
@@ -73,7 +78,8 @@ def calibration_entries(
 
 def without_ranges(calibration: Mapping[str, Any]) -> dict[str, Any]:
     """An operator's entry without what `calibration_entries` writes."""
-    written = {*LIMITS, *GRIDS, CHANNELS_LAST, CHAINED, SUMS, STEPS, "smoothing", "input_mean", "rounded_input_mean"}
+    marks = {CHANNELS_LAST, CHAINED, SUMS, STEPS}
+    written = {*LIMITS, *GRIDS, *marks, SHIFT, "smoothing", "input_mean", "rounded_input_mean"}
     return {key: value for key, value in calibration.items() if key not in written}
 
 
@@ -109,9 +115,9 @@ def calibrations_from_recipe(
     calibrations: dict[str, OperatorCalibration] = {}
     for name, operator in operators.items():
         entry = operator.calibration
-        scale, exact, rounded, *grid = (
+        scale, shift, exact, rounded, *grid = (
             None if key not in entry else torch.from_numpy(arrays[entry[key]].copy())
-            for key in ("smoothing", "input_mean", "rounded_input_mean", *GRIDS)
+            for key in ("smoothing", SHIFT, "input_mean", "rounded_input_mean", *GRIDS)
         )
         limits: dict[str, Any] = {key: entry.get(key) for key in LIMITS}
         calibrations[name] = OperatorCalibration(
@@ -123,6 +129,7 @@ def calibrations_from_recipe(
             steps=arrays[entry[STEPS]] if STEPS in entry else None,
             weight_scale=grid[0],
             weight_zero_point=grid[1],
+            shift=shift,
             **limits,
         )
     return calibrations

@@ -17,6 +17,7 @@ from inc_autotune.core.ignored_warnings import ignored_warnings
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup
 from inc_autotune.core.space import Unit
+from inc_autotune.core.vocabulary import FormName
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.calibration import Collector, OperatorCalibration, describe_batch
 from inc_autotune.torch_ext.data import Batch, run
@@ -166,6 +167,10 @@ class IpexAdaptor(ModuleAdaptor):
     # Candidates
 
     @torch.no_grad()
+    def smoothing_forms(self) -> tuple[FormName, ...]:
+        """All but the shift, which the extension's summary has no place for."""
+        return ("exponents", "norm")
+
     def quantize(
         self,
         tune_cfg: Mapping[str, Any],

@@ -44,6 +44,14 @@ def restore_weight(prepared: FakeQuantized, parameters: QuantizationParameters) 
     return parameters
 
 
+def given_back(prepared: FakeQuantized) -> Tensor | None:
+    """The product of the shift of an operator's input with its weight as it is now, [out_channels]; None: no shift."""
+    if prepared.input_shift is None:
+        return None
+    weight = prepared.weight.float()
+    return torch.mv(weight if prepared.operator.input_axis == 1 else weight.t(), prepared.input_shift)
+
+
 @torch.no_grad()
 def bias_shift(prepared: FakeQuantized, weight: Tensor, means: InputMeans) -> Tensor:
     """What rounding takes from the mean of each output channel, [out_channels].

@@ -20,8 +20,9 @@ from inc_autotune.core.quantization import (
 )
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
-from inc_autotune.torch_ext.modules.corrections import bias_shift, restore_weight
+from inc_autotune.torch_ext.modules.corrections import bias_shift, given_back, restore_weight
 from inc_autotune.torch_ext.modules.operator_ranges import (
+    checked_shift,
     checked_smoothing,
     keep,
     known_grid,
@@ -29,7 +30,12 @@ from inc_autotune.torch_ext.modules.operator_ranges import (
     stored_grid,
 )
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
-from inc_autotune.torch_ext.modules.rounding import dynamic_parameters, fake_quantize, straight_through
+from inc_autotune.torch_ext.modules.rounding import (
+    fake_quantize,
+    fake_quantized_input,
+    smoothed_input,
+    straight_through,
+)
 from inc_autotune.torch_ext.modules.trained_ranges import UINT8, RangeTraining
 from inc_autotune.torch_ext.modules.weight_rounding import round_weight
 from inc_autotune.torch_ext.operators import reduce_bags
@@ -51,6 +57,7 @@ class FakeQuantized(PreparedInteger):
         hands_on_integers: whether it hands its output on as integers.
         rounds_sums: whether other readers of a sum that it reads get it as integers.
         smoothing: float32 [in_features] or None; the input is divided by it.
+        input_shift: float32 [in_features] or None; taken from the input before, and given back by the bias.
         bias_shift: float32 [out_channels] or None; added to the bias, for what rounding takes from the mean output.
         weight_scale: float32, 0-d or [out_channels].
         weight_zero_point: int32, the same shape.
@@ -65,6 +72,7 @@ class FakeQuantized(PreparedInteger):
     hands_on_integers: bool
     rounds_sums: bool
     smoothing: Tensor | None
+    input_shift: Tensor | None
     bias_shift: Tensor | None
     weight_scale: Tensor
     weight_zero_point: Tensor
@@ -102,7 +110,7 @@ class FakeQuantized(PreparedInteger):
         given, *others = *arguments, *keywords.values()
         x = given.float()
         if rounds_weight:
-            smoothed = x if self.smoothing is None else x * self.smoothing.reciprocal()
+            smoothed = smoothed_input(x, self.smoothing, self.input_shift)
             return self._computed(smoothed, self.fake_weight(), *others).to(given.dtype)
         y = self.fake_output(self._computed(self.fake_input(x), self.smoothed_weight(), *others))
         return y.to(given.dtype)
@@ -112,11 +120,12 @@ class FakeQuantized(PreparedInteger):
         return y
 
     def corrected_bias(self) -> Tensor | None:
-        """The bias with its shift, float32."""
+        """The bias with its shift, and with what the input's shift takes from the product, float32."""
         bias: Tensor | None = None if self.bias is None else self.bias.float()
-        if self.bias_shift is None:
-            return bias
-        return self.bias_shift if bias is None else bias + self.bias_shift
+        for added in (self.bias_shift, given_back(self)):
+            if added is not None:
+                bias = added if bias is None else bias + added
+        return bias
 
     def smoothed_weight(self) -> Tensor:
         """The weight with its input channels multiplied by the smoothing scale, float32."""
@@ -206,8 +215,7 @@ class FakeQuantized(PreparedInteger):
         return values.reshape(shape)
 
     def fake_input(self, x: Tensor) -> Tensor:
-        if self.smoothing is not None:
-            x = x * self.smoothing.reciprocal()
+        x = smoothed_input(x, self.smoothing, self.input_shift)
         if self.range_training is not None and self.input_scale is not None:
             kind = integer_type(self.config.activation.dtype)
             return self.range_training.activation(self, "input", x, (kind.minimum, kind.maximum))
@@ -370,7 +378,8 @@ def prepare_fake_quantized(
     prepared = adopt(module, _FAKE_QUANTIZED[operator_name], operator_name, config)
     device = prepared.weight.device
     keep(prepared, "smoothing", checked_smoothing(prepared, calibration.smoothing))
-    smoothed = prepared.smoothed_weight().detach()
+    keep(prepared, "input_shift", checked_shift(prepared, calibration.shift))
+    smoothed, taken = prepared.smoothed_weight().detach(), given_back(prepared)
     parameters = weight_parameters(
         prepared.weight_rows(smoothed),
         config.weight,
@@ -395,20 +404,10 @@ def prepare_fake_quantized(
     if config.rounding == "second_moment":
         round_weight(prepared, calibration.moments.get("weight"), calibration.steps)
     means = calibration.input_means
-    keep(prepared, "bias_shift", None if means is None else bias_shift(prepared, smoothed, means))
+    shift = None if means is None else bias_shift(prepared, smoothed, means)
+    now = given_back(prepared)
+    if taken is not None and now is not None:
+        # A weight that was rounded by now gives back another product than the fp32 one.
+        shift = (taken - now).detach() + (0 if shift is None else shift)
+    keep(prepared, "bias_shift", shift)
     return prepared
-
-
-def fake_quantized_input(
-    x: Tensor, config: OpConfig, input_scale: Tensor | None, input_zero_point: Tensor | None
-) -> Tensor:
-    """The smoothed input as an integer kernel sees it: range given, found at run time (dynamic), or left as it is."""
-    activation = config.activation
-    if activation.is_float:
-        return x
-    kind = integer_type(activation.dtype)
-    if config.approach == "dynamic":
-        input_scale, input_zero_point = dynamic_parameters(x, kind.minimum, kind.maximum, activation.scheme == "sym")
-    if input_scale is None or input_zero_point is None:
-        return x
-    return fake_quantize(x, input_scale, input_zero_point, kind.minimum, kind.maximum)

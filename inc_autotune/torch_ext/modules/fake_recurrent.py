@@ -20,10 +20,9 @@ from inc_autotune.core.quantization import (
 )
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers
-from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
 from inc_autotune.torch_ext.modules.operator_ranges import known_grids
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, adopt, describe
-from inc_autotune.torch_ext.modules.rounding import straight_through
+from inc_autotune.torch_ext.modules.rounding import fake_quantized_input, straight_through
 from inc_autotune.torch_ext.modules.weight_rounding import round_recurrent_weights
 from inc_autotune.torch_ext.operators import RecurrentCall, eager_steps, run_layers
 

@@ -16,7 +16,9 @@ _decomposed = torch.ops.quantized_decomposed
 
 
 class QuantizedLinear(QuantizedOperator):
-    """y = dequantize(quantize(x / smoothing) @ weight.T) + bias, also for the transformers library's `Conv1D`.
+    """y = dequantize(quantize((x - input_shift) / smoothing) @ weight.T) + bias.
+
+    Also for the transformers library's `Conv1D`.
 
     Forms of the same arithmetic, chosen by a fixed rule:
 
@@ -37,6 +39,8 @@ class QuantizedLinear(QuantizedOperator):
         smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
         input_scale: float32 0-d; None: the range is found at run time (dynamic).
         input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
+        input_shift: float32 [in_features], taken from the input before it is divided; the bias has its product with the
+            weight. Only with smoothing, in whose pass it is taken. None: nothing is.
     """
 
     integer_weight: Tensor
@@ -45,11 +49,14 @@ class QuantizedLinear(QuantizedOperator):
     smoothing: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
+    input_shift: Tensor | None
     _inverse_smoothing: Tensor | None
+    _smoothed_shift: Tensor | None
     _weight_sum: Tensor
     _weight_zero_point: Tensor
     _multiplier: Tensor
     _offset: Tensor
+    _input_offset: Tensor
     _output_scale: Tensor
     _output_bias: Tensor
 
@@ -62,6 +69,7 @@ class QuantizedLinear(QuantizedOperator):
         smoothing: Tensor | None = None,
         input_scale: Tensor | None = None,
         input_zero_point: Tensor | None = None,
+        input_shift: Tensor | None = None,
     ) -> None:
         super().__init__(config)
         self.out_features, self.in_features = weight.shape
@@ -71,6 +79,7 @@ class QuantizedLinear(QuantizedOperator):
         self.keep("smoothing", smoothing)
         self.keep("input_scale", input_scale)
         self.keep("input_zero_point", input_zero_point)
+        self.keep("input_shift", input_shift)
         self.rebuild()
 
     @torch.no_grad()
@@ -79,7 +88,10 @@ class QuantizedLinear(QuantizedOperator):
         self._lowers_exactly, self._multiplies_int8 = True, False
         if not self.has_values:
             return
-        self.keep("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal(), derived=True)
+        inverse = None if self.smoothing is None else self.smoothing.reciprocal()
+        moved = None if inverse is None or self.input_shift is None else -self.input_shift * inverse
+        self.keep("_inverse_smoothing", inverse, derived=True)
+        self.keep("_smoothed_shift", moved, derived=True)
         self.keep("_weight_zero_point", torch.zeros_like(self.weight_scale, dtype=torch.int64), derived=True)
         # At most 128 * in_features: exact in float32 up to 131,072 features.
         self.keep("_weight_sum", kernels.row_sums(self.integer_weight).float(), derived=True)
@@ -90,6 +102,8 @@ class QuantizedLinear(QuantizedOperator):
             step = self.input_scale if self.smoothing is None else self.input_scale * self.smoothing
             self.keep("_multiplier", self._for_each_feature(step.reciprocal()), derived=True)
             self.keep("_offset", torch.full_like(self.input_scale, self._zero_point - 128), derived=True)
+            steps = 0 if moved is None else moved / self.input_scale
+            self.keep("_input_offset", self._offset + steps, derived=True)
             output_scale, output_bias = self._output_parameters(self.input_scale, self._offset)
             self.keep("_output_scale", output_scale, derived=True)
             self.keep("_output_bias", output_bias, derived=True)
@@ -116,7 +130,11 @@ class QuantizedLinear(QuantizedOperator):
         return self._integer(x) if packed is None else self._fused(x, packed)
 
     def _smoothed(self, x: Tensor) -> Tensor:
-        return x if self._inverse_smoothing is None else x * self._inverse_smoothing
+        if self._inverse_smoothing is None:
+            return x
+        if self._smoothed_shift is None:
+            return x * self._inverse_smoothing
+        return torch.addcmul(self._smoothed_shift, x, self._inverse_smoothing)
 
     def _dequantized(self, x: Tensor) -> Tensor:
         x = self._smoothed(x)
@@ -146,8 +164,8 @@ class QuantizedLinear(QuantizedOperator):
             multiplier, offset = self._for_each_feature(scale.reciprocal()), zero_point - 128
             output_scale, output_bias = self._output_parameters(scale, offset)
         else:
-            # Smoothing is part of the multiplier here, so it costs nothing.
-            multiplier, offset = self._multiplier, self._offset
+            # Smoothing is part of the multiplier here and a shift of the offset, so they cost nothing.
+            multiplier, offset = self._multiplier, self._input_offset
             output_scale, output_bias = self._output_scale, self._output_bias
         integers = round_to_integers(x, multiplier, offset, -128, 127)
         sums = self._product(integers.reshape(-1, self.in_features))

@@ -116,3 +116,20 @@ def checked_smoothing(prepared: FakeQuantized, smoothing: Tensor | None) -> Tens
             + (f"Allowed: {features} positive numbers." if features else "Allowed: None; it cannot be smoothed.")
         )
     return smoothing.detach().to(prepared.weight.device, torch.float32).clone()
+
+
+def checked_shift(prepared: FakeQuantized, shift: Tensor | None) -> Tensor | None:
+    """A copy of what is taken from the channels of a smoothed operator's input.
+
+    Raises:
+        ArgumentError: it does not fit the operator, or the operator is not smoothed.
+    """
+    if shift is None:
+        return None
+    if prepared.smoothing is None or shift.shape != prepared.smoothing.shape:
+        allowed = "None without smoothing" if prepared.smoothing is None else f"{len(prepared.smoothing)} numbers"
+        raise ArgumentError(
+            f"calibration.shift of shape {list(shift.shape)}: does not fit {prepared.operator_name}.\n"
+            f"Allowed: {allowed}."
+        )
+    return shift.detach().to(prepared.weight.device, torch.float32).clone()

@@ -144,12 +144,13 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
     name, config, weight = prepared.operator_name, prepared.config, prepared.integer_weight()
     scale, zero_point = prepared.weight_scale.clone(), prepared.weight_zero_point.clone()
     bias = None if name in TABLE_TYPES else _copy(prepared.corrected_bias())
-    smoothing = _copy(prepared.smoothing)
+    smoothing, shift = _copy(prepared.smoothing), _copy(prepared.input_shift)
     input_scale, input_zero_point = _copy(prepared.input_scale), _copy(prepared.input_zero_point)
     if simulation_reason(name, config) is not None:
         weight, scale, zero_point = prepared.weight_from_rows(weight), *map(prepared.beside_weight, (scale, zero_point))
         return SimulatedOperator(
-            name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point
+            *(name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point),
+            input_shift=shift,
         )
     if name in TABLE_TYPES:
         table = QuantizedEmbeddingBag if name == "EmbeddingBag" else QuantizedEmbedding
@@ -158,7 +159,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         return _convert_weight_only(prepared, weight, scale, zero_point, bias, smoothing)
     if name in ("Linear", "Conv1D"):
         rows = weight.t().contiguous() if name == "Conv1D" else weight
-        return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point)
+        return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point, shift)
     assert input_scale is not None
     assert input_zero_point is not None
     assert prepared.output_scale is not None

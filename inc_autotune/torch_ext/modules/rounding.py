@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inc_autotune.core.op_config import OpConfig
+from inc_autotune.core.quantization import integer_type
+
 SMALLEST_DYNAMIC_SCALE = 6.1e-5
 """Scales found at run time are not smaller than this, as in torch's dynamic kernels."""
 
@@ -20,11 +23,19 @@ def round_to_integers(x: Tensor, multiplier: Tensor, zero_point: Tensor, quant_m
     Args:
         x: float32.
         multiplier: 1 / scale, 0-d or broadcastable; not 0-d where speed matters.
-        zero_point: float32, 0-d.
+        zero_point: float32, 0-d or broadcastable.
         quant_min: smallest integer.
         quant_max: largest integer.
     """
     return torch.addcmul(zero_point, x, multiplier).round_().clamp_(quant_min, quant_max)
+
+
+def smoothed_input(x: Tensor, smoothing: Tensor | None, shift: Tensor | None) -> Tensor:
+    """An input less its shift, divided by its smoothing scale: in one pass, as the integer forms do."""
+    if smoothing is None:
+        return x
+    inverse = smoothing.reciprocal()
+    return x * inverse if shift is None else torch.addcmul(-shift * inverse, x, inverse)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int) -> Tensor:
@@ -81,3 +92,18 @@ def dynamic_parameters(x: Tensor, quant_min: int, quant_max: int, symmetric: boo
         # An all-zero tensor has no scale; its zero point is the smallest integer.
         zero_point = quant_min - (minimum / scale.clamp(min=1e-300)).round()
     return scale.clamp(min=SMALLEST_DYNAMIC_SCALE).float(), zero_point.clamp(quant_min, quant_max).float()
+
+
+def fake_quantized_input(
+    x: Tensor, config: OpConfig, input_scale: Tensor | None, input_zero_point: Tensor | None
+) -> Tensor:
+    """The smoothed input as an integer kernel sees it: range given, found at run time (dynamic), or left as it is."""
+    activation = config.activation
+    if activation.is_float:
+        return x
+    kind = integer_type(activation.dtype)
+    if config.approach == "dynamic":
+        input_scale, input_zero_point = dynamic_parameters(x, kind.minimum, kind.maximum, activation.scheme == "sym")
+    if input_scale is None or input_zero_point is None:
+        return x
+    return fake_quantize(x, input_scale, input_zero_point, kind.minimum, kind.maximum)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.torch_ext.modules.fake_quantized import fake_quantized_input
+from inc_autotune.torch_ext.modules.rounding import fake_quantized_input, smoothed_input
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.operators import OPERATORS
 
@@ -29,6 +29,7 @@ class SimulatedOperator(QuantizedOperator):
         smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
         input_scale: float32 0-d; None: dynamic or weight_only.
         input_zero_point: int32 0-d, in the integers of `config.activation.dtype`.
+        input_shift: float32 [in_features], taken from the input before it is divided; the bias has its product.
     """
 
     simulated = True
@@ -39,6 +40,7 @@ class SimulatedOperator(QuantizedOperator):
     smoothing: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
+    input_shift: Tensor | None
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class SimulatedOperator(QuantizedOperator):
         smoothing: Tensor | None = None,
         input_scale: Tensor | None = None,
         input_zero_point: Tensor | None = None,
+        input_shift: Tensor | None = None,
     ) -> None:
         super().__init__(config)
         self.operator_name = operator_name
@@ -64,6 +67,7 @@ class SimulatedOperator(QuantizedOperator):
         self.keep("smoothing", smoothing)
         self.keep("input_scale", input_scale)
         self.keep("input_zero_point", input_zero_point)
+        self.keep("input_shift", input_shift)
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -72,7 +76,7 @@ class SimulatedOperator(QuantizedOperator):
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         dtype = x.dtype if x.is_floating_point() else self.layer_dtype
         if x.is_floating_point():
-            x = x.float() if self.smoothing is None else x.float() * self.smoothing.reciprocal()
+            x = smoothed_input(x.float(), self.smoothing, self.input_shift)
             x = fake_quantized_input(x, self.config, self.input_scale, self.input_zero_point)
         weight = self._smoothed_weight()
         tensors = {"weight": weight, "bias": self.bias}

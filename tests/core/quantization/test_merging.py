@@ -65,7 +65,7 @@ def test_second_moments_are_those_of_one_process_but_for_rounding(rows: Any, cou
     one, merged = moment(rows), SecondMoment(6 // groups, groups)
     for index in range(count):
         part = moment(rows[index::count])
-        merged.merge(SecondMoment.of(part.columns, part.groups, part.rows, part.sums))
+        merged.merge(SecondMoment.of(part.columns, part.groups, part.rows, part.sums, part.total))
     assert merged.rows == one.rows
     for (*_, found), (*_, expected) in zip(merged.blocks(), one.blocks(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -194,3 +194,17 @@ def test_steps_come_back_from_a_recipe(seed, largest):
 def test_steps_of_another_weight_or_none_are_refused(packed):
     with pytest.raises(RecipeError, match="rounding of a weight"):
         unpack_steps(packed, (2, 4))
+
+
+def test_a_shifted_moment_is_that_of_shifted_rows():
+    rows = np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32) + 3
+    shift = np.linspace(0, 5, 12).astype(np.float32)
+    for groups in (1, 3):
+        known, expected = SecondMoment(12 // groups, groups), SecondMoment(12 // groups, groups)
+        known.update(rows)
+        expected.update(rows - shift)
+        found = known.shifted(shift)
+        for one, other in zip(found.sums, expected.sums, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(found.total, expected.total, rtol=1e-4, atol=1e-4)
+    assert SecondMoment(12).shifted(shift).rows == 0

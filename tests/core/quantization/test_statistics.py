@@ -373,3 +373,16 @@ class TestRange:
     def test_unknown_algorithm_is_an_error(self) -> None:
         with pytest.raises(ArgumentError, match="Did you mean 'percentile'"):
             collected([random(4, 2)], histogram=True).activation_range("percentil", "uint8", "asym")
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_shifted_statistics_are_those_of_the_shifted_activation(namespace: str) -> None:
+    batches = [random(40, 3, seed=seed) + np.asarray([5.0, 0.0, -9.0], np.float32) for seed in range(3)]
+    known = collected([make(namespace, batch) for batch in batches], rows=16, seed=1)
+    shift = known.channel_middle
+    expected = collected([batch - np.asarray(shift) for batch in batches], rows=16, seed=1)
+    found = known.shifted(shift)
+    for name in ("channel_minimum", "channel_maximum", "channel_mean", "channel_absmax", "sampled_rows"):
+        np.testing.assert_allclose(np.asarray(getattr(found, name)), getattr(expected, name), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found.channel_middle), 0, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(known.channel_middle), np.asarray(shift))

@@ -11,7 +11,7 @@ import pytest
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError
-from inc_autotune.core.op_config import OpConfig, TensorConfig
+from inc_autotune.core.op_config import OpConfig, SmoothingForm, TensorConfig
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from inc_autotune.graphs.recipe_entries import without_steps
 from tests.ort.small_models import WIDTH, conv_net, linear_chain, transformer_block, vectors
@@ -144,5 +144,7 @@ def test_a_recipe_tuned_in_torch_applies_to_the_export(prefix, caplog):
 
 def test_a_torch_recipe_of_which_nothing_fits_is_an_error():
     lost = OperatorRecipe("Linear", STATIC, "", {"input_minimum": -3.0, "input_maximum": 3.0})
-    with pytest.raises(RecipeError, match="none of its 1 quantized modules was found"):
-        ort_ext.apply_recipe(exported(), torch_recipe(other=lost))
+    shifted = replace(lost, config=STATIC.with_alpha(0.5).with_form(SmoothingForm(shifted=True)))
+    for recipe in (torch_recipe(other=lost), torch_recipe(net_fc1=shifted)):
+        with pytest.raises(RecipeError, match="none of its 1 quantized modules was found"):
+            ort_ext.apply_recipe(exported(), recipe)
