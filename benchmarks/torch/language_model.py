@@ -11,6 +11,7 @@ are tuned without an evaluation and with an alpha for each layer. Prefill reads 
 
 from __future__ import annotations
 
+import copy
 import math
 import pydoc_data.topics
 import sys
@@ -48,12 +49,6 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def load(folder: Path, gguf: str | None, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=dtype).eval()
-
-
 def megabytes(model: nn.Module) -> float:
     """Of what a saved model holds, shared tensors once."""
     sizes = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
@@ -88,7 +83,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8, help="windows to evaluate on")
     parser.add_argument("--calibrate", type=int, default=12, help="windows to calibrate on")
     options = common.parse(parser)
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(options.model, gguf_file=options.gguf)
     texts = [pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics)]
@@ -98,8 +93,9 @@ def main() -> None:
     calibration = LogLikelihood(texts[half:], tokenizer, window=WINDOW)
     batches = [each.unsqueeze(0) for each in calibration.windows if len(each) == WINDOW][: options.calibrate]
 
-    model = load(options.model, options.gguf, torch.float32)
-    forms = {"fp32": model, "bf16": load(options.model, options.gguf, torch.bfloat16)}
+    settings = {"gguf_file": options.gguf, "dtype": torch.float32}
+    model = AutoModelForCausalLM.from_pretrained(options.model, **settings).eval()
+    forms = {"fp32": model, "bf16": copy.deepcopy(model).bfloat16()}
     costs = dict.fromkeys(forms, 0.0)
     for name in options.only:
         started = common.seconds()

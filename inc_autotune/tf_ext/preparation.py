@@ -106,6 +106,7 @@ def prepare(
         seed=seed,
         progress=progress,
     )
+    arguments.training_args.for_own_loop()
     switches = read_switches(arguments.recipes)
     if calib_dataset is None:
         raise ArgumentError("calib_dataset is None. Give calibration data: ranges of activations begin with it.")

@@ -23,7 +23,7 @@ from inc_autotune.core.analysis import (
 from inc_autotune.core.data import Calibration
 from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import InputGroup, integer_type, refused_note
+from inc_autotune.core.quantization import InputGroup, refused_note
 from inc_autotune.core.run_context import run_context
 from inc_autotune.core.space import Capability, Unit, load_capability, refuse_groups
 from inc_autotune.core.vocabulary import FORM_NAMES, FormName
@@ -46,7 +46,7 @@ from inc_autotune.torch_ext.data import (
     calibration_batches,
     example_batch,
 )
-from inc_autotune.torch_ext.model import HALF_DTYPES, base_model, expand, half_precision_notes, install_products
+from inc_autotune.torch_ext.model import base_model, expand, half_precision_notes, install_products
 from inc_autotune.torch_ext.modules import simulation_reason
 from inc_autotune.torch_ext.operators import (
     ANOTHER_WAY,
@@ -61,8 +61,8 @@ from inc_autotune.torch_ext.operators import (
     in_order_of,
     is_served,
     operator_type,
+    suits,
     unserved,
-    weight_matrix,
     weights_by_owner,
     without,
 )
@@ -151,7 +151,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
             (name, op_type): [
                 option.to_dict()
                 for option in self.capability.options(op_type)
-                if option.dtype not in _useless_floats(modules.get(name)) and _fits(option, op_type, modules.get(name))
+                if suits(option, op_type, modules.get(name))
             ]
             for name, op_type in types.items()
             if name not in skipped
@@ -376,21 +376,6 @@ def _check_recurrent(capability: Capability) -> None:
                 f"capability: static {op_type}: the hidden state has another range at every step, and calibration does "
                 "not see it. Allowed: dynamic and weight_only."
             )
-
-
-def _useless_floats(module: nn.Module | None) -> Collection[str]:
-    """Float types that an operator gains nothing by: its own, and what the processor does not multiply."""
-    if module is not None and any(each.dtype in HALF_DTYPES for each in module.parameters(recurse=False)):
-        return ("bf16", "fp16")
-    return () if kernels.has_bf16() else ("bf16",)
-
-
-def _fits(option: OpConfig, op_type: str, module: nn.Module | None) -> bool:
-    """Whether the columns of an operator's weight fall into whole groups, and two into each byte of 4-bit integers."""
-    if module is None or option.approach != "weight_only" or op_type not in LINEAR_TYPES:
-        return True
-    columns, small = weight_matrix(module).shape[1], integer_type(option.weight.dtype).bits == 4
-    return columns % (option.weight.group_size or (2 if small else 1)) == 0
 
 
 def _possible_products(form: nn.Module) -> list[str]:

@@ -73,10 +73,11 @@ def prepare(
     }
     if isinstance(model, nn.Module):
         check_full_precision(model, "a student would lose small updates")
-    ranges = validate_arguments(strategies=STRATEGIES, backends=BACKENDS, recipe_names=RECIPES, **settings)
+    arguments = validate_arguments(strategies=STRATEGIES, backends=BACKENDS, recipe_names=RECIPES, **settings)
+    ranges = arguments.training_args.for_own_loop().ranges
     with ignored_warnings(UserWarning, "the tuned model is not faster"):
         tuned = autotune(model, calib_dataloader, calib_func=calib_func, example_inputs=example_inputs, **settings)
-    return make_student(tuned, ranges.training_args.ranges or TRAINED_RANGES_DEFAULT)
+    return make_student(tuned, ranges or TRAINED_RANGES_DEFAULT)
 
 
 def to_fp32(tuned: nn.Module) -> nn.Module:

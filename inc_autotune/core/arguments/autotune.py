@@ -67,6 +67,19 @@ class TrainingArgs(ArgumentModel):
     ranges: Annotated[TrainedRanges | None, optional(check.choice(TRAINED_RANGES))] = None
     folder: Annotated[str | None, optional(lambda value: _path_text(value))] = None
 
+    def for_own_loop(self) -> TrainingArgs:
+        """The same, for a loop of the user's own.
+
+        Raises:
+            ArgumentError: it asks for something that only a training by `autotune` does.
+        """
+        if self.folder is not None:
+            raise ArgumentError(
+                f"training_args['folder']={self.folder!r}: a loop of one's own keeps what it has learned. Leave it "
+                "out, and write the student at any time: save(student, path)."
+            )
+        return self
+
 
 class AccuracyCriterion(ArgumentModel):
     """How much worse than the fp32 model the result may be.

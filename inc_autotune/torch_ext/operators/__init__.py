@@ -25,6 +25,7 @@ from inc_autotune.torch_ext.operators.recurrent import (
     recurrent_weights,
 )
 from inc_autotune.torch_ext.operators.recurrent_steps import State, Steps, eager_steps, run_layers
+from inc_autotune.torch_ext.operators.suitable import suits
 from inc_autotune.torch_ext.operators.trace import ModelTrace, OperatorTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
@@ -80,6 +81,7 @@ __all__ = [
     "reduce_bags",
     "run_block",
     "run_layers",
+    "suits",
     "unserved",
     "weight_matrix",
     "weights_by_owner",

@@ -89,11 +89,12 @@ def test_models_that_cannot_be_trained(what, tmp_path):
     ("options", "message"),
     [
         ({"training_args": {"ranges": "free"}}, "training_args"),
+        ({"training_args": {"folder": "weights"}}, "a loop of one's own keeps what it has learned"),
         ({"freeze_batch_norm": 1}, "freeze_batch_norm=1"),
         ({"recipes": {"smooth": True}}, "recipes"),
         ({"calib_dataset": None}, "calib_dataset is None"),
     ],
-    ids=["ranges", "freeze", "recipes", "data"],
+    ids=["ranges", "folder", "freeze", "recipes", "data"],
 )
 def test_arguments_are_checked(options, message):
     with pytest.raises(ArgumentError, match=message):

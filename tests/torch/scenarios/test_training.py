@@ -402,6 +402,8 @@ def test_where_nothing_trains_the_error_says_what_to_do():
         tune(outlier_mlp(), vectors(), approach="qat")
     with pytest.raises(ArgumentError, match="training_args"):
         torch_ext.prepare(outlier_mlp(), vectors(), training_args={"ranges": "guessed"})
+    with pytest.raises(ArgumentError, match="a loop of one's own keeps what it has learned"):
+        torch_ext.prepare(outlier_mlp(), vectors(), training_args={"folder": "weights"})
     with pytest.raises(ArgumentError, match="without tuned operators"):
         torch_ext.to_fp32(outlier_mlp())
 
