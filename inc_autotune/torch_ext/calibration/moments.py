@@ -126,7 +126,8 @@ def update_with_states(moments: InputMoments, name: str, layer: Any, x: Any, sta
 
     def product(key: str, factor: Tensor) -> Tensor:
         rows[f"weight_{key}"].append(factor.reshape(-1, factor.shape[-1]))
-        return F.linear(factor, layer.get_parameter(f"weight_{key}"), layer._parameters.get(f"bias_{key}"))
+        bias: Tensor | None = layer._parameters.get(f"bias_{key}")
+        return F.linear(factor, layer.get_parameter(f"weight_{key}").float(), None if bias is None else bias.float())
 
     call = RecurrentCall.of(layer, x, state, torch.float32)
     run_layers(layer, call, product, eager_steps(layer, call, product))
