@@ -113,6 +113,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear int4 in groups": lambda: linear(
         integer_config("int4", approach="weight_only", granularity="per_group_32"), smoothed=True
     ),
+    "linear int4 in groups, shifted": lambda: linear(
+        integer_config("int4", approach="weight_only", granularity="per_group_32"), shifted=True
+    ),
     "linear int4 asym in groups": lambda: linear(
         integer_config("int4", weight_scheme="asym", approach="weight_only", granularity="per_group_32"), bias=False
     ),

@@ -156,7 +156,7 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
         table = QuantizedEmbeddingBag if name == "EmbeddingBag" else QuantizedEmbedding
         return table(config, prepared, weight, scale, zero_point)
     if is_weight_only_product(name, config):
-        return _convert_weight_only(prepared, weight, scale, zero_point, bias, smoothing)
+        return _convert_weight_only(prepared, weight, scale, zero_point, bias)
     if name in ("Linear", "Conv1D"):
         rows = weight.t().contiguous() if name == "Conv1D" else weight
         return QuantizedLinear(config, rows, scale, bias, smoothing, input_scale, input_zero_point, shift)
@@ -181,19 +181,15 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
 
 
 def _convert_weight_only(
-    prepared: FakeQuantized,
-    weight: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    bias: Tensor | None,
-    smoothing: Tensor | None,
+    prepared: FakeQuantized, weight: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor | None
 ) -> WeightOnlyLinear:
     matrix = prepared.weight_matrix(prepared.weight_from_rows(weight))
     outputs = matrix.shape[0]
     scale, zero_point = (
         (each if each.dim() else each.expand(outputs)).reshape(outputs, -1) for each in (scale, zero_point)
     )
-    return WeightOnlyLinear(prepared.config, matrix, scale, zero_point, bias, smoothing)
+    smoothing, shift = _copy(prepared.smoothing), _copy(prepared.input_shift)
+    return WeightOnlyLinear(prepared.config, matrix, scale, zero_point, bias, smoothing, shift)
 
 
 def _convert_recurrent(prepared: FakeQuantizedRecurrent) -> QuantizedOperator:

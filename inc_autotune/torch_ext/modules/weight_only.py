@@ -38,6 +38,7 @@ class WeightOnlyLinear(QuantizedOperator):
         weight_zero_point: the same shape.
         bias: float32 [out_features] or None.
         smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
+        input_shift: float32 [in_features], taken from the input before it is divided; the bias has its product.
     """
 
     integer_weight: Tensor
@@ -45,6 +46,7 @@ class WeightOnlyLinear(QuantizedOperator):
     weight_zero_point: Tensor | None
     bias: Tensor | None
     smoothing: Tensor | None
+    input_shift: Tensor | None
     _inverse_smoothing: Tensor | None
     _kernel_weight: Tensor | None
     _kernel_scale: Tensor | None
@@ -57,6 +59,7 @@ class WeightOnlyLinear(QuantizedOperator):
         weight_zero_point: Tensor,
         bias: Tensor | None,
         smoothing: Tensor | None = None,
+        input_shift: Tensor | None = None,
     ) -> None:
         super().__init__(config)
         self.out_features, self.in_features = weight.shape
@@ -70,6 +73,7 @@ class WeightOnlyLinear(QuantizedOperator):
         self.keep("weight_zero_point", zero_point.to(torch.int8) if bool(zero_point.any()) else None)
         self.keep("bias", bias)
         self.keep("smoothing", smoothing)
+        self.keep("input_shift", input_shift)
         self.rebuild()
 
     @torch.no_grad()
@@ -94,7 +98,8 @@ class WeightOnlyLinear(QuantizedOperator):
             self.keep("_kernel_scale", self.weight_scale[:, 0].contiguous(), derived=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        smoothed = x if self._inverse_smoothing is None else x * self._inverse_smoothing
+        smoothed = x if self.input_shift is None else x - self.input_shift
+        smoothed = smoothed if self._inverse_smoothing is None else smoothed * self._inverse_smoothing
         rows = smoothed.reshape(-1, self.in_features)
         if torch.compiler.is_compiling() or not x.is_cpu:
             y = F.linear(rows.float(), self._smoothed_weight())
