@@ -53,6 +53,7 @@ VERBS = (
         "compare",
     ),
     "to_litert",
+    "compile_to_package",
 )
 
 ABILITIES = {
