@@ -121,7 +121,7 @@ class Detector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(16, 6)
+        self.head = nn.Linear(32, 6)
 
     def forward(self, x: torch.Tensor) -> Any:
         found = self.head(x)
@@ -153,9 +153,9 @@ def as_texts(scores: Any) -> list[str]:
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("migration")
-    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2)).eval()
     detector = Detector().eval()
-    batches = [torch.randn(8, 16) for _ in range(4)]
+    batches = [torch.randn(8, 32) for _ in range(4)]
     with torch.no_grad():
         outputs = [model(x) for x in batches]
         found = [detector(x) for x in batches]

@@ -101,6 +101,9 @@ class DenseAdaptor(GraphAdaptor[Analysis]):
     def analyze(self, model: Graph) -> Analysis:
         return Analysis(model)
 
+    def why_nearest(self, op_type: str) -> str:
+        return f"{op_type} has no rows"
+
     def calibrate(self, model: Graph, dataloader: Any, sampling_sizes: Sequence[int], seed: int = 0) -> int:
         watched = [
             WatchedTensor(each.input, rows=True, histogram=False) for each in self.analysis(model).operators.values()

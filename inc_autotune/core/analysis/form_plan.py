@@ -53,6 +53,12 @@ class _Form:
         beta = _in_range(1 - alpha + STEP * self.beta)
         return moved, None if beta == _in_range(1 - moved) else beta
 
+    def moves_to(self, alphas: Collection[float], plan: SmoothingPlan) -> bool:
+        """Whether it leaves the alphas of a plan as they are, or moves each to one of these."""
+        return not self.alpha or all(
+            self.exponents(alpha)[0] in alphas for alpha in plan.alphas.values() if alpha is not None
+        )
+
     def of(self, plan: SmoothingPlan) -> SmoothingPlan:
         """The plan with it."""
         exponents = {name: self.exponents(alpha) for name, alpha in plan.alphas.items() if alpha is not None}
@@ -87,6 +93,7 @@ def plan_forms(
     allowed: Collection[FormName],
     sampling_size: int,
     *,
+    alphas: Sequence[float],
     expired: Callable[[], bool] = lambda: False,
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[SmoothingPlan, ...]:
@@ -100,6 +107,7 @@ def plan_forms(
     Args:
         plans: best first.
         allowed: what may be changed, as far as the adaptor can.
+        alphas: those that were asked for; exponents of activations stay among them.
         expired: once true, nothing more is compared.
         advance: called after each comparison.
     """
@@ -116,7 +124,8 @@ def plan_forms(
 
     form, best = _Form(), start
     if "exponents" in free:
-        form, best = _walk(start, measured)
+        known = {round(alpha, 10) for alpha in alphas}
+        form, best = _walk(start, measured, known)
     others: list[dict[str, Any]] = [{"weight": "norm"}] if "norm" in free else []
     for change in [*others, *([{"shifted": True}] if "shift" in free else [])]:
         other = replace(form, form=replace(form.form, **change))
@@ -135,7 +144,9 @@ def planned_forms(allowed: Collection[FormName]) -> int:
     return sum(MOST_EXPONENTS if name == "exponents" else 1 for name in allowed)
 
 
-def _walk(start: SmoothingPlan, measured: Callable[[_Form], SmoothingPlan]) -> tuple[_Form, SmoothingPlan]:
+def _walk(
+    start: SmoothingPlan, measured: Callable[[_Form], SmoothingPlan], alphas: Collection[float]
+) -> tuple[_Form, SmoothingPlan]:
     """The best exponents: step by step in one direction after the other, as long as any of them comes closer."""
     form, best, seen = _Form(), start, {_key(_Form(), start)}
     has_moved = True
@@ -144,7 +155,7 @@ def _walk(start: SmoothingPlan, measured: Callable[[_Form], SmoothingPlan]) -> t
         for alpha, beta in _DIRECTIONS:
             while len(seen) <= MOST_EXPONENTS:
                 other = replace(form, alpha=form.alpha + alpha, beta=form.beta + beta)
-                if _key(other, start) in seen:
+                if _key(other, start) in seen or not other.moves_to(alphas, start):
                     break
                 seen.add(_key(other, start))
                 plan = measured(other)

@@ -295,6 +295,7 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
                 plans,
                 forms,
                 run.sampling_sizes[-1],
+                alphas=searched_alphas(arguments),
                 expired=run.phases.expired,
                 advance=advance,
             )

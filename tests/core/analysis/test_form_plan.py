@@ -49,7 +49,8 @@ def planned(adaptor, alphas=(0.8,), error=0.5, allowed=FORM_NAMES, rounded=(), *
         SmoothingPlan("alpha 0.8" if len(alphas) == 1 else "layer-wise", by_name, output_error=error, rounded=rounded),
         SmoothingPlan("off", {}, required=False, output_error=0.9),
     ]
-    return plan_forms(adaptor, model, space, plans, allowed, size, **limits)
+    alphas = [step / 10 for step in range(11)]
+    return plan_forms(adaptor, model, space, plans, allowed, size, **{"alphas": alphas, **limits})
 
 
 def bowl(alpha, beta, weight="largest", shifted=False):

@@ -283,14 +283,13 @@ def test_rules_that_leave_nothing(arguments, words):
     ("arguments", "words"),
     [
         (
-            {"op_type_dict": {"Linear": rule(dtype=["int4"])}},
-            ("op_type_dict['Linear']: weight dtype 'int4'", "capability="),
+            {"op_type_dict": {"Linear": rule(dtype=["int3"])}},
+            ("op_type_dict['Linear']: weight dtype 'int3'", "capability="),
         ),
         (
-            {"op_name_dict": {"head": rule(scheme="asym")}},
-            ("op_name_dict['head']: weight scheme 'asym'", "offers: static"),
+            {"op_name_dict": {"head": rule(granularity="per_tensor")}},
+            ("op_name_dict['head']: weight granularity 'per_tensor'", "offers: static"),
         ),
-        ({"approach": "weight_only"}, ("nothing to quantize", "approach='weight_only'", "offers: static")),
         ({"capability": "missing.yaml"}, ("missing.yaml", "cannot be read", "capability= the path of a YAML file")),
         (
             {"capability": {"int4": {"static": {"Linear": {"weigh": {}}}}}},
