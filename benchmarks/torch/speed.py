@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,14 @@ def compiled(model: nn.Module, inputs: Any) -> Any:
     return result
 
 
+def packaged(model: nn.Module, inputs: Any, dynamic_shapes: str | None) -> Any:
+    """A package of AOTInductor, loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = torch_ext.compile_to_package(model, inputs, Path(folder, "m.pt2"), dynamic_shapes=dynamic_shapes)
+        print(package, file=sys.stderr)
+        return torch._inductor.aoti_load_package(str(package.path))
+
+
 def in_bfloat16(model: nn.Module, inputs: Any) -> Any:
     half = copy.deepcopy(model).bfloat16()
     if isinstance(inputs, torch.Tensor) and inputs.is_floating_point():
@@ -83,6 +92,8 @@ FORMS: dict[str, Form] = {
     "int8 eager": lambda fp32, int8, inputs: int8,
     "int8 jit": lambda fp32, int8, inputs: common.traced(int8, inputs),
     "int8 compile": lambda fp32, int8, inputs: compiled(int8, inputs),
+    "int8 package": lambda fp32, int8, inputs: packaged(int8, inputs, None),
+    "int8 package, any size": lambda fp32, int8, inputs: packaged(int8, inputs, "auto"),
 }
 
 

@@ -18,7 +18,8 @@ from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import is_weight_only_product, simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
-from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized, prepare_fake_quantized
+from inc_autotune.torch_ext.modules.fake_operators import prepare_fake_quantized
+from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 from inc_autotune.torch_ext.modules.fake_recurrent import FakeQuantizedRecurrent, prepare_fake_recurrent
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear
 from inc_autotune.torch_ext.modules.low_precision import (
