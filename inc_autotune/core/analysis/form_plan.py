@@ -130,11 +130,11 @@ def plan_forms(
     for change in [*others, *([{"shifted": True}] if "shift" in free else [])]:
         other = replace(form, form=replace(form.form, **change))
         plan = measured(other)
-        if _is_better(plan, best):
+        if plan.is_closer_than(best):
             form, best = other, plan
     if best is start:
         return tuple(plans)
-    if not _is_better(best, start, LEAST_ADVANTAGE):
+    if not best.is_closer_than(start, LEAST_ADVANTAGE):
         return (*plans, replace(best, required=False, note=None))
     return (best, replace(start, required=False, note=None), *plans[1:])
 
@@ -159,7 +159,7 @@ def _walk(
                     break
                 seen.add(_key(other, start))
                 plan = measured(other)
-                if not _is_better(plan, best):
+                if not plan.is_closer_than(best):
                     break
                 form, best, has_moved = other, plan, True
     return form, best
@@ -172,9 +172,3 @@ def _key(form: _Form, plan: SmoothingPlan) -> tuple[tuple[float, float | None], 
 
 def _in_range(exponent: float) -> float:
     return round(min(max(exponent, 0.0), 1.0), 10)
-
-
-def _is_better(plan: SmoothingPlan, other: SmoothingPlan, advantage: float = 1.0) -> bool:
-    if plan.output_error is None or other.output_error is None:
-        return False
-    return plan.output_error * advantage < other.output_error

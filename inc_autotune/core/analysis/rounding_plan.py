@@ -87,21 +87,17 @@ def plan_rounding(
 
     nearest = measured(plans[0])
     best = measured(rounded(nearest))
-    if requested == "auto" and not _is_better(best, nearest):
+    if requested == "auto" and not best.is_closer_than(nearest):
         compared = () if best.output_error is None else (replace(best, required=False),)
         return (nearest, *plans[1:], *compared)
     for alpha in _larger(nearest, alphas):
         plan = replace(nearest, name=f"alpha {alpha:g}", alphas=dict.fromkeys(nearest.alphas, alpha))
         other = measured(rounded(plan))
-        if not _is_better(other, best):
+        if not other.is_closer_than(best):
             break
         best = other
     rest = [plan for plan in map(rounded, plans[1:]) if plan.name != best.name]
     return (replace(best, note=nearest.note), *rest, replace(nearest, required=False, note=None))
-
-
-def _is_better(plan: SmoothingPlan, other: SmoothingPlan) -> bool:
-    return plan.output_error is not None and other.output_error is not None and plan.output_error < other.output_error
 
 
 def _larger(plan: SmoothingPlan, alphas: Sequence[float]) -> Iterator[float]:

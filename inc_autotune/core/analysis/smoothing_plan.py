@@ -74,6 +74,12 @@ class SmoothingPlan:
     rounded: Sequence[str] = ()
     forms: Mapping[str, SmoothingForm] = field(default_factory=dict)
 
+    def is_closer_than(self, other: SmoothingPlan, advantage: float = 1.0) -> bool:
+        """Whether its output error is so many times smaller; False where one of the two is not measured."""
+        if self.output_error is None or other.output_error is None:
+            return False
+        return self.output_error * advantage < other.output_error
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SmoothingPlan:
         """Inverse of `dataclasses.asdict`."""

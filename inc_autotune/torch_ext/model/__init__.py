@@ -13,7 +13,7 @@ from inc_autotune.torch_ext.model.copies import (
     shared_copy,
 )
 from inc_autotune.torch_ext.model.expansion import expand, expanded_copy, expansions
-from inc_autotune.torch_ext.model.half_precision import HALF_DTYPES, half_precision_notes
+from inc_autotune.torch_ext.model.half_precision import HALF_DTYPES, half_precision_notes, is_half
 from inc_autotune.torch_ext.model.parameter_products import ParameterProduct, install_products
 from inc_autotune.torch_ext.model.untouched import (
     AddressMap,
@@ -38,6 +38,7 @@ __all__ = [
     "expansions",
     "half_precision_notes",
     "install_products",
+    "is_half",
     "is_replaceable",
     "own_tensors",
     "replace_modules",

@@ -8,6 +8,11 @@ from torch import nn
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 
+def is_half(module: nn.Module) -> bool:
+    """Whether any parameter of a module's own is in bf16 or fp16."""
+    return any(parameter.dtype in HALF_DTYPES for parameter in module.parameters(recurse=False))
+
+
 def half_precision_notes(model: nn.Module) -> list[str]:
     """What a result should say of a model that is given in bf16 or fp16; nothing of one in float32."""
     counts: dict[torch.dtype, int] = {}

@@ -39,14 +39,8 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
 
 
 def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
-    """Whether the operator is a product of a float activation and a weight of integers."""
+    """Whether the operator is a product of a float activation and a weight of integers, whose scales are bfloat16."""
     return operator_name in LINEAR_TYPES and config.is_quantized and config.approach == "weight_only"
-
-
-def stores_half_scales(operator_name: str, config: OpConfig) -> bool:
-    """Whether the scales of the operator's weight are kept in bfloat16."""
-    grouped_table = operator_name in TABLE_TYPES and config.weight.group_size is not None
-    return grouped_table or is_weight_only_product(operator_name, config)
 
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:

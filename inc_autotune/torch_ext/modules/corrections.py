@@ -81,13 +81,13 @@ def bias_shift(prepared: FakeQuantized, weight: Tensor, means: InputMeans) -> Te
             f"Allowed: {channels} numbers."
         )
     means = InputMeans(means.exact.to(weight.device), means.rounded.to(weight.device))
-    scales = len(integers) // len(rows)  # of each channel, where it has groups
+    scales = len(integers) // len(rows)  # of each channel: one, or one for each of its groups
     # In blocks of channels, so that no temporary is as large as a large weight; those with groups are small.
     step = len(rows) if groups > 1 else max(_BLOCK_ELEMENTS // max(rows[0].numel(), 1), 1)
     shifts: list[Tensor] = []
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
-        part = block if prepared.group_size is None else slice(start * scales, (start + step) * scales)
+        part = slice(start * scales, (start + step) * scales)
         parameters = prepared.weight_parameters(part if prepared.weight_scale.dim() else None)
         rounded = dequantize(integers[part].float(), parameters, 0 if prepared.weight_scale.dim() else None)
         shifts.append(output_shift(rows[block], rounded.reshape(rows[block].shape), means, groups))

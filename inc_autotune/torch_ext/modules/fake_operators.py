@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization import beside_columns, weight_parameters
+from inc_autotune.core.quantization import weight_parameters
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
 from inc_autotune.torch_ext.modules.corrections import bias_shift, given_back, restore_weight
@@ -122,14 +122,7 @@ class FakeQuantizedEmbeddingBag(FakeQuantized, nn.EmbeddingBag):
 
 def _rounded_rows(table: FakeQuantized, rows: Tensor, ids: Tensor) -> Tensor:
     scale, zero_point = table.weight_scale, table.weight_zero_point
-    if table.group_size is not None:
-        scale, zero_point = (
-            beside_columns(each.reshape(len(table.weight), -1)[ids].flatten(), ids.numel(), table.group_size).reshape(
-                rows.shape
-            )
-            for each in (scale, zero_point)
-        )
-    elif scale.dim():
+    if scale.dim():
         scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
     with torch.no_grad():
         quantized = torch.clamp(torch.round(rows / scale) + zero_point, table.weight_minimum, table.weight_maximum)

@@ -185,7 +185,7 @@ class FakeQuantized(PreparedInteger):
         return self.weight_matrix(rows.reshape(self.weight.shape[self.operator.output_axis], -1))
 
     def weight_matrix(self, weight: Tensor) -> Tensor:
-        """The weight of a linear operator or a table as [out_features, in_features], or such a matrix as a weight."""
+        """The weight of a linear operator as [out_features, in_features], or such a matrix as a weight."""
         return weight.t() if self.operator.output_axis == 1 else weight
 
     def beside_weight(self, values: Tensor) -> Tensor:

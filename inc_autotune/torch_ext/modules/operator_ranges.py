@@ -12,7 +12,7 @@ from torch import Tensor
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules.availability import stores_half_scales
+from inc_autotune.torch_ext.modules.availability import is_weight_only_product
 
 if TYPE_CHECKING:
     from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def stored_grid(prepared: FakeQuantized, parameters: QuantizationParameters) -> QuantizationParameters:
     """The grid of a weight with scales that bfloat16 holds, where the deployable form keeps them so."""
-    if not stores_half_scales(prepared.operator_name, prepared.config):
+    if not is_weight_only_product(prepared.operator_name, prepared.config):
         return parameters
     return replace(parameters, scale=parameters.scale.bfloat16().float())
 

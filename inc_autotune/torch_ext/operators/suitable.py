@@ -7,7 +7,7 @@ from torch import nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.core.vocabulary import FLOAT_DTYPES
-from inc_autotune.torch_ext.model import HALF_DTYPES
+from inc_autotune.torch_ext.model import is_half
 from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, weight_matrix
 from inc_autotune.torch_ext.target import kernels
 
@@ -24,8 +24,8 @@ def suits(option: OpConfig, op_type: str, module: nn.Module | None) -> bool:
         module: the operator; None where it is not a module yet.
     """
     if option.dtype in FLOAT_DTYPES and option.dtype != "fp32":
-        is_half = module is not None and any(each.dtype in HALF_DTYPES for each in module.parameters(recurse=False))
-        return not is_half and (option.dtype != "bf16" or kernels.has_bf16())
+        has_it = module is not None and is_half(module)
+        return not has_it and (option.dtype != "bf16" or kernels.has_bf16())
     if module is None or option.approach != "weight_only" or op_type not in LINEAR_TYPES:
         return True
     is_packed = integer_type(option.weight.dtype).bits == 4

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from inc_autotune.torch_ext.data import Batch
-from inc_autotune.torch_ext.model import is_replaceable
+from inc_autotune.torch_ext.model import is_half, is_replaceable
 from inc_autotune.torch_ext.operators.chains import chains, readers_of_shared_sums
 from inc_autotune.torch_ext.operators.data_flow import Operation, Value, readers_through_views
 from inc_autotune.torch_ext.operators.operator_calls import CallRecord, record_calls
@@ -171,7 +170,7 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         leader = _only_group(outputs[0], leaders, opaque) if len(outputs) == 1 else None
         if leader is not None:
             output_groups[name] = leader
-    halves = {name for name in order if _is_half(modules[name])}
+    halves = {name for name in order if is_half(modules[name])}
     chained = chains(record, batch_norms, opaque, halves)
     return ModelTrace(
         operators={name: _operator(name, record) for name in order},
@@ -186,10 +185,6 @@ def analyse(record: CallRecord, modules: Mapping[str, nn.Module], norms: Mapping
         chains=chained,
         shared_sums=frozenset(readers_of_shared_sums(record, chained, opaque)),
     )
-
-
-def _is_half(module: nn.Module) -> bool:
-    return any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False))
 
 
 def _operator(name: str, record: CallRecord) -> OperatorTrace:
