@@ -21,7 +21,8 @@ from inc_autotune.core.search.ranking import Ranking
 from inc_autotune.core.search.study.history import History
 from inc_autotune.core.search.study.process import this_process
 from inc_autotune.core.search.study.shared_work import SharedWork, claim
-from inc_autotune.core.search.study.storage import StudyKey, open_study, read_text, write_text
+from inc_autotune.core.search.study.storage import StudyKey, open_study
+from inc_autotune.core.search.study.text_attributes import read_text, write_text
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.search.study.workers import Worker
 from inc_autotune.core.space.units import Assignment, build_space

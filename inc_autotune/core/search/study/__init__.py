@@ -11,8 +11,9 @@ from inc_autotune.core.search.study.code_fingerprint import (
     methods,
 )
 from inc_autotune.core.search.study.history import History
+from inc_autotune.core.search.study.quiet import quiet_optuna
 from inc_autotune.core.search.study.shared_work import SharedWork
-from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey, check_storage, quiet_optuna
+from inc_autotune.core.search.study.storage import STORAGE_FORMAT, StudyKey, check_storage
 from inc_autotune.core.search.study.storage_url import local_file, shown_url
 from inc_autotune.core.search.study.stored_run import StoredRun, WorkerProcess, choose_run, read_runs
 from inc_autotune.core.search.study.trained_weights import TrainedWeights, WeightsStore, joined

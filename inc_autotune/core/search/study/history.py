@@ -19,17 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from inc_autotune.core.errors import EvaluationError, StorageError
 from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.run_context import run_context
+from inc_autotune.core.search.study.running_trial import Description, begin_trial, end_trial
 from inc_autotune.core.search.study.shared_work import OWNER, SharedWork, claim
-from inc_autotune.core.search.study.storage import (
-    Description,
-    StudyKey,
-    begin_trial,
-    create_study,
-    open_study,
-    quiet_optuna,
-    read_text,
-    write_text,
-)
+from inc_autotune.core.search.study.storage import StudyKey, create_study, open_study
+from inc_autotune.core.search.study.text_attributes import read_text, write_text
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.search.study.workers import Worker
 from inc_autotune.core.space import Assignment
@@ -160,8 +153,7 @@ class History:
             return begin_trial(self.study, description)
         claimed = claim(self.study, self.worker, assignment.digest, description)
         if claimed is not None and self._is_finished(assignment):
-            with quiet_optuna():
-                self.study.tell(claimed, state=TrialState.PRUNED)
+            end_trial(self.study, claimed, TrialState.PRUNED)
             return None
         return claimed
 
@@ -216,10 +208,8 @@ class History:
         return trial
 
     def _tell(self, number: int, score: float | None) -> None:
-        """End a trial in Optuna's terms, unless it has ended."""
-        state = TrialState.FAIL if score is None else TrialState.COMPLETE
-        with quiet_optuna():
-            self.study.tell(number, score, state=state, skip_if_finished=True)
+        """End a trial by its score; None: it failed."""
+        end_trial(self.study, number, TrialState.FAIL if score is None else TrialState.COMPLETE, score)
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
         return self.worker is None or trial.user_attrs.get(OWNER) == self.worker.id

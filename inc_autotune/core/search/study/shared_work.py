@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from inc_autotune.core.search.study.storage import Description, begin_trial, quiet_optuna, read_text, write_text
+from inc_autotune.core.search.study.running_trial import Description, begin_trial, end_trial
+from inc_autotune.core.search.study.text_attributes import read_text, write_text
 from inc_autotune.core.search.study.workers import POLL_SECONDS, Worker
 
 CLAIM, OWNER = "claim", "worker"
@@ -77,8 +78,7 @@ class SharedWork:
                     self.put(key, value)
             finally:
                 if claimed is not None:
-                    with quiet_optuna():
-                        self._study.tell(claimed, state=TrialState.FAIL)
+                    end_trial(self._study, claimed, TrialState.FAIL)
         return value
 
 
@@ -99,8 +99,7 @@ def claim(study: optuna.Study, worker: Worker, key: str, description: Descriptio
     mine = begin_trial(study, replace(described, shown={**described.shown, OWNER: worker.id, CLAIM: key}))
     if not _is_taken(study, worker, key, mine.number):
         return mine
-    with quiet_optuna():
-        study.tell(mine, state=TrialState.PRUNED)
+    end_trial(study, mine, TrialState.PRUNED)
     return None
 
 

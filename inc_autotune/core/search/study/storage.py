@@ -9,31 +9,25 @@ import logging
 import random
 import socket
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
-from optuna.trial import TrialState
 
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError
-from inc_autotune.core.ignored_warnings import ignored_warnings
-from inc_autotune.core.search.study.patient_storage import PATIENCE, TOKEN, PatientStorage
+from inc_autotune.core.search.study.patient_storage import PATIENCE, PatientStorage
+from inc_autotune.core.search.study.quiet import quiet_optuna
 from inc_autotune.core.search.study.storage_url import holds_secrets, local_file, shown_url, without_secrets
-from inc_autotune.core.shared_switch import SharedSwitch
 
 logger = logging.getLogger(__name__)
 
 STORAGE_FORMAT = 3
 """Part of every study's key, and raised where studies hold other names or values than before: a study of an earlier
 format is left alone."""
-
-TEXT_LENGTH = 32_768
-"""Databases limit the length of a text (MySQL: 64 KiB)."""
 
 KEY = "decided by"
 OPENING_ATTEMPTS = 20
@@ -62,10 +56,6 @@ KNOWN_DRIVERS = ("", "pysqlite", "psycopg", "psycopg2", "pymysql", "mysqldb")
 GRPC = "grpc://"
 GRPC_PATIENCE = 10.0
 """Seconds to wait for a proxy. Optuna's client would wait for ever, and say nothing."""
-
-
-FP32_UNITS = "units in fp32"
-"""The parameter of a trial."""
 
 
 @dataclass(frozen=True)
@@ -146,44 +136,6 @@ def create_study(storage: Any, name: str, *, higher_is_better: bool = True) -> o
         )
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a trial carries from its beginning.
-
-    Args:
-        shown: values by name, which viewers of studies show in one line each.
-        hidden: values by name that only this library reads, of any length.
-        fp32_units: units that stay in float32, of how many: the one number by which viewers can order trials.
-    """
-
-    shown: Mapping[str, Any]
-    hidden: Mapping[str, Any] = field(default_factory=dict)
-    fp32_units: tuple[int, int] | None = None
-
-
-def begin_trial(study: optuna.Study, description: Description) -> optuna.Trial:
-    """Begin a trial together with its attributes, in one transaction.
-
-    After `Study.ask` the trial would be empty at first, and every attribute a transaction of its own.
-    """
-    token = uuid.uuid4().hex
-    marked = {**description.shown, TOKEN: token}
-    parameters: dict[str, Any] = {}
-    if description.fp32_units is not None:
-        count, most = description.fp32_units
-        parameters["params"] = {FP32_UNITS: count}
-        parameters["distributions"] = {FP32_UNITS: optuna.distributions.IntDistribution(0, max(1, most))}
-    with quiet_optuna():
-        template = optuna.trial.create_trial(
-            state=TrialState.RUNNING, user_attrs=marked, system_attrs=dict(description.hidden), **parameters
-        )
-        study.add_trial(template)
-    for frozen in reversed(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
-        if frozen.user_attrs.get(TOKEN) == token:
-            return optuna.Trial(study, frozen._trial_id)
-    raise AssertionError("a trial that was added is found")
-
-
 def check_storage(storage: str | None) -> None:
     """Open a storage once, before a long run depends on it.
 
@@ -223,44 +175,6 @@ def _tables(url: str) -> set[str]:
         return set(inspect(engine).get_table_names())
     finally:
         engine.dispose()
-
-
-def write_text(study: optuna.Study, name: str, text: str) -> None:
-    """Keep a text of any length with a study; `read_text` never sees a part of it."""
-    if len(text) <= TEXT_LENGTH:
-        study.set_user_attr(name, text)
-        return
-    parts = [text[start : start + TEXT_LENGTH] for start in range(0, len(text), TEXT_LENGTH)]
-    for index, part in enumerate(parts):
-        study.set_user_attr(f"{name} {index}", part)
-    study.set_user_attr(name, len(parts))
-
-
-def read_text(attributes: Mapping[str, Any], name: str) -> str | None:
-    """A text that `write_text` kept, from the study's `user_attrs`; None if there is none of this name."""
-    stored = attributes.get(name)
-    if isinstance(stored, int):
-        return "".join(attributes[f"{name} {index}"] for index in range(stored))
-    return None if stored is None else str(stored)
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with ignored_warnings(optuna.exceptions.ExperimentalWarning):
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-_QUIET_OPTUNA = SharedSwitch(_quiet_optuna)
-
-
-def quiet_optuna() -> AbstractContextManager[None]:
-    """Optuna logs each trial to stderr, and warns of samplers and proxies; the tuner reports in its own words."""
-    return _QUIET_OPTUNA
 
 
 def _storage(url: str | None) -> Any:

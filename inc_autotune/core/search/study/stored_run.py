@@ -24,9 +24,11 @@ from inc_autotune.core.search.study.history import (
     thaw,
 )
 from inc_autotune.core.search.study.process import Process, is_gone
+from inc_autotune.core.search.study.quiet import quiet_optuna
 from inc_autotune.core.search.study.shared_work import OWNER
-from inc_autotune.core.search.study.storage import KEY, open_existing, quiet_optuna, read_text
+from inc_autotune.core.search.study.storage import KEY, open_existing
 from inc_autotune.core.search.study.storage_url import shown_url
+from inc_autotune.core.search.study.text_attributes import read_text
 from inc_autotune.core.search.study.trial import Trial
 from inc_autotune.core.search.study.workers import registered_workers
 

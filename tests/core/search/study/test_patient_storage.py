@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackErro
 
 from inc_autotune.core.errors import StorageError
 from inc_autotune.core.search.study.patient_storage import PatientStorage
-from inc_autotune.core.search.study.storage import Description, begin_trial, create_study
+from inc_autotune.core.search.study.running_trial import Description, begin_trial
+from inc_autotune.core.search.study.storage import create_study
 
 URL = "postgresql://me:S3CRET@host/tuning"
 LOST = OperationalError("SELECT 1", {}, Exception("server S3CRET closed the connection"))
