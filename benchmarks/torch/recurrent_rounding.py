@@ -11,6 +11,7 @@ on held-out samples takes. Seconds are CPU seconds of `autotune`, less those of 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,19 +93,42 @@ def rows(name: str, model: NextByte, calibration: list[Tensor], unseen: Tensor) 
     return found
 
 
-def main() -> None:
-    parser = measuring.parser(__doc__, workloads="required")
+class Text:
+    """Windows of bytes, [LENGTH, windows].
+
+    Args:
+        workloads: folder with the text.
+
+    Attributes:
+        learned: what nets learn from, [windows, bytes].
+        calibration: batches of other windows.
+        unseen: windows that neither saw.
+    """
+
+    def __init__(self, workloads: Path) -> None:
+        texts = np.load(workloads / "data" / "byte_gpt_text.npz")
+        calibration, unseen = (torch.from_numpy(texts[key].astype(np.int64)) for key in ("calib", "eval"))
+        self.learned = unseen[len(unseen) // 2 :]
+        self.calibration = [calibration[start : start + BATCH, :LENGTH].T.contiguous() for start in range(0, 64, BATCH)]
+        self.unseen = unseen[:64, :LENGTH].T.contiguous()
+
+
+def net_name(kind: str, layers: int) -> str:
+    return f"{kind}, {layers} layers" if layers > 1 else kind
+
+
+def add_seconds(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=25.0, help="CPU seconds of training for each net")
-    options = common.parse(parser)
-    texts = np.load(options.workloads / "data" / "byte_gpt_text.npz")
-    calibration, unseen = (torch.from_numpy(texts[key].astype(np.int64)) for key in ("calib", "eval"))
-    half = len(unseen) // 2  # the others are what the nets learn from
-    windows = [calibration[start : start + BATCH, :LENGTH].T.contiguous() for start in range(0, 64, BATCH)]
+    return parser
+
+
+def main() -> None:
+    options = common.parse(add_seconds(measuring.parser(__doc__, workloads="required")))
+    text = Text(options.workloads)
     found = []
     for kind, layers in NETS:
-        model = trained(kind, layers, unseen[half:], options.seconds)
-        name = f"{kind}, {layers} layers" if layers > 1 else kind
-        found += rows(name, model, windows, unseen[:64, :LENGTH].T.contiguous())
+        model = trained(kind, layers, text.learned, options.seconds)
+        found += rows(net_name(kind, layers), model, text.calibration, text.unseen)
     measuring.print_table("Rounding of recurrent layers", COLUMNS, found)
 
 

@@ -11,7 +11,7 @@ from inc_autotune.graphs.digest import add_arrays, content
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.graphs.metric import evaluation_function
-from inc_autotune.graphs.moments import MomentRows, Patches, Rows, moment_names
+from inc_autotune.graphs.moments import MomentRows, Patches, Rows, moment_name, moment_names
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.reading import reading_model
 from inc_autotune.graphs.recipe_entries import STEPS, WEIGHT_FRAMEWORK, rounded_as_known, without_steps
@@ -49,6 +49,7 @@ __all__ = [
     "evaluation_function",
     "labelled",
     "loader_items",
+    "moment_name",
     "moment_names",
     "moved",
     "possible_reading",

@@ -140,12 +140,12 @@ class GraphAdaptor(
     def reduces(self, unit: Unit, statistics: ActivationStatistics) -> bool:
         """Whether the weights of a unit of linear operators, which reads this, get one bit less."""
 
-    def moment_name(self, operator: str) -> str | None:
-        """The name of the second moment of what an operator multiplies with its weight.
+    def moment_names(self, operator: str) -> Sequence[str]:
+        """The names of the second moments of what an operator multiplies with its weights.
 
-        None where its weight is rounded to nearest.
+        None of them where its weights are rounded to nearest.
         """
-        return None
+        return ()
 
     # What the model is
 
@@ -268,14 +268,15 @@ class GraphAdaptor(
         return [
             unit.name
             for unit in units
-            if unit.options[0].is_quantized and all(self.moment_name(name) in moments for name in unit.operator_names)
+            if unit.options[0].is_quantized
+            and all((names := self.moment_names(name)) and moments.keys() >= set(names) for name in unit.operator_names)
         ]
 
     def rounding_reason(self, name: str) -> str | None:
         """Why the weight of an operator is rounded to nearest; None where it need not be: for `SupportsRounding`."""
-        moment = self.moment_name(name)
-        if moment is not None:
-            return None if moment in self.moments else NO_MOMENT
+        moments = self.moment_names(name)
+        if moments:
+            return None if self.moments.keys() >= set(moments) else NO_MOMENT
         if name in self.known.shared_weights:
             return OTHERS_READ_IT
         return self.why_nearest(self.known.operators[name].type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -122,20 +122,21 @@ def moment_name(tensor: str, rows: MomentRows) -> str:
     return tensor if rows == Rows() else f"{tensor} as {rows}"
 
 
-def moment_names(
-    inputs: Mapping[str, str], rows: Mapping[str, MomentRows], weight_of: Callable[[str], Hashable]
-) -> dict[str, str]:
-    """Names of second moments by operator, of those whose weight can be rounded by one.
+def moment_names(products: Mapping[str, Sequence[tuple[Hashable, str]]]) -> dict[str, tuple[str, ...]]:
+    """Names of second moments by operator, of those whose weights can be rounded by them.
 
     Operators with one weight and several inputs go on sharing it, so it is rounded to nearest.
 
     Args:
-        inputs: the tensor that each operator reads.
-        rows: how it becomes rows that the weight multiplies, of the operators where it does.
-        weight_of: the same for operators that have one weight.
+        products: by name of the operator each weight that it multiplies, the same for operators that have one weight,
+            and the name of the second moment of what it multiplies with it.
     """
-    names = {name: moment_name(inputs[name], each) for name, each in rows.items()}
     read: dict[Hashable, set[str]] = {}
-    for name, moment in names.items():
-        read.setdefault(weight_of(name), set()).add(moment)
-    return {name: moment for name, moment in names.items() if len(read[weight_of(name)]) == 1}
+    for each in products.values():
+        for weight, moment in each:
+            read.setdefault(weight, set()).add(moment)
+    return {
+        name: tuple(moment for _, moment in each)
+        for name, each in products.items()
+        if each and all(len(read[weight]) == 1 for weight, _ in each)
+    }

@@ -14,6 +14,7 @@ import onnxruntime
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     NO_SUM,
+    OTHERS_READ_IT,
     SupportsCorrections,
     SupportsRounding,
     SupportsSize,
@@ -68,7 +69,6 @@ from inc_autotune.ort_ext.model import (
     make_session,
 )
 from inc_autotune.ort_ext.operators import (
-    RECURRENT_TYPES,
     Operators,
     after_activation,
     missing_kernel,
@@ -228,9 +228,12 @@ class OrtAdaptor(
         analysis = self.analysis(model)
         if self.given_example is not None:
             self.example = next(feeds([self.given_example], analysis.source.inputs, argument="example_inputs"))
-        watched = analysis.watched(histogram=self.histogram)
+        watched = analysis.watched(histogram=self.histogram, moments=self.moments_wanted)
         session = make_session(
-            analysis.graph.model, None, self._session_options, extra_outputs=[each.name for each in watched]
+            analysis.hidden_states.model if self.moments_wanted else analysis.graph.model,
+            None,
+            self._session_options,
+            extra_outputs=[each.name for each in watched],
         )
         if self.example is not None:
             run_fp32(session, self.example, "example_inputs")
@@ -273,12 +276,10 @@ class OrtAdaptor(
     def why_nearest(self, op_type: str) -> str:
         if op_type == "Gather":
             return NO_SUM
-        if op_type in RECURRENT_TYPES:
-            return "its hidden states are no tensors of the graph"
-        return "its weight is a stack of matrices"
+        return "its weight is a stack of matrices" if op_type == "MatMul" else OTHERS_READ_IT
 
-    def moment_name(self, operator: str) -> str | None:
-        return self.known.moment_names.get(operator)
+    def moment_names(self, operator: str) -> Sequence[str]:
+        return self.known.moment_names.get(operator, ())
 
     def corrections(self, model: Candidate, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Of linear operators and convolutions; a bias only where it costs nothing."""
@@ -318,7 +319,7 @@ class OrtAdaptor(
             folding=self._folding,
             activations=self.settings.recipes.integer_activations or tune_cfg.get("variant") == INTEGER_ACTIVATIONS,
         )
-        return with_steps(analysis.graph, analysis.operators, plan, self.moments, self.steps)
+        return with_steps(analysis, plan, self.moments, self.steps)
 
     def variants(self, model: Candidate) -> Sequence[str]:
         if self.settings.backend != CPU_BACKEND or self.settings.recipes.integer_activations:

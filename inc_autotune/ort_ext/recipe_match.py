@@ -194,7 +194,8 @@ def _misfit(
 
 def _steps(each: OperatorRecipe, operator: Operator, graph: Graph, arrays: Mapping[str, Any]) -> Any:
     """The steps of a module's weight for its node, whose weight is the same matrix or kernel; None where it is not."""
-    is_other = each.type.startswith("ConvTranspose")  # written as another kernel, with scales of its own
+    # Written as another kernel, with scales of its own; gates in another order, and several layers in one.
+    is_other = each.type.startswith("ConvTranspose") or each.type in LAYERED_TYPES
     if each.config.rounding == "nearest" or STEPS not in each.calibration or is_other:
         return None
     packed, shape = arrays[each.calibration[STEPS]], graph.shape(operator.weight) or ()

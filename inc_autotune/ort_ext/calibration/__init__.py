@@ -7,7 +7,6 @@ from inc_autotune.ort_ext.calibration.analysis import Analysis
 from inc_autotune.ort_ext.calibration.collect import outputs_or_none, run_fp32, watching
 from inc_autotune.ort_ext.calibration.conversion import conversion_note
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, constants_on_grid, find_grid
-from inc_autotune.ort_ext.calibration.moments import operator_moments
 from inc_autotune.ort_ext.calibration.plan import FRAMEWORK, QuantizationPlan
 from inc_autotune.ort_ext.calibration.ranges import (
     can_correct_bias,
@@ -33,7 +32,6 @@ __all__ = [
     "group_weights",
     "input_groups",
     "make_plan",
-    "operator_moments",
     "outputs_or_none",
     "plan_from_recipe",
     "run_fp32",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
-from inc_autotune.graphs import MomentRows, WatchedTensor, shared_weights
+from inc_autotune.graphs import MomentRows, Rows, WatchedTensor, shared_weights
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
+from inc_autotune.ort_ext.calibration.hidden_states import HiddenStates, with_hidden_states
 from inc_autotune.ort_ext.calibration.moments import operator_moments, rows_by_operator
 from inc_autotune.ort_ext.calibration.ranges import channel_axis, input_groups, weight_of
 from inc_autotune.ort_ext.model import BODY_REASON, SourceModel
@@ -73,17 +74,31 @@ class Analysis:
         return shared_weights(self.operators.values(), partial(weight_of, self.graph))
 
     @cached_property
-    def moment_names(self) -> Mapping[str, str]:
-        """Names of second moments by operator, of those whose weight can be rounded by one."""
-        return operator_moments(self.graph, self.operators)
+    def hidden_states(self) -> HiddenStates:
+        """The model that also computes what its recurrences multiply."""
+        return with_hidden_states(self.graph, self.operators)
 
-    def watched(self, *, histogram: bool) -> list[WatchedTensor]:
-        """The inputs of all operators, and what may be put on a grid behind them."""
+    @cached_property
+    def moment_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of second moments by operator, of those whose weights can be rounded by them."""
+        return operator_moments(self.graph, self.operators, self.hidden_states.factors)
+
+    def watched(self, *, histogram: bool, moments: bool) -> list[WatchedTensor]:
+        """The inputs of all operators, and what may be put on a grid behind them.
+
+        Args:
+            histogram: whether values are counted.
+            moments: whether second moments are wanted, for which hidden states are watched too.
+        """
         watched: dict[str, WatchedTensor] = {}
         rows: dict[str, dict[MomentRows, None]] = {}
         for name, each_rows in rows_by_operator(self.graph, self.operators).items():
             if name in self.moment_names:
                 rows.setdefault(self.operators[name].input, {})[each_rows] = None
+        factors = self.hidden_states.factors if moments else {}
+        states = [tensor for name, tensors in factors.items() if name in self.moment_names for tensor in tensors]
+        for tensor in states:
+            rows.setdefault(tensor, {})[Rows()] = None
         # A tensor that a linear operator reads has its channels last, whoever else reads it.
         for each in sorted(self.operators.values(), key=lambda each: not each.is_linear):
             if each.type != "Gather" and each.input not in watched:
@@ -94,4 +109,6 @@ class Analysis:
         for tensor, place in self.grid.items():
             if place.same_as is None and tensor not in watched:
                 watched[tensor] = WatchedTensor(tensor, False, histogram, channel_axis=None)
+        for tensor in states:
+            watched.setdefault(tensor, WatchedTensor(tensor, False, False, moments=tuple(rows[tensor])))
         return list(watched.values())

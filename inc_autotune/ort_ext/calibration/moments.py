@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
-from inc_autotune.graphs import MomentRows, Patches, Rows, moment_names
+from inc_autotune.graphs import MomentRows, Patches, Rows, moment_name, moment_names
 from inc_autotune.ort_ext.graph import Graph, attributes
-from inc_autotune.ort_ext.operators import Operator, Phases, find_phases
+from inc_autotune.ort_ext.operators import Operator, Phases, find_phases, recurrent_products
 
 
 def moment_rows(graph: Graph, operator: Operator) -> MomentRows | None:
     """How the input of an operator becomes rows that its weight, as it is written, multiplies.
 
-    None where its weight is rounded to nearest: a stack of matrices, a table, a recurrence.
+    None where its weight is rounded to nearest, a stack of matrices or a table, and for a recurrence, whose weights
+    multiply other tensors too.
     """
     if operator.is_linear:
         return Rows()
@@ -47,10 +48,25 @@ def rows_by_operator(graph: Graph, operators: Mapping[str, Operator]) -> dict[st
     return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def operator_moments(graph: Graph, operators: Mapping[str, Operator]) -> dict[str, str]:
-    """Names of second moments by operator, of those whose weight can be rounded by one."""
-    return moment_names(
-        {name: operator.input for name, operator in operators.items()},
-        rows_by_operator(graph, operators),
-        lambda name: graph.origin(operators[name].weight),
-    )
+def operator_moments(
+    graph: Graph, operators: Mapping[str, Operator], factors: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Names of second moments by operator, of those whose weights can be rounded by them.
+
+    Args:
+        graph: of the fp32 model.
+        operators: of that graph.
+        factors: what recurrences multiply, see `HiddenStates`.
+    """
+    rows = rows_by_operator(graph, operators)
+    products: dict[str, list[tuple[Hashable, str]]] = {
+        name: [(graph.origin(operators[name].weight), moment_name(operators[name].input, each))]
+        for name, each in rows.items()
+    }
+    for name, tensors in factors.items():
+        of_node = recurrent_products(graph, graph.by_name[name])
+        products[name] = [
+            ((graph.origin(each.weight), each.place, each.start), moment_name(tensor, Rows()))
+            for each, tensor in zip(of_node, tensors, strict=True)
+        ]
+    return moment_names(products)

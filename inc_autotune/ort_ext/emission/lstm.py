@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames
+from inc_autotune.ort_ext.emission.recurrent_weights import recurrent_version, recurrent_weight
 from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, attributes
-from inc_autotune.ort_ext.operators import Operator
+from inc_autotune.ort_ext.operators import Operator, recurrent_products
 
 _WEIGHTS, _OTHERS = (1, 2), slice(3, 8)
 """Places of the weights, and of what stays float: bias, lengths, first states, peepholes."""
@@ -35,22 +35,18 @@ def emit_lstm(emission: Emission, operator: Operator, config: OpConfig) -> None:
 def _quantized(emission: Emission, operator: Operator, name: str, config: OpConfig) -> QuantizedNames:
     """A weight [directions, 4 * hidden, features] as the kernel takes it: [directions, features, 4 * hidden].
 
-    Scales are [directions, 4 * hidden], or [directions] where the weight has one.
+    Scales are [directions, 4 * hidden], or [directions] where a direction has one.
     """
-    reduce_range = emission.plan.calibration(operator.name).reduce_range
+    graph = emission.graph
 
     def make() -> QuantizedWeight:
-        weight = emission.graph.constant(name)
-        directions, gates, features = weight.shape
-        rows = weight.reshape(directions * gates, features)
-        quantized = quantize_weight(rows, config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
-        values = np.ascontiguousarray(quantized.values.reshape(weight.shape).transpose(0, 2, 1))
-        scales = (directions, gates) if quantized.scale.ndim else (directions,)
-        scale, zero_point = (
-            np.ascontiguousarray(np.broadcast_to(part.reshape(scales if part.ndim else ()), scales))
-            for part in (quantized.scale, quantized.zero_point)
+        products = recurrent_products(graph, graph.by_name[operator.name])
+        parts = [recurrent_weight(emission, operator, config.weight, each) for each in products if each.weight == name]
+        return QuantizedWeight(
+            np.stack([part.values.T for part in parts]),
+            np.stack([part.scale for part in parts]),
+            np.stack([np.broadcast_to(part.zero_point, part.scale.shape) for part in parts]),
         )
-        return QuantizedWeight(values, scale, zero_point)
 
-    version = ("recurrence", config.weight, reduce_range, emission.graph.origin(name))
+    version = ("recurrence", graph.origin(name), recurrent_version(emission, operator, config.weight))
     return emission.weight(name, version, emission.weights.get((operator.name, name), version, make))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,22 +10,19 @@ import numpy as np
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.quantization import SecondMoment
 from inc_autotune.graphs import Steps, StepsCache, content, weight_steps
-from inc_autotune.ort_ext.calibration import FRAMEWORK, QuantizationPlan, operator_moments
+from inc_autotune.ort_ext.calibration import FRAMEWORK, Analysis, QuantizationPlan
 from inc_autotune.ort_ext.emission.convolution import Convolution, convolution_of
+from inc_autotune.ort_ext.emission.recurrent_weights import recurrent_steps
 from inc_autotune.ort_ext.emission.smoothed_weight import smoothed_matrix
 from inc_autotune.ort_ext.emission.smoothing import place_smoothing
 from inc_autotune.ort_ext.emission.transposed_convolution import transposed_convolution_of
 from inc_autotune.ort_ext.emission.weights import block_size, block_steps
 from inc_autotune.ort_ext.graph import Graph
-from inc_autotune.ort_ext.operators import Operator
+from inc_autotune.ort_ext.operators import RECURRENT_TYPES, Operator
 
 
 def with_steps(
-    graph: Graph,
-    operators: Mapping[str, Operator],
-    plan: QuantizationPlan,
-    moments: Mapping[str, SecondMoment],
-    cache: StepsCache,
+    analysis: Analysis, plan: QuantizationPlan, moments: Mapping[str, SecondMoment], cache: StepsCache
 ) -> QuantizationPlan:
     """A plan with the steps of the weights that it rounds by second moments.
 
@@ -33,38 +30,47 @@ def with_steps(
     into an operator before divides that one's weight too.
 
     Args:
-        graph: the fp32 model.
-        operators: of that graph.
+        analysis: of the fp32 model.
         plan: complete but for the steps.
-        moments: by the names of `operator_moments`.
+        moments: by the names of `Analysis.moment_names`.
         cache: of the steps found before.
     """
+    graph, operators, names = analysis.graph, analysis.operators, analysis.moment_names
     divisors = place_smoothing(graph, operators, plan).operator_divisors
-    names = operator_moments(graph, operators)
     calibrations = dict(plan.calibrations)
     for name, config in plan.configs.items():
-        moment = moments.get(names.get(name, ""))
-        if config.rounding == "nearest" or moment is None:
+        wanted = names.get(name, ())
+        if config.rounding == "nearest" or not wanted or not moments.keys() >= set(wanted):
             continue
         operator, divisor, calibration = operators[name], divisors.get(name), plan.calibration(name)
         version = (
             *(config.weight, config.approach, calibration.reduce_range),
             *(content(calibration.smoothing), content(divisor)),
         )
+        found = [moments[each] for each in wanted]
 
         def make(
-            operator: Operator = operator, divisor: FloatArray | None = divisor, moment: SecondMoment = moment
+            operator: Operator = operator,
+            divisor: FloatArray | None = divisor,
+            found: Sequence[SecondMoment] = found,
         ) -> Steps:
-            return _steps(graph, operator, plan, divisor, moment)
+            return _steps(graph, operator, plan, divisor, found)
 
         calibrations[name] = replace(calibration, steps=cache.get(name, version, make))
     return replace(plan, calibrations=calibrations)
 
 
 def _steps(
-    graph: Graph, operator: Operator, plan: QuantizationPlan, divisor: FloatArray | None, moment: SecondMoment
+    graph: Graph,
+    operator: Operator,
+    plan: QuantizationPlan,
+    divisor: FloatArray | None,
+    moments: Sequence[SecondMoment],
 ) -> Steps:
     config, calibration = plan.configs[operator.name], plan.calibration(operator.name)
+    if operator.type in RECURRENT_TYPES:
+        return recurrent_steps(graph, operator, config.weight, moments, reduce_range=calibration.reduce_range)
+    (moment,) = moments
     if operator.type in ("Conv", "ConvTranspose"):
         weight = _convolution(graph, operator).kernel()
     else:

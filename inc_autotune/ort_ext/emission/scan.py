@@ -12,14 +12,21 @@ from onnx import TensorProto, helper
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.graphs import QuantizedWeight, quantize_weight
-from inc_autotune.ort_ext.calibration import FRAMEWORK
+from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames
+from inc_autotune.ort_ext.emission.recurrent_weights import recurrent_version, recurrent_weight
 from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, attributes
-from inc_autotune.ort_ext.operators import Operator, activations, directions
+from inc_autotune.ort_ext.operators import (
+    Factor,
+    Operator,
+    RecurrentProduct,
+    activations,
+    directions,
+    recurrent_products,
+)
 
-_INPUT, _STATE, _BIAS, _LENGTHS, _FIRST = 1, 2, 3, 4, 5
-"""Places among the inputs: two weights, the bias, the lengths of sequences, the first state."""
+_STATE, _BIAS, _LENGTHS, _FIRST = 2, 3, 4, 5
+"""Places among the inputs: the weight of the states, the bias, the lengths of sequences, the first state."""
 
 
 def emit_scan(emission: Emission, operator: Operator, config: OpConfig) -> None:
@@ -46,6 +53,10 @@ class _Recurrence:
     @cached_property
     def hidden(self) -> int:
         return int((self.emission.graph.shape(self.node.input[_STATE]) or (0,))[-1])
+
+    @cached_property
+    def _products(self) -> list[RecurrentProduct]:
+        return recurrent_products(self.emission.graph, self.node)
 
     @cached_property
     def _mask(self) -> str | None:
@@ -80,7 +91,7 @@ class _Recurrence:
         """Names of all states of a direction, [steps, batch, hidden], and of the last one, [batch, hidden]."""
         builder, name = self.emission.builder, f"{self.operator.name}.{direction}"
         into_product, into_state = self._biases(place)
-        projected = self._product(self.operator.input, self._weight(_INPUT, place), into_product, f"{name}.projected")
+        projected = self._product(self.operator.input, self._weight("input", place), into_product, f"{name}.projected")
         turned = direction == "reverse"
         lengths = self._given(_LENGTHS)
         if turned and lengths:  # each sequence from its own end
@@ -130,24 +141,23 @@ class _Recurrence:
         gate, candidate = activations(self.node)[place]
         gates, new = self._split(projected, f"{name}.input", 2 * hidden, hidden)
         if attributes(self.node).get("linear_before_reset", 0):
-            product = self._product(state, self._weight(_STATE, place), bias, f"{name}.product")
+            product = self._product(state, self._weight("state", place), bias, f"{name}.product")
             from_state, new_from_state = self._split(product, f"{name}.product", 2 * hidden, hidden)
         else:
-            weight = self._weight(_STATE, place, slice(0, 2 * hidden))
-            from_state, new_from_state = self._product(state, weight, None, f"{name}.product"), ""
+            from_state, new_from_state = self._product(state, self._weight("state", place), None, f"{name}.product"), ""
         opened = builder.compute(gate, [builder.compute("Add", [gates, from_state], f"{name}.sum")], f"{name}.gates")
         update, reset = self._split(opened, f"{name}.gate", hidden, hidden)
         if new_from_state:
             part = builder.compute("Mul", [reset, new_from_state], f"{name}.reset")
         else:
-            weight = self._weight(_STATE, place, slice(2 * hidden, None))
+            weight = self._weight("reset state", place)
             part = self._product(builder.compute("Mul", [reset, state], f"{name}.reset"), weight, None, f"{name}.part")
         new = builder.compute(candidate, [builder.compute("Add", [new, part], f"{name}.new.sum")], f"{name}.new")
         change = builder.compute("Sub", [state, new], f"{name}.change")  # (1 - z) new + z state
         return builder.compute("Add", [new, builder.compute("Mul", [update, change], f"{name}.old")], f"{name}.sum")
 
     def _rnn_step(self, place: int, name: str, state: str, projected: str, bias: FloatArray | None) -> str:
-        product = self._product(state, self._weight(_STATE, place), bias, f"{name}.product")
+        product = self._product(state, self._weight("state", place), bias, f"{name}.product")
         total = self.emission.builder.compute("Add", [projected, product], f"{name}.sum")
         return self.emission.builder.compute(activations(self.node)[place][0], [total], f"{name}.new")
 
@@ -165,20 +175,19 @@ class _Recurrence:
         product = builder.compute("Mul", [as_float, scale], name)
         return builder.compute("Add", [product, *added], f"{name}.biased") if added else product
 
-    def _weight(self, index: int, place: int, rows: slice = slice(None)) -> QuantizedNames:
-        """Some rows of the matrix [gates * hidden, features] of a direction, in the layout of MatMul."""
-        emission, name = self.emission, self.node.input[index]
-        reduce_range = emission.plan.calibration(self.operator.name).reduce_range
+    def _weight(self, factor: Factor, place: int) -> QuantizedNames:
+        """The matrix of one of the products of a direction, in the layout of MatMul."""
+        emission = self.emission
+        (product,) = (each for each in self._products if each.factor == factor and each.place == place)
 
         def make() -> QuantizedWeight:
-            matrix: FloatArray = emission.graph.constant(name)[place, rows]
-            weight = quantize_weight(matrix, self.config.weight, axis=0, framework=FRAMEWORK, reduce_range=reduce_range)
+            weight = recurrent_weight(emission, self.operator, self.config.weight, product)
             return QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scale, weight.zero_point)
 
-        part = place, rows.start, rows.stop
-        version = ("step", self.config.weight, reduce_range, emission.graph.origin(name), part)
-        weight = emission.weights.get((self.operator.name, name, part), version, make)
-        return emission.weight(name, version, weight)
+        made_of = recurrent_version(emission, self.operator, self.config.weight)
+        version = ("step", emission.graph.origin(product.weight), place, product.start, product.stop, made_of)
+        weight = emission.weights.get((self.operator.name, factor, place), version, make)
+        return emission.weight(product.weight, version, weight)
 
     def _biases(self, place: int) -> tuple[FloatArray | None, FloatArray | None]:
         """What is added to the product with the input, and to that with the state.

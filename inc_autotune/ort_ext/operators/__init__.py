@@ -7,7 +7,15 @@ from inc_autotune.ort_ext.operators.availability import APPROACHES, missing_kern
 from inc_autotune.ort_ext.operators.backbone import kept_in_fp32, outside_backbone
 from inc_autotune.ort_ext.operators.bounds import after_activation
 from inc_autotune.ort_ext.operators.discovery import LAYOUTS, Operator, Operators, find_operators, weight_matrix
-from inc_autotune.ort_ext.operators.recurrent import RECURRENT_TYPES, SCANNED_TYPES, activations, directions
+from inc_autotune.ort_ext.operators.recurrent import (
+    RECURRENT_TYPES,
+    SCANNED_TYPES,
+    Factor,
+    RecurrentProduct,
+    activations,
+    directions,
+    recurrent_products,
+)
 from inc_autotune.ort_ext.operators.transposed_convolution import Phases, find_phases
 from inc_autotune.ort_ext.operators.unsupported import weights_in_bodies, weights_of
 from inc_autotune.ort_ext.operators.weight_width import reduced_operators, warn_of_width, widest_product
@@ -17,9 +25,11 @@ __all__ = [
     "LAYOUTS",
     "RECURRENT_TYPES",
     "SCANNED_TYPES",
+    "Factor",
     "Operator",
     "Operators",
     "Phases",
+    "RecurrentProduct",
     "activations",
     "after_activation",
     "directions",
@@ -28,6 +38,7 @@ __all__ = [
     "kept_in_fp32",
     "missing_kernel",
     "outside_backbone",
+    "recurrent_products",
     "reduced_operators",
     "warn_of_width",
     "weight_matrix",

@@ -1,11 +1,14 @@
-"""GRU and RNN: what of them can be written as a Scan over integer products."""
+"""LSTM, GRU and RNN: their products, and what of the latter two can be written as a Scan over integer ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import onnx
 
+from inc_autotune.core.arrays import FloatArray
 from inc_autotune.ort_ext.graph import Graph, attributes
 
 SCANNED_TYPES = ("GRU", "RNN")
@@ -19,6 +22,52 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 USUAL_ACTIVATIONS = {"GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 PLAIN_ACTIVATIONS = ("Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
 """Without parameters."""
+
+Factor: TypeAlias = Literal["input", "state", "reset state"]
+"""What a weight of a recurrence is multiplied with; the last is the state after the reset gate of a GRU."""
+
+
+@dataclass(frozen=True)
+class RecurrentProduct:
+    """One product of a recurrence.
+
+    Args:
+        place: of its direction.
+        weight: name of the weights of all directions, [directions, gates * hidden, features].
+        factor: what it multiplies.
+        start: first of its rows among the direction's.
+        stop: the end of them.
+    """
+
+    place: int
+    weight: str
+    factor: Factor
+    start: int
+    stop: int
+
+    def matrix(self, graph: Graph) -> FloatArray:
+        """Its part of the weight: [gates * hidden, features]."""
+        matrix: FloatArray = graph.constant(self.weight)[self.place, self.start : self.stop]
+        return matrix
+
+
+def recurrent_products(graph: Graph, node: onnx.NodeProto) -> list[RecurrentProduct]:
+    """The products of a recurrence: of each direction that with the input, then those with states.
+
+    Args:
+        graph: of the node.
+        node: an LSTM, GRU or RNN with constant weights.
+    """
+    _, of_input, of_state = node.input[:3]
+    _, rows, hidden = graph.shape(of_state) or (0, 0, 0)
+    states: list[tuple[Factor, int, int]] = [("state", 0, rows)]
+    if node.op_type == "GRU" and not attributes(node).get("linear_before_reset", 0):
+        states = [("state", 0, 2 * hidden), ("reset state", 2 * hidden, rows)]
+    found = []
+    for place in range(len(directions(node))):
+        found.append(RecurrentProduct(place, of_input, "input", 0, rows))
+        found += [RecurrentProduct(place, of_state, *state) for state in states]
+    return found
 
 
 def directions(node: onnx.NodeProto) -> tuple[str, ...]:

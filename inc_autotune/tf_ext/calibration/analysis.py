@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.graphs import MomentRows, WatchedTensor, moment_names, shared_weights
+from inc_autotune.graphs import MomentRows, WatchedTensor, moment_name, moment_names, shared_weights
 from inc_autotune.tf_ext.calibration.moments import moment_rows
 from inc_autotune.tf_ext.calibration.ranges import weight_of
 from inc_autotune.tf_ext.graph import CONDITION, Body, Graph, GraphModel, bodies_of, with_unique_names
@@ -134,11 +134,12 @@ class Analysis:
     @cached_property
     def moment_names(self) -> Mapping[str, str]:
         """Names of second moments by operator, of those whose weight can be rounded by one."""
-        return moment_names(
-            {name: operator.input for name, operator in self.operators.items()},
-            self._moment_rows,
-            lambda name: self.graph_of[name].origin(self.operators[name].weight),
-        )
+        products: dict[str, list[tuple[Hashable, str]]] = {}
+        for name, rows in self._moment_rows.items():
+            operator = self.operators[name]
+            weight = self.graph_of[name].origin(operator.weight)
+            products[name] = [(weight, moment_name(operator.input, rows))]
+        return {name: moment for name, (moment,) in moment_names(products).items()}
 
     @cached_property
     def _moment_rows(self) -> Mapping[str, MomentRows]:

@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from inc_autotune import ort_ext
 from inc_autotune.core.errors import RecipeError
+from tests.ort import recurrent_models
 from tests.ort.small_models import GraphWriter, transformer_block
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tuned model is not faster")
@@ -146,6 +147,66 @@ def test_auto_takes_what_comes_closer_on_samples_that_are_held_out():
     tuned = tuned_with(model, batches(space), "auto", **rules)
     assert tuned.tuning_result.operators[0].rounding == "second_moment"
     assert tuned.tuning_result.smoothing[0][1] < tuned.tuning_result.smoothing[-1][1]
+
+
+RECURRENCES = {
+    "LSTM": ("LSTM", {"direction": "bidirectional", "bias": True, "states": True, "lengths": True}),
+    "one scale": ("LSTM", {"direction": "bidirectional"}),
+    "GRU": ("GRU", {"direction": "bidirectional", "bias": True}),
+    "GRU, linear": ("GRU", {"linear_before_reset": 1, "direction": "reverse", "bias": True}),
+    "RNN": ("RNN", {"states": True}),
+}
+
+
+def sequences(seed: int) -> list[np.ndarray]:
+    """Of vectors [steps, batch, features] in few directions, so that states have few as well."""
+    shape = (8, recurrent_models.STEPS, recurrent_models.BATCH)
+    whole = np.moveaxis(correlated(shape[0], recurrent_models.FEATURES, *shape[1:], seed=seed), 1, -1)
+    return list(np.ascontiguousarray(whole))
+
+
+@pytest.mark.parametrize("name", list(RECURRENCES))
+def test_recurrences_are_rounded_by_inputs_and_hidden_states(name, tmp_path):
+    op_type, attributes = RECURRENCES[name]
+    model = recurrent_models.tagger(op_type, **attributes)
+    weight = {"dtype": ["int4"], "granularity": ["per_tensor" if name == "one scale" else "per_channel"]}
+    option = {"weight": {**weight, "scheme": ["sym"], "algorithm": ["minmax"]}, "activation": {"dtype": ["uint8"]}}
+    option["activation"] |= {"scheme": ["asym"], "granularity": ["per_tensor"], "algorithm": ["minmax"]}
+    rules = {
+        "op_type_dict": {op_type: {"weight": weight}, "MatMul": {"weight": {"dtype": ["fp32"]}}},
+        "capability": {"int4": {"dynamic": {op_type: option}}},
+        "sampling_sizes": [24],
+    }
+    nearest, rounded = (tuned_with(model, sequences(1), rounding, **rules) for rounding in ("nearest", "second_moment"))
+    (expected,), unseen = [onnxruntime.InferenceSession(model.SerializeToString())], sequences(2)
+    for form in ("cpu", "qdq"):
+        errors = [
+            float(np.square(output(ort_ext.session(each, form=form), unseen) - output(expected, unseen)).sum())
+            for each in (nearest, rounded)
+        ]
+        assert errors[1] < 0.8 * errors[0], form
+    assert {each.name: each.rounding for each in rounded.tuning_result.operators}["rnn"] == "second_moment"
+    rounded.recipe.save(tmp_path / "recipe.yaml")
+    applied = ort_ext.apply_recipe(model, tmp_path / "recipe.yaml")
+    for form in ("cpu", "qdq"):
+        assert constants(applied, form) == constants(rounded, form)
+
+
+def test_a_recurrence_whose_weights_others_read_is_rounded_to_nearest():
+    graph = GraphWriter()
+    weights = [graph.random(f"weight{index}", 1, 16, 16, scale=0.3) for index in range(2)]
+    first = graph.add("RNN", "x", *weights, name="one", hidden_size=16)
+    squeezed = graph.add("Squeeze", first, graph.constant("axis", [1], np.int64), name="squeezed")
+    graph.add("RNN", squeezed, *weights, name="two", hidden_size=16)
+    graph.nodes[-1].output[0] = "both"
+    features = graph.add("Squeeze", "both", "axis", name="features")
+    graph.linear(features, "head", 16, 4)
+    model = graph.model({"x": (TensorProto.FLOAT, [6, 3, 16])}, 3)
+    data = [np.moveaxis(each, 1, -1).reshape(6, 3, 16) for each in np.split(correlated(144, 16, seed=1), 8)]
+    operators = {each.name: each for each in tuned_with(model, data, "second_moment").tuning_result.operators}
+    assert operators["head"].rounding == "second_moment"
+    assert {operators[name].rounding for name in ("one", "two")} == {"nearest"}
+    assert operators["one"].rounding_reason == "others read the weight too"
 
 
 def test_a_weight_that_two_inputs_share_is_rounded_to_nearest():

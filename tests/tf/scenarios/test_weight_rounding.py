@@ -35,6 +35,12 @@ LAYERS = {
     ),
 }
 
+RECURRENT = {
+    "LSTM": ((6, 16), lambda x: layers.Bidirectional(layers.LSTM(12))(x)),
+    "GRU": ((6, 16), lambda x: layers.GRU(12, return_sequences=True, reset_after=False)(x)),
+}
+"""Whose steps multiply hidden states inside the body of a loop."""
+
 
 def correlated(shape: tuple[int, ...], count: int, seed: int) -> np.ndarray:
     """Normal numbers with few directions among the channels, which come last."""
@@ -56,10 +62,11 @@ def capability(dtype: str) -> dict[str, object] | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, "int8") for name in LAYERS), *((name, "int4") for name in LAYERS)]
+    ("name", "dtype"),
+    [*((name, "int8") for name in LAYERS), *((name, "int4") for name in (*LAYERS, *RECURRENT))],
 )
 def test_the_output_comes_closer_with_the_same_graph_and_the_recipe_holds_it(name, dtype, tmp_path):
-    shape, layer = LAYERS[name]
+    shape, layer = {**LAYERS, **RECURRENT}[name]
     inputs = keras.Input(shape, name="x")
     model = randomized(keras.Model(inputs, layer(inputs)), 0)
     nearest, rounded = (
