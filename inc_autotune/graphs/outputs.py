@@ -18,12 +18,15 @@ ONLY_INTEGERS = (
     "ordered by that. Give a model that returns scores too"
 )
 
+_HALF = ("float16", "bfloat16")
+
 
 def comparable_arrays(outputs: Iterable[Any]) -> list[Array]:
     """The arrays in which two graphs are compared, in order.
 
-    Floats; without any, integers as float32, which beside floats follow from these, as labels do from scores. Sequences
-    are taken apart, and maps from labels to scores become arrays in the order of their labels.
+    Floats, those of half precision as float32; without any, integers as float32, which beside floats follow from these,
+    as labels do from scores. Sequences are taken apart, and maps from labels to scores become arrays in the order of
+    their labels.
     """
     numbers = list(_numbers(outputs))
     floats = [each for each in numbers if each.dtype.kind == "f"]
@@ -41,7 +44,9 @@ def comparison_note(outputs: Iterable[Any]) -> str | None:
 def _numbers(outputs: Iterable[Any]) -> Iterator[Array]:
     for each in outputs:
         if isinstance(each, np.ndarray | np.generic):
-            if each.dtype.kind in "fiub":
+            if each.dtype.name in _HALF:  # in which squares overflow; the kind of bfloat16 is that of raw bytes
+                yield np.asarray(each).astype(np.float32)
+            elif each.dtype.kind in "fiub":
                 yield np.asarray(each)
         elif isinstance(each, Mapping):
             yield from _numbers([np.array([each[key] for key in sorted(each)])])

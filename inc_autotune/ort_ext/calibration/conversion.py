@@ -1,4 +1,4 @@
-"""Whether a model computes what it did before its operators were converted to a newer version."""
+"""Whether a model computes what it did before it was converted, to newer operators or to float32."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
 from inc_autotune.graphs import Feed
 from inc_autotune.ort_ext.calibration.collect import run_fp32
+from inc_autotune.ort_ext.graph import GraphModel
 from inc_autotune.ort_ext.model import SessionOptions, SourceModel, make_session, opset_version
 
 COMPARED_SAMPLES = 8
@@ -21,7 +22,7 @@ LARGEST_DIFFERENCE = 1e-3
 def conversion_note(
     source: SourceModel, session: onnxruntime.InferenceSession, feed: Feed, options: SessionOptions
 ) -> str | None:
-    """Compare a model whose operators were converted to a newer version with the model as it was given.
+    """Compare a model that was converted, to newer operators or to float32, with the model as it was given.
 
     Args:
         source: the model.
@@ -33,26 +34,40 @@ def conversion_note(
         What was converted, and how much that changed; None where nothing was.
 
     Raises:
-        ModelError: the float outputs differ by more than rounding does, or than two runs of a random model.
+        ModelError: the float outputs differ by more than rounding does, or than two runs of a random model; those of
+            half precision may differ by any amount, since sums in it are what float32 does better.
         DataError: the model does not take the feed.
     """
     if source.original is None:
         return None
     feed = feed.take(COMPARED_SAMPLES)
-    before, after = opset_version(source.original.proto), opset_version(source.proto)
-    what = "functions in the model were" if before == after else f"the model, of opset {before}, was"
+    what = _what_was_done(source, source.original)
     try:
         original = make_session(source.original, None, options)
-    except ModelError:  # a function of another opset, say, which onnxruntime does not convert
-        return f"{what} converted to opset {after}; onnxruntime cannot load the model as it was, to compare"
+    except ModelError:  # a function of another opset, or products in bfloat16, which onnxruntime does not convert
+        return f"{what}; onnxruntime cannot load the model as it was, to compare"
     expected, again, actual = (run_fp32(each, feed, "calib_dataloader", 0) for each in (original, original, session))
     difference, noise = _difference(expected, actual[: len(expected)]), _difference(expected, again)
-    if difference > max(LARGEST_DIFFERENCE, 2 * noise):
+    if source.half_type is None and difference > max(LARGEST_DIFFERENCE, 2 * noise):
+        before, after = opset_version(source.original.proto), opset_version(source.proto)
         raise ModelError(
             f"model: converted from opset {before} to {after} by onnx {onnx.__version__} it computes something else: "
             f"outputs differ by {difference:.2g} of their largest value. Export it again with opset_version=18."
         )
-    return f"{what} converted to opset {after}; outputs differ by {difference:.1g} of their largest value"
+    return f"{what}; outputs differ by {difference:.1g} of their largest value"
+
+
+def _what_was_done(source: SourceModel, original: GraphModel) -> str:
+    before, after = opset_version(original.proto), opset_version(source.proto)
+    single = (
+        f"the model computed in {source.half_type}, and computes in float32 now, as most kernels for the CPU do; its "
+        "inputs, its outputs and the weights that stay keep their types"
+    )
+    if before == after and source.half_type is not None:
+        return single
+    what = "functions in the model were" if before == after else f"the model, of opset {before}, was"
+    converted = f"{what} converted to opset {after}"
+    return converted if source.half_type is None else f"{converted}; {single}"
 
 
 def _difference(expected: list[Array], actual: list[Array]) -> float:

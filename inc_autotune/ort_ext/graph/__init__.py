@@ -16,6 +16,7 @@ from inc_autotune.ort_ext.graph.graph_model import (
     is_in_file,
     little_endian,
     names_read,
+    names_taken,
     set_location,
     without_unused,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "is_plain",
     "little_endian",
     "names_read",
+    "names_taken",
     "part_between",
     "read_by",
     "set_location",

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, TensorProto, TensorShapeProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, helper
 
 from inc_autotune.core.errors import ModelError
 from inc_autotune.graphs import InputDescription, reading_model
-from inc_autotune.ort_ext.graph import GraphModel, bodies, split
+from inc_autotune.ort_ext.graph import GraphModel, MappedWeights, bodies, split
 from inc_autotune.ort_ext.model.check import check_model
 from inc_autotune.ort_ext.model.folding import fold_weights
+from inc_autotune.ort_ext.model.half_precision import compute_in_float32, half_type
 from inc_autotune.ort_ext.model.model_file import read_proto
 from inc_autotune.ort_ext.model.normalization import normalize
 from inc_autotune.ort_ext.model.structure_check import check_structure
@@ -40,13 +41,16 @@ class SourceModel(GraphModel):
         inputs: what a caller has to give, in the order of the graph; not those that have an initializer as default.
         body_operators: name -> type of each operator in a body of If, Loop or Scan. A name is the path to the operator:
             `If_0/then_branch/MatMul_3`.
-        original: the model as it was given, where its operators had to be converted to a newer version; else None.
+        original: the model as it was given, where its operators had to be converted to a newer version, or computed in
+            half precision; else None.
+        half_type: "float16" or "bfloat16", in which the model computed as it was given; None: in float32.
     """
 
     path: Path | None
     inputs: tuple[InputDescription, ...]
     body_operators: Mapping[str, str]
     original: GraphModel | None = None
+    half_type: str | None = None
 
 
 def load_source(model: Any) -> SourceModel:
@@ -70,6 +74,13 @@ def load_source(model: Any) -> SourceModel:
         proto = normalize(proto, weights)
         check_model(proto)
         check_structure(proto)
+        half = half_type(proto)
+        if half is not None:
+            if original is None:
+                as_given = ModelProto()
+                as_given.CopyFrom(proto)
+                original = GraphModel(as_given, MappedWeights(weights), file.folder)
+            compute_in_float32(proto, weights)
         fold_weights(proto, weights)
         return SourceModel(
             proto,
@@ -79,6 +90,7 @@ def load_source(model: Any) -> SourceModel:
             inputs=tuple(_input_descriptions(proto.graph)),
             body_operators=dict(_body_operators(proto.graph)),
             original=original,
+            half_type=half,
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from inc_autotune.ort_ext.calibration.grid_tensors import GridTensor, find_grid
 from inc_autotune.ort_ext.graph.builder import GraphBuilder
@@ -111,6 +111,13 @@ def test_gelu_is_rewritten_whatever_its_order(order):
 
 def test_gelu_in_standard_operators_is_fused_by_onnxruntime(tmp_path):
     assert optimized_types(rewrite_gelu(graph_of(gelu_model("half with erf")), QDQ).model, tmp_path) == {"Gelu": 1}
+
+
+def test_gelu_with_a_root_of_half_precision_is_fused_by_onnxruntime(tmp_path):
+    model = gelu_model("half with erf")
+    root = next(each for each in model.graph.initializer if each.name.endswith("root"))
+    root.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(root).astype(np.float16).astype(np.float32), root.name))
+    assert optimized_types(rewrite_gelu(graph_of(model), QDQ).model, tmp_path) == {"Gelu": 1}
 
 
 def test_what_only_looks_like_gelu_is_left_alone():

@@ -154,20 +154,6 @@ def test_an_opset_that_onnxruntime_does_not_know() -> None:
         make_session(load_source(future))
 
 
-def half(opset: int) -> ModelProto:
-    proto = linear_chain(opset=opset)
-    for tensor in proto.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    return proto
-
-
-def test_half_precision() -> None:
-    refused(half(18), "fc1.weight", "float16", "opset 19", "this one has 18", "float32")
-    refused(half(20), "fc1.weight", "float16", "no faster", "float32")
-
-
 @pytest.mark.parametrize(
     ("op_type", "domain"),
     [

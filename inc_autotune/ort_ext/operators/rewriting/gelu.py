@@ -19,6 +19,7 @@ class _Gelu:
     Args:
         x: the input of the GELU.
         one_plus_erf: the tensor `1 + erf(x / sqrt(2))`.
+        scaling: makes `x / sqrt(2)`.
         last: the Mul that makes the output of the GELU.
         halving: the other Mul.
         others: the nodes that make `one_plus_erf`.
@@ -26,6 +27,7 @@ class _Gelu:
 
     x: str
     one_plus_erf: str
+    scaling: onnx.NodeProto
     last: onnx.NodeProto
     halving: onnx.NodeProto
     others: tuple[onnx.NodeProto, ...]
@@ -35,7 +37,8 @@ def rewrite_gelu(graph: Graph, form: GraphForm) -> Graph:
     """Replace every `0.5 x (1 + erf(x / sqrt(2)))`, in whatever order it is multiplied.
 
     `torch.onnx.export` writes `x (0.5 (1 + erf))`, which onnxruntime does not recognize; it does recognize
-    `(0.5 x) (1 + erf)`. Multiplying by a half is exact, so this order gives the same numbers.
+    `(0.5 x) (1 + erf)`. Multiplying by a half is exact, so this order gives the same numbers. The root has to be exact
+    too, which that of a model in half precision, 1.4140625, is not, so it is written anew.
 
     Args:
         graph: the model.
@@ -44,11 +47,15 @@ def rewrite_gelu(graph: Graph, form: GraphForm) -> Graph:
     found = [gelu for gelu in (_match(graph, node) for node in graph.nodes if node.op_type == "Erf") if gelu]
     by_last = {gelu.last.name: gelu for gelu in found}
     dropped = {gelu.halving.name for gelu in found}
+    scaled = {gelu.scaling.name: gelu.x for gelu in found if not form.contrib_operators}
     if form.contrib_operators:
         dropped |= {node.name for gelu in found for node in gelu.others}
 
     def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         gelu = by_last.get(node.name)
+        if node.name in scaled:
+            root = builder.constant(f"{node.name}.root", np.asarray(math.sqrt(2), np.float32))
+            builder.produce("Div", [scaled[node.name], root], node.output, node.name)
         if gelu is None:
             return
         if form.contrib_operators:
@@ -58,7 +65,7 @@ def rewrite_gelu(graph: Graph, form: GraphForm) -> Graph:
             halved = builder.compute("Mul", [gelu.x, half], f"{node.output[0]}.halved")
             builder.produce("Mul", [halved, gelu.one_plus_erf], node.output, node.name)
 
-    return with_rewritten(graph, dropped | set(by_last), write)
+    return with_rewritten(graph, dropped | set(by_last) | set(scaled), write)
 
 
 def _match(graph: Graph, erf: onnx.NodeProto) -> _Gelu | None:
@@ -75,7 +82,7 @@ def _match(graph: Graph, erf: onnx.NodeProto) -> _Gelu | None:
     factor = _other(product, plus_one.output[0])
     following = graph.only_consumer(product.output[0])
     rest = None if following is None or following.op_type != "Mul" else _other(following, product.output[0])
-    found = x, plus_one.output[0]
+    found = x, plus_one.output[0], scaling
     others = (scaling, erf, plus_one)
     if following is not None and rest is not None and _are_half_and_x(graph, (factor, rest), x):
         return _Gelu(*found, following, product, others)
