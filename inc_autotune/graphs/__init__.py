@@ -11,7 +11,7 @@ from inc_autotune.graphs.digest import add_arrays, content
 from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.graphs.metric import evaluation_function
-from inc_autotune.graphs.moments import MomentRows, Patches, Rows, moment_name, moment_names
+from inc_autotune.graphs.moments import MomentRows, Patches, Rows, has_moments, moment_name, moment_names, summed_moment
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.reading import reading_model
 from inc_autotune.graphs.recipe_entries import STEPS, WEIGHT_FRAMEWORK, rounded_as_known, without_steps
@@ -47,6 +47,7 @@ __all__ = [
     "content",
     "corrected_bias",
     "evaluation_function",
+    "has_moments",
     "labelled",
     "loader_items",
     "moment_name",
@@ -59,6 +60,7 @@ __all__ = [
     "shared_weights",
     "smoothed_alike",
     "smoothing_scales",
+    "summed_moment",
     "to_numpy",
     "unlabelled",
     "weight_steps",

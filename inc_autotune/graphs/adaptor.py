@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis import (
     NO_MOMENT,
-    OTHERS_READ_IT,
     SupportsComparison,
     SupportsSharedCalibration,
     SupportsSmoothing,
@@ -28,6 +27,7 @@ from inc_autotune.graphs.calibration import Calibration, merged
 from inc_autotune.graphs.calibration_state import pack_calibration, pack_feed, unpack_calibration, unpack_feed
 from inc_autotune.graphs.digest import add_arrays
 from inc_autotune.graphs.feed import Feed
+from inc_autotune.graphs.moments import has_moments
 from inc_autotune.graphs.padding import comparable_outputs
 from inc_autotune.graphs.rounding import StepsCache
 from inc_autotune.graphs.smoothing import GraphOperator
@@ -140,10 +140,10 @@ class GraphAdaptor(
     def reduces(self, unit: Unit, statistics: ActivationStatistics) -> bool:
         """Whether the weights of a unit of linear operators, which reads this, get one bit less."""
 
-    def moment_names(self, operator: str) -> Sequence[str]:
-        """The names of the second moments of what an operator multiplies with its weights.
+    def moment_names(self, operator: str) -> Sequence[Sequence[str]]:
+        """For each weight of an operator the names of the second moments of what it meets, see `moment_names`.
 
-        None of them where its weights are rounded to nearest.
+        None where its weights are rounded to nearest.
         """
         return ()
 
@@ -269,16 +269,14 @@ class GraphAdaptor(
             unit.name
             for unit in units
             if unit.options[0].is_quantized
-            and all((names := self.moment_names(name)) and moments.keys() >= set(names) for name in unit.operator_names)
+            and all(has_moments(self.moment_names(name), moments) for name in unit.operator_names)
         ]
 
     def rounding_reason(self, name: str) -> str | None:
         """Why the weight of an operator is rounded to nearest; None where it need not be: for `SupportsRounding`."""
-        moments = self.moment_names(name)
-        if moments:
-            return None if self.moments.keys() >= set(moments) else NO_MOMENT
-        if name in self.known.shared_weights:
-            return OTHERS_READ_IT
+        names = self.moment_names(name)
+        if names:
+            return None if has_moments(names, self.moments) else NO_MOMENT
         return self.why_nearest(self.known.operators[name].type)
 
     @abstractmethod

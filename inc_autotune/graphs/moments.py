@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from inc_autotune.core.arrays import Array
-from inc_autotune.core.quantization import InputMoments
+from inc_autotune.core.quantization import InputMoments, SecondMoment
 
 Pads: TypeAlias = tuple[tuple[int, int], ...] | Literal["same_upper", "same_lower"]
 """Zeros before and after each dimension; or as many as give an output for every stride, the odd one at this end."""
@@ -24,6 +24,11 @@ class Rows:
     """
 
     axis: int = -1
+
+    @property
+    def groups(self) -> int:
+        """Of the columns: all of them are read by every row of a weight."""
+        return 1
 
     def update(self, moments: InputMoments, name: str, value: Array, real: Array | None = None) -> None:
         """Take in one tensor.
@@ -122,21 +127,38 @@ def moment_name(tensor: str, rows: MomentRows) -> str:
     return tensor if rows == Rows() else f"{tensor} as {rows}"
 
 
-def moment_names(products: Mapping[str, Sequence[tuple[Hashable, str]]]) -> dict[str, tuple[str, ...]]:
-    """Names of second moments by operator, of those whose weights can be rounded by them.
+def moment_names(products: Mapping[str, Sequence[tuple[Hashable, str]]]) -> dict[str, Sequence[Sequence[str]]]:
+    """By operator, for each weight that it multiplies, the names of the second moments of all that it meets anywhere.
 
-    Operators with one weight and several inputs go on sharing it, so it is rounded to nearest.
+    Operators with one weight and several inputs go on sharing it, rounded once, by the moment of all of these.
 
     Args:
         products: by name of the operator each weight that it multiplies, the same for operators that have one weight,
             and the name of the second moment of what it multiplies with it.
     """
-    read: dict[Hashable, set[str]] = {}
+    read: dict[Hashable, dict[str, None]] = {}
     for each in products.values():
         for weight, moment in each:
-            read.setdefault(weight, set()).add(moment)
-    return {
-        name: tuple(moment for _, moment in each)
-        for name, each in products.items()
-        if each and all(len(read[weight]) == 1 for weight, _ in each)
-    }
+            read.setdefault(weight, {})[moment] = None
+    return {name: [list(read[weight]) for weight, _ in each] for name, each in products.items()}
+
+
+def has_moments(names: Sequence[Sequence[str]], moments: Mapping[str, SecondMoment]) -> bool:
+    """Whether something was seen of what each weight of an operator meets.
+
+    Args:
+        names: as `moment_names` has them; none of an operator whose weights are rounded to nearest.
+        moments: by name.
+    """
+    return bool(names) and all(any(each in moments for each in part) for part in names)
+
+
+def summed_moment(names: Sequence[str], moments: Mapping[str, SecondMoment]) -> SecondMoment:
+    """The moment of the rows of all these inputs, as far as they were seen; of one at least."""
+    found = [moments[name] for name in names if name in moments]
+    if len(found) == 1:
+        return found[0]
+    total = SecondMoment(found[0].columns, found[0].groups)
+    for each in found:
+        total.merge(each)
+    return total

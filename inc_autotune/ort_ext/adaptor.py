@@ -14,7 +14,6 @@ import onnxruntime
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
     NO_SUM,
-    OTHERS_READ_IT,
     SupportsCorrections,
     SupportsRounding,
     SupportsSize,
@@ -276,9 +275,9 @@ class OrtAdaptor(
     def why_nearest(self, op_type: str) -> str:
         if op_type == "Gather":
             return NO_SUM
-        return "its weight is a stack of matrices" if op_type == "MatMul" else OTHERS_READ_IT
+        return "its weight is a stack of matrices"
 
-    def moment_names(self, operator: str) -> Sequence[str]:
+    def moment_names(self, operator: str) -> Sequence[Sequence[str]]:
         return self.known.moment_names.get(operator, ())
 
     def corrections(self, model: Candidate, name: str, config: OpConfig) -> tuple[Correction, ...]:

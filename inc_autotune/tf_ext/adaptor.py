@@ -256,9 +256,8 @@ class TensorFlowAdaptor(
     def why_nearest(self, op_type: str) -> str:
         return NO_SUM if op_type == LOOKUP else f"no patches are taken of the input of a {op_type}, nor inside a loop"
 
-    def moment_names(self, operator: str) -> Sequence[str]:
-        name = self.known.moment_names.get(operator)
-        return () if name is None else (name,)
+    def moment_names(self, operator: str) -> Sequence[Sequence[str]]:
+        return self.known.moment_names.get(operator, ())
 
     # Candidates
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from inc_autotune.core.quantization.input_moments import InputMoments
+from inc_autotune.core.quantization.second_moment import SecondMoment
 from inc_autotune.graphs.calibration import Values, WatchedTensor, calibrate
 from inc_autotune.graphs.feed import Feed
-from inc_autotune.graphs.moments import Patches, Rows, moment_name
+from inc_autotune.graphs.moments import Patches, Rows, has_moments, moment_name, moment_names, summed_moment
 
 GENERATOR = np.random.default_rng(0)
 
@@ -101,3 +102,23 @@ def test_a_pass_takes_whole_tensors_of_samples_that_are_not_held_out():
     assert moment.rows == 3
     assert next(moment.blocks())[3][0, 0] * 3 == 1 + 2.0**8 + 2.0**12
     assert calibrate(run, [watched], feeds, [8], seed=0, argument="data").moments == {}
+
+
+def test_a_weight_that_several_inputs_meet_has_the_moment_of_all_that_were_seen():
+    names = moment_names({"one": [("w", "x")], "two": [("w", "y"), ("v", "y")], "three": [("w", "z")]})
+    assert names == {"one": [["x", "y", "z"]], "two": [["x", "y", "z"], ["y"]], "three": [["x", "y", "z"]]}
+    rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    moments = {"x": moment(rows[:2]), "y": moment(rows[2:])}
+    assert all(has_moments(each, moments) for each in names.values())
+    assert not has_moments([["x"], ["z"]], moments)
+    assert not has_moments([], moments)
+    assert summed_moment(["y"], moments) is moments["y"]
+    total = summed_moment(["x", "y", "z"], moments)
+    np.testing.assert_allclose(total.sums, moment(rows).sums, rtol=1e-5)
+    assert (total.rows, moments["x"].rows) == (7, 2)
+
+
+def moment(rows: np.ndarray) -> SecondMoment:
+    found = SecondMoment(rows.shape[1])
+    found.update(rows)
+    return found

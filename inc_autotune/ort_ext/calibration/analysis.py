@@ -79,7 +79,7 @@ class Analysis:
         return with_hidden_states(self.graph, self.operators)
 
     @cached_property
-    def moment_names(self) -> Mapping[str, tuple[str, ...]]:
+    def moment_names(self) -> Mapping[str, Sequence[Sequence[str]]]:
         """Names of second moments by operator, of those whose weights can be rounded by them."""
         return operator_moments(self.graph, self.operators, self.hidden_states.factors)
 
@@ -93,10 +93,9 @@ class Analysis:
         watched: dict[str, WatchedTensor] = {}
         rows: dict[str, dict[MomentRows, None]] = {}
         for name, each_rows in rows_by_operator(self.graph, self.operators).items():
-            if name in self.moment_names:
-                rows.setdefault(self.operators[name].input, {})[each_rows] = None
+            rows.setdefault(self.operators[name].input, {})[each_rows] = None
         factors = self.hidden_states.factors if moments else {}
-        states = [tensor for name, tensors in factors.items() if name in self.moment_names for tensor in tensors]
+        states = [tensor for tensors in factors.values() for tensor in tensors]
         for tensor in states:
             rows.setdefault(tensor, {})[Rows()] = None
         # A tensor that a linear operator reads has its channels last, whoever else reads it.

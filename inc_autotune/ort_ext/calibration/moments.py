@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from inc_autotune.graphs import MomentRows, Patches, Rows, moment_name, moment_names
-from inc_autotune.ort_ext.graph import Graph, attributes
+from inc_autotune.ort_ext.graph import LINEAR_TYPES, Graph, attributes
 from inc_autotune.ort_ext.operators import Operator, Phases, find_phases, recurrent_products
 
 
@@ -43,26 +43,26 @@ def moment_rows(graph: Graph, operator: Operator) -> MomentRows | None:
 
 
 def rows_by_operator(graph: Graph, operators: Mapping[str, Operator]) -> dict[str, MomentRows]:
-    """How the inputs of operators become rows, of those whose weight can be rounded by a moment if it is not shared."""
+    """How the inputs of operators become rows, of those that have one weight which a moment can round."""
     found = {name: moment_rows(graph, operator) for name, operator in operators.items()}
     return {name: rows for name, rows in found.items() if rows is not None}
 
 
 def operator_moments(
     graph: Graph, operators: Mapping[str, Operator], factors: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Names of second moments by operator, of those whose weights can be rounded by them.
+) -> dict[str, Sequence[Sequence[str]]]:
+    """Names of second moments by operator, of those whose weights can be rounded by them, see `moment_names`.
 
     Args:
         graph: of the fp32 model.
         operators: of that graph.
         factors: what recurrences multiply, see `HiddenStates`.
     """
-    rows = rows_by_operator(graph, operators)
-    products: dict[str, list[tuple[Hashable, str]]] = {
-        name: [(graph.origin(operators[name].weight), moment_name(operators[name].input, each))]
-        for name, each in rows.items()
-    }
+    products: dict[str, list[tuple[Hashable, str]]] = {}
+    for name, rows in rows_by_operator(graph, operators).items():
+        operator = operators[name]
+        kind = operator.transposed if operator.type in LINEAR_TYPES else (operator.type, rows.groups)
+        products[name] = [((graph.origin(operator.weight), kind), moment_name(operator.input, rows))]
     for name, tensors in factors.items():
         of_node = recurrent_products(graph, graph.by_name[name])
         products[name] = [

@@ -9,7 +9,7 @@ import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.quantization import SecondMoment
-from inc_autotune.graphs import Steps, StepsCache, content, weight_steps
+from inc_autotune.graphs import Steps, StepsCache, content, has_moments, summed_moment, weight_steps
 from inc_autotune.ort_ext.calibration import FRAMEWORK, Analysis, QuantizationPlan
 from inc_autotune.ort_ext.emission.convolution import Convolution, convolution_of
 from inc_autotune.ort_ext.emission.recurrent_weights import recurrent_steps
@@ -40,21 +40,20 @@ def with_steps(
     calibrations = dict(plan.calibrations)
     for name, config in plan.configs.items():
         wanted = names.get(name, ())
-        if config.rounding == "nearest" or not wanted or not moments.keys() >= set(wanted):
+        if config.rounding == "nearest" or not has_moments(wanted, moments):
             continue
         operator, divisor, calibration = operators[name], divisors.get(name), plan.calibration(name)
         version = (
             *(config.weight, config.approach, calibration.reduce_range),
             *(content(calibration.smoothing), content(divisor)),
         )
-        found = [moments[each] for each in wanted]
 
         def make(
             operator: Operator = operator,
             divisor: FloatArray | None = divisor,
-            found: Sequence[SecondMoment] = found,
+            wanted: Sequence[Sequence[str]] = wanted,
         ) -> Steps:
-            return _steps(graph, operator, plan, divisor, found)
+            return _steps(graph, operator, plan, divisor, [summed_moment(each, moments) for each in wanted])
 
         calibrations[name] = replace(calibration, steps=cache.get(name, version, make))
     return replace(plan, calibrations=calibrations)

@@ -132,14 +132,15 @@ class Analysis:
         return shared_weights(products, partial(weight_of, self.graph_of))
 
     @cached_property
-    def moment_names(self) -> Mapping[str, str]:
-        """Names of second moments by operator, of those whose weight can be rounded by one."""
+    def moment_names(self) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Names of second moments by operator, of those whose weight can be rounded by them."""
         products: dict[str, list[tuple[Hashable, str]]] = {}
         for name, rows in self._moment_rows.items():
             operator = self.operators[name]
-            weight = self.graph_of[name].origin(operator.weight)
+            kind = None if operator.is_linear else (operator.type, rows.groups)
+            weight = self.graph_of[name].origin(operator.weight), operator.transposed, kind
             products[name] = [(weight, moment_name(operator.input, rows))]
-        return {name: moment for name, (moment,) in moment_names(products).items()}
+        return moment_names(products)
 
     @cached_property
     def _moment_rows(self) -> Mapping[str, MomentRows]:
@@ -178,8 +179,7 @@ class Analysis:
         found: dict[str, WatchedTensor] = {}
         rows: dict[str, dict[MomentRows, None]] = {}
         for name, each_rows in self._moment_rows.items():
-            if name in self.moment_names:
-                rows.setdefault(self.operators[name].input, {})[each_rows] = None
+            rows.setdefault(self.operators[name].input, {})[each_rows] = None
         for name, each in self.operators.items():
             if self.graph_of[name] not in graphs or each.type == LOOKUP:
                 continue

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.quantization import SecondMoment
-from inc_autotune.graphs import Steps, StepsCache, content, weight_steps
+from inc_autotune.graphs import Steps, StepsCache, content, has_moments, summed_moment, weight_steps
 from inc_autotune.tf_ext.calibration import FRAMEWORK, Analysis, QuantizationPlan
 from inc_autotune.tf_ext.graph import Graph
 from inc_autotune.tf_ext.operators import DEPTHWISE, Operator, kernel_weight
@@ -28,21 +28,21 @@ def with_steps(
     """
     calibrations = dict(plan.calibrations)
     for name, config in plan.configs.items():
-        moment = moments.get(analysis.moment_names.get(name, ""))
-        if config.rounding == "nearest" or not config.is_quantized or moment is None:
+        wanted = analysis.moment_names.get(name, ())
+        if config.rounding == "nearest" or not config.is_quantized or not has_moments(wanted, moments):
             continue
         operator, graph, calibration = analysis.operators[name], analysis.graph_of[name], plan.calibration(name)
         whole = plan.is_integer(name)
         version = (config.weight, calibration.reduce_range, content(calibration.smoothing), whole)
 
         def make(
-            operator: Operator = operator, graph: Graph = graph, whole: bool = whole, moment: SecondMoment = moment
+            operator: Operator = operator, graph: Graph = graph, whole: bool = whole, names: Sequence[str] = wanted[0]
         ) -> Steps:
             calibration = plan.calibration(operator.name)
             return weight_steps(
                 _rows(graph, operator, calibration.smoothing, with_multiplier=whole),
                 plan.configs[operator.name].weight,
-                moment,
+                summed_moment(names, moments),
                 smoothing=calibration.smoothing,
                 framework=FRAMEWORK,
                 reduce_range=calibration.reduce_range,

@@ -192,32 +192,47 @@ def test_recurrences_are_rounded_by_inputs_and_hidden_states(name, tmp_path):
         assert constants(applied, form) == constants(rounded, form)
 
 
-def test_a_recurrence_whose_weights_others_read_is_rounded_to_nearest():
+def shared_product() -> tuple[onnx.ModelProto, list[np.ndarray]]:
+    graph = GraphWriter()
+    weight = graph.random("weight", 16, 16, scale=0.3)
+    first = graph.add("MatMul", "x", weight, name="one")
+    graph.add("MatMul", graph.add("Tanh", first, name="tanh"), weight, name="two")
+    return graph.model({"x": (TensorProto.FLOAT, ["batch", 16])}, 2), batches(())
+
+
+def shared_recurrence() -> tuple[onnx.ModelProto, list[np.ndarray]]:
     graph = GraphWriter()
     weights = [graph.random(f"weight{index}", 1, 16, 16, scale=0.3) for index in range(2)]
     first = graph.add("RNN", "x", *weights, name="one", hidden_size=16)
     squeezed = graph.add("Squeeze", first, graph.constant("axis", [1], np.int64), name="squeezed")
     graph.add("RNN", squeezed, *weights, name="two", hidden_size=16)
-    graph.nodes[-1].output[0] = "both"
-    features = graph.add("Squeeze", "both", "axis", name="features")
-    graph.linear(features, "head", 16, 4)
+    graph.add("Squeeze", "two.out", "axis", name="features")
     model = graph.model({"x": (TensorProto.FLOAT, [6, 3, 16])}, 3)
-    data = [np.moveaxis(each, 1, -1).reshape(6, 3, 16) for each in np.split(correlated(144, 16, seed=1), 8)]
-    operators = {each.name: each for each in tuned_with(model, data, "second_moment").tuning_result.operators}
-    assert operators["head"].rounding == "second_moment"
-    assert {operators[name].rounding for name in ("one", "two")} == {"nearest"}
-    assert operators["one"].rounding_reason == "others read the weight too"
+    return model, [np.moveaxis(each, 1, -1).reshape(6, 3, 16) for each in np.split(correlated(144, 16, seed=1), 8)]
 
 
-def test_a_weight_that_two_inputs_share_is_rounded_to_nearest():
+@pytest.mark.parametrize("shared", [shared_product, shared_recurrence])
+def test_a_weight_that_several_inputs_meet_is_rounded_once_by_the_moment_of_all(shared):
+    model, data = shared()
+    approach = "static" if shared is shared_product else "dynamic"
+    nearest, rounded = (
+        tuned_with(model, data, rounding, approach=approach) for rounding in ("nearest", "second_moment")
+    )
+    assert {each.rounding for each in rounded.tuning_result.operators} == {"second_moment"}
+    before, after = constants(nearest, "qdq"), constants(rounded, "qdq")
+    assert before.keys() == after.keys()  # so it is still there once
+    assert before != after
+    assert constants(ort_ext.apply_recipe(model, rounded.recipe), "qdq") == after
+
+
+def test_a_weight_that_another_product_reads_transposed_is_rounded_for_each():
     graph = GraphWriter()
-    weight = graph.random("weight", 16, 16, scale=0.3)
-    first = graph.add("MatMul", "x", weight, name="one")
-    graph.add("MatMul", graph.add("Tanh", first, name="tanh"), weight, name="two")
+    weight = graph.random("weight", 24, 16, scale=0.3)
+    first = graph.add("Gemm", "x", weight, name="one", transB=1)
+    graph.add("Gemm", graph.add("Tanh", first, name="tanh"), weight, name="two")
     model = graph.model({"x": (TensorProto.FLOAT, ["batch", 16])}, 2)
     tuned = tuned_with(model, batches(()), "second_moment")
-    assert {each.rounding for each in tuned.tuning_result.operators} == {"nearest"}
-    assert any("weight_rounding has no effect" in note for note in tuned.tuning_result.notes)
+    assert {each.rounding for each in tuned.tuning_result.operators} == {"second_moment"}
 
 
 def test_moments_beyond_the_memory_limit_are_told(monkeypatch):

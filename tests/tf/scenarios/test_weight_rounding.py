@@ -38,8 +38,9 @@ LAYERS = {
 RECURRENT = {
     "LSTM": ((6, 16), lambda x: layers.Bidirectional(layers.LSTM(12))(x)),
     "GRU": ((6, 16), lambda x: layers.GRU(12, return_sequences=True, reset_after=False)(x)),
+    "unrolled": ((4, 16), lambda x: layers.SimpleRNN(12, unroll=True)(x)),
 }
-"""Whose steps multiply hidden states inside the body of a loop."""
+"""Whose steps multiply hidden states inside the body of a loop, or by one weight that each of them reads."""
 
 
 def correlated(shape: tuple[int, ...], count: int, seed: int) -> np.ndarray:
