@@ -54,6 +54,7 @@ VERBS = (
     ),
     "to_litert",
     "compile_to_package",
+    "convert_to_openvino",
 )
 
 ABILITIES = {

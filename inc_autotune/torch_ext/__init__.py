@@ -8,6 +8,7 @@ from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: 
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
 from inc_autotune.torch_ext.hugging_face import from_pretrained, save_pretrained  # noqa: E402
 from inc_autotune.torch_ext.inspection import inspect  # noqa: E402
+from inc_autotune.torch_ext.openvino_file import convert_to_openvino  # noqa: E402
 from inc_autotune.torch_ext.packaging import compile_to_package  # noqa: E402
 from inc_autotune.torch_ext.persistence import load, save  # noqa: E402
 from inc_autotune.torch_ext.training import prepare, to_fp32  # noqa: E402
@@ -18,6 +19,7 @@ __all__ = [
     "compare",
     "compile_to_package",
     "convert",
+    "convert_to_openvino",
     "from_pretrained",
     "inspect",
     "load",

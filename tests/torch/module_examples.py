@@ -150,10 +150,15 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
 
 
 class EveryKind(nn.Module):
-    """A network of quantized operators of every kind, for deployment tests; takes token ids [batch, sequence]."""
+    """A network of quantized operators of every kind, for deployment tests; takes token ids [batch, sequence].
 
-    def __init__(self) -> None:
+    Args:
+        reduce_range: whether weights that integer kernels multiply have 7 bits.
+    """
+
+    def __init__(self, reduce_range: bool = False) -> None:
         super().__init__()
+        self.reduce_range = reduce_range
         torch.manual_seed(0)
         smoothing = torch.rand(32) + 0.5
         self.embedding = self._quantized(nn.Embedding(50, 32, padding_idx=0), EMBEDDING)
@@ -180,9 +185,8 @@ class EveryKind(nn.Module):
         image = self.conv3d(image.unsqueeze(2)).squeeze(2)
         return x, self.transposed(image)
 
-    @staticmethod
     def _quantized(
-        module: nn.Module, config: OpConfig, smoothing: Tensor | None = None, shift: Tensor | None = None
+        self, module: nn.Module, config: OpConfig, smoothing: Tensor | None = None, shift: Tensor | None = None
     ) -> nn.Module:
         calibration = OperatorCalibration(-4.0, 4.1, smoothing, -4.0, 4.1, shift=shift)
-        return convert_module(prepare_module(module, config, calibration)).eval()
+        return convert_module(prepare_module(module, config, calibration, reduce_range=self.reduce_range)).eval()

@@ -6,7 +6,7 @@
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.build import converted_model, plain_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
-from inc_autotune.torch_ext.modules.linear import QuantizedLinear
+from inc_autotune.torch_ext.modules.linear import QuantizedLinear, ranges_left_to_runtime
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger
 from inc_autotune.torch_ext.modules.registry import (
     convert_module,
@@ -46,6 +46,7 @@ __all__ = [
     "plain_model",
     "prepare_module",
     "prepared_model",
+    "ranges_left_to_runtime",
     "rounding_steps",
     "settle",
     "simulation_reason",

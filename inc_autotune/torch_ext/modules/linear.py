@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
 import torch.nn.functional as F
@@ -13,6 +17,21 @@ from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.target import kernels, saturation
 
 _decomposed = torch.ops.quantized_decomposed
+
+_RANGES_LEFT_TO_RUNTIME: ContextVar[bool] = ContextVar("_RANGES_LEFT_TO_RUNTIME", default=False)
+
+
+@contextmanager
+def ranges_left_to_runtime() -> Iterator[None]:
+    """Let Linears of dynamic ranges that are exported inside, not strictly, multiply float inputs by their integer weights.
+
+    For runtimes that round such inputs in a way of their own.
+    """
+    token = _RANGES_LEFT_TO_RUNTIME.set(True)
+    try:
+        yield
+    finally:
+        _RANGES_LEFT_TO_RUNTIME.reset(token)
 
 
 class QuantizedLinear(QuantizedOperator):
@@ -139,7 +158,9 @@ class QuantizedLinear(QuantizedOperator):
     def _dequantized(self, x: Tensor) -> Tensor:
         x = self._smoothed(x)
         if self.input_scale is None:
-            x = _dequantized_dynamic(x, self.config.activation.scheme == "sym")
+            # In this order, since dynamo does not follow context variables.
+            if torch.compiler.is_dynamo_compiling() or not _RANGES_LEFT_TO_RUNTIME.get():
+                x = _dequantized_dynamic(x, self.config.activation.scheme == "sym")
         else:
             arguments = (self._scale, self._zero_point, 0, 255, torch.uint8)
             x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
