@@ -11,7 +11,7 @@ from inc_autotune.core.analysis.correction_plan import (
     planned_corrections,
     possible_corrections,
 )
-from inc_autotune.core.analysis.form_plan import SupportsSmoothingForms, plan_forms, planned_forms
+from inc_autotune.core.analysis.form_plan import COMPARED_AGAIN, SupportsSmoothingForms, plan_forms, planned_forms
 from inc_autotune.core.analysis.gain import SupportsFootprint, SupportsSize, SupportsThreads, SupportsTiming
 from inc_autotune.core.analysis.inspection import Inspection, OperatorOptions, inspect_model
 from inc_autotune.core.analysis.operator_errors import (
@@ -36,6 +36,7 @@ from inc_autotune.core.analysis.rounding_plan import (
     OTHERS_READ_IT,
     SupportsRounding,
     plan_rounding,
+    rounds_activations,
 )
 from inc_autotune.core.analysis.sensitivity import (
     SupportsGradients,
@@ -90,6 +91,7 @@ from inc_autotune.core.analysis.whole_speed import losing_chains, slowing_units
 
 __all__ = [
     "BY_SECOND_MOMENTS",
+    "COMPARED_AGAIN",
     "LARGEST_OUTPUT",
     "LEAST_SPEEDUP",
     "NOTHING_CHANGED",
@@ -160,6 +162,7 @@ __all__ = [
     "probe_halves",
     "rank_units",
     "relative_error",
+    "rounds_activations",
     "searched_alphas",
     "searched_forms",
     "seconds",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS
-from inc_autotune.core.analysis.smoothing_plan import LEAST_ADVANTAGE, SmoothingPlan
+from inc_autotune.core.analysis.smoothing_plan import LEAST_ADVANTAGE, SmoothingPlan, uniform_name
 from inc_autotune.core.op_config import SMOOTHQUANT, SmoothingForm
 from inc_autotune.core.space import TuningSpace
 from inc_autotune.core.vocabulary import FormName
@@ -19,6 +19,10 @@ STEP = 0.1
 
 MOST_EXPONENTS = 8
 """So many pairs of exponents are compared at most, beside SmoothQuant's."""
+
+COMPARED_AGAIN: tuple[FormName, ...] = ("shift",)
+"""With weights that are rounded by second moments, where activations have integers too: a shift takes error from these,
+which then count for more. In a GPT with outliers it wins only then."""
 
 _DIRECTIONS = ((0, -1), (-1, 0), (0, 1), (1, 0))
 """Of alpha and beta. Weights have a scale for each output channel, and the activation one in all, so that beta is
@@ -35,34 +39,32 @@ class SupportsSmoothingForms(Protocol):
 
 @dataclass(frozen=True)
 class _Form:
-    """Forms of all smoothed units, relative to SmoothQuant's with the alphas of a plan.
+    """Forms of all smoothed units, relative to those of a plan.
 
     Args:
         alpha: steps added to every alpha.
-        beta: steps added to every `1 - alpha` of the plan.
-        form: the rest, which all units share.
+        beta: steps added to every exponent of the weights.
+        changes: fields of `SmoothingForm` that all units share from then on.
     """
 
     alpha: int = 0
     beta: int = 0
-    form: SmoothingForm = SMOOTHQUANT
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
-    def exponents(self, alpha: float) -> tuple[float, float | None]:
-        """Those of a unit with this alpha in the plan; beta is None where it is SmoothQuant's."""
+    def exponents(self, alpha: float, form: SmoothingForm) -> tuple[float, float | None]:
+        """Those of a unit with this alpha and form in the plan; beta is None where it is SmoothQuant's."""
         moved = _in_range(alpha + STEP * self.alpha)
-        beta = _in_range(1 - alpha + STEP * self.beta)
+        beta = _in_range((1 - alpha if form.beta is None else form.beta) + STEP * self.beta)
         return moved, None if beta == _in_range(1 - moved) else beta
 
     def moves_to(self, alphas: Collection[float], plan: SmoothingPlan) -> bool:
         """Whether it leaves the alphas of a plan as they are, or moves each to one of these."""
-        return not self.alpha or all(
-            self.exponents(alpha)[0] in alphas for alpha in plan.alphas.values() if alpha is not None
-        )
+        return not self.alpha or all(_in_range(alpha + STEP * self.alpha) in alphas for _, alpha, _ in _smoothed(plan))
 
     def of(self, plan: SmoothingPlan) -> SmoothingPlan:
         """The plan with it."""
-        exponents = {name: self.exponents(alpha) for name, alpha in plan.alphas.items() if alpha is not None}
-        forms = {name: replace(self.form, beta=beta) for name, (_, beta) in exponents.items()}
+        exponents = {name: self.exponents(alpha, form) for name, alpha, form in _smoothed(plan)}
+        forms = {name: replace(form, beta=exponents[name][1], **self.changes) for name, _, form in _smoothed(plan)}
         moved = {name: alpha for name, (alpha, _) in exponents.items()}
         suffix = f" {BY_SECOND_MOMENTS}" if plan.rounded else ""
         return replace(
@@ -73,16 +75,26 @@ class _Form:
             output_error=None,
         )
 
-    def _describe(self, plan: SmoothingPlan, alphas: dict[str, float], forms: dict[str, SmoothingForm]) -> str:
+    def key(self, plan: SmoothingPlan) -> tuple[tuple[float, float | None], ...]:
+        """Equal for exponents that are the same, such as beyond the ends of the range."""
+        return tuple(self.exponents(alpha, form) for _, alpha, form in _smoothed(plan))
+
+    def _describe(self, plan: SmoothingPlan, alphas: Mapping[str, float], forms: Mapping[str, SmoothingForm]) -> str:
         shared, same = set(alphas.values()), set(forms.values())
         if len(shared) == 1 and len(same) == 1:
-            words = [f"alpha {shared.pop():g}", same.pop().describe()]
-        else:
-            words = [plan.name.removesuffix(BY_SECOND_MOMENTS).rstrip()]
-            for name, steps in (("alphas", self.alpha), ("betas", self.beta)):
-                words += [f"{name} {STEP * steps:+g}"] if steps else []
-            words.append(self.form.describe())
+            return uniform_name(shared.pop(), same.pop())
+        words = [plan.name.removesuffix(BY_SECOND_MOMENTS).rstrip()]
+        for name, steps in (("alphas", self.alpha), ("betas", self.beta)):
+            words += [f"{name} {STEP * steps:+g}"] if steps else []
+        words.append(replace(SMOOTHQUANT, **self.changes).describe())
         return ", ".join(filter(None, words))
+
+
+def _smoothed(plan: SmoothingPlan) -> Iterator[tuple[str, float, SmoothingForm]]:
+    """Name, alpha and form of each smoothed unit."""
+    for name, alpha in plan.alphas.items():
+        if alpha is not None:
+            yield name, alpha, plan.forms.get(name, SMOOTHQUANT)
 
 
 def plan_forms(
@@ -102,7 +114,7 @@ def plan_forms(
     Candidates are compared on held-out samples, as plans are, rounded as the best plan rounds. First exponents: those
     of activations and of weights are moved by steps, one at a time, as long as that comes closer; then the norm of
     the weights in place of their largest values, then the shift. A form is taken if its error is `LEAST_ADVANTAGE`
-    times smaller than that of SmoothQuant's, since it is chosen among more; the plan that was best stays in reserve.
+    times smaller than that of the best plan, since it is chosen among more; that plan stays in reserve.
 
     Args:
         plans: best first.
@@ -126,12 +138,13 @@ def plan_forms(
     if "exponents" in free:
         known = {round(alpha, 10) for alpha in alphas}
         form, best = _walk(start, measured, known)
-    others: list[dict[str, Any]] = [{"weight": "norm"}] if "norm" in free else []
-    for change in [*others, *([{"shifted": True}] if "shift" in free else [])]:
-        other = replace(form, form=replace(form.form, **change))
-        plan = measured(other)
-        if plan.is_closer_than(best):
-            form, best = other, plan
+    changes: dict[FormName, dict[str, Any]] = {"norm": {"weight": "norm"}, "shift": {"shifted": True}}
+    for name, change in changes.items():
+        other = replace(form, changes={**form.changes, **change})
+        if name in free and other.of(start).forms != form.of(start).forms:
+            plan = measured(other)
+            if plan.is_closer_than(best):
+                form, best = other, plan
     if best is start:
         return tuple(plans)
     if not best.is_closer_than(start, LEAST_ADVANTAGE):
@@ -148,26 +161,21 @@ def _walk(
     start: SmoothingPlan, measured: Callable[[_Form], SmoothingPlan], alphas: Collection[float]
 ) -> tuple[_Form, SmoothingPlan]:
     """The best exponents: step by step in one direction after the other, as long as any of them comes closer."""
-    form, best, seen = _Form(), start, {_key(_Form(), start)}
+    form, best, seen = _Form(), start, {_Form().key(start)}
     has_moved = True
     while has_moved:
         has_moved = False
         for alpha, beta in _DIRECTIONS:
             while len(seen) <= MOST_EXPONENTS:
                 other = replace(form, alpha=form.alpha + alpha, beta=form.beta + beta)
-                if _key(other, start) in seen or not other.moves_to(alphas, start):
+                if other.key(start) in seen or not other.moves_to(alphas, start):
                     break
-                seen.add(_key(other, start))
+                seen.add(other.key(start))
                 plan = measured(other)
                 if not plan.is_closer_than(best):
                     break
                 form, best, has_moved = other, plan, True
     return form, best
-
-
-def _key(form: _Form, plan: SmoothingPlan) -> tuple[tuple[float, float | None], ...]:
-    """Equal for forms that are the same, such as beyond the ends of the range."""
-    return tuple(form.exponents(alpha) for alpha in plan.alphas.values() if alpha is not None)
 
 
 def _in_range(exponent: float) -> float:

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 LARGEST_OUTPUT = 1e15
 """Larger values mean "masked out" (minus infinity, the smallest float), and their errors mean nothing."""
 
+_VALUES_AT_ONCE = 1 << 18
+"""Of an output: temporaries of a whole one go back to the system and come again page by page, which takes longer."""
+
 
 @runtime_checkable
 class SupportsComparison(Protocol):
@@ -47,17 +50,28 @@ def relative_error(reference: Sequence[Any], outputs: Sequence[Any]) -> float:
         if expected is None or actual is None or tuple(expected.shape) != tuple(actual.shape):
             errors.append(1.0)
             continue
-        xp = array_namespace(expected)
-        actual = xp.astype(actual, expected.dtype)
-        compared = xp.abs(expected) <= LARGEST_OUTPUT
-        if not bool(xp.all(compared)):
-            nothing = xp.zeros_like(expected)
-            expected, actual = xp.where(compared, expected, nothing), xp.where(compared, actual, nothing)
-        difference = actual - expected
-        power = float(xp.sum(expected * expected))
-        error = float(xp.sum(difference * difference)) / max(power, 1e-30)
+        power, error = _squares(expected, actual)
+        error /= max(power, 1e-30)
         errors.append(error if math.isfinite(error) else math.inf)
     return sum(errors) / len(errors) if errors else 0.0
+
+
+def _squares(expected: Any, actual: Any) -> tuple[float, float]:
+    """Squares of a reference output, and of what another one of its shape differs by, each summed up."""
+    xp = array_namespace(expected)
+    whole = xp.reshape(expected, (-1,)), xp.reshape(actual, (-1,))
+    power = error = 0.0
+    for start in range(0, max(whole[0].shape[0], 1), _VALUES_AT_ONCE):
+        part, other = (each[start : start + _VALUES_AT_ONCE] for each in whole)
+        other = xp.astype(other, part.dtype)
+        compared = xp.abs(part) <= LARGEST_OUTPUT
+        if not bool(xp.all(compared)):
+            nothing = xp.zeros_like(part)
+            part, other = xp.where(compared, part, nothing), xp.where(compared, other, nothing)
+        difference = other - part
+        power += float(xp.sum(part * part))
+        error += float(xp.sum(difference * difference))
+    return power, error
 
 
 def output_error(adaptor: Adaptor, tune_cfg: Mapping[str, Any], model: Any) -> float | None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.output_error import OutputErrors
-from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan
+from inc_autotune.core.analysis.smoothing_plan import SmoothingPlan, uniform_name
+from inc_autotune.core.op_config import SMOOTHQUANT
 from inc_autotune.core.space import TuningSpace, Unit
 from inc_autotune.core.vocabulary import RequestedRounding
 
@@ -55,9 +56,10 @@ def plan_rounding(
     """The plans with the rounding of weights decided, best first.
 
     "auto" compares the best plan with itself rounded by second moments, on held-out samples; without an output to
-    compare, weights stay rounded to nearest. What wins holds for all plans. Where it is the second moments and the plan
-    has one alpha for all layers, larger alphas follow, until one is no better: they move error from activations into
-    weights, which now bear more of it. The best plan without this rounding stays in reserve.
+    compare, weights stay rounded to nearest. What wins holds for all plans. Where it is the second moments, activations
+    are rounded too and the plan has one alpha for all layers, larger alphas follow, until one is no better: they move
+    error from activations into weights, which now bear more of it. The best plan without this rounding stays in
+    reserve.
 
     Args:
         plans: best first.
@@ -90,8 +92,7 @@ def plan_rounding(
     if requested == "auto" and not best.is_closer_than(nearest):
         compared = () if best.output_error is None else (replace(best, required=False),)
         return (nearest, *plans[1:], *compared)
-    for alpha in _larger(nearest, alphas):
-        plan = replace(nearest, name=f"alpha {alpha:g}", alphas=dict.fromkeys(nearest.alphas, alpha))
+    for plan in _larger(nearest, alphas) if rounds_activations(space) else ():
         other = measured(rounded(plan))
         if not other.is_closer_than(best):
             break
@@ -100,9 +101,16 @@ def plan_rounding(
     return (replace(best, note=nearest.note), *rest, replace(nearest, required=False, note=None))
 
 
-def _larger(plan: SmoothingPlan, alphas: Sequence[float]) -> Iterator[float]:
-    """The alphas above the one that all layers of a plan share."""
-    shared = set(plan.alphas.values())
-    if len(shared) == 1:
-        (current,) = shared
-        yield from (alpha for alpha in alphas if current is not None and alpha > current)
+def rounds_activations(space: TuningSpace) -> bool:
+    """Whether any unit has integer activations where everything is quantized."""
+    return any(not unit.options[0].activation.is_float for unit in space.units)
+
+
+def _larger(plan: SmoothingPlan, alphas: Sequence[float]) -> Iterator[SmoothingPlan]:
+    """The plan with the alphas above the one that all layers of it share."""
+    shared, forms = set(plan.alphas.values()), {plan.forms.get(name, SMOOTHQUANT) for name in plan.alphas}
+    if len(shared) == len(forms) == 1:
+        ((current,), (form,)) = shared, forms
+        for alpha in alphas:
+            if current is not None and alpha > current:
+                yield replace(plan, name=uniform_name(alpha, form), alphas=dict.fromkeys(plan.alphas, alpha))

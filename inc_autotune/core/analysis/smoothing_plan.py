@@ -12,7 +12,7 @@ from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.block_search import search_blocks
 from inc_autotune.core.analysis.output_error import OutputErrors
 from inc_autotune.core.arguments import AutoAlphaArgs, SmoothQuantArgs
-from inc_autotune.core.op_config import SmoothingForm
+from inc_autotune.core.op_config import SMOOTHQUANT, SmoothingForm
 from inc_autotune.core.quantization import AlphaSearchResult, InputGroup, alpha_grid, rows_repeat, search_alpha
 from inc_autotune.core.space import Assignment, TuningSpace, Unit
 from inc_autotune.core.vocabulary import FormName
@@ -92,6 +92,11 @@ class SmoothingPlan:
 
 
 OFF = SmoothingPlan("off", {})
+
+
+def uniform_name(alpha: float, form: SmoothingForm = SMOOTHQUANT) -> str:
+    """The name of a plan with one alpha and one form for all units."""
+    return ", ".join(filter(None, [f"alpha {alpha:g}", form.describe()]))
 
 
 def plan_smoothing(
@@ -185,7 +190,7 @@ def planned_steps(arguments: SmoothQuantArgs | None, space: TuningSpace) -> int 
 
 
 def _uniform(groups: Sequence[InputGroup], alpha: float) -> SmoothingPlan:
-    return SmoothingPlan(f"alpha {alpha:g}", {group.name: alpha for group in groups})
+    return SmoothingPlan(uniform_name(alpha), {group.name: alpha for group in groups})
 
 
 def _search_groups(

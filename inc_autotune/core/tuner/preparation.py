@@ -10,6 +10,7 @@ from typing import Any
 
 from inc_autotune.core.adaptor import UnitSpeed
 from inc_autotune.core.analysis import (
+    COMPARED_AGAIN,
     OFF,
     CorrectionPlan,
     SmoothingPlan,
@@ -26,6 +27,7 @@ from inc_autotune.core.analysis import (
     planned_forms,
     planned_steps,
     possible_corrections,
+    rounds_activations,
     searched_alphas,
     searched_forms,
     slow_units,
@@ -267,38 +269,19 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
     forms, steps = searched_forms(arguments), planned_steps(arguments, space)
 
     def compute() -> list[dict[str, Any]]:
-        with run.phases.phase("smoothing", None if steps is None else steps + planned_forms(forms)) as advance:
-            plans = plan_smoothing(
-                run.adaptor,
-                run.model,
-                space,
-                arguments,
-                run.sampling_sizes[-1],
-                expired=run.phases.expired,
-                advance=advance,
-            )
-            plans = plan_rounding(
-                run.adaptor,
-                run.model,
-                space,
-                plans,
-                run.arguments.weight_rounding,
-                run.sampling_sizes[-1],
-                alphas=searched_alphas(arguments),
-                expired=run.phases.expired,
-                advance=advance,
-            )
-            plans = plan_forms(
-                run.adaptor,
-                run.model,
-                space,
-                plans,
-                forms,
-                run.sampling_sizes[-1],
-                alphas=searched_alphas(arguments),
-                expired=run.phases.expired,
-                advance=advance,
-            )
+        total = None if steps is None else steps + planned_forms(forms) + planned_forms(COMPARED_AGAIN)
+        with run.phases.phase("smoothing", total) as advance:
+            size, known = run.sampling_sizes[-1], searched_alphas(arguments)
+            limits: dict[str, Any] = {"expired": run.phases.expired, "advance": advance}
+            plans = plan_smoothing(run.adaptor, run.model, space, arguments, size, **limits)
+            # Rounding by second moments takes as long as comparing several plans, so it comes last, and what it may
+            # decide otherwise is asked again.
+            plans = plan_forms(run.adaptor, run.model, space, plans, forms, size, alphas=known, **limits)
+            requested = run.arguments.weight_rounding
+            plans = plan_rounding(run.adaptor, run.model, space, plans, requested, size, alphas=known, **limits)
+            if plans[0].rounded and rounds_activations(space):
+                again = [name for name in forms if name in COMPARED_AGAIN]
+                plans = plan_forms(run.adaptor, run.model, space, plans, again, size, alphas=known, **limits)
         return [asdict(plan) for plan in plans]
 
     # A search that the clock cut short is not what a later run, with more time, should find.

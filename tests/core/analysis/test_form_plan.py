@@ -39,14 +39,16 @@ class Scripted(NumpyAdaptor):
         return [np.ones(1) + np.sqrt(candidate)]
 
 
-def planned(adaptor, alphas=(0.8,), error=0.5, allowed=FORM_NAMES, rounded=(), **limits):
+def planned(adaptor, alphas=(0.8,), error=0.5, allowed=FORM_NAMES, rounded=(), form=None, **limits):
     model = random_model()
     size = adaptor.calibrate(model, [np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)], (64,))
     space = build_space(offered_options(adaptor, model))
     names = [unit.name for unit in space.units]
     by_name = {name: alphas[index % len(alphas)] for index, name in enumerate(names)}
+    name = "alpha 0.8" if len(alphas) == 1 else "layer-wise"
+    forms = {} if form is None else dict.fromkeys(names, form)
     plans = [
-        SmoothingPlan("alpha 0.8" if len(alphas) == 1 else "layer-wise", by_name, output_error=error, rounded=rounded),
+        SmoothingPlan(name, by_name, output_error=error, rounded=rounded, forms=forms),
         SmoothingPlan("off", {}, required=False, output_error=0.9),
     ]
     alphas = [step / 10 for step in range(11)]
@@ -99,3 +101,16 @@ def test_nothing_is_compared_once_the_time_is_over():
     adaptor = Scripted(bowl)
     assert planned(adaptor, expired=lambda: True)[0].name == "alpha 0.8"
     assert adaptor.asked == []
+
+
+def test_a_form_that_was_found_before_is_kept():
+    known = SmoothingForm(0.5, "norm")
+    best, before, _ = planned(Scripted(lambda *form: 0.1 if form[3] else 0.3), error=0.2, form=known)
+    assert best.name == "alpha 0.8, beta 0.5, norm of the weight, shifted"
+    assert set(best.forms.values()) == {SmoothingForm(0.5, "norm", True)}
+    assert set(before.forms.values()) == {known}
+    adaptor = Scripted(bowl)
+    planned(adaptor, allowed=("norm", "shift"), form=SmoothingForm(0.5, "norm", True))
+    assert adaptor.asked == []
+    moved = planned(adaptor, error=0.68, allowed=("exponents",), form=known)[0]
+    assert moved.name == "alpha 0.6, beta 0.1, norm of the weight"

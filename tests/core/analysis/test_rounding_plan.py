@@ -1,11 +1,14 @@
 """Which rounding of weights is tried first, by errors the test chooses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from inc_autotune.core.analysis import SmoothingPlan, plan_rounding
 from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError
+from inc_autotune.core.op_config import SMOOTHQUANT, SmoothingForm
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space import build_space
 from inc_autotune.testing import NumpyAdaptor, random_model
@@ -35,7 +38,7 @@ class Scripted(NumpyAdaptor):
         return [np.ones(1) + np.sqrt(candidate)]
 
 
-def planned(adaptor, plans, requested="auto", **limits):
+def planned(adaptor, plans, requested="auto", form=SMOOTHQUANT, **limits):
     model = random_model()
     size = adaptor.calibrate(model, [np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)], (64,))
     space = build_space(offered_options(adaptor, model))
@@ -43,6 +46,7 @@ def planned(adaptor, plans, requested="auto", **limits):
         SmoothingPlan(name, {} if alpha is None else {unit.name: alpha for unit in space.units}, required, error)
         for name, alpha, required, error in plans
     ]
+    plans[0] = replace(plans[0], forms=dict.fromkeys(plans[0].alphas, form))
     return plan_rounding(adaptor, model, space, plans, requested, size, **limits)
 
 
@@ -71,6 +75,27 @@ def test_larger_alphas_follow_while_they_come_closer():
     plans = planned(Scripted(lambda rounding, alpha: errors[alpha]), TWO, alphas=[0.4, 0.5, 0.6, 0.7, 0.8])
     assert plans[0].name.startswith("alpha 0.6")
     assert set(plans[0].alphas.values()) == {0.6}
+
+
+def test_larger_alphas_keep_the_form():
+    adaptor, form = Scripted(lambda rounding, alpha: 0.1 - alpha / 100), SmoothingForm(0.2, "norm")
+    best = planned(adaptor, TWO, alphas=[0.5, 0.6], form=form)[0]
+    assert best.name == "alpha 0.6, beta 0.2, norm of the weight with weights rounded by second moments"
+    assert set(best.forms.values()) == {form}
+
+
+def test_float_activations_give_no_error_to_weights():
+    class WeightOnly(Scripted):
+        def query_fw_capability(self, model):
+            known = super().query_fw_capability(model)
+            for options in known["opwise"].values():
+                for option in options:
+                    option["activation"] = {"dtype": "fp32"}
+                    option["approach"] = "weight_only"
+            return known
+
+    adaptor = WeightOnly(lambda rounding, alpha: 0.1 - alpha / 100)
+    assert planned(adaptor, TWO, alphas=[0.5, 0.6])[0].name.startswith("alpha 0.5 with")
 
 
 def test_a_plan_without_an_error_is_measured_too():

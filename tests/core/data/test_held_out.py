@@ -108,3 +108,24 @@ def test_outputs_that_take_too_much_memory_are_left_out_but_for_the_first(monkey
         held_out.add(index, feed, [feed.inputs["x"].astype(np.float64)])
     assert held_out.samples == 4
     assert len(held_out.outputs) == 1
+
+
+def test_large_outputs_take_fewer_samples(monkeypatch):
+    monkeypatch.setattr("inc_autotune.core.data.held_out.HELD_OUT_VALUES", 25)
+    held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+    for index, feed in enumerate(batches(2, 2, 2, 8, 2, 2)):
+        if held_out.wants(index):
+            held_out.add(index, feed, [np.ones((feed.size, 5)), np.ones(1)])
+    # 2 samples of 5 numbers each and one of both, then as many of the next batch as it takes.
+    assert [feed.inputs["x"].tolist() for feed in held_out.batches] == [[2, 3], [6, 7, 8]]
+    assert [output.shape for output in held_out.outputs] == [(2, 5), (1,), (3, 5), (1,)]
+    assert held_out.samples == 5
+
+
+def test_one_sample_with_large_outputs_is_held_out(monkeypatch):
+    monkeypatch.setattr("inc_autotune.core.data.held_out.HELD_OUT_VALUES", 25)
+    held_out: HeldOut[Feed] = HeldOut(lambda batch, outputs: list(outputs))
+    for index, feed in enumerate(batches(4, 4, 4, 4)):
+        if held_out.wants(index):
+            held_out.add(index, feed, [np.ones((feed.size, 100))])
+    assert [feed.inputs["x"].tolist() for feed in held_out.batches] == [[4]]
