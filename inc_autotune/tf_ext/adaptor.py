@@ -52,6 +52,7 @@ from inc_autotune.tf_ext.calibration import (
     calibration_entries,
     can_correct,
     group_weights,
+    half_note,
     make_plan,
     outputs_or_none,
     watching,
@@ -229,7 +230,9 @@ class TensorFlowAdaptor(
                 moments=self.moments_wanted,
                 shard=run_context().shard,
             )
-        self.data_notes = tuple(dict.fromkeys(note for axis in axes for note in axis.notes))
+        halves = dict.fromkeys(each.half_type for each in model.model.signatures.values() if each.half_type is not None)
+        notes = [note for axis in axes for note in axis.notes]
+        self.data_notes = tuple(dict.fromkeys([*map(half_note, halves), *notes]))
         return self.samples
 
     def matrices(self, operators: Sequence[str]) -> Sequence[FloatArray]:

@@ -72,6 +72,7 @@ class SignatureGraph:
             path to it: `while/body/MatMul`.
         tables: what placeholders of resources stand for, by node name.
         aliases: other names of the same signature, such as the "serve" beside "serving_default" that Keras exports.
+        half_type: "float16" or "bfloat16", in which the model computed as it was given; None: in float32.
     """
 
     name: str
@@ -83,6 +84,7 @@ class SignatureGraph:
     body_operators: Mapping[str, str]
     tables: Mapping[str, Table] = field(default_factory=dict, repr=False)
     aliases: tuple[str, ...] = ()
+    half_type: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from inc_autotune.tf_ext.graph import (
 from inc_autotune.tf_ext.model.check import check_function, check_graph, check_inputs, check_placeholders
 from inc_autotune.tf_ext.model.control_inputs import with_waiting_copies
 from inc_autotune.tf_ext.model.folding import with_folded_weights
+from inc_autotune.tf_ext.model.half_precision import half_type, in_float32
 from inc_autotune.tf_ext.model.inlining import inlined
 from inc_autotune.tf_ext.model.loops import with_lean_loops
 from inc_autotune.tf_ext.model.matrix_products import with_matrix_products
@@ -105,6 +106,9 @@ def signature_graph(
     """
     check_graph(name, graph_def, inputs)
     graph_def = inlined(graph_def)
+    half = half_type(graph_def)
+    if half is not None:
+        graph_def, outputs = in_float32(graph_def, inputs, outputs)
     tables = tables or {}
     ends = [*(each.tensor.split(":")[0] for each in (*inputs, *outputs)), *tables]
     simple = _simplified(_prepared(graph_def, ends), ends)
@@ -115,7 +119,8 @@ def signature_graph(
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    signature = SignatureGraph(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies, tables)
+    ends_of = (tuple(inputs), tuple(outputs))
+    signature = SignatureGraph(name, without, weights, *ends_of, ordered, bodies, tables, half_type=half)
     return with_matrix_products(with_folded_weights(with_lean_loops(signature)))
 
 

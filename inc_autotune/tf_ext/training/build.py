@@ -97,12 +97,18 @@ def traced_copy(model: Any, signatures: Any = None) -> TracedCopy:
     """A copy of a Keras model with its graph, whose operators can be told by layer.
 
     Raises:
-        ModelError: see `copied`, and `load_source`.
+        ModelError: see `copied`, and `load_source`; or it computes in half precision.
     """
     own = copied(model)
     layers = layers_of(own)
     with recorded_calls(layers) as calls:
         source = load_source(own, signatures)
+    half = next((each.half_type for each in source.signatures.values() if each.half_type is not None), None)
+    if half is not None:
+        raise ModelError(
+            f"model: computes in {half}, and quantization-aware training takes float32. Build the model with the dtype "
+            "policy 'float32' and give it these weights: other.set_weights(model.get_weights())."
+        )
     return TracedCopy(own, layers, calls, source)
 
 

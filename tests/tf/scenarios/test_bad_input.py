@@ -16,7 +16,6 @@ from keras import layers
 
 from inc_autotune import tf_ext
 from inc_autotune.core.errors import ArgumentError, MissingDependencyError, ModelError
-from inc_autotune.tf_ext.calibration.analysis import Analysis
 from inc_autotune.tf_ext.model.signatures import SignatureModel
 from inc_autotune.tf_ext.model.source import load_source
 from inc_autotune.tf_ext.target.version import check_version
@@ -198,15 +197,6 @@ def test_what_convert_returned() -> None:
 def test_names_of_inputs_that_tensorflow_does_not_save(name: str) -> None:
     inputs = keras.Input((4,), name=name)
     refused(keras.Model(inputs, layers.Dense(3)(inputs)), f"input {name!r}", "Python word", "another name")
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_named_where_nothing_is_left_to_quantize(policy: str) -> None:
-    inputs = keras.Input((4,), name="x")
-    source = load_source(keras.Model(inputs, layers.Dense(3, dtype=policy)(inputs)))
-    (reason,) = Analysis(source).skipped.values()
-    assert f"{policy.removeprefix('mixed_')}, not float32" in reason[1]
-    assert "policy 'float32'" in reason[1]
 
 
 def test_missing_signatures(tmp_path: Path) -> None:
