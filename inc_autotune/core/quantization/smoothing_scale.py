@@ -104,5 +104,5 @@ def group_weight_absmax(weights: Sequence[AnyNamespaceArray]) -> AnyNamespaceArr
 def group_weight_norm(weights: Sequence[AnyNamespaceArray]) -> AnyNamespaceArray:
     """Root of the sum of squares per input channel over all weights of a group, float32 [in_features]."""
     xp = array_api_compat.array_namespace(*weights)
-    squares = [xp.vecdot(each, each, axis=0) for each in (xp.astype(each, xp.float32, copy=False) for each in weights)]
+    squares = [xp.sum(each * each, axis=0) for each in (xp.astype(each, xp.float32, copy=False) for each in weights)]
     return xp.sqrt(sum(squares[1:], squares[0]))

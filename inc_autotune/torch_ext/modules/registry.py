@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import pack_steps
-from inc_autotune.core.vocabulary import ROUNDINGS
+from inc_autotune.core.vocabulary import Rounding
 from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.modules.availability import is_weight_only_product, simulation_reason
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
@@ -34,6 +34,7 @@ from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
 from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
+from inc_autotune.torch_ext.modules.weight_rounding import integers_by_moment
 from inc_autotune.torch_ext.operators import RECURRENT_TYPES, TABLE_TYPES, operator_type
 
 
@@ -90,20 +91,22 @@ def rounding_steps(
         module, config, calibration, reduce_range: as for `prepare_module`.
     """
     calibration, plain = replace(calibration, input_means=None), config.with_corrections(())
-    forms = [
-        prepare_module(module, plain.with_rounding(each), calibration, reduce_range=reduce_range)
-        for each in ROUNDINGS[::-1]
-    ]
-    rounded, nearest = map(_integers, forms)
-    return pack_steps((rounded - nearest).contiguous().numpy())
+
+    def prepared(rounding: Rounding) -> nn.Module:
+        return prepare_module(module, plain.with_rounding(rounding), calibration, reduce_range=reduce_range)
+
+    nearest = prepared("nearest")
+    if isinstance(nearest, FakeQuantized):
+        rounded = integers_by_moment(nearest, calibration.moments["weight"])
+        return pack_steps((rounded - nearest.integer_weight()).to(torch.int16).contiguous().numpy())
+    return pack_steps((_integers(prepared("second_moment")) - _integers(nearest)).contiguous().numpy())
 
 
 def _integers(form: nn.Module) -> Tensor:
-    if isinstance(form, FakeQuantizedRecurrent):
-        names = sorted(form.operator.weights(form))
-        return torch.cat([form.integer_weight(name).flatten() for name in names]).to(torch.int16)
-    assert isinstance(form, FakeQuantized)
-    return form.integer_weight().to(torch.int16)
+    """Of all weights of a recurrent layer."""
+    assert isinstance(form, FakeQuantizedRecurrent)
+    names = sorted(form.operator.weights(form))
+    return torch.cat([form.integer_weight(name).flatten() for name in names]).to(torch.int16)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inc_autotune.core.quantization import (
     SecondMoment,
@@ -44,23 +44,34 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
         prepared.weight_axis,
     )
     if moment is not None:
-        is_transposed = prepared.weight_output_axis == 1
-        matrix, beside = weight.t() if is_transposed else weight.flatten(1), grid
-        if prepared.group_size is not None:
-            matrix = prepared.weight_matrix(prepared.smoothed_weight())
-            scale, zero_point = (
-                beside_columns(each, len(matrix), prepared.group_size) for each in (grid.scale, grid.zero_point)
-            )
-            beside = replace(grid, scale=scale, zero_point=zero_point)
-        integers = torch.from_numpy(
-            quantize_by_second_moment(matrix.numpy(), beside, moment, smoothing=prepared.smoothing)
-        )
-        weight = dequantize(integers.t() if is_transposed else integers.reshape(weight.shape), grid, axis)
+        weight = dequantize(integers_by_moment(prepared, moment), grid, axis)
     elif steps is not None:
         integers = quantize(weight, grid, axis)
         integers += torch.from_numpy(unpack_steps(steps, tuple(integers.shape)))
         weight = dequantize(integers.clamp_(prepared.weight_minimum, prepared.weight_maximum), grid, axis)
     prepared.take_weight(prepared.weight_from_rows(weight))
+
+
+@torch.no_grad()
+def integers_by_moment(prepared: FakeQuantized, moment: SecondMoment) -> Tensor:
+    """The integers that a second moment gives an operator's weight: float32, arranged as `weight_rows`.
+
+    Args:
+        prepared: has its smoothing scale and the grid of its weight.
+        moment: second moment of the input.
+    """
+    smoothed, grid = prepared.smoothed_weight(), prepared.weight_parameters()
+    weight = prepared.weight_rows(smoothed)
+    is_transposed = prepared.weight_output_axis == 1
+    matrix = weight.t() if is_transposed else weight.flatten(1)
+    if prepared.group_size is not None:
+        matrix = prepared.weight_matrix(smoothed)
+        scale, zero_point = (
+            beside_columns(each, len(matrix), prepared.group_size) for each in (grid.scale, grid.zero_point)
+        )
+        grid = replace(grid, scale=scale, zero_point=zero_point)
+    integers = torch.from_numpy(quantize_by_second_moment(matrix.numpy(), grid, moment, smoothing=prepared.smoothing))
+    return integers.t() if is_transposed else integers.reshape(weight.shape)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from inc_autotune.core.analysis import smoothing_plan
 from inc_autotune.core.analysis.output_error import output_error
 from inc_autotune.core.analysis.smoothing_plan import OFF as OFF_PLAN
 from inc_autotune.core.analysis.smoothing_plan import plan_smoothing, planned_steps
@@ -227,6 +228,22 @@ def test_steps_are_counted_for_the_progress_bar():
     plan_smoothing(adaptor, model, space, AUTO, size, advance=lambda: steps.append(1))
     assert len(adaptor.asked) + len(space.units) == len(steps) <= planned_steps(AUTO, space)
     assert planned_steps(None, space) is None
+
+
+@pytest.mark.parametrize(("large", "scored"), [(10_000_000, 8), (10, 2)])
+def test_in_large_models_fewer_output_channels_score_an_alpha(monkeypatch, large, scored):
+    asked = []
+
+    def recorded(*arguments, output_channels, **options):
+        asked.append(output_channels)
+        return search_alpha(*arguments, output_channels=output_channels, **options)
+
+    monkeypatch.setattr(smoothing_plan, "search_alpha", recorded)
+    monkeypatch.setattr(smoothing_plan, "SCORED_OUTPUT_CHANNELS", 8)
+    monkeypatch.setattr(smoothing_plan, "SCORED_IN_LARGE_MODELS", 2)
+    monkeypatch.setattr(smoothing_plan, "LARGE_MODEL", large)
+    plans_of(Scripted(valley(0.5)))
+    assert set(asked) == {scored}
 
 
 def test_folds_show_an_alpha_that_fits_the_ranges_too_closely():
