@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,21 +71,25 @@ def peer_outputs(
     *,
     is_transformer: bool,
     threads: int,
+    save: Path | None = None,
 ) -> NDArray[Any]:
     """First outputs of what NNCF makes of a model, on the unseen samples.
 
     Args:
         python: of the environment that has it.
-        model: an ONNX file or a SavedModel.
+        model: an ONNX file, a file of OpenVINO or a SavedModel.
         calibration, unseen: by input name.
+        save: folder that gets the quantized model as `int8.xml`; None: it is not kept.
     """
     parts = {"calibration": calibration, "unseen": unseen}
     with tempfile.TemporaryDirectory() as folder:
         arrays: dict[str, Any] = {f"{part}.{name}": each for part, of in parts.items() for name, each in of.items()}
         np.savez(Path(folder) / "samples.npz", **arrays)
         command = [python, str(PEER), str(model), folder, "--threads", str(threads)]
-        subprocess.run(
-            [*command, *(["--transformer"] if is_transformer else [])], check=True, stdout=subprocess.DEVNULL
-        )
+        flags = {"--transformer": is_transformer, "--save": save is not None}
+        subprocess.run([*command, *(flag for flag in flags if flags[flag])], check=True, stdout=subprocess.DEVNULL)
+        if save is not None:
+            for made in Path(folder).glob("int8.*"):
+                shutil.copy(made, save)
         outputs: NDArray[Any] = np.load(Path(folder) / "outputs.npy")
         return outputs

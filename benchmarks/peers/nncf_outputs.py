@@ -1,4 +1,4 @@
-"""What a model that NNCF has quantized returns. `torch/rungs.py` and `tf/rungs.py` with `--peer-python` run this.
+"""What a model that NNCF has quantized returns. `rungs.py` and `speed.py` with `--peer-python` run this.
 
 Install (Python 3.11, CPU):
 
@@ -6,11 +6,11 @@ Install (Python 3.11, CPU):
     peer_ov/bin/pip install torch==2.13.0  # the CPU build, which nncf imports
     peer_ov/bin/pip install nncf==3.4.0 openvino==2026.4.1
 
-`MODEL` is an ONNX file or the folder of a SavedModel. `samples.npz` of `FOLDER` holds `calibration.NAME` and
-`unseen.NAME` for each input of the model; `outputs.npy`, the first output for the unseen samples, is written beside it.
-Settings are those that NNCF documents: `model_type=TRANSFORMER`, which includes SmoothQuant, where `--transformer` is
-given; corrections of biases are part of its default. OpenVINO runs it with the precision hint f32, so that what is not
-int8 is float32.
+`MODEL` is an ONNX file, a file of OpenVINO or the folder of a SavedModel. `samples.npz` of `FOLDER` holds
+`calibration.NAME` and `unseen.NAME` for each input of the model; `outputs.npy`, the first output for the unseen
+samples, is written beside it, and with `--save` the quantized model, `int8.xml`. Settings are those that NNCF
+documents: `model_type=TRANSFORMER`, which includes SmoothQuant, where `--transformer` is given; corrections of biases
+are part of its default. OpenVINO runs it with the precision hint f32, so that what is not int8 is float32.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("model", type=Path)
 parser.add_argument("folder", type=Path)
 parser.add_argument("--transformer", action="store_true")
+parser.add_argument("--save", action="store_true")
 parser.add_argument("--threads", type=int, default=1)
 options = parser.parse_args()
 measure.limit_threads(options.threads)
@@ -60,6 +61,8 @@ def main() -> None:
     compiled = core.compile_model(int8, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = np.concatenate([compiled(feed)[0] for feed in feeds(archive, "unseen")])
     np.save(options.folder / "outputs.npy", outputs)
+    if options.save:
+        ov.save_model(int8, options.folder / "int8.xml", compress_to_fp16=False)
     print(json.dumps({"peer": f"nncf {version('nncf')}, openvino {version('openvino')}"}))
 
 

@@ -1,12 +1,14 @@
 """Speed of int8 models in PyTorch against fp32 eager: eager, traced + frozen, and compiled with freezing.
 
-    python benchmarks/torch/speed.py [--workloads DIR] [--peers FILE]
+    python benchmarks/torch/speed.py [--workloads DIR] [--peers FILE] [--peer-python PYTHON]
 
 Models: MiniLM-L6 (8 x 128 and 1 x 32 tokens), a ResNet-18 (2 and 1 images of 224 x 224) and, with workloads, byte_gpt
 (8 x 128 bytes). Each is quantized with `autotune` (smoothing tuned, no evaluation) and `convert`. All forms of a model
-are timed in turn in one run. `--peers` adds the JSON lines that the scripts in `benchmarks/peers` print; compare their
-milliseconds, since each framework has an fp32 of its own. `--profile` lists the operators of our compiled and traced
-models. Needs a C++ compiler.
+are timed in turn in one run. For MiniLM the error is the squared one over the squared fp32 output, on texts that
+nothing was calibrated on. Forms in OpenVINO need the package openvino; `--peer-python` names an environment with NNCF,
+see `peers/nncf_outputs.py`, whose model is timed in OpenVINO too. `--peers` adds the JSON lines that the scripts in
+`benchmarks/peers` print; compare their milliseconds, since each framework has an fp32 of its own. `--profile` lists the
+operators of our compiled and traced models. Needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,24 +32,28 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from benchmarks import measuring
 from benchmarks.torch import common, models
+from benchmarks.torch.output_errors import outputs
 from benchmarks.torch.profiling import print_profile
 from inc_autotune import torch_ext
+from inc_autotune.core.analysis import relative_error
 
 Form = Callable[[nn.Module, nn.Module, Any], Any]
 
 
 @dataclass
 class Case:
-    """A model, what to calibrate it on, and the inputs to time by the name of their shape."""
+    """A model, what to calibrate it on, and by the name of their shape inputs to time, and unseen samples."""
 
     model: nn.Module
     calibration: Any
     inputs: dict[str, Any]
+    unseen: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def minilm(_: Any) -> Case:
     shapes = {"8x128": models.token_batch(8, 128), "1x32": models.token_batch(1, 32)}
-    return Case(models.minilm(), models.text_batches(100, 128), shapes)
+    sentences = {"8x128": models.text_batches(64, 128, first=100), "1x32": models.text_batches(64, 32, 1, first=100)}
+    return Case(models.minilm(), models.text_batches(100, 128), shapes, sentences)
 
 
 def resnet(_: Any) -> Case:
@@ -76,6 +82,16 @@ def packaged(model: nn.Module, inputs: Any, dynamic_shapes: str | None) -> Any:
         return torch._inductor.aoti_load_package(str(package.path))
 
 
+def in_openvino(model: nn.Module, inputs: Any, form: str) -> Any:
+    """By OpenVINO, in as many threads as torch has."""
+    from benchmarks.torch import openvino_forms
+
+    threads = torch.get_num_threads()
+    if form in ("f32", "default"):
+        return openvino_forms.fp32(model, inputs, threads, "f32" if form == "f32" else None)
+    return openvino_forms.converted(model, inputs, threads, fixed=form == "int8")
+
+
 def in_bfloat16(model: nn.Module, inputs: Any) -> Any:
     half = copy.deepcopy(model).bfloat16()
     if isinstance(inputs, torch.Tensor) and inputs.is_floating_point():
@@ -94,7 +110,12 @@ FORMS: dict[str, Form] = {
     "int8 compile": lambda fp32, int8, inputs: compiled(int8, inputs),
     "int8 package": lambda fp32, int8, inputs: packaged(int8, inputs, None),
     "int8 package, any size": lambda fp32, int8, inputs: packaged(int8, inputs, "auto"),
+    "fp32 openvino": lambda fp32, int8, inputs: in_openvino(fp32, inputs, "f32"),
+    "bf16 openvino": lambda fp32, int8, inputs: in_openvino(fp32, inputs, "default"),
+    "int8 openvino": lambda fp32, int8, inputs: in_openvino(int8, inputs, "int8"),
+    "int8 openvino, any size": lambda fp32, int8, inputs: in_openvino(int8, inputs, "any size"),
 }
+PEER = "NNCF openvino"
 
 
 def measure(name: str, options: argparse.Namespace, workloads: Any) -> list[list[Any]]:
@@ -106,13 +127,27 @@ def measure(name: str, options: argparse.Namespace, workloads: Any) -> list[list
     rows = []
     for shape, inputs in case.inputs.items():
         ready = {form: FORMS[form](case.model, quantized, inputs) for form in options.form or FORMS}
+        if options.peer_python:
+            from benchmarks.torch import openvino_forms
+
+            given = (case.model, case.calibration, inputs, options.peer_python, options.threads)
+            ready[PEER] = openvino_forms.nncf(*given)
         calls = {form: partial(common.call, model, inputs) for form, model in ready.items()}
         times = common.interleaved(list(calls.values()), options.repeat, patience=options.patience)
-        rows += [[name, shape, form, 1e3 * taken, times[0] / taken] for form, taken in zip(ready, times, strict=True)]
+        unseen = [{name: batch[name] for name in inputs} for batch in case.unseen.get(shape, ())]
+        errors = [_error(case.model, model, unseen) for model in ready.values()]
+        rows += [
+            [name, shape, form, 1e3 * taken, times[0] / taken, error]
+            for form, taken, error in zip(ready, times, errors, strict=True)
+        ]
         if options.profile:
             for form in ("int8 jit", "int8 compile"):
                 print_profile(f"{name} {shape}, {form}", calls[form])
     return rows
+
+
+def _error(fp32: nn.Module, model: Any, unseen: list[Any]) -> str | None:
+    return f"{relative_error(outputs(fp32, unseen), outputs(model, unseen)):.2e}" if unseen else None
 
 
 def with_peers(rows: list[list[Any]], path: Path) -> list[list[Any]]:
@@ -125,7 +160,9 @@ def with_peers(rows: list[list[Any]], path: Path) -> list[list[Any]]:
         for (*where, peer), line in peers.items():
             if where == [model, shape]:
                 times = {precision: line[f"{precision}_ms"] for precision in ("fp32", "int8")}
-                result += [[model, shape, f"{peer} {p}", taken, times["fp32"] / taken] for p, taken in times.items()]
+                result += [
+                    [model, shape, f"{peer} {p}", taken, times["fp32"] / taken, None] for p, taken in times.items()
+                ]
     return result
 
 
@@ -137,6 +174,7 @@ def main() -> None:
         "--form", choices=FORMS, action="append", help="repeatable, the first is the base; default: all"
     )
     parser.add_argument("--peers", type=Path, help="JSON lines of the scripts in benchmarks/peers")
+    parser.add_argument("--peer-python", help="of an environment with NNCF")
     parser.add_argument("--profile", action="store_true")
     options = common.parse(parser)
     inductor_config.freezing = True
@@ -147,7 +185,7 @@ def main() -> None:
         rows = with_peers(rows, options.peers)
     measuring.print_table(
         f"Speed, {options.threads} thread(s), torch {torch.__version__}",
-        ("model", "shape", "form", "ms", "times faster than its fp32"),
+        ("model", "shape", "form", "ms", "times faster than its fp32", "error"),
         rows,
     )
 

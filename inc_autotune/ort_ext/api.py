@@ -104,7 +104,7 @@ def autotune(
         train_func: not here: an error that says how to train the PyTorch model instead.
         backend: the execution provider the model is for: "onnxrt_cpu_ep", which "default" stands for,
             "onnxrt_cuda_ep", "onnxrt_trt_ep", "onnxrt_dnnl_ep", "onnxrt_dml_ep", "onnxrt_openvino_ep" or
-            "onnxrt_qnn_ep". All but the first are not verified on hardware.
+            "onnxrt_qnn_ep". The first and OpenVINO's, on the CPU, are verified on hardware.
         providers: execution providers of the sessions that are evaluated. Default: that of `backend` where this
             installation of onnxruntime has it, else the CPU.
         session_options: `SessionOptions` of these sessions, or, which is faster, a function that makes them; also by

@@ -34,6 +34,7 @@ class Backend:
         form: of graphs that the user asks for as "qdq".
         contrib_form: whether the form "cpu" is offered too.
         on_cpu: whether the provider computes on this machine's processor.
+        verified: whether graphs were run by the provider itself, see docs/onnxruntime.md.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backend:
     form: GraphForm
     contrib_form: bool = False
     on_cpu: bool = False
+    verified: bool = False
 
     @property
     def capability(self) -> Path:
@@ -59,13 +61,17 @@ class Backend:
         """
         if self == CPU_BACKEND:
             return []
-        notes = [f"{self.name}: the graph keeps to what {self.provider} asks for; not verified on hardware"]
+        notes = []
+        if not self.verified:
+            notes.append(f"{self.name}: the graph keeps to what {self.provider} asks for; not verified on hardware")
         if first_provider != self.provider:
-            notes.append(f"candidates were evaluated by {first_provider}; no speed was measured")
+            notes.append(
+                f"candidates were evaluated by {first_provider}, not by {self.provider}; no speed was measured"
+            )
         return notes
 
 
-CPU_BACKEND = Backend("onnxrt_cpu_ep", CPU_PROVIDER, QDQ, contrib_form=True, on_cpu=True)
+CPU_BACKEND = Backend("onnxrt_cpu_ep", CPU_PROVIDER, QDQ, contrib_form=True, on_cpu=True, verified=True)
 
 BACKENDS = {
     each.name: each
@@ -75,7 +81,7 @@ BACKENDS = {
         Backend("onnxrt_trt_ep", "TensorrtExecutionProvider", replace(_SIGNED, weight_pairs=True)),
         Backend("onnxrt_dnnl_ep", "DnnlExecutionProvider", _STANDARD, on_cpu=True),
         Backend("onnxrt_dml_ep", "DmlExecutionProvider", _STANDARD),
-        Backend("onnxrt_openvino_ep", "OpenVINOExecutionProvider", _STANDARD, on_cpu=True),
+        Backend("onnxrt_openvino_ep", "OpenVINOExecutionProvider", _STANDARD, on_cpu=True, verified=True),
         Backend("onnxrt_qnn_ep", "QNNExecutionProvider", _ALL_QUANTIZED),
     )
 }

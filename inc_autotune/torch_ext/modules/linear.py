@@ -23,9 +23,9 @@ _RANGES_LEFT_TO_RUNTIME: ContextVar[bool] = ContextVar("_RANGES_LEFT_TO_RUNTIME"
 
 @contextmanager
 def ranges_left_to_runtime() -> Iterator[None]:
-    """Let Linears of dynamic ranges that are exported inside, not strictly, multiply float inputs by their integer weights.
+    """Let Linears of dynamic ranges that are exported inside multiply float inputs by their integer weights.
 
-    For runtimes that round such inputs in a way of their own.
+    For runtimes that round such inputs in a way of their own. Strict export does not follow.
     """
     token = _RANGES_LEFT_TO_RUNTIME.set(True)
     try:

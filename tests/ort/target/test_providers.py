@@ -159,9 +159,37 @@ def test_the_result_says_what_was_not_verified_and_claims_no_speed(backend):
     result = tuned(backend, "gemms").tuning_result
     assert result.speedup is None
     text = str(result)
-    assert "not verified on hardware" in text
+    assert ("not verified on hardware" in text) == (backend != "onnxrt_openvino_ep")
     assert "evaluated by CPUExecutionProvider" in text
     assert BACKENDS[backend].provider in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"approach": "dynamic"}, {"op_type_dict": {"MatMul": {"activation": {"quant_mode": ["dynamic"]}}}}],
+    ids=["approach", "rule"],
+)
+def test_openvino_is_offered_nothing_dynamic(arguments):
+    proto, data = MODELS["transformer"]
+    with pytest.raises(CapabilityError, match=r"dynamic'(.|\n)*capability offers: static"):
+        ort_ext.autotune(proto, data, backend="onnxrt_openvino_ep", progress=False, **arguments)
+
+
+def test_openvino_falls_back_to_float_alone():
+    proto, data = MODELS["transformer"]
+    scores = iter([1.0, 0.5, 0.5, 0.5, 1.0])
+    result = ort_ext.autotune(
+        proto,
+        data,
+        lambda _: next(scores),
+        backend="onnxrt_openvino_ep",
+        max_trials=4,
+        recipes={"smooth_quant": False, "weight_rounding": "nearest", "fast_bias_correction": False},
+        sampling_sizes=[32],
+        progress=False,
+    ).tuning_result
+    assert result.fallbacks
+    assert {(each.dtype, each.approach) for each in result.operators} == {("fp32", None), ("int8", "static")}
 
 
 def test_the_cpu_has_no_such_notes():
