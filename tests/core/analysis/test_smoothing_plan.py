@@ -99,6 +99,14 @@ def test_an_alpha_for_each_layer_has_to_be_clearly_better_than_one_for_all(sever
     assert plans_of(Scripted(valley(0.7, several=several)))[0].name == first
 
 
+@pytest.mark.parametrize(
+    ("off", "several", "first"),
+    [(0.108, 1.0, "off"), (0.112, 1.0, "alpha 0.7"), (0.1, 0.089, "off"), (0.1, 0.087, "layer-wise")],
+)
+def test_smoothing_has_to_be_clearly_better_than_none(off, several, first):
+    assert plans_of(Scripted(valley(0.7, off=off, several=several)))[0].name == first
+
+
 @pytest.mark.parametrize("step", [-1, 1])
 def test_the_walk_goes_over_a_single_alpha_that_is_worse(step):
     adaptor = Scripted(valley(0.0))
