@@ -5,8 +5,8 @@
 
 Takes a folder of transformers, with `--gguf` the GGUF file in it that holds weights and tokenizer. The texts are those
 that Python's `help` shows (`pydoc_data.topics`): windows of 256 tokens, others to calibrate on than to evaluate. Models
-are tuned without an evaluation and with an alpha for each layer. Prefill reads one window; decode is one step behind
-128 tokens in the cache. All forms are timed in turn.
+are tuned without an evaluation. Prefill reads one window; decode is one step behind 128 tokens in the cache. All forms
+are timed in turn. A pass is one of the fp32 model over the windows to calibrate on, timed before and after each tuning.
 """
 
 from __future__ import annotations
@@ -68,11 +68,20 @@ def steps(model: nn.Module, tokens: Tensor) -> tuple[Callable[[], Any], Callable
     @torch.no_grad()
     def decode() -> Any:
         model(tokens[None, CONTEXT : CONTEXT + 1], past_key_values=cache)
-        cache.crop(CONTEXT)
+        cache.crop(-1)
 
     with torch.no_grad():
         model(tokens[None, :CONTEXT], past_key_values=cache)
     return prefill, decode
+
+
+@torch.no_grad()
+def pass_seconds(model: nn.Module, batches: list[Tensor]) -> float:
+    """CPU seconds of the fp32 model over the calibration windows."""
+    started = common.seconds()
+    for batch in batches:
+        model(batch, use_cache=False)
+    return common.seconds() - started
 
 
 def main() -> None:
@@ -96,24 +105,26 @@ def main() -> None:
     settings = {"gguf_file": options.gguf, "dtype": torch.float32}
     model = AutoModelForCausalLM.from_pretrained(options.model, **settings).eval()
     forms = {"fp32": model, "bf16": copy.deepcopy(model).bfloat16()}
-    costs = dict.fromkeys(forms, 0.0)
+    costs, passes = dict.fromkeys(forms, 0.0), dict.fromkeys(forms, 0.0)
+    pass_seconds(model, batches[:1])
     for name in options.only:
-        started = common.seconds()
+        before, started = pass_seconds(model, batches), common.seconds()
         tuned = torch_ext.autotune(model, [{"input_ids": each} for each in batches], progress=False, **FORMS[name])
         costs[name] = common.seconds() - started
+        passes[name] = costs[name] / (before + pass_seconds(model, batches)) * 2
         forms[name] = torch_ext.convert(tuned)
-        print(f"{name}: {costs[name]:.0f} s", file=sys.stderr, flush=True)
+        print(f"{name}: {costs[name]:.0f} s, {passes[name]:.1f} passes", file=sys.stderr, flush=True)
     scores = {name: sum(evaluate(form)) / len(evaluate.windows) for name, form in forms.items()}
     calls = [call for form in forms.values() for call in steps(form, evaluate.windows[0])]
     times = common.interleaved(calls, options.repeat)
-    print("| | perplexity | over fp32 | MB | decode, tokens/s | prefill, tokens/s | tuning, CPU s |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    print("| | perplexity | over fp32 | MB | decode, tokens/s | prefill, tokens/s | tuning, CPU s | passes |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for index, (name, form) in enumerate(forms.items()):
         loss = math.exp(scores["fp32"] - scores[name]) - 1
         prefill, decode = times[2 * index : 2 * index + 2]
         print(
             f"| {name} | {LogLikelihood.perplexity(scores[name]):.3f} | {100 * loss:+.2f} % | {megabytes(form):.0f} | "
-            f"{1 / decode:.1f} | {WINDOW / prefill:.0f} | {costs[name]:.0f} |"
+            f"{1 / decode:.1f} | {WINDOW / prefill:.0f} | {costs[name]:.0f} | {passes[name]:.1f} |"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from inc_autotune.core.adaptor import Adaptor
 from inc_autotune.core.analysis.output_error import OutputErrors
-from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS
+from inc_autotune.core.analysis.rounding_plan import BY_SECOND_MOMENTS, rounds_activations
 from inc_autotune.core.analysis.smoothing_plan import LEAST_ADVANTAGE, SmoothingPlan, uniform_name
 from inc_autotune.core.op_config import SMOOTHQUANT, SmoothingForm
 from inc_autotune.core.space import TuningSpace
@@ -114,7 +114,8 @@ def plan_forms(
     Candidates are compared on held-out samples, as plans are, rounded as the best plan rounds. First exponents: those
     of activations and of weights are moved by steps, one at a time, as long as that comes closer; then the norm of
     the weights in place of their largest values, then the shift. A form is taken if its error is `LEAST_ADVANTAGE`
-    times smaller than that of the best plan, since it is chosen among more; that plan stays in reserve.
+    times smaller than that of the best plan, since it is chosen among more; that plan stays in reserve. A shift is for
+    the range of activations: where they stay in float, the bias correction does what it would do.
 
     Args:
         plans: best first.
@@ -124,7 +125,7 @@ def plan_forms(
         advance: called after each comparison.
     """
     able = adaptor.smoothing_forms() if isinstance(adaptor, SupportsSmoothingForms) else ()
-    free = [name for name in allowed if name in able]
+    free = [name for name in allowed if name in able and (name != "shift" or rounds_activations(space))]
     start = plans[0]
     if not free or start.output_error is None or all(alpha is None for alpha in start.alphas.values()):
         return tuple(plans)

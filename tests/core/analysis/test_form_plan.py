@@ -81,6 +81,20 @@ def test_only_what_is_allowed_and_possible_is_compared():
         assert adaptor.asked == []
 
 
+def test_float_activations_are_not_shifted():
+    class WeightOnly(Scripted):
+        def query_fw_capability(self, model):
+            known = super().query_fw_capability(model)
+            for options in known["opwise"].values():
+                for option in options:
+                    option |= {"activation": {"dtype": "fp32"}, "approach": "weight_only"}
+            return known
+
+    for adaptor, shifts in ((Scripted(bowl), True), (WeightOnly(bowl), False)):
+        planned(adaptor, allowed=("norm", "shift"))
+        assert any(form[3] for form in adaptor.asked) == shifts
+
+
 def test_a_form_has_to_be_clearly_better():
     plans = planned(Scripted(lambda *form: 0.49 if form[2] == "norm" else 1.0))
     assert [plan.name for plan in plans] == ["alpha 0.8", "off", "alpha 0.8, norm of the weight"]
