@@ -46,13 +46,14 @@ def emit_simulated(
     else:
         rounded = emission.fake_quantized(source, activation, limits, name)
     if config.weight.is_float:
-        _product(emission, operator, rounded, _float_weight(emission, operator, factor))
+        weight = _float_weight(emission, operator, factor)
+        _product(emission, operator, _shaped(emission, operator, rounded), weight)
         return
     calibration = emission.plan.calibration(name)
     made = rounded_weight(
         emission, operator, config, factor, reduce_range=calibration.reduce_range, steps=calibration.steps
     )
-    _product(emission, operator, rounded, _dequantized(emission, operator, made))
+    _product(emission, operator, _shaped(emission, operator, rounded), _dequantized(emission, operator, made))
 
 
 def emit_qdq(
@@ -65,6 +66,9 @@ def emit_qdq(
 ) -> None:
     """Write the product alone, between integers and back: what a runtime turns into an integer operator by itself.
 
+    The weight is stored in float32, with the values that its integers have, and goes through a QuantizeV2 of its own,
+    whose bounds are no variables: Intel Extension for TensorFlow 2.15 takes neither stored integers nor others.
+
     Args:
         emission: the graph under construction.
         operator: of any type.
@@ -74,23 +78,30 @@ def emit_qdq(
         factor: smoothing scale that the weight's inputs are multiplied by.
     """
     name, builder = operator.name, emission.builder
+    # Nothing may stand between the Dequantize and the product.
+    source = operator.input_of_product if source == operator.input else _shaped(emission, operator, source)
     rounded = emission.dequantized(emission.quantized(source, grid_of(config.activation, limits), limits))
     steps = emission.plan.calibration(name).steps
     made = rounded_weight(emission, operator, config, factor, reduce_range=False, features_last=True, steps=steps)
-    integers = emission.quantized_constant(name, made)
     largest = np.asarray(made.scale * np.float32(LARGEST_INT8), np.float32)
     bounds = [
-        emission.constant(f"{name}/weight/{end}", value) for end, value in (("minimum", -largest), ("maximum", largest))
+        builder.inline(f"{name}/weight/{end}", value) for end, value in (("minimum", -largest), ("maximum", largest))
     ]
-    floats = builder.compute(
-        "Dequantize",
-        [integers, *bounds],
-        f"{name}/weight/dequantized",
+    axis = _axis(operator, made.values.ndim)
+    changes = ("stored", config.weight, content(factor), content(steps))
+    stored = emission.kept(operator, changes, lambda: _reals(made, axis))
+    form = {"mode": "SCALED", "narrow_range": True, "axis": axis if largest.ndim else -1}
+    integers = builder.compute(
+        "QuantizeV2",
+        [builder.constant(f"{name}/weight", stored), *bounds],
+        f"{name}/weight/quantized",
         T=tf.qint8,
-        dtype=tf.float32,
-        mode="SCALED",
-        narrow_range=True,
-        axis=_axis(operator, made.values.ndim) if largest.ndim else -1,
+        round_mode="HALF_TO_EVEN",
+        ensure_minimum_range=0.0,
+        **form,
+    )
+    floats = builder.compute(
+        "Dequantize", [integers, *bounds], f"{name}/weight/dequantized", T=tf.qint8, dtype=tf.float32, **form
     )
     if operator.type == DEPTHWISE:
         whole = emission.constant(f"{name}/shape", np.array(_shape(emission, operator), np.int32))
@@ -100,7 +111,7 @@ def emit_qdq(
 
 def emit_smoothed(emission: Emission, operator: Operator, source: str, factor: FloatArray) -> None:
     """Write a linear operator in float32 with a smoothed input and a weight multiplied by the smoothing scale."""
-    _product(emission, operator, source, _float_weight(emission, operator, factor))
+    _product(emission, operator, _shaped(emission, operator, source), _float_weight(emission, operator, factor))
 
 
 def emit_bfloat16(emission: Emission, operator: Operator) -> None:
@@ -167,6 +178,11 @@ def rounded_weight(
     return emission.kept(operator, changes, make)
 
 
+def _reals(weight: QuantizedWeight, axis: int) -> FloatArray:
+    """The numbers that the integers of a symmetric weight stand for."""
+    return np.asarray(weight.values * _along(weight.scale, axis, weight.values.shape), np.float32)
+
+
 def _axis(operator: Operator, rank: int) -> int:
     """Of the features in a weight of `rank` dimensions."""
     if operator.type in TRANSPOSED_TYPES:
@@ -208,13 +224,18 @@ def _along(vector: AnyNamespaceArray, axis: int, shape: tuple[int, ...]) -> AnyN
     return np.ascontiguousarray(vector.reshape(trailing))
 
 
-def _product(emission: Emission, operator: Operator, source: str, weight: str) -> None:
-    node = _changed(operator.node, operator.node.name)
+def _shaped(emission: Emission, operator: Operator, source: str) -> str:
+    """What stands for the operator's input, in the shape that its product reads, which may be another one."""
     left = operator.input_of_product
-    if source != left and operator.is_linear and operator.input != left:
-        # The operator reads a reshaped form of its input.
-        shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
-        source = reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
+    if source == left or not operator.is_linear or operator.input == left:
+        return source
+    shape = emission.builder.compute("Shape", [left], f"{operator.name}/shape", T=tf.float32, out_type=tf.int32)
+    return reshape(emission.builder, source, shape, f"{operator.name}/reshaped")
+
+
+def _product(emission: Emission, operator: Operator, source: str, weight: str) -> None:
+    """Write the operator's own node with another input, of the shape it reads, and another weight."""
+    node = _changed(operator.node, operator.node.name)
     node.input[operator.position] = source
     node.input[operator.weight_position] = weight
     emission.builder.keep(node)

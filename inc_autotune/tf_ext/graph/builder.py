@@ -62,11 +62,16 @@ class GraphBuilder:
 
     def constant(self, name: str, value: Array) -> str:
         """Add a constant, which lies beside the graph if it is large, and return its name, which is `new(name)`."""
+        if not is_weight_size(value):
+            return self.inline(name, value)
         name = self.new(name)
-        if is_weight_size(value):
-            placeholder(self._made, name, tf.as_dtype(value.dtype), value.shape)
-            self._weights[name] = value
-            return name
+        placeholder(self._made, name, tf.as_dtype(value.dtype), value.shape)
+        self._weights[name] = value
+        return name
+
+    def inline(self, name: str, value: Array) -> str:
+        """Add a constant, which lies in the graph even if it is large, and return its name, which is `new(name)`."""
+        name = self.new(name)
         proto = tf.make_tensor_proto(value)
         node = self._made.node.add(op="Const", name=name)
         node.attr["value"].tensor.CopyFrom(proto)
