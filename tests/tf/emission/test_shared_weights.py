@@ -51,6 +51,12 @@ def integer_weights(model):
     return [each for each in arrays.values() if each.dtype == np.int8]
 
 
+def matrices(model):
+    """The arrays of the size of a matrix in all signatures: each as often as it is stored."""
+    arrays = {id(each): each for graph in model.signatures.values() for each in graph.weights.values()}
+    return [each for each in arrays.values() if each.shape == (WIDTH, WIDTH)]
+
+
 def float_bytes(model):
     arrays = {id(each): each for graph in model.signatures.values() for each in graph.weights.values()}
     return sum(each.nbytes for each in arrays.values() if each.dtype == np.float32)
@@ -84,7 +90,7 @@ def test_steps_of_a_recurrence_share_their_weights(path, form):
     quantizer = Quantizer(load_source(path, "serving_default"), DATA, form=form)
     assert len(quantizer.operators) == 2 * STEPS
     built = quantizer.built()
-    assert len(integer_weights(built.model)) == 2
+    assert [each.dtype for each in matrices(built.model)] == [np.int8 if form == "kernels" else np.float32] * 2
     for half in ("weight", "activation"):
         simulated = quantizer.adaptor.half_quantized(quantizer.config(), quantizer.model, half)
         assert len(integer_weights(simulated.model)) == (2 if half == "weight" else 0)
