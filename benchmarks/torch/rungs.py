@@ -36,6 +36,7 @@ from inc_autotune.core.op_config import TensorConfig
 from inc_autotune.core.quantization import fake_quantize, weight_parameters
 
 TRANSFORMERS = ("minilm", "byte_gpt")
+RULES = {"Linear|Conv2d": {"weight": {"dtype": ["int8"]}, "activation": {"dtype": ["uint8"]}}}
 
 
 def error(model: nn.Module, task: Task, recipes: Mapping[str, Any]) -> float:
@@ -44,7 +45,7 @@ def error(model: nn.Module, task: Task, recipes: Mapping[str, Any]) -> float:
         model,
         task.calibration,
         approach="static",
-        op_type_dict={"Linear|Conv2d": {"weight": {"dtype": ["int8"]}, "activation": {"dtype": ["uint8"]}}},
+        op_type_dict=RULES,
         recipes=dict(recipes),
         sampling_sizes=CALIBRATED,
         # By speed, the machine would have a say in what is quantized.
