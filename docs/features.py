@@ -55,6 +55,7 @@ VERBS = (
     "to_litert",
     "compile_to_package",
     "convert_to_openvino",
+    "save_compressed_tensors",
 )
 
 ABILITIES = {

@@ -6,7 +6,11 @@ require("torch", extra="torch")
 
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
-from inc_autotune.torch_ext.hugging_face import from_pretrained, save_pretrained  # noqa: E402
+from inc_autotune.torch_ext.hugging_face import (  # noqa: E402
+    from_pretrained,
+    save_compressed_tensors,
+    save_pretrained,
+)
 from inc_autotune.torch_ext.inspection import inspect  # noqa: E402
 from inc_autotune.torch_ext.openvino_file import convert_to_openvino  # noqa: E402
 from inc_autotune.torch_ext.packaging import compile_to_package  # noqa: E402
@@ -25,6 +29,7 @@ __all__ = [
     "load",
     "prepare",
     "save",
+    "save_compressed_tensors",
     "save_pretrained",
     "to_fp32",
 ]

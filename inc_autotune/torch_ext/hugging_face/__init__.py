@@ -3,6 +3,7 @@
 Imports persistence and everything below it.
 """
 
+from inc_autotune.torch_ext.hugging_face.compressed_tensors import save_compressed_tensors
 from inc_autotune.torch_ext.hugging_face.pretrained import from_pretrained, save_pretrained
 
-__all__ = ["from_pretrained", "save_pretrained"]
+__all__ = ["from_pretrained", "save_compressed_tensors", "save_pretrained"]

@@ -6,6 +6,8 @@
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.build import converted_model, plain_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
+from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding
+from inc_autotune.torch_ext.modules.integer_rows import integers_of
 from inc_autotune.torch_ext.modules.linear import QuantizedLinear, ranges_left_to_runtime
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger
 from inc_autotune.torch_ext.modules.registry import (
@@ -28,14 +30,18 @@ from inc_autotune.torch_ext.modules.student import (
     trained_recipe,
     unwrapped,
 )
+from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
 
 __all__ = [
     "PreparedInteger",
     "QuantizedConvolution",
+    "QuantizedEmbedding",
     "QuantizedLinear",
     "QuantizedOperator",
+    "WeightOnlyLinear",
     "convert_module",
     "converted_model",
+    "integers_of",
     "is_prepared",
     "is_quantized",
     "is_student",
