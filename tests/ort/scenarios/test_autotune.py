@@ -59,7 +59,7 @@ def test_smoothing_is_searched_by_layer_and_helps_with_outliers():
     closeness = Closeness(model)
     smoothed = tune(model, smoothquant_args={"alpha": "auto"}).tuning_result
     plain = tune(model, recipes={"smooth_quant": False})
-    assert dict(smoothed.smoothing)["off"] > 4 * smoothed.smoothing[0][1]
+    assert not smoothed.smoothing[0][0].startswith("off")
     assert set(smoothed.alphas) >= {"layer0.up", "layer0.attention.query"}
     assert not plain.tuning_result.alphas
     tuned = tune(model, smoothquant_args={"alpha": "auto"})

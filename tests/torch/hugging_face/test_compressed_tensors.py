@@ -13,7 +13,7 @@ from inc_autotune import torch_ext
 from inc_autotune.core.errors import ArgumentError
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
+pytest.importorskip("compressed_tensors", "0.20", reason="compressed-tensors 0.20 is not installed")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the tuned model is not faster"),
