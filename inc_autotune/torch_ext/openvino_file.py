@@ -90,6 +90,7 @@ def _openvino_model(exported: ExportedProgram) -> Any:
         "aten.__rshift__.Scalar": _shifted_right,
     }.items():
         frontend.add_extension(ConversionExtension(name, conversion))
+    _leave_out_whole_slices(exported)
     with _unknown_decompositions_ignored(), ignored_warnings(FutureWarning, "`isinstance\\(treespec, LeafSpec"):
         decoder = TorchFXPythonDecoder.from_exported_program(exported)
         # The decoder has to live until the model is converted.
@@ -97,6 +98,15 @@ def _openvino_model(exported: ExportedProgram) -> Any:
     # The decoder takes all sizes for dynamic ones, or those that the exporter has found to be fixed.
     model.reshape(dict(zip(model.inputs, _input_shapes(exported), strict=True)))
     return model
+
+
+def _leave_out_whole_slices(exported: ExportedProgram) -> None:
+    """Take out `x[:]`, which the exporter of torch 2.8 writes with no bounds, and OpenVINO's frontend cannot read."""
+    graph, returned = exported.graph_module.graph, set(exported.graph_signature.user_outputs)
+    for node in list(graph.nodes):
+        if node.target == torch.ops.aten.slice.Tensor and len(node.args) <= 2 and node.name not in returned:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _input_shapes(exported: ExportedProgram) -> list[list[int]]:
