@@ -12,6 +12,7 @@ from inc_autotune.graphs.feed import Feed, InputDescription, to_numpy
 from inc_autotune.graphs.feeds import labelled, loader_items, possible_reading, unlabelled
 from inc_autotune.graphs.metric import evaluation_function
 from inc_autotune.graphs.moments import MomentRows, Patches, Rows, has_moments, moment_name, moment_names, summed_moment
+from inc_autotune.graphs.names import reserved
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.reading import reading_model
 from inc_autotune.graphs.recipe_entries import STEPS, WEIGHT_FRAMEWORK, rounded_as_known, without_steps
@@ -56,6 +57,7 @@ __all__ = [
     "possible_reading",
     "quantize_weight",
     "reading_model",
+    "reserved",
     "rounded_as_known",
     "shared_weights",
     "smoothed_alike",

@@ -231,9 +231,9 @@ class TensorFlowAdaptor(
                 moments=self.moments_wanted,
                 shard=run_context().shard,
             )
-        halves = dict.fromkeys(each.half_type for each in model.model.signatures.values() if each.half_type is not None)
-        notes = [note for axis in axes for note in axis.notes]
-        self.data_notes = tuple(dict.fromkeys([*map(half_note, halves), *notes]))
+        halves = (each.half_type for each in model.model.signatures.values() if each.half_type is not None)
+        notes = [*map(half_note, halves), *(note for axis in axes for note in axis.notes)]
+        self.data_notes = tuple(dict.fromkeys(notes))
         return self.samples
 
     def matrices(self, operators: Sequence[str]) -> Sequence[FloatArray]:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from inc_autotune.core.arguments import check_file
 from inc_autotune.core.errors import ArgumentError
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear, is_prepared, is_quantized
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ def exported_program(quantized: nn.Module, example_inputs: Any, dynamic_shapes: 
     args, kwargs = _call(example_inputs)
     shapes = _every_dimension(quantized, args, kwargs) if isinstance(dynamic_shapes, str) else dynamic_shapes
     return torch.export.export(quantized, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def integer_operators(quantized: nn.Module) -> list[QuantizedLinear | QuantizedConvolution]:
+    """The Linears and convolutions of a converted model that multiply integers."""
+    return [module for module in quantized.modules() if isinstance(module, QuantizedLinear | QuantizedConvolution)]
 
 
 def warn_of_float_operators(written: ExportedModel, remedy: str) -> None:

@@ -23,10 +23,11 @@ from inc_autotune.torch_ext.exporting import (
     ExportedModel,
     check_arguments,
     exported_program,
+    integer_operators,
     warn_of_float_operators,
 )
 from inc_autotune.torch_ext.model.untouched import generator_kept
-from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear, ranges_left_to_runtime
+from inc_autotune.torch_ext.modules import ranges_left_to_runtime
 
 _PRODUCTS = ("FullyConnected", "MatMul", "Convolution", "Deconvolution")
 """How the compiled program calls the operators that multiply by weights."""
@@ -72,7 +73,8 @@ def convert_to_openvino(
         model = _openvino_model(exported_program(quantized, example_inputs, dynamic_shapes))
         kernels = _integer_kernels(model)
     _write(model, target)
-    written = ExportedModel(target, kernels, _integer_operators(quantized))
+    calibrated = [module for module in integer_operators(quantized) if module.input_scale is not None]
+    written = ExportedModel(target, kernels, len(calibrated))
     warn_of_float_operators(written, "Compile the converted model with compile_to_package instead.")
     return written
 
@@ -175,13 +177,6 @@ def _integer_kernels(model: Any) -> int:
     return sum(
         kind in _PRODUCTS and precision in ("u8", "i8") and kernel.lower().endswith("_i8")
         for kind, precision, kernel in found
-    )
-
-
-def _integer_operators(quantized: nn.Module) -> int:
-    return sum(
-        isinstance(module, QuantizedLinear | QuantizedConvolution) and module.input_scale is not None
-        for module in quantized.modules()
     )
 
 

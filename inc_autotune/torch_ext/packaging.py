@@ -15,10 +15,10 @@ from inc_autotune.torch_ext.exporting import (
     ExportedModel,
     check_arguments,
     exported_program,
+    integer_operators,
     warn_of_float_operators,
 )
 from inc_autotune.torch_ext.model.untouched import generator_kept
-from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear
 
 _INTEGER_CALL = re.compile(r"aoti_torch_cpu_+q(?:linear|conv)\w*_pointwise\w*\(")
 """How a package's source calls oneDNN's integer kernels."""
@@ -60,7 +60,7 @@ def compile_to_package(
                 f"quantized: cannot be compiled to a package: {type(error).__name__}: {error}\nTrace it with "
                 "torch.jit.trace, or make torch.export.export(quantized, example_inputs) work first."
             ) from error
-    package = ExportedModel(target, _integer_calls(target), _integer_operators(quantized))
+    package = ExportedModel(target, _integer_calls(target), len(integer_operators(quantized)))
     warn_of_float_operators(package, "Trace the converted model instead.")
     return package
 
@@ -81,7 +81,3 @@ def _integer_calls(package: Path) -> int:
     with zipfile.ZipFile(package) as files:
         sources = [files.read(name).decode() for name in files.namelist() if name.endswith(".wrapper.cpp")]
     return sum(len(_INTEGER_CALL.findall(source)) for source in sources)
-
-
-def _integer_operators(quantized: nn.Module) -> int:
-    return sum(isinstance(module, QuantizedLinear | QuantizedConvolution) for module in quantized.modules())

@@ -36,7 +36,6 @@ from inc_autotune.core.analysis.rounding_plan import (
     OTHERS_READ_IT,
     SupportsRounding,
     plan_rounding,
-    rounds_activations,
 )
 from inc_autotune.core.analysis.sensitivity import (
     SupportsGradients,
@@ -162,7 +161,6 @@ __all__ = [
     "probe_halves",
     "rank_units",
     "relative_error",
-    "rounds_activations",
     "searched_alphas",
     "searched_forms",
     "seconds",

@@ -27,7 +27,6 @@ from inc_autotune.core.analysis import (
     planned_forms,
     planned_steps,
     possible_corrections,
-    rounds_activations,
     searched_alphas,
     searched_forms,
     slow_units,
@@ -279,7 +278,7 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
             plans = plan_forms(run.adaptor, run.model, space, plans, forms, size, alphas=known, **limits)
             requested = run.arguments.weight_rounding
             plans = plan_rounding(run.adaptor, run.model, space, plans, requested, size, alphas=known, **limits)
-            if plans[0].rounded and rounds_activations(space):
+            if plans[0].rounded:
                 again = [name for name in forms if name in COMPARED_AGAIN]
                 plans = plan_forms(run.adaptor, run.model, space, plans, again, size, alphas=known, **limits)
         return [asdict(plan) for plan in plans]

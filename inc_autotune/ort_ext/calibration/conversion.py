@@ -59,15 +59,16 @@ def conversion_note(
 
 def _what_was_done(source: SourceModel, original: GraphModel) -> str:
     before, after = opset_version(original.proto), opset_version(source.proto)
-    single = (
-        f"the model computed in {source.half_type}, and computes in float32 now, as most kernels for the CPU do; its "
-        "inputs, its outputs and the weights that stay keep their types"
-    )
-    if before == after and source.half_type is not None:
-        return single
-    what = "functions in the model were" if before == after else f"the model, of opset {before}, was"
-    converted = f"{what} converted to opset {after}"
-    return converted if source.half_type is None else f"{converted}; {single}"
+    done = []
+    if before != after or source.half_type is None:
+        what = "functions in the model were" if before == after else f"the model, of opset {before}, was"
+        done.append(f"{what} converted to opset {after}")
+    if source.half_type is not None:
+        done.append(
+            f"the model computed in {source.half_type}, and computes in float32 now, as most kernels for the CPU do; "
+            "its inputs, its outputs and the weights that stay keep their types"
+        )
+    return "; ".join(done)
 
 
 def _difference(expected: list[Array], actual: list[Array]) -> float:

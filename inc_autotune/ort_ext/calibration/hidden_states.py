@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph import Graph, GraphBuilder, GraphModel
+from inc_autotune.ort_ext.graph import Graph, GraphBuilder, GraphModel, given_input
 from inc_autotune.ort_ext.operators import (
     RECURRENT_TYPES,
     Operator,
@@ -80,7 +80,7 @@ def _states(builder: GraphBuilder, node: onnx.NodeProto, states: str, place: int
     is_reverse, name = directions(node)[place] == "reverse", f"{node.name}.{directions(node)[place]}"
     own = builder.compute("Gather", [states, _integers(builder, name, place)], f"{name}.states", axis=1)
     earlier = _steps(builder, own, name, from_second=is_reverse)
-    first = _given(node, _FIRST)
+    first = given_input(node, _FIRST)
     if not first:
         return earlier
     first = builder.compute("Gather", [first, _integers(builder, name, [place])], f"{name}.first", axis=0)
@@ -95,13 +95,15 @@ def _reset(builder: GraphBuilder, node: onnx.NodeProto, states: str, product: Re
     hidden = product.stop - product.start
     rows = slice(hidden, 2 * hidden)
     # Without a first state the states are those of all steps but one.
-    inputs = node.input[0] if _given(node, _FIRST) else _steps(builder, node.input[0], name, from_second=not is_reverse)
+    inputs = (
+        node.input[0] if given_input(node, _FIRST) else _steps(builder, node.input[0], name, from_second=not is_reverse)
+    )
     total = ""
     for what, factor, weight in (("input", inputs, node.input[1]), ("state", states, node.input[2])):
         matrix = np.ascontiguousarray(graph.constant(weight)[place, rows].T)
         part = builder.compute("MatMul", [factor, builder.constant(f"{name}.{what}", matrix)], f"{name}.{what}.product")
         total = builder.compute("Add", [total, part], f"{name}.sum") if total else part
-    bias = _given(node, _BIAS)
+    bias = given_input(node, _BIAS)
     if bias:
         of_input, of_state = np.split(graph.constant(bias)[place], 2)
         added = builder.constant(f"{name}.bias", of_input[rows] + of_state[rows])
@@ -119,8 +121,3 @@ def _steps(builder: GraphBuilder, tensor: str, name: str, *, from_second: bool) 
 
 def _integers(builder: GraphBuilder, name: str, value: int | Sequence[int]) -> str:
     return builder.constant(f"{name}.place", np.asarray(value, np.int64))
-
-
-def _given(node: onnx.NodeProto, index: int) -> str:
-    """The name of an input; empty where it is left out."""
-    return str(node.input[index]) if len(node.input) > index else ""

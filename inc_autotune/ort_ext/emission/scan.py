@@ -15,7 +15,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.graphs import QuantizedWeight
 from inc_autotune.ort_ext.emission.context import Emission, QuantizedNames
 from inc_autotune.ort_ext.emission.recurrent_weights import recurrent_version, recurrent_weight
-from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, attributes
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, attributes, given_input
 from inc_autotune.ort_ext.operators import (
     Factor,
     Operator,
@@ -61,7 +61,7 @@ class _Recurrence:
     @cached_property
     def _mask(self) -> str | None:
         """bool [steps, batch, 1]: where sequences have not ended; None where all have the same length."""
-        lengths = self._given(_LENGTHS)
+        lengths = given_input(self.node, _LENGTHS)
         if not lengths:
             return None
         builder, name = self.emission.builder, self.operator.name
@@ -93,7 +93,7 @@ class _Recurrence:
         into_product, into_state = self._biases(place)
         projected = self._product(self.operator.input, self._weight("input", place), into_product, f"{name}.projected")
         turned = direction == "reverse"
-        lengths = self._given(_LENGTHS)
+        lengths = given_input(self.node, _LENGTHS)
         if turned and lengths:  # each sequence from its own end
             projected = self._turned(projected, lengths, f"{name}.turned")
         state = self._first(place, name)
@@ -194,7 +194,7 @@ class _Recurrence:
 
         One suffices, but where the reset gate multiplies the biased product with the state.
         """
-        name = self._given(_BIAS)
+        name = given_input(self.node, _BIAS)
         if not name:
             return None, None
         of_input, of_state = np.split(self.emission.graph.constant(name)[place], 2)
@@ -205,7 +205,7 @@ class _Recurrence:
 
     def _first(self, place: int, name: str) -> str:
         """The first state of a direction, [batch, hidden]."""
-        builder, given = self.emission.builder, self._given(_FIRST)
+        builder, given = self.emission.builder, given_input(self.node, _FIRST)
         if given:
             return builder.compute("Gather", [given, self._integers("place", place)], f"{name}.first", axis=0)
         shape = builder.compute("Shape", [self.node.input[0]], f"{name}.shape")
@@ -229,7 +229,3 @@ class _Recurrence:
 
     def _integers(self, what: str, value: int | Sequence[int]) -> str:
         return self.emission.builder.constant(f"{self.operator.name}.{what}", np.asarray(value, np.int64))
-
-    def _given(self, index: int) -> str:
-        """The name of an input; empty where it is left out."""
-        return self.node.input[index] if len(self.node.input) > index else ""

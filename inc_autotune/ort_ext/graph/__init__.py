@@ -7,6 +7,7 @@ from inc_autotune.ort_ext.graph.builder import GraphBuilder, with_rewritten
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, read_by
 from inc_autotune.ort_ext.graph.graph_model import (
     GraphModel,
+    all_nodes,
     bodies,
     embedded,
     embedded_bytes,
@@ -22,7 +23,7 @@ from inc_autotune.ort_ext.graph.graph_model import (
 )
 from inc_autotune.ort_ext.graph.initializers import is_plain, split
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
-from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, is_depthwise, with_inputs
+from inc_autotune.ort_ext.graph.nodes import LINEAR_TYPES, attributes, given_input, is_depthwise, with_inputs
 from inc_autotune.ort_ext.graph.part import part_between
 
 __all__ = [
@@ -32,10 +33,12 @@ __all__ = [
     "GraphBuilder",
     "GraphModel",
     "MappedWeights",
+    "all_nodes",
     "attributes",
     "bodies",
     "embedded",
     "embedded_bytes",
+    "given_input",
     "headers",
     "initializer",
     "is_depthwise",

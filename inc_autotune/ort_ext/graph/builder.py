@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.graphs import reserved
 from inc_autotune.ort_ext.graph.graph import CONTRIB_DOMAIN, Graph, read_by
 from inc_autotune.ort_ext.graph.graph_model import GraphModel, bodies, copy_fields, initializer, names_read, names_taken
 from inc_autotune.ort_ext.graph.mapped_weights import MappedWeights
@@ -33,11 +34,11 @@ class GraphBuilder:
 
     def new(self, name: str) -> str:
         """A name for a new tensor: `name`, with underscores appended if the old or new model has such a tensor."""
-        return _reserved(name, self._tensor_names)
+        return reserved(name, self._tensor_names)
 
     def new_node(self, name: str) -> str:
         """A name for a new node: `name`, with underscores appended if the old or new model has such a node."""
-        return _reserved(name, self._node_names)
+        return reserved(name, self._node_names)
 
     def compute(
         self, op_type: str, inputs: Iterable[str], tensor: str, name: str = "", domain: str = "", **attributes: Any
@@ -152,10 +153,3 @@ def _has_contrib(nodes: Iterable[onnx.NodeProto]) -> bool:
     return any(
         node.domain == CONTRIB_DOMAIN or any(_has_contrib(body.node) for _, body in bodies(node)) for node in nodes
     )
-
-
-def _reserved(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

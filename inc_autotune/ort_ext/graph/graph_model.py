@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import Message
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from inc_autotune.core.arrays import Array
 
@@ -86,6 +86,14 @@ def is_in_file(tensor: TensorProto) -> bool:
 def bodies(node: NodeProto) -> list[tuple[str, GraphProto]]:
     """The graphs inside a node with their names: then_branch and else_branch of If, body of Loop and Scan."""
     return [(attribute.name, attribute.g) for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
+
+
+def all_nodes(part: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """The nodes of a graph or a function, and of all bodies in it."""
+    for node in part.node:
+        yield node
+        for _, body in bodies(node):
+            yield from all_nodes(body)
 
 
 def names_read(graph: GraphProto) -> set[str]:

@@ -17,6 +17,11 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
+def given_input(node: onnx.NodeProto, index: int) -> str:
+    """The name of an input; empty where it is left out."""
+    return str(node.input[index]) if len(node.input) > index else ""
+
+
 def with_inputs(node: onnx.NodeProto, inputs: Mapping[int, str]) -> onnx.NodeProto:
     """A copy of a node that reads other tensors.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph import bodies
+from inc_autotune.ort_ext.graph import all_nodes
 
 _INTEGER_OPERATORS = frozenset(
     {
@@ -28,7 +26,7 @@ def check_model(proto: ModelProto) -> None:
     Raises:
         ModelError: the model is quantized already.
     """
-    found = [node for node in _all_nodes(proto.graph) if _is_integer_operator(node)]
+    found = [node for node in all_nodes(proto.graph) if _is_integer_operator(node)]
     if found:
         first = found[0]
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -39,11 +37,3 @@ def check_model(proto: ModelProto) -> None:
 
 def _is_integer_operator(node: NodeProto) -> bool:
     return node.op_type in _INTEGER_OPERATORS or node.op_type.startswith("QLinear")
-
-
-def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a graph and of all bodies in it."""
-    for node in graph.node:
-        yield node
-        for _, body in bodies(node):
-            yield from _all_nodes(body)

@@ -7,13 +7,13 @@ float32. Integers take the place of float32 products, so the whole graph is floa
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, MutableMapping
+from typing import Any
 
 import numpy as np
 from onnx import (
     AttributeProto,
     GraphProto,
     ModelProto,
-    NodeProto,
     TensorProto,
     TypeProto,
     helper,
@@ -23,7 +23,8 @@ from onnx import (
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph import bodies, initializer, is_header, is_plain, names_taken
+from inc_autotune.graphs import reserved
+from inc_autotune.ort_ext.graph import all_nodes, bodies, initializer, is_header, is_plain, names_taken
 
 HALF_TYPES = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
 
@@ -40,8 +41,10 @@ def half_type(proto: ModelProto) -> str | None:
     graph = proto.graph
     stored = {each.name: each.data_type for each in graph.initializer if each.data_type in HALF_TYPES}
     for value in (*graph.input, *graph.output):
-        stored.update((value.name, kind) for kind in _element_types(value.type) if kind in HALF_TYPES)
-    for node in _all_nodes(graph):
+        stored.update(
+            (value.name, each.elem_type) for each in _tensor_types(value.type) if each.elem_type in HALF_TYPES
+        )
+    for node in all_nodes(graph):
         kinds = [stored[name] for name in node.input if name in stored and node.op_type != "Cast"]
         kinds += [stored[name] for name in node.output if name in stored]
         kinds += [kind for each in node.attribute for kind in _attribute_types(each)]
@@ -68,7 +71,7 @@ def compute_in_float32(proto: ModelProto, weights: MutableMapping[str, Array]) -
     inputs, outputs = ({each.name for each in group if _is_half(each.type)} for group in (graph.input, graph.output))
     given = inputs | _stored_in_half(graph, weights, inputs, outputs)
     computed = outputs - given
-    twins = {name: _free(f"{name}.float32", tensors) for name in sorted(given | computed)}
+    twins = {name: reserved(f"{name}.float32", tensors) for name in sorted(given | computed)}
     _retype(graph)
     _rename(graph, twins)
     halves = {each.name: each.type.tensor_type.elem_type for each in graph.output}
@@ -79,7 +82,7 @@ def compute_in_float32(proto: ModelProto, weights: MutableMapping[str, Array]) -
         for name in twins
     }
     for name, cast in casts.items():
-        cast.name = _free(f"{name}.Cast", nodes)
+        cast.name = reserved(f"{name}.Cast", nodes)
     changed = [*(casts[name] for name in sorted(given)), *graph.node, *(casts[name] for name in sorted(computed))]
     del graph.node[:]
     graph.node.extend(changed)
@@ -88,7 +91,7 @@ def compute_in_float32(proto: ModelProto, weights: MutableMapping[str, Array]) -
 
 def _check_tensors(graph: GraphProto) -> None:
     for each in (*graph.input, *graph.output):
-        if not each.type.HasField("tensor_type") and any(kind in HALF_TYPES for kind in _element_types(each.type)):
+        if not each.type.HasField("tensor_type") and _is_half(each.type):
             raise ModelError(
                 f"model: {each.name!r} is a {(each.type.WhichOneof('value') or '').removesuffix('_type')} of half "
                 "precision. Allowed: tensors. Export the model in float32."
@@ -186,37 +189,24 @@ def _in_float32(tensor: TensorProto) -> Array:
     return np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
 def _is_half(kind: TypeProto) -> bool:
-    return any(each in HALF_TYPES for each in _element_types(kind))
+    return any(each.elem_type in HALF_TYPES for each in _tensor_types(kind))
 
 
-def _element_types(kind: TypeProto) -> Iterator[int]:
-    """The element types of a tensor, or of the tensors in a sequence, a map or an optional."""
+def _tensor_types(kind: TypeProto) -> Iterator[Any]:
+    """The type of a tensor, or those of the tensors in a sequence, a map or an optional."""
     name = kind.WhichOneof("value")
     if name in ("tensor_type", "sparse_tensor_type"):
-        yield getattr(kind, name).elem_type
+        yield getattr(kind, name)
     elif name == "map_type":
-        yield from _element_types(kind.map_type.value_type)
+        yield from _tensor_types(kind.map_type.value_type)
     elif name in ("sequence_type", "optional_type"):
-        yield from _element_types(getattr(kind, name).elem_type)
+        yield from _tensor_types(getattr(kind, name).elem_type)
 
 
 def _set_float32(kind: TypeProto) -> None:
-    name = kind.WhichOneof("value")
-    if name in ("tensor_type", "sparse_tensor_type"):
-        found = getattr(kind, name)
-        found.elem_type = TensorProto.FLOAT if found.elem_type in HALF_TYPES else found.elem_type
-    elif name == "map_type":
-        _set_float32(kind.map_type.value_type)
-    elif name in ("sequence_type", "optional_type"):
-        _set_float32(getattr(kind, name).elem_type)
+    for each in _tensor_types(kind):
+        each.elem_type = TensorProto.FLOAT if each.elem_type in HALF_TYPES else each.elem_type
 
 
 def _attribute_types(attribute: AttributeProto) -> list[int]:
@@ -226,10 +216,3 @@ def _attribute_types(attribute: AttributeProto) -> list[int]:
     if attribute.type == AttributeProto.TENSOR:
         return [int(attribute.t.data_type)]
     return []
-
-
-def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for _, body in bodies(node):
-            yield from _all_nodes(body)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.graphs import reserved
 from inc_autotune.ort_ext.graph import bodies, initializer, is_plain
 
 logger = logging.getLogger(__name__)
@@ -94,15 +95,8 @@ def _name_nodes(graph: GraphProto) -> None:
     counts: Counter[str] = Counter()
     for node in graph.node:
         if not node.name or node.name in seen:
-            node.name = _free_name(f"{node.name or node.op_type}_{counts[node.op_type]}", used)
-            used.add(node.name)
+            node.name = reserved(f"{node.name or node.op_type}_{counts[node.op_type]}", used)
         seen.add(node.name)
         counts[node.op_type] += 1
         for _, body in bodies(node):
             _name_nodes(body)
-
-
-def _free_name(name: str, used: Iterable[str]) -> str:
-    while name in used:
-        name += "_"
-    return name

@@ -8,7 +8,7 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 from inc_autotune.core.errors import ModelError
-from inc_autotune.ort_ext.graph import bodies, is_header
+from inc_autotune.ort_ext.graph import all_nodes, is_header
 
 OLDEST_OPSET = 13
 """The first one with QuantizeLinear and DequantizeLinear for each channel."""
@@ -148,7 +148,7 @@ def _means_the_same(function: FunctionProto, target: int) -> bool:
         return all(
             onnx.defs.get_schema(node.op_type, version).since_version
             == onnx.defs.get_schema(node.op_type, target).since_version
-            for node in _inner_nodes(function)
+            for node in all_nodes(function)
             if node.domain in STANDARD
         )
     except onnx.defs.SchemaError:
@@ -176,11 +176,4 @@ def _set_version(part: ModelProto | FunctionProto, version: int) -> None:
 
 def _nodes_everywhere(proto: ModelProto) -> Iterator[NodeProto]:
     for part in (proto.graph, *proto.functions):
-        yield from _inner_nodes(part)
-
-
-def _inner_nodes(part: GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    for node in part.node:
-        yield node
-        for _, body in bodies(node):
-            yield from _inner_nodes(body)
+        yield from all_nodes(part)

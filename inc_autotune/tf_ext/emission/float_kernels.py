@@ -89,7 +89,7 @@ def emit_qdq(
     ]
     axis = _axis(operator, made.values.ndim)
     changes = ("stored", config.weight, content(factor), content(steps))
-    stored = emission.kept(operator, changes, lambda: _reals(made, axis))
+    stored = emission.kept(operator, changes, lambda: made.floats(axis))
     form = {"mode": "SCALED", "narrow_range": True, "axis": axis if largest.ndim else -1}
     integers = builder.compute(
         "QuantizeV2",
@@ -176,11 +176,6 @@ def rounded_weight(
 
     changes = ("rounded", config.weight, content(factor), reduce_range, features_last, content(steps))
     return emission.kept(operator, changes, make)
-
-
-def _reals(weight: QuantizedWeight, axis: int) -> FloatArray:
-    """The numbers that the integers of a symmetric weight stand for."""
-    return np.asarray(weight.values * _along(weight.scale, axis, weight.values.shape), np.float32)
 
 
 def _axis(operator: Operator, rank: int) -> int:

@@ -14,6 +14,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.graphs import reserved
 from inc_autotune.tf_ext.graph.functions import called_functions
 from inc_autotune.tf_ext.graph.graph import Graph, node_name, reachable
 from inc_autotune.tf_ext.graph.graph_model import SignatureGraph, TensorDescription, is_weight_size, placeholder
@@ -34,10 +35,7 @@ class GraphBuilder:
 
     def new(self, name: str) -> str:
         """A name for a new node: `name`, with underscores appended if the old or new graph has such a node."""
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
+        return reserved(name, self._taken)
 
     def keep(self, node: NodeDef) -> None:
         """Add a node of the old graph, perhaps changed."""

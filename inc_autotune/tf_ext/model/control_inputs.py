@@ -6,6 +6,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
+from inc_autotune.graphs import reserved
 from inc_autotune.tf_ext.graph import COPIES
 
 
@@ -24,10 +25,7 @@ def with_waiting_copies(graph_def: GraphDef) -> GraphDef:
         made.CopyFrom(node)
         if not _waits(node):
             continue
-        name = f"{node.name}/waiting"
-        while name in taken:
-            name += "_"
-        taken.add(name)
+        name = reserved(f"{node.name}/waiting", taken)
         waited_for = [each for each in node.input if each.startswith("^")]
         copy = result.node.add(op="Identity", name=name, input=[node.input[0], *waited_for])
         copy.attr["T"].CopyFrom(node.attr["T"])

@@ -18,6 +18,7 @@ from tensorflow.python.training import saver
 
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ModelError
+from inc_autotune.graphs import reserved
 from inc_autotune.tf_ext.graph import (
     SignatureGraph,
     Table,
@@ -119,8 +120,9 @@ def signature_graph(
         _strip(node)
     bodies = {path: node.op for path, node in body_nodes(simple)}
     without, weights = _split(simple)
-    ends_of = (tuple(inputs), tuple(outputs))
-    signature = SignatureGraph(name, without, weights, *ends_of, ordered, bodies, tables, half_type=half)
+    signature = SignatureGraph(
+        *(name, without, weights, tuple(inputs), tuple(outputs), ordered, bodies, tables), half_type=half
+    )
     return with_matrix_products(with_folded_weights(with_lean_loops(signature)))
 
 
@@ -191,10 +193,7 @@ def _name_by_reader(graph_def: GraphDef, ends: Sequence[str]) -> None:
             control, name, rest = _parts(source)
             if name in numbered:
                 if name not in renamed:
-                    renamed[name] = f"{node.name}/input_{position}"
-                    while renamed[name] in taken:
-                        renamed[name] += "_"
-                    taken.add(renamed[name])
+                    renamed[name] = reserved(f"{node.name}/input_{position}", taken)
                 node.input[position] = control + renamed[name] + rest
     for node in graph_def.node:
         node.name = renamed.get(node.name, node.name)

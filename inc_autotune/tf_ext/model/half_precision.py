@@ -17,6 +17,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
+from inc_autotune.graphs import reserved
 from inc_autotune.tf_ext.graph import TensorDescription
 
 FLOAT = tf.float32.as_datatype_enum
@@ -59,7 +60,7 @@ def in_float32(
     result.CopyFrom(graph_def)
     own = {each.tensor.split(":")[0] for each in inputs}
     taken = {node.name for node in result.node}
-    twins = {name: _free(f"{name}/float32", taken) for name in _half_inputs(result, own)}
+    twins = {name: reserved(f"{name}/float32", taken) for name in _half_inputs(result, own)}
     for function in result.library.function:
         _set_function(function)
     for node in result.node:
@@ -74,7 +75,7 @@ def in_float32(
     for each in outputs:
         kind = each.dtype.as_datatype_enum
         if kind in HALF_TYPES and each.tensor not in given:
-            cast = _free(f"{each.tensor.split(':')[0]}/{each.dtype.name}", taken)
+            cast = reserved(f"{each.tensor.split(':')[0]}/{each.dtype.name}", taken)
             _add_cast(result, each.tensor.removesuffix(":0"), cast, FLOAT, kind)
             each = replace(each, tensor=f"{cast}:0")
         returned.append(each)
@@ -162,13 +163,6 @@ def _may_be_float32(node: NodeDef) -> bool:
 
 def _is_pure(node: NodeDef) -> bool:
     return node.op in ("If", "While", "Case", "Placeholder", "StatefulPartitionedCall") or node.op.startswith(_RANDOM)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _all_nodes(graph_def: GraphDef) -> Iterator[NodeDef]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, attributes, with_rewritten
+from inc_autotune.ort_ext.graph import CONTRIB_DOMAIN, Graph, GraphBuilder, attributes, given_input, with_rewritten
 
 _BIAS, _MASK, _PAST, _ATTENTION_BIAS, _PAST_LENGTH = 2, 3, 4, 5, 6
 _ROTARY = ("do_rotary", "past_present_share_buffer")
@@ -25,13 +25,13 @@ def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type != "Attention" or node.domain != CONTRIB_DOMAIN:
         return False
     # Without a bias onnxruntime's own kernel crashes.
-    if not (graph.is_float_constant(node.input[1]) and graph.is_float_constant(_given(node, _BIAS))):
+    if not (graph.is_float_constant(node.input[1]) and graph.is_float_constant(given_input(node, _BIAS))):
         return False
-    if not _has_plain_mask(graph, _given(node, _MASK)):
+    if not _has_plain_mask(graph, given_input(node, _MASK)):
         return False
-    if _given(node, _PAST) and _given(node, _MASK) and graph.rank(_given(node, _MASK)) != 2:
+    if given_input(node, _PAST) and given_input(node, _MASK) and graph.rank(given_input(node, _MASK)) != 2:
         return False
-    return not _given(node, _PAST_LENGTH) and not any(attributes(node).get(name, 0) for name in _ROTARY)
+    return not given_input(node, _PAST_LENGTH) and not any(attributes(node).get(name, 0) for name in _ROTARY)
 
 
 def _has_plain_mask(graph: Graph, mask: str) -> bool:
@@ -55,7 +55,7 @@ def _write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
     parts = [builder.new(f"{name}.{part}") for part in ("query", "key", "value")]
     lengths = builder.constant(f"{name}.sizes", np.asarray(sizes, np.int64))
     builder.produce("Split", [projected, lengths], parts, builder.new_node(f"{name}.Split"), axis=-1)
-    inputs = [*parts, "", _given(node, _MASK), _given(node, _ATTENTION_BIAS), *_past(builder, node)]
+    inputs = [*parts, "", given_input(node, _MASK), given_input(node, _ATTENTION_BIAS), *_past(builder, node)]
     while not inputs[-1]:
         inputs.pop()
     present = node.output[1] if len(node.output) > 1 else ""
@@ -71,15 +71,10 @@ def _write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
 
 def _past(builder: GraphBuilder, node: onnx.NodeProto) -> list[str]:
     """Names of the past keys and of the past values, [batch, heads, length, size]; empty where there are none."""
-    past = _given(node, _PAST)
+    past = given_input(node, _PAST)
     if not past:
         return ["", ""]
     places = [
         builder.constant(f"{node.name}.{part}", np.asarray(index)) for index, part in enumerate(("keys", "values"))
     ]
     return [builder.compute("Gather", [past, place], f"{place}.past", axis=0) for place in places]
-
-
-def _given(node: onnx.NodeProto, index: int) -> str:
-    """The name of an input; empty if it is left out."""
-    return str(node.input[index]) if len(node.input) > index else ""

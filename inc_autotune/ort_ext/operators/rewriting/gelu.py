@@ -22,7 +22,7 @@ class _Gelu:
         scaling: makes `x / sqrt(2)`.
         last: the Mul that makes the output of the GELU.
         halving: the other Mul.
-        others: the nodes that make `one_plus_erf`.
+        others: the nodes behind `scaling` that make `one_plus_erf`.
     """
 
     x: str
@@ -49,7 +49,7 @@ def rewrite_gelu(graph: Graph, form: GraphForm) -> Graph:
     dropped = {gelu.halving.name for gelu in found}
     scaled = {gelu.scaling.name: gelu.x for gelu in found if not form.contrib_operators}
     if form.contrib_operators:
-        dropped |= {node.name for gelu in found for node in gelu.others}
+        dropped |= {node.name for gelu in found for node in (gelu.scaling, *gelu.others)}
 
     def write(builder: GraphBuilder, node: onnx.NodeProto) -> None:
         gelu = by_last.get(node.name)
@@ -83,7 +83,7 @@ def _match(graph: Graph, erf: onnx.NodeProto) -> _Gelu | None:
     following = graph.only_consumer(product.output[0])
     rest = None if following is None or following.op_type != "Mul" else _other(following, product.output[0])
     found = x, plus_one.output[0], scaling
-    others = (scaling, erf, plus_one)
+    others = (erf, plus_one)
     if following is not None and rest is not None and _are_half_and_x(graph, (factor, rest), x):
         return _Gelu(*found, following, product, others)
     halving = graph.producers.get(factor)
