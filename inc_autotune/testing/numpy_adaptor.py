@@ -22,10 +22,11 @@ from inc_autotune.core.arrays import FloatArray
 from inc_autotune.core.data.loaders import no_sample
 from inc_autotune.core.errors import ArgumentError, TrainingError
 from inc_autotune.core.op_config import OpConfig
-from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters
 from inc_autotune.core.quantization.smoothing_scale import group_scale
 from inc_autotune.core.quantization.smoothquant import InputGroup, smoothed_range
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 from inc_autotune.core.space.capability import Capability, load_capability
 from inc_autotune.core.space.units import Unit
 from inc_autotune.testing.numpy_framework import Dense, NumpyModel, with_arrays

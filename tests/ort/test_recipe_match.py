@@ -8,8 +8,9 @@ from onnx import TensorProto, numpy_helper
 
 from inc_autotune import ort_ext
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import quantize, weight_parameters
+from inc_autotune.core.quantization.affine import quantize
 from inc_autotune.core.quantization.rounding_steps import pack_steps
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 from inc_autotune.core.result.recipe import OperatorRecipe, Recipe
 from tests.ort.scenarios.test_convolutions import NetWriter, assert_close, run
 from tests.ort.small_models import GraphWriter, linear_chain

@@ -13,7 +13,6 @@ from inc_autotune.core.quantization.affine import (
     quantization_parameters,
     quantize,
     signal_to_noise_db,
-    weight_parameters,
 )
 from inc_autotune.core.quantization.corrections import InputMeans, input_means, output_shift, restore_moments
 from inc_autotune.core.quantization.distinct_rows import rows_repeat
@@ -37,6 +36,7 @@ from inc_autotune.core.quantization.split_statistics import (
     Statistics,
 )
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 
 __all__ = [
     "FRAMEWORK_SCHEMES",

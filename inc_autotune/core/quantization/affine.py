@@ -16,11 +16,9 @@ import numpy as np
 
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, did_you_mean
-from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.vocabulary import GRANULARITIES, INTEGER_DTYPES, SCHEMES, WEIGHT_ALGORITHMS, listing
+from inc_autotune.core.vocabulary import INTEGER_DTYPES, SCHEMES, listing
 
 _FLOAT32 = np.finfo(np.float32)
-_WEIGHT_SHRINK_FACTORS = tuple(float(factor) for factor in np.linspace(1.0, 0.2, 41))
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,9 @@ class QuantizationParameters:
     """`real = (integer - zero_point) * scale`, integers from `quant_min` to `quant_max`.
 
     Args:
-        scale: float32 array, 0-d (per tensor) or [C] (per channel), > 0.
-        zero_point: int32 array of the same shape, within `quant_min..quant_max`.
+        scale: float32 array, 0-d (per tensor) or [C] (per channel), > 0; of groups of weights it may be < 0.
+        zero_point: int32 array of the same shape, within `quant_min..quant_max`; float32 where zero points have
+            fractions, so that zero itself need not be an integer.
         quant_min: smallest integer.
         quant_max: largest integer.
         zero_point_is_zero: the zero point is known to be 0 everywhere, so no pass over the data subtracts it.
@@ -103,6 +102,12 @@ class QuantizationParameters:
     quant_min: int
     quant_max: int
     zero_point_is_zero: bool = False
+
+    @property
+    def has_fractions(self) -> bool:
+        """Whether zero points may lie between two integers."""
+        xp = array_api_compat.array_namespace(self.scale)
+        return bool(xp.isdtype(xp.asarray(self.zero_point).dtype, "real floating"))
 
 
 def integer_type(name: str) -> IntegerType:
@@ -128,11 +133,12 @@ def quantization_parameters(
     scheme: str,
     framework: str = "pytorch",
     reduce_range: bool = False,
+    zero_point_parts: int = 1,
 ) -> QuantizationParameters:
     """Scale and zero point for data between `minimum` and `maximum`, by a framework's own formula.
 
-    The range is widened to hold zero, so zero is always represented exactly. One bit has two levels: under
-    `sym` these are zero and the other integer, with scale `absmax`.
+    The range is widened to hold zero, so zero is always represented exactly, unless zero points have fractions. One bit
+    has two levels: under `sym` these are zero and the other integer, with scale `absmax`.
 
     Args:
         minimum: smallest value, a number, 0-d array, or [C] for one range per channel.
@@ -141,6 +147,7 @@ def quantization_parameters(
         scheme: `sym` or `asym`.
         framework: a key of `FRAMEWORK_SCHEMES`, the framework with the formula.
         reduce_range: one bit less, against overflow of int16 sums on processors without VNNI.
+        zero_point_parts: into so many parts the step between two zero points is divided; has no effect under `sym`.
 
     Returns:
         Parameters in the array namespace of `minimum`; numpy if both are numbers.
@@ -151,9 +158,9 @@ def quantization_parameters(
     Source: torch.ao.quantization.observer, onnxruntime.quantization.quant_utils, TensorFlow QuantizeV2, and the
         scheme tables of Intel Neural Compressor 2.x for IPEX and MXNet.
     """
-    table = _scheme_table(framework)
+    table = scheme_table(framework)
     kind = integer_type(dtype)
-    _check_choice("scheme", scheme, SCHEMES)
+    check_choice("scheme", scheme, SCHEMES)
     quant_min, quant_max = _integer_range(table, kind, scheme, reduce_range)
     minimum, maximum = _range_arrays(minimum, maximum)
     xp = array_api_compat.array_namespace(minimum, maximum)
@@ -178,8 +185,10 @@ def quantization_parameters(
     scale = xp.where(scale < table.smallest_scale, xp.full_like(scale, table.dead_scale), scale)
 
     if scheme == "asym":
-        zero_point = xp.clip(quant_min - xp.round(minimum / scale), float(quant_min), float(quant_max))
-        return QuantizationParameters(scale, xp.astype(zero_point, xp.int32), quant_min, quant_max)
+        below = xp.round(minimum / scale * zero_point_parts) / zero_point_parts
+        zero_point = xp.clip(quant_min - below, float(quant_min), float(quant_max))
+        dtype_of_points = xp.int32 if zero_point_parts == 1 else xp.float32
+        return QuantizationParameters(scale, xp.astype(zero_point, dtype_of_points), quant_min, quant_max)
     # Half to even gives 128, 8, 4, 2 for 8, 4, 3, 2 bits, and 0 for one bit, whose levels then are 0 and absmax.
     middle = round((quant_min + quant_max) / 2) if centred else quant_min
     zero_point = xp.full_like(scale, middle, dtype=xp.int32)
@@ -202,14 +211,14 @@ def quantize(x: AnyNamespaceArray, parameters: QuantizationParameters, axis: int
     """
     xp = array_api_compat.array_namespace(x)
     scale, zero_point = _broadcast(xp, x, parameters, axis)
-    return xp.astype(_integers(xp, _float32(xp, x), scale, zero_point, parameters), _float_dtype(xp, x), copy=False)
+    return xp.astype(_integers(xp, as_float32(xp, x), scale, zero_point, parameters), _float_dtype(xp, x), copy=False)
 
 
 def dequantize(q: AnyNamespaceArray, parameters: QuantizationParameters, axis: int | None = None) -> AnyNamespaceArray:
     """Inverse of `quantize`: `(q - zero_point) * scale`, in the float dtype of `q` (float32 for an integer `q`)."""
     xp = array_api_compat.array_namespace(q)
     scale, zero_point = _broadcast(xp, q, parameters, axis)
-    return xp.astype((_float32(xp, q) - zero_point) * scale, _float_dtype(xp, q), copy=False)
+    return xp.astype((as_float32(xp, q) - zero_point) * scale, _float_dtype(xp, q), copy=False)
 
 
 def fake_quantize(
@@ -218,64 +227,11 @@ def fake_quantize(
     """`dequantize(quantize(x))`: the values an integer kernel would see, in the float dtype of `x`."""
     xp = array_api_compat.array_namespace(x)
     scale, zero_point = _broadcast(xp, x, parameters, axis)
-    result = _integers(xp, _float32(xp, x), scale, zero_point, parameters)
+    result = _integers(xp, as_float32(xp, x), scale, zero_point, parameters)
     if not parameters.zero_point_is_zero:
         result -= zero_point
     result *= scale
     return xp.astype(result, _float_dtype(xp, x), copy=False)
-
-
-def weight_parameters(
-    weight: AnyNamespaceArray,
-    config: TensorConfig,
-    *,
-    axis: int = 0,
-    framework: str = "pytorch",
-    reduce_range: bool = False,
-) -> QuantizationParameters:
-    """Quantization parameters of a weight.
-
-    Args:
-        weight: any shape, any float dtype.
-        config: an integer dtype; `granularity`, of which all but `per_tensor` want a scale for each index of `axis`,
-            which for groups is an axis of groups; `algorithm` `minmax` (the default) or
-            `mse`, which shrinks the range of each channel to the least squared error (41 steps, down to a fifth).
-        axis: the axis of output channels, or of groups.
-        framework: a key of `FRAMEWORK_SCHEMES`.
-        reduce_range: one bit less.
-
-    Returns:
-        Parameters with one scale, or one for each index of `axis`.
-
-    Raises:
-        ArgumentError: a part of `config` is not among the above, or the weight holds NaN or infinity.
-    """
-    granularity, algorithm, scheme = config.granularity or "per_tensor", config.algorithm or "minmax", config.scheme
-    _check_choice("granularity", granularity, GRANULARITIES)
-    _check_choice("algorithm", algorithm, WEIGHT_ALGORITHMS)
-    xp = array_api_compat.array_namespace(weight)
-    weight = _float32(xp, weight)
-    channel_axis = None if granularity == "per_tensor" else axis % weight.ndim
-    reduced_axes = tuple(index for index in range(weight.ndim) if index != channel_axis)
-    minimum, maximum = xp.min(weight, axis=reduced_axes), xp.max(weight, axis=reduced_axes)
-
-    def parameters_for(lowest: AnyNamespaceArray, highest: AnyNamespaceArray) -> QuantizationParameters:
-        return quantization_parameters(
-            lowest, highest, dtype=config.dtype, scheme=scheme or "sym", framework=framework, reduce_range=reduce_range
-        )
-
-    if algorithm == "minmax":
-        return parameters_for(minimum, maximum)
-    best_factor, least_error = xp.ones_like(minimum), None
-    for factor in _WEIGHT_SHRINK_FACTORS:
-        error = fake_quantize(weight, parameters_for(minimum * factor, maximum * factor), channel_axis)
-        error -= weight
-        error = xp.sum(error * error, axis=reduced_axes)
-        if least_error is None:
-            least_error = error
-        best_factor = xp.where(error < least_error, xp.full_like(best_factor, factor), best_factor)
-        least_error = xp.minimum(error, least_error)
-    return parameters_for(minimum * best_factor, maximum * best_factor)
 
 
 def signal_to_noise_db(reference: AnyNamespaceArray, value: AnyNamespaceArray) -> float:
@@ -298,12 +254,14 @@ def decibels(signal: float, noise: float) -> float:
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
 
 
-def _scheme_table(framework: str) -> SchemeTable:
-    _check_choice("framework", framework, tuple(FRAMEWORK_SCHEMES))
+def scheme_table(framework: str) -> SchemeTable:
+    """That of a framework; an ArgumentError for another name."""
+    check_choice("framework", framework, tuple(FRAMEWORK_SCHEMES))
     return FRAMEWORK_SCHEMES[framework]
 
 
-def _check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among those allowed, with an ArgumentError."""
     if value not in allowed:
         raise ArgumentError(
             f"{argument}={value!r}: unknown {argument}.\nAllowed: {listing(allowed)}.{did_you_mean(value, allowed)}"
@@ -328,10 +286,11 @@ def _range_arrays(
     if not array_api_compat.is_array_api_obj(maximum):
         maximum = np.asarray(maximum, dtype=np.float32)
     xp = array_api_compat.array_namespace(minimum, maximum)
-    return _float32(xp, minimum), _float32(xp, maximum)
+    return as_float32(xp, minimum), as_float32(xp, maximum)
 
 
-def _float32(xp: Any, x: AnyNamespaceArray) -> AnyNamespaceArray:
+def as_float32(xp: Any, x: AnyNamespaceArray) -> AnyNamespaceArray:
+    """The array in float32; the same one if it is."""
     return xp.astype(x, xp.float32, copy=False)
 
 
@@ -366,8 +325,12 @@ def _integers(
     zero_point: AnyNamespaceArray,
     parameters: QuantizationParameters,
 ) -> AnyNamespaceArray:
-    """`clip(round(x / scale) + zero_point)`, always a new float32 array."""
-    result = xp.round(x / scale)
-    if not parameters.zero_point_is_zero:
-        result += zero_point
+    """`clip(round(x / scale) + zero_point)`, always new and float32; with fractions the sum is rounded."""
+    result = x / scale
+    if parameters.has_fractions:
+        result = xp.round(result + zero_point)
+    else:
+        result = xp.round(result)
+        if not parameters.zero_point_is_zero:
+            result += zero_point
     return xp.clip(result, float(parameters.quant_min), float(parameters.quant_max))

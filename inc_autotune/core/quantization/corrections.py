@@ -184,9 +184,9 @@ def _with_norm(
     axis = 1 if scale.ndim else None
     wanted, found = xp.std(rows, axis=axis), xp.std(steps, axis=axis)
     is_known = (wanted > 0) & (found > 0)
-    ratio = wanted / xp.where(found > 0, found, xp.ones_like(found))
+    ratio = xp.sign(scale) * wanted / xp.where(found > 0, found, xp.ones_like(found))
     # What float32 makes of equal numbers is no loss.
-    changed = is_known & (xp.abs(ratio - scale) > 1e-6 * scale)
+    changed = is_known & (xp.abs(ratio - scale) > 1e-6 * xp.abs(scale))
     return xp.where(changed, ratio, scale)
 
 

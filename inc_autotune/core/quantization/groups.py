@@ -6,7 +6,8 @@ import array_api_compat
 
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import fake_quantize, weight_parameters
+from inc_autotune.core.quantization.affine import fake_quantize
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 
 
 def as_groups(weight: AnyNamespaceArray, size: int) -> AnyNamespaceArray:

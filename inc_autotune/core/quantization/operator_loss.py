@@ -11,8 +11,9 @@ import array_api_compat
 
 from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.op_config import TensorConfig
-from inc_autotune.core.quantization.affine import quantization_parameters, quantize, weight_parameters
+from inc_autotune.core.quantization.affine import quantization_parameters, quantize
 from inc_autotune.core.quantization.groups import fake_quantize_groups
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 
 IntegerProduct = Callable[[AnyNamespaceArray, AnyNamespaceArray], AnyNamespaceArray]
 """`(x [R, K], w [N, K]) -> x @ w.T [R, N]`, a new float32 array; both operands integer-valued floats in -128..127."""

@@ -292,8 +292,11 @@ def _nearest_plane(
     With the moment `L L^T`, the output error of `e` is `sum_i (L_ii (e_i + sum_{j > i} L_ji / L_ii e_j))^2`: each term
     is least where a weight is rounded after adding what the later rows left over. What is left is the inner sum.
     """
-    # Of integers without their zero point.
-    lowest, highest = quant_min - zero_point, quant_max - zero_point
+    # Of integers without the whole part of their zero point; what it has beside that moves the places of rounding.
+    whole = xp.round(zero_point)
+    lowest, highest = quant_min - whole, quant_max - whole
+    fraction = zero_point - whole
+    has_fractions = bool(xp.any(fraction != 0))
     integers, errors, left = (xp.empty_like(weight) for _ in range(3))
     for stop in range(weight.shape[0], 0, -_COLUMNS_AT_ONCE):
         start = max(stop - _COLUMNS_AT_ONCE, 0)
@@ -301,14 +304,19 @@ def _nearest_plane(
         for row in range(stop - 1, start - 1, -1):
             target = targets[row - start, :] + lower[row + 1 : stop, row] @ errors[row + 1 : stop, :]
             # `clip` and `round` of the array API check more than they compute. Adding this number rounds, half to even.
-            rounded = xp.minimum(xp.maximum(target / scale[row, :], lowest[row, :]), highest[row, :])
+            rounded = target / scale[row, :]
+            if has_fractions:
+                rounded += fraction[row, :]
+            rounded = xp.minimum(xp.maximum(rounded, lowest[row, :]), highest[row, :])
             rounded += _ROUNDS
             rounded -= _ROUNDS
             integers[row, :] = rounded
+            if has_fractions:
+                rounded -= fraction[row, :]
             rounded *= scale[row, :]
             left[row, :] = target - rounded
             errors[row, :] = weight[row, :] - rounded
-    return integers + zero_point, errors, left
+    return integers + whole, errors, left
 
 
 def _row_errors(xp: Any, error: AnyNamespaceArray, moment: AnyNamespaceArray) -> AnyNamespaceArray:
@@ -316,7 +324,8 @@ def _row_errors(xp: Any, error: AnyNamespaceArray, moment: AnyNamespaceArray) ->
 
 
 def _nearest(xp: Any, weight: AnyNamespaceArray, parameters: QuantizationParameters) -> AnyNamespaceArray:
-    rounded = xp.round(weight / parameters.scale) + parameters.zero_point
+    whole = xp.round(parameters.zero_point)
+    rounded = xp.round(weight / parameters.scale + (parameters.zero_point - whole)) + whole
     return xp.clip(rounded, float(parameters.quant_min), float(parameters.quant_max))
 
 

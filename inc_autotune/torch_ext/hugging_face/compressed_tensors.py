@@ -149,7 +149,7 @@ def _check(name: str, module: Any, layer: nn.Module) -> None:
         reason = "is smoothed, and the format has no place for the scale of its input"
     elif isinstance(module, QuantizedLinear) and module.input_scale is None:
         reason = "has dynamic ranges"
-    elif isinstance(module, WeightOnlyLinear) and module.weight_zero_point is not None:
+    elif isinstance(module, WeightOnlyLinear) and module.zero_points is not None:
         # compressed-tensors 0.20 packs zero points, but not where transformers asks for their shape.
         reason = "has weights with zero points, which transformers does not read back"
     if reason is not None:

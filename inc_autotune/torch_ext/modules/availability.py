@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
+from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS
 from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES, TABLE_TYPES
 from inc_autotune.torch_ext.target import has_engine
 
@@ -41,6 +42,12 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
 def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
     """Whether the operator is a product of a float activation and a weight of integers, whose scales are bfloat16."""
     return operator_name in LINEAR_TYPES and config.is_quantized and config.approach == "weight_only"
+
+
+def zero_point_parts(operator_name: str, config: OpConfig) -> int:
+    """Into how many parts the step between two zero points of a weight is divided: what its deployable form stores."""
+    is_small = is_weight_only_product(operator_name, config) and integer_type(config.weight.dtype).bits == 4
+    return ZERO_POINT_PARTS if is_small else 1
 
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import weight_parameters
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers
+from inc_autotune.torch_ext.modules.availability import multiplies_integers, writes_integers, zero_point_parts
 from inc_autotune.torch_ext.modules.corrections import bias_shift, given_back, restore_weight
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 from inc_autotune.torch_ext.modules.operator_ranges import (
@@ -167,6 +167,7 @@ def prepare_fake_quantized(
         config.weight,
         axis=prepared.weight_output_axis,
         reduce_range=reduce_range and multiplies_integers(operator_name, config),
+        zero_point_parts=zero_point_parts(operator_name, config),
     )
     if "weight_correction" in config.corrections and config.rounding == "nearest":
         parameters = restore_weight(prepared, parameters)

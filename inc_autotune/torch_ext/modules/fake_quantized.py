@@ -45,7 +45,7 @@ class FakeQuantized(PreparedInteger):
         input_shift: float32 [in_features] or None; taken from the input before, and given back by the bias.
         bias_shift: float32 [out_channels] or None; added to the bias, for what rounding takes from the mean output.
         weight_scale: float32, 0-d or [out_channels].
-        weight_zero_point: int32, the same shape.
+        weight_zero_point: int32, or float32 where it has fractions, the same shape.
         input_scale, input_zero_point: 0-d; None for dynamic and weight_only.
         output_scale, output_zero_point: 0-d, where the kernel writes uint8, else None.
         range_training: how ranges are trained with the weights; None: they are fixed. The other five are its own.

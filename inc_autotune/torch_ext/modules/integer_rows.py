@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ZERO_POINT_PARTS = 16
+"""Zero points of 4 bits are multiples of a sixteenth, from -8 to below 8: a byte holds them, and bfloat16 their exact
+distance to an integer. Whole ones are off by up to half a step, and with them all weights of a group to one side."""
+
 
 def stored(integers: Tensor, bits: int) -> Tensor:
     """Integers [rows, columns] as int8 of the same shape, or [rows, columns / 2] where they have 4 bits.
@@ -38,10 +42,11 @@ def dequantized(rows: Tensor, bits: int, scale: Tensor, zero_point: Tensor | Non
         rows: of what `stored` returns.
         bits: 4 or 8.
         scale: [rows, groups], any float dtype.
-        zero_point: int8, like the scale; None: all are 0.
+        zero_point: int8, like the scale, of 4 bits in sixteenths (`ZERO_POINT_PARTS`); None: all are 0.
         dtype: of the result [rows, columns].
     """
     values = integers_of(rows, bits).to(dtype).reshape(scale.shape[0], scale.shape[1], -1)
     if zero_point is not None:
-        values = values.sub_(zero_point.to(dtype).unsqueeze(-1))
+        points = zero_point.to(dtype) / 16 if bits == 4 else zero_point.to(dtype)
+        values = values.sub_(points.unsqueeze(-1))
     return values.mul_(scale.to(dtype).unsqueeze(-1)).reshape(scale.shape[0], -1)

@@ -22,6 +22,7 @@ from inc_autotune.torch_ext.calibration import (
     calibrations_from_recipe,
     without_ranges,
 )
+from inc_autotune.torch_ext.modules.availability import zero_point_parts
 from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
 from inc_autotune.torch_ext.modules.prepared import PreparedInteger, PreparedOperator
 from inc_autotune.torch_ext.modules.trained_ranges import RANGE_TRAININGS, UINT8
@@ -252,6 +253,7 @@ def _find_grid(module: FakeQuantized) -> None:
         module.config.weight,
         axis=module.weight_output_axis,
         reduce_range=is_reduced,
+        zero_point_parts=zero_point_parts(module.operator_name, module.config),
     )
     module.weight_scale.copy_(parameters.scale)
     module.weight_zero_point.copy_(parameters.zero_point)

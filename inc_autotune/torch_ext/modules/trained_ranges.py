@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from inc_autotune.core.quantization import integer_type, weight_parameters
 from inc_autotune.core.vocabulary import RANGE_PACE
+from inc_autotune.torch_ext.modules.availability import zero_point_parts
 from inc_autotune.torch_ext.modules.rounding import fake_quantize, straight_through
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ class MovingRanges:
             shape[operator.weight_output_axis] = -1
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape).float()
         with torch.no_grad():
-            integers = (rows / scale).round_().add_(zero_point)
+            whole = zero_point.round()
+            integers = (rows / scale).add_(zero_point - whole).round_().add_(whole)
             rounded = integers.clamp_(operator.weight_minimum, operator.weight_maximum).sub_(zero_point).mul_(scale)
         return straight_through(rows, rounded)
 
@@ -211,7 +213,13 @@ class MovingRanges:
         config = operator.config.weight
         kind = integer_type(config.dtype)
         is_reduced = operator.weight_maximum - operator.weight_minimum < kind.maximum - kind.minimum - 1
-        parameters = weight_parameters(rows.detach(), config, axis=operator.weight_output_axis, reduce_range=is_reduced)
+        parameters = weight_parameters(
+            rows.detach(),
+            config,
+            axis=operator.weight_output_axis,
+            reduce_range=is_reduced,
+            zero_point_parts=zero_point_parts(operator.operator_name, operator.config),
+        )
         return parameters.scale, parameters.zero_point
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
-from inc_autotune.torch_ext.modules.integer_rows import dequantized, integers_of, stored
+from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS, dequantized, integers_of, stored
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.weight_only_products import BLOCK_ELEMENTS, weight_only_product
 from inc_autotune.torch_ext.target import weight_only
@@ -35,7 +35,7 @@ class WeightOnlyLinear(QuantizedOperator):
         config: weight_only, of 8 or 4 bits.
         weight: integers [out_features, in_features].
         weight_scale: [out_features, groups].
-        weight_zero_point: the same shape.
+        weight_zero_point: the same shape; of 4 bits, multiples of a sixteenth, which is what is stored.
         bias: float32 [out_features] or None.
         smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
         input_shift: float32 [in_features], taken from the input before it is divided; the bias has its product.
@@ -43,7 +43,7 @@ class WeightOnlyLinear(QuantizedOperator):
 
     integer_weight: Tensor
     weight_scale: Tensor
-    weight_zero_point: Tensor | None
+    zero_points: Tensor | None
     bias: Tensor | None
     smoothing: Tensor | None
     input_shift: Tensor | None
@@ -67,10 +67,11 @@ class WeightOnlyLinear(QuantizedOperator):
         self.bits = kind.bits
         # Stored integers are signed.
         shift = 0 if kind.signed else 1 << (self.bits - 1)
-        zero_point = weight_zero_point.to(torch.int16) - shift
+        parts = ZERO_POINT_PARTS if self.bits == 4 else 1
+        zero_points = ((weight_zero_point.float() - shift) * parts).round_()
         self.keep("integer_weight", stored(weight.to(torch.int16) - shift, self.bits))
         self.keep("weight_scale", weight_scale.bfloat16())
-        self.keep("weight_zero_point", zero_point.to(torch.int8) if bool(zero_point.any()) else None)
+        self.keep("zero_points", zero_points.to(torch.int8) if bool(zero_points.any()) else None)
         self.keep("bias", bias)
         self.keep("smoothing", smoothing)
         self.keep("input_shift", input_shift)
@@ -91,10 +92,9 @@ class WeightOnlyLinear(QuantizedOperator):
             self.keep(
                 "_kernel_weight", weight_only.pack_int4(integers_of(self.integer_weight, self.bits)), derived=True
             )
-            self.keep(
-                "_kernel_scale", weight_only.group_scales(self.weight_scale, self.weight_zero_point), derived=True
-            )
-        elif self.bits != 4 and groups == 1 and self.weight_zero_point is None:
+            points = None if self.zero_points is None else self.zero_points.float() / ZERO_POINT_PARTS
+            self.keep("_kernel_scale", weight_only.group_scales(self.weight_scale, points), derived=True)
+        elif self.bits != 4 and groups == 1 and self.zero_points is None:
             self.keep("_kernel_scale", self.weight_scale[:, 0].contiguous(), derived=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class WeightOnlyLinear(QuantizedOperator):
             y = F.linear(rows.float(), self._smoothed_weight())
         else:
             y = _product(
-                *(rows, self.integer_weight, self.weight_scale, self.weight_zero_point),
+                *(rows, self.integer_weight, self.weight_scale, self.zero_points),
                 *(self._kernel_weight, self._kernel_scale, self.bits, weight_only.most_rows(self.bits)),
                 *(torch.bfloat16 if has_bf16() else torch.float32, max(BLOCK_ELEMENTS // max(self.in_features, 1), 1)),
             )
@@ -113,7 +113,7 @@ class WeightOnlyLinear(QuantizedOperator):
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
     def _smoothed_weight(self) -> Tensor:
-        return dequantized(self.integer_weight, self.bits, self.weight_scale, self.weight_zero_point, torch.float32)
+        return dequantized(self.integer_weight, self.bits, self.weight_scale, self.zero_points, torch.float32)
 
     @property
     def weight(self) -> Tensor:

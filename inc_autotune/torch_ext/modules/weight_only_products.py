@@ -30,7 +30,7 @@ def weight_only_product(
         rows: float [rows, in_features].
         weight: as `integer_rows.stored` returns it, [out_features, ...].
         scale: bfloat16 [out_features, groups].
-        zero_point: int8, like the scale; None: all are 0.
+        zero_point: int8, as `integer_rows.dequantized` takes it; None: all are 0.
         kernel_weight: in the layout of the 4-bit kernel; None: there is none, or the integers have 8 bits.
         kernel_scale: in the form that the kernel reads; None: there is no kernel for the weight.
         bits: 4 or 8.

@@ -68,7 +68,7 @@ def group_scales(scale: Tensor, zero_point: Tensor | None) -> Tensor:
 
     Args:
         scale: bfloat16 [out_features, groups].
-        zero_point: int8, like the scale; None: all are 0.
+        zero_point: any dtype, like the scale; None: all are 0.
     """
     added = torch.zeros_like(scale) if zero_point is None else (zero_point.float() * -scale.float()).bfloat16()
     return torch.stack((scale, added), -1).transpose(0, 1).contiguous()

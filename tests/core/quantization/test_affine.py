@@ -20,8 +20,8 @@ from inc_autotune.core.quantization.affine import (
     quantization_parameters,
     quantize,
     signal_to_noise_db,
-    weight_parameters,
 )
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 
 NAMESPACES = ["numpy", pytest.param("torch", marks=pytest.mark.skipif(find_spec("torch") is None, reason="no torch"))]
 DTYPES = [f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 9)]

@@ -14,8 +14,8 @@ from inc_autotune.core.quantization.affine import (  # noqa: E402
     integer_type,
     quantization_parameters,
     quantize,
-    weight_parameters,
 )
+from inc_autotune.core.quantization.weight_grid import weight_parameters  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

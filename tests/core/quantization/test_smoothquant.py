@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from inc_autotune.core.errors import ArgumentError, CalibrationError
 from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters
 from inc_autotune.core.quantization.smoothquant import (
     AlphaSearchResult,
     InputGroup,
@@ -25,6 +25,7 @@ from inc_autotune.core.quantization.smoothquant import (
     smoothing_scale,
 )
 from inc_autotune.core.quantization.statistics import ActivationStatistics
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 
 NAMESPACES = ["numpy", pytest.param("torch", marks=pytest.mark.skipif(find_spec("torch") is None, reason="no torch"))]
 WEIGHT = TensorConfig("int8", "sym", "per_channel", "minmax")

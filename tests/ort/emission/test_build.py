@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto
 
 from inc_autotune.core.op_config import OpConfig, TensorConfig
-from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters, weight_parameters
+from inc_autotune.core.quantization.affine import fake_quantize, quantization_parameters
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 from inc_autotune.graphs.plan import OperatorCalibration
 from inc_autotune.graphs.weights import WeightCache
 from inc_autotune.ort_ext.calibration.plan import QuantizationPlan

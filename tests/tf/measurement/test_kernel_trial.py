@@ -14,8 +14,8 @@ from inc_autotune.core.quantization.affine import (
     fake_quantize,
     quantization_parameters,
     signal_to_noise_db,
-    weight_parameters,
 )
+from inc_autotune.core.quantization.weight_grid import weight_parameters
 from inc_autotune.core.search.options import offered_options
 from inc_autotune.core.space.units import build_space
 from inc_autotune.graphs.weights import quantize_weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,7 @@ def outputs(model, batches):
         ({"dtype": "int8"}, {1}, 40),
         ({"dtype": "int4"}, {1, 4}, 15),
         ({"dtype": "int4", "scheme": "asym", "granularity": "per_channel"}, {1}, 13),
+        ({"dtype": "int4", "scheme": "asym"}, {1, 4}, 16),
     ],
 )
 def test_weights_are_integers_and_activations_are_not(net, batches, weight, groups, least, tmp_path):
@@ -69,6 +72,20 @@ def test_weights_are_integers_and_activations_are_not(net, batches, weight, grou
     assert torch.equal(outputs(torch_ext.load(tmp_path / "saved", net), batches), y)
     recipe = tuned.tuning_result.recipe
     assert torch.equal(outputs(torch_ext.convert(torch_ext.apply_recipe(net, recipe)), batches), y)
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+def test_a_weight_on_a_grid_without_zero_keeps_its_values(net, batches):
+    model = copy.deepcopy(net)
+    with torch.no_grad():
+        steps = torch.randint(0, 16, (48, 4, 32))
+        steps[..., :2] = torch.tensor([0, 15])
+        model.first.weight.copy_((steps * 0.01 - torch.rand(48, 4, 1) * 0.1 - 0.02).reshape(48, 128))
+    tuned = quantized(
+        *(model, batches, {"dtype": "int4", "scheme": "asym"}), smoothquant_args=None, recipes={"smooth_quant": False}
+    )
+    for each in (tuned.first.fake_weight(), torch_ext.convert(tuned).first.weight):
+        assert signal_to_noise_db(model.first.weight.detach(), each.detach()) > 45
 
 
 @pytest.mark.filterwarnings("ignore:the tuned model is not faster")
