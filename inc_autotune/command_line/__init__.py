@@ -5,6 +5,7 @@ Imports the extensions, each only when a model of its framework is given, and no
 
 import sys
 
+from inc_autotune.command_line.errors import INTERRUPTED
 from inc_autotune.core.errors import MissingDependencyError
 from inc_autotune.core.optional import require
 
@@ -15,6 +16,10 @@ def main() -> None:
         require("typer", extra="cli")
     except MissingDependencyError as error:
         sys.exit(f"error: {error}")
-    from inc_autotune.command_line import application
+    try:
+        from inc_autotune.command_line import application
 
-    application.main()
+        application.main()
+    except KeyboardInterrupt:  # while modules are imported; commands have words of their own
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, ValidationError
 
 from inc_autotune.command_line.datasets import DataOptions
 from inc_autotune.command_line.errors import UsageError
@@ -19,6 +19,11 @@ LARGEST = 1 << 20
 
 _OWN = ("model", "data", "eval_func", "eval_data", "eval_metric", "output", "report", "batch_size", "images", "texts")
 """What a file says beside the arguments of `autotune`."""
+
+
+def _url(text: str) -> str:
+    """The URL of a storage, or of the SQLite database in a file that was named."""
+    return text if "://" in text else f"sqlite:///{text}"
 
 
 class Configuration(DataOptions):
@@ -33,7 +38,8 @@ class Configuration(DataOptions):
         output: where the tuned model is written.
         report: where the HTML report is written.
 
-    The others are the arguments of `autotune`; what is None keeps its default.
+    `storage` may also be the name of a file, for a database of SQLite. The others are the arguments of `autotune`; what
+    is None keeps its default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +65,7 @@ class Configuration(DataOptions):
     capability: str | dict[str, Any] | list[Any] | None = None
     excluded_precisions: list[str] | None = None
     objective: str | None = None
-    storage: str | None = None
+    storage: Annotated[str | None, AfterValidator(lambda text: text and _url(text))] = None
     study_name: str | None = None
     seed: int | None = None
     progress: bool | None = None
@@ -94,11 +100,11 @@ def read_configuration(path: Path | None, options: Mapping[str, Any]) -> Configu
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        hint = did_you_mean(name, Configuration.model_fields) if first["type"] == "extra_forbidden" else ""
+        is_unknown = first["type"] == "extra_forbidden"
+        hint = did_you_mean(name, Configuration.model_fields) if is_unknown else ""
+        problem = "unknown name" if is_unknown else first["msg"]
         where = "options" if path is None else f"--config {str(path)!r}"
-        raise UsageError(
-            f"{where}: {name}: {first['msg']}.{hint} `tune --print-schema` shows what is allowed."
-        ) from error
+        raise UsageError(f"{where}: {name}: {problem}.{hint} `tune --print-schema` shows what is allowed.") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

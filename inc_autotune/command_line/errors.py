@@ -17,3 +17,7 @@ INTERRUPTED = 130
 
 class UsageError(AutotuneError, ValueError):
     """An option or a file of a command is not what it should be."""
+
+
+class WritingError(AutotuneError, RuntimeError):
+    """What was found could not be written."""

@@ -20,7 +20,7 @@ from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, for
 from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_file, write_files, writing
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import Recipe, applying
-from inc_autotune.core.result.model_folder import CONFIGURATION, QUANTIZATION
+from inc_autotune.core.result.model_folder import CONFIGURATION, QUANTIZATION, check_replaceable
 from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
@@ -71,7 +71,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         ArgumentError: the model is neither tuned nor converted, or holds on to the model it was made from, or has state
-            that is no tensor; or `path` is no folder that can be written to.
+            that is no tensor; or `path` is no folder that can be written to, or holds weights of another model.
     """
     write_model(model, path, {})
 
@@ -88,7 +88,7 @@ def write_model(model: nn.Module, path: str | Path, files: Mapping[str, bytes]) 
     Raises:
         ArgumentError: see `save`.
     """
-    folder = _folder(path)
+    folder = check_model_folder(path)
     if is_prepared_by_ipex(model):
         raise ArgumentError(
             "model: is tuned for backend='ipex'. Save what the extension needs with model.save_qconf_summary(path), or "
@@ -148,7 +148,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         ModelError: `model` is quantized or has no values.
         RecipeError: a file is missing or comes from another `save`, or the model does not fit.
     """
-    folder = _folder(path)
+    folder = _folder(path, "path")
     with _reading(folder):
         return _load(folder, model)
 
@@ -233,10 +233,25 @@ def _weight_bits(modules: Iterable[nn.Module]) -> list[int]:
     return sorted(bits)
 
 
-def _folder(path: str | Path) -> Path:
-    folder = check_path(path, allowed="the name of a folder")
+def check_model_folder(path: str | Path, argument: str = "path") -> Path:
+    """An argument as the name of a folder that `save` may write to.
+
+    Args:
+        path: the argument.
+        argument: its name, for messages.
+
+    Raises:
+        ArgumentError: it is no path, is a file, or holds weights that `save` did not write.
+    """
+    folder = _folder(path, argument)
+    check_replaceable(folder, argument, ours=(folder / RECIPE).is_file())
+    return folder
+
+
+def _folder(path: str | Path, argument: str) -> Path:
+    folder = check_path(path, argument, allowed="the name of a folder")
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"path={str(path)!r}: is a file. Give the name of a folder.")
+        raise ArgumentError(f"{argument}={str(path)!r}: is a file. Give the name of a folder.")
     return folder
 
 

@@ -312,6 +312,18 @@ def test_what_another_model_left_is_not_taken_and_what_the_user_put_there_stays(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.safetensors", "notes.txt", "recipe.yaml"]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])
+def test_weights_of_others_are_never_replaced(tmp_path, name):
+    (tmp_path / name).write_text("months of training")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArgumentError, match=f"not written by this library, '{name}', and is not replaced"):
+        torch_ext.save(tune(outlier_mlp(), vectors()), tmp_path)
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {
+        name: "months of training",
+        "config.json": "{}",
+    }
+
+
 def test_save_needs_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="is a file"):

@@ -16,7 +16,7 @@ import typer
 from inc_autotune.command_line.boundary import command
 from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.configuration import read_configuration
-from inc_autotune.command_line.datasets import Batches, DataOptions, inputs_of, open_data
+from inc_autotune.command_line.datasets import Batches, DataOptions, check_options_used, inputs_of, open_data
 from inc_autotune.command_line.datasets.opening import ALLOWED as DATA
 from inc_autotune.command_line.errors import MET, UsageError
 from inc_autotune.command_line.frameworks import Item, LoadedModel, Run, load_model
@@ -70,12 +70,14 @@ def benchmark(
     PyTorch runs in eager mode. Load of other programs falls on all models alike, since a call of one follows a call of
     the other.
     """
+    options = read_configuration(None, reading)
+    check_options_used(options, data)
     if threads is not None:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))  # before a framework is imported
     loaded: list[LoadedModel] = []
     for text in models:
         loaded.append(load_model(text, loaded))
-    items = _items(data, loaded[0], read_configuration(None, reading))
+    items = _items(data, loaded[0], options)
     runs = [each.framework.runner(each.value, threads) for each in loaded]
     timings = _timed(models, runs, items, seconds)
     if as_json:

@@ -10,12 +10,12 @@ import typer
 from inc_autotune.command_line.boundary import command
 from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.configuration import read_configuration
-from inc_autotune.command_line.datasets import inputs_of, open_data
+from inc_autotune.command_line.datasets import check_options_used, inputs_of, open_data
 from inc_autotune.command_line.datasets.opening import ALLOWED as DATA
 from inc_autotune.command_line.errors import MET, UsageError
 from inc_autotune.command_line.frameworks import load_model
 from inc_autotune.command_line.output import show, show_json
-from inc_autotune.core.arguments import check_file
+from inc_autotune.command_line.places import check_page, check_places
 from inc_autotune.core.optional import require
 
 
@@ -33,8 +33,11 @@ def compare(
 ) -> int:
     """Show the error of each operator of an int8 model, and what to try where it is too large."""
     if report is not None:
-        check_file(report, "--report")
+        check_page(report, "--report")
+        check_places({"--report": report}, {"FP32": fp32, "INT8": int8, "--data": data})
         require("plotly", extra="report")
+    options = read_configuration(None, reading)
+    check_options_used(options, data)
     model = load_model(fp32)
     if Path(int8).suffix in (".yaml", ".yml"):
         if not Path(int8).is_file():
@@ -45,7 +48,7 @@ def compare(
         if other.framework.name != model.framework.name:
             raise UsageError(f"INT8 {int8!r}: is of {other.framework.name}, and FP32 of {model.framework.name}.")
         quantized = other.value
-    opened = open_data(data, "--data", model, read_configuration(None, reading))
+    opened = open_data(data, "--data", model, options)
     comparison = model.framework.compare(model.value, quantized, inputs_of(opened), samples)
     if report is not None:
         comparison.save_report(report)

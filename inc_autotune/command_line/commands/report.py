@@ -13,8 +13,8 @@ from inc_autotune.command_line.boundary import command
 from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.errors import MET, UsageError
 from inc_autotune.command_line.output import show, show_json
+from inc_autotune.command_line.places import check_page, check_places
 from inc_autotune.command_line.stored_runs import find_run, is_sqlite, storage_url
-from inc_autotune.core.arguments import check_file
 from inc_autotune.core.files import read_bytes
 from inc_autotune.core.optional import require
 from inc_autotune.core.result import TuningResult, result_so_far
@@ -35,7 +35,8 @@ def report(
 ) -> int:
     """Show what a run found, or has found so far."""
     if output is not None:
-        check_file(output, "--output")
+        check_page(output, "--output")
+        check_places({"--output": output}, {"STORAGE|RESULT": source})
         require("plotly", extra="report")
     run, result = _read(source, study)
     if output is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,15 +14,17 @@ import typer
 from inc_autotune.command_line.boundary import command
 from inc_autotune.command_line.commands import options as option
 from inc_autotune.command_line.configuration import Configuration, read_configuration
-from inc_autotune.command_line.datasets import Batches, inputs_of, labelled, open_data
-from inc_autotune.command_line.errors import MET, NOT_MET, UsageError
+from inc_autotune.command_line.datasets import Batches, check_options_used, inputs_of, labelled, open_data
+from inc_autotune.command_line.errors import INTERRUPTED, MET, NOT_MET, UsageError, WritingError
 from inc_autotune.command_line.frameworks import LoadedModel, load_model
 from inc_autotune.command_line.objects import find_object, is_object_name
 from inc_autotune.command_line.output import note, show, show_json
+from inc_autotune.command_line.places import check_page, check_places
 from inc_autotune.command_line.stored_runs import origin_of
-from inc_autotune.core.arguments import check_file
+from inc_autotune.core.errors import AutotuneError, TuningInterrupted
 from inc_autotune.core.optional import require
 from inc_autotune.core.run_context import RunContext, running_in
+from inc_autotune.core.search.study import shown_url
 
 Model = Annotated[str | None, typer.Argument(help=option.MODEL_HELP, show_default=False)]
 Data = Annotated[str | None, typer.Option("--data", help=option.DATA_HELP)]
@@ -59,7 +62,9 @@ def tune(
     max_trials: Annotated[int | None, typer.Option(help="Candidates to evaluate at most; 100.", min=1)] = None,
     samples: Samples = None,
     alpha: Alpha = None,
-    storage: Annotated[str | None, typer.Option(help="Keeps trials: sqlite:///run.db; the same again goes on.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Keeps trials: run.db, or a database's URL; see `resume`.")
+    ] = None,
     seed: Seed = None,
     *,
     reading: dict[str, Any],
@@ -152,20 +157,31 @@ def run_tuning(
         written: whether the model is written.
         make: makes the call of `autotune`.
     """
-    loaded = load_model(_needed(configuration.model, "model", "MODEL"))
+    model = _needed(configuration.model, "model", "MODEL")
     output = Path(_needed(configuration.output, "output", "--output")) if written else None
+    if configuration.report is not None:
+        check_page(configuration.report, "--report")
+        require("plotly", extra="report")
+    check_places(
+        {"--output": output, "--report": configuration.report},
+        {"MODEL": model, "--data": configuration.data, "--eval-data": configuration.eval_data},
+    )
+    check_options_used(configuration, configuration.data, configuration.eval_data)
+    loaded = load_model(model)
     if output is not None:
         loaded.framework.check_output(output)
-    if configuration.report is not None:
-        check_file(configuration.report, "--report")
-        require("plotly", extra="report")
     data = open_data(_needed(configuration.data, "data", "--data"), "--data", loaded, configuration)
     evaluation, eval_data = _evaluation(configuration, loaded) if evaluated else ({}, None)
     _say_what_is_assumed(("--data", data), ("--eval-data", eval_data))
     arguments = {"calib_data": inputs_of(data), **evaluation, **configuration.autotune_arguments}
-    tuned = make(partial(loaded.framework.autotune, loaded.value, **arguments))
+    try:
+        tuned = make(partial(loaded.framework.autotune, loaded.value, **arguments))
+    except TuningInterrupted as error:
+        note(f"interrupted: {_how_far(error, configuration)}")
+        return INTERRUPTED
     if output is not None:
-        loaded.framework.save(tuned, output, inputs_of(data))
+        with _saying_how_to_go_on(configuration):
+            loaded.framework.save(tuned, output, inputs_of(data))
     result = tuned.tuning_result
     if configuration.report is not None:
         result.save_report(configuration.report)
@@ -181,8 +197,32 @@ def run_tuning(
     return NOT_MET if result.met is False else MET
 
 
+def _how_far(error: TuningInterrupted, configuration: Configuration) -> str:
+    """How far tuning got when it was interrupted, and how it goes on."""
+    trials = len(error.partial_result.trials) if error.partial_result is not None else 0
+    ended = f"{trials} {'trial' if trials == 1 else 'trials'} had ended, and no model is written."
+    if configuration.storage is None:
+        return f"{ended} With --storage run.db, `inc-autotune resume run.db` would go on from there."
+    return f"{ended} `inc-autotune resume {shown_url(configuration.storage)}` goes on from there."
+
+
+@contextmanager
+def _saying_how_to_go_on(configuration: Configuration) -> Iterator[None]:
+    """Tell, where the model cannot be written after all, that it need not be looked for again."""
+    try:
+        yield
+    except AutotuneError as error:
+        again = (
+            "With --storage run.db the search would not have to be made again."
+            if configuration.storage is None
+            else f"`inc-autotune resume {shown_url(configuration.storage)} -o OTHER` writes it elsewhere, without "
+            "evaluations."
+        )
+        raise WritingError(f"{error} {again}") from error
+
+
 def _needed(value: str | None, name: str, option: str) -> str:
-    if value is None:
+    if not value:
         raise UsageError(f"{option} is missing. Give it, or `{name}:` in --config.")
     return value
 

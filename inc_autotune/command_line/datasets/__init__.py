@@ -4,6 +4,6 @@ Imports the interface of frameworks, for what a model wants of its inputs.
 """
 
 from inc_autotune.command_line.datasets.batches import Batches, inputs_of, labelled
-from inc_autotune.command_line.datasets.opening import DataOptions, open_data
+from inc_autotune.command_line.datasets.opening import DataOptions, check_options_used, open_data
 
-__all__ = ["Batches", "DataOptions", "inputs_of", "labelled", "open_data"]
+__all__ = ["Batches", "DataOptions", "check_options_used", "inputs_of", "labelled", "open_data"]

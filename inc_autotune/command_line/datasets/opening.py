@@ -40,6 +40,31 @@ class DataOptions(BaseModel):
     texts: TextOptions = TextOptions()
 
 
+def check_options_used(options: DataOptions, *texts: str | None) -> None:
+    """Refuse options for a kind of data that none of the data is of, as they would change nothing.
+
+    Args:
+        options: that were given.
+        texts: that name the data; None where there is none.
+
+    Raises:
+        UsageError: an option has no effect.
+    """
+    paths = [Path(text) for text in texts if text]
+    kinds = {
+        "images": (any(path.is_dir() for path in paths), "--image-size, --image-mean, ...", "a folder of images"),
+        "texts": (
+            any(path.suffix in TABLES for path in paths),
+            "--text-column, --tokenizer, ...",
+            "a table of texts",
+        ),
+        "batch_size": (any(path.exists() for path in paths), "--batch-size", "read from a file"),
+    }
+    for name, (is_used, option, kind) in kinds.items():
+        if not is_used and getattr(options, name) != DataOptions.model_fields[name].default:
+            raise UsageError(f"{name} ({option}): has no effect, since no data is {kind}. Leave it out.")
+
+
 def open_data(text: str, option: str, model: LoadedModel, options: DataOptions) -> Batches | Any:
     """Data for a model.
 
@@ -55,6 +80,8 @@ def open_data(text: str, option: str, model: LoadedModel, options: DataOptions) 
     Raises:
         UsageError: it is none of what is allowed.
     """
+    if not text:
+        raise UsageError(f"{option}: is empty. Allowed: {ALLOWED}.")
     path = Path(text)
     if path.suffix in (".npy", ".npz") and path.is_file():
         return open_arrays(path, option, model.inputs.names, options.batch_size)

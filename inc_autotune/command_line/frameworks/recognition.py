@@ -52,6 +52,8 @@ def load_model(text: str, before: Iterable[LoadedModel] = ()) -> LoadedModel:
         UsageError: it is none of what is allowed.
         MissingDependencyError: its framework is not installed; the message names the extra.
     """
+    if not text:
+        raise UsageError(f"MODEL: is empty. Allowed: {ALLOWED}.")
     path = Path(text)
     if path.suffix == ".onnx" or path.suffix == ".keras":
         if not path.is_file():

@@ -21,9 +21,11 @@ from inc_autotune.command_line.frameworks.framework import (
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_file, check_path
 from inc_autotune.core.result import Comparison
-from inc_autotune.tf_ext.model import load_source
+from inc_autotune.tf_ext.model import check_replaceable, load_source
 
 LITERT = ".tflite"
+FILES = (".h5", ".keras", ".onnx", ".pb", ".zip")
+"""Ends of names that no folder should have."""
 
 
 class TensorFlow(Framework):
@@ -53,17 +55,22 @@ class TensorFlow(Framework):
     def check_output(self, path: Path) -> None:
         if path.suffix == LITERT:
             check_file(path, "--output")
-        elif check_path(path, "--output").is_file() or path.suffix == ".keras":
+        elif check_path(path, "--output").is_file() or path.suffix in FILES:
             raise UsageError(
                 f"--output {str(path)!r}: an int8 model is written as a SavedModel, which is a folder, or as a LiteRT "
                 "file. Name a folder, or a file that ends with .tflite."
             )
+        else:
+            check_replaceable(path, "--output")
 
     def save(self, tuned: Any, path: Path, calib_data: Any = None) -> None:
         if path.suffix != LITERT:
             tf_ext.save(tuned, path)
         elif calib_data is None:
-            raise UsageError(f"--output {str(path)!r}: a LiteRT file needs calibration data. Give --data.")
+            raise UsageError(
+                f"--output {str(path)!r}: a LiteRT file needs calibration data, which only `tune` and "
+                "`quantize` read. Name a folder."
+            )
         else:
             tf_ext.to_litert(tuned, calib_data, path)
 

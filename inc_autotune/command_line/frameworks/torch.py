@@ -22,8 +22,11 @@ from inc_autotune.command_line.frameworks.framework import (
 from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.result import Comparison
-from inc_autotune.core.result.model_folder import TOKENIZER
-from inc_autotune.torch_ext.persistence import is_transformers
+from inc_autotune.core.result.model_folder import CONFIGURATION, TOKENIZER
+from inc_autotune.torch_ext.persistence import check_model_folder, is_transformers
+
+FILES = (".bin", ".onnx", ".pt", ".pth", ".safetensors", ".tflite", ".zip")
+"""Ends of names that no folder should have."""
 
 
 class Torch(Framework):
@@ -45,8 +48,9 @@ class Torch(Framework):
         return torch_ext.compare(model, quantized, data, samples=samples)
 
     def check_output(self, path: Path) -> None:
-        if check_path(path, "--output").is_file():
-            raise UsageError(f"--output {str(path)!r}: is a file. A PyTorch model is written to a folder; name one.")
+        if check_path(path, "--output").is_file() or path.suffix in FILES:
+            raise UsageError(f"--output {str(path)!r}: a PyTorch model is written to a folder; give the name of one.")
+        check_model_folder(path, "--output")
 
     def save(self, tuned: Any, path: Path, calib_data: Any = None) -> None:
         folder = _loaded_from(tuned)
@@ -104,6 +108,11 @@ def _loaded_from(model: Any) -> Path | None:
 
 def load_quantized(folder: Path, architecture: Any) -> Any:
     """A model that `--output` wrote; the fp32 model gives the architecture where the folder does not."""
+    if architecture is None and not (folder / CONFIGURATION[0]).is_file():
+        raise UsageError(
+            f"MODEL {str(folder)!r}: does not say which class the model is of, since that is your own. Name the fp32 "
+            "model before it: `inc-autotune benchmark module:object FOLDER`."
+        )
     return torch_ext.load(folder, architecture)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.files import read_bytes
 
 LARGEST_FILE = 2**28
@@ -26,6 +27,31 @@ TOKENIZER = (
     *("preprocessor_config.json", "processor_config.json", "chat_template.jinja", "chat_template.json"),
 )
 """Files of its tokenizer or processor."""
+
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+"""Names of files with weights, as patterns."""
+
+
+def check_replaceable(folder: Path, argument: str, *, ours: bool) -> None:
+    """Refuse to write a quantized model over another one, whose weights nothing would bring back.
+
+    Args:
+        folder: that a model is to be written to.
+        argument: that named it, for messages.
+        ours: whether a model that is there was written by this library.
+
+    Raises:
+        ArgumentError: it holds weights that were not written by this library.
+    """
+    if ours or not folder.is_dir():
+        return
+    found = next((path.name for pattern in WEIGHTS for path in folder.glob(pattern)), None)
+    if found is not None:
+        raise ArgumentError(
+            f"{argument}={str(folder)!r}: holds weights that were not written by this library, {found!r}, and is not "
+            "replaced. Give the name of a new folder, or remove them first."
+        )
 
 
 def named_files(folder: Path, names: Iterable[str]) -> dict[str, bytes]:

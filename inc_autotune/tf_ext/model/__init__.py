@@ -8,7 +8,7 @@ from inc_autotune.tf_ext.model.check import all_nodes
 from inc_autotune.tf_ext.model.freezing import with_constants
 from inc_autotune.tf_ext.model.keras_model import KERAS_SUFFIXES, is_keras_model, read_keras_file
 from inc_autotune.tf_ext.model.paths import check_file, check_path
-from inc_autotune.tf_ext.model.saved_model import EXTRA, write_saved_model
+from inc_autotune.tf_ext.model.saved_model import EXTRA, check_replaceable, write_saved_model
 from inc_autotune.tf_ext.model.signatures import SignatureCallable, SignatureModel
 from inc_autotune.tf_ext.model.source import VALID, Signatures, SourceModel, load_source
 from inc_autotune.tf_ext.model.structure_check import check_saved_model
@@ -25,6 +25,7 @@ __all__ = [
     "all_nodes",
     "check_file",
     "check_path",
+    "check_replaceable",
     "check_saved_model",
     "is_keras_model",
     "load_source",

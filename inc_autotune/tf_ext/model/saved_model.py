@@ -38,7 +38,7 @@ def write_saved_model(model: SignatureModel, directory: str | Path, extra: Mappi
         ArgumentError: there is something else, or nothing can be written there.
     """
     directory = check_path(directory, "directory")
-    _check_target(directory)
+    check_replaceable(directory, "directory")
     temporary = temporary_name(directory)
     with writing(directory, "directory"):
         temporary.mkdir(parents=True)
@@ -70,15 +70,20 @@ def _system_errors() -> Iterator[None]:
         raise OSError(error.message) from error
 
 
-def _check_target(directory: Path) -> None:
+def check_replaceable(directory: Path, argument: str) -> None:
+    """Refuse to write a model over what this library did not write.
+
+    Raises:
+        ArgumentError: there is a file, or a directory with something else in it.
+    """
     if not os.path.lexists(directory):
         return
     if not directory.is_dir() or directory.is_symlink():
-        raise ArgumentError(f"directory={str(directory)!r}: is not a directory. Give the name of a new one.")
+        raise ArgumentError(f"{argument}={str(directory)!r}: is not a directory. Give the name of a new one.")
     if any(directory.iterdir()) and not (directory / EXTRA / _MARK).is_file():
         raise ArgumentError(
-            f"directory={str(directory)!r}: holds something that was not written by this library, and is not replaced. "
-            "Give the name of a new directory, or remove it first."
+            f"{argument}={str(directory)!r}: holds something that was not written by this library, and is not "
+            "replaced. Give the name of a new directory, or remove it first."
         )
 
 

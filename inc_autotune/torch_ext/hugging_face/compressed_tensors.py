@@ -22,7 +22,7 @@ from inc_autotune.core.arguments import check_path
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.files import Content, write_files, writing
 from inc_autotune.core.optional import require
-from inc_autotune.core.result.model_folder import QUANTIZATION
+from inc_autotune.core.result.model_folder import QUANTIZATION, check_replaceable, named_files
 from inc_autotune.torch_ext.api import convert
 from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
 from inc_autotune.torch_ext.modules import (
@@ -77,13 +77,15 @@ def save_compressed_tensors(model: nn.Module, folder: str | Path, *, tokenizer: 
     Raises:
         ArgumentError: the model is not one of transformers, neither tuned nor converted, or has an operator that the
             format does not: smoothed, dynamic, simulated, with asymmetric weights, a convolution, or `Conv1D` of GPT-2.
-            Or nothing can be written to `folder`.
+            Or nothing can be written to `folder`, or it holds weights in floats.
         MissingDependencyError: compressed-tensors, the extra of that name, is not installed.
     """
     place = check_path(folder, "folder", allowed="the name of a folder")
     model = unwrapped(model) if isinstance(model, nn.Module) else model
     if not is_transformers(model):
         raise ArgumentError(f"model: a {type(model).__name__}. Allowed: models of transformers.")
+    config = named_files(place, [CONFIG]).get(CONFIG, b"")
+    check_replaceable(place, "folder", ours=QUANTIZATION.encode() in config)
     require("compressed_tensors", extra="compressed-tensors")
     if any(map(is_prepared, model.modules())):
         model = convert(model)

@@ -59,7 +59,7 @@ def save_pretrained(
 
     Raises:
         ArgumentError: the model is neither of the two kinds, or neither tuned nor converted; or `folder` or `tokenizer`
-            is not what it should be.
+            is not what it should be, or `folder` holds weights of another model.
     """
     path = check_path(folder, "folder", allowed="the name of a folder")
     model = unwrapped(model) if isinstance(model, nn.Module) else model

@@ -148,3 +148,17 @@ def test_what_the_format_has_no_place_for_is_refused(approach, rules, arguments,
 def test_other_models_are_refused(model, tmp_path):
     with pytest.raises(ArgumentError, match=r"Allowed: (models of transformers|what autotune\(\))"):
         torch_ext.save_compressed_tensors(model, tmp_path)
+
+
+def test_weights_in_floats_are_never_replaced(tmp_path):
+    model = llama()
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    tuned = tune(model, "weight_only")
+    with pytest.raises(
+        ArgumentError, match=r"holds weights that were not written by this library, 'model.safetensors'"
+    ):
+        torch_ext.save_compressed_tensors(tuned, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    for _ in range(2):  # its own it does replace
+        torch_ext.save_compressed_tensors(tuned, tmp_path / "int8")
