@@ -34,8 +34,9 @@ CONTEXT = 128
 
 
 def int4(**weight: list[str]) -> dict[str, Any]:
-    """Arguments of a tuning with weights of 4 bits."""
-    return {"approach": "weight_only", "op_type_dict": {"Linear": {"weight": {"dtype": ["int4"], **weight}}}}
+    """Arguments of a tuning with weights of 4 bits, also of the table, so that a head tied to it shares them."""
+    rule = {"weight": {"dtype": ["int4"], **weight}}
+    return {"approach": "weight_only", "op_type_dict": {"Linear": rule, "Embedding": rule}}
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "int8 weights": {"approach": "weight_only"},
     "int4, groups of 32, to nearest": {**int4(scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},
     "int4, groups of 32": int4(scheme=["sym"]),
+    "int4, groups of 32, asymmetric": int4(scheme=["asym"]),
     "int4, groups of 64": int4(scheme=["sym"], granularity=["per_group_64"]),
     "int4, groups of 64, asymmetric": int4(scheme=["asym"], granularity=["per_group_64"]),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -41,9 +40,11 @@ from inc_autotune.torch_ext.calibration import (
     REDUCED,
     OperatorCalibration,
     calibration_entries,
+    follow_products,
     moment_names,
     nearest_reason,
     operator_calibrations,
+    shared_weights,
 )
 from inc_autotune.torch_ext.data import Batch, outputs_of, real_outputs, real_positions, run
 from inc_autotune.torch_ext.measurement import (
@@ -65,6 +66,7 @@ from inc_autotune.torch_ext.modules import (
     prepare_module,
     prepared_model,
     rounding_steps,
+    share_rows,
     trained_calibrations,
     trained_model,
 )
@@ -123,7 +125,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def _replaced(self, replacements: Mapping[str, nn.Module]) -> nn.Module:
         """A copy of the fp32 model with these operators replaced, and expanded only where one of them needs it."""
-        return replace_modules(expanded_copy(self._folded, replacements, own_buffers=True), replacements)
+        return share_rows(replace_modules(expanded_copy(self._folded, replacements, own_buffers=True), replacements))
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
@@ -165,17 +167,12 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         configs = {name: config for name, config in every.items() if config.dtype != "fp32"}
         snapshot = self.calibration.snapshot(tune_cfg["calib_iteration"])
         statistics = snapshot.statistics(without_held_out=bool(tune_cfg.get("without_held_out")))
-        calibrations = operator_calibrations(
-            configs,
-            self.trace,
-            self._base,
-            statistics,
-            self.calibration.moments,
-            integer_sums=self._adds_integers(tune_cfg),
-        )
+        moments, adds = self.calibration.moments, self._adds_integers(tune_cfg)
+        calibrations = operator_calibrations(configs, self.trace, self._base, statistics, moments, adds)
         # Only now, for operators share a smoothing scale where they are configured alike.
         configs = {name: self._able(name, config) for name, config in configs.items()}
-        return configs, {name: self._rounded(name, configs[name], each) for name, each in calibrations.items()}
+        rounded = {name: self._rounded(name, configs[name], each) for name, each in calibrations.items()}
+        return follow_products(configs, rounded, self._base)
 
     def _able(self, name: str, config: OpConfig) -> OpConfig:
         """The configuration without corrections that only others of its unit can have."""
@@ -188,7 +185,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         """With the steps that second moments give its weights; the last ones of each operator are kept."""
         if not calibration.moments:
             return calibration
-        key = (config.weight, _bytes(calibration.smoothing), _bytes(calibration.shift))
+        key = (config.weight, calibration.key[:2])
         if name not in self._steps or self._steps[name][0] != key:
             source, reduced = self._base.get_submodule(name), self.reduces_range(name)
             self._steps[name] = (key, rounding_steps(source, config, calibration, reduce_range=reduced))
@@ -196,20 +193,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
-        means = calibration.input_means
-        # All that was calibrated: a dynamic operator has no range, but its smoothing depends on the samples too.
-        key = (
-            config,
-            calibration.input_minimum,
-            calibration.input_maximum,
-            _bytes(calibration.smoothing),
-            _bytes(calibration.shift),
-            calibration.output_minimum,
-            calibration.output_maximum,
-            calibration.hands_on_integers,
-            calibration.rounds_sums,
-            None if means is None else (_bytes(means.exact), _bytes(means.rounded)),
-        )
+        key = (config, calibration.key)
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
             prepared = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))
@@ -308,16 +292,24 @@ class TorchAdaptor(
         return bool(self._integer_sums) or super()._adds_integers(tune_cfg)
 
     def rounded_units(self, units: Sequence[Unit]) -> Sequence[str]:
-        """Those whose inputs have second moments, and whose weights no other module reads: a rounded one is its own."""
+        """Those whose inputs have second moments, and whose weights no other module reads: a rounded one is its own.
+
+        A table may, where weights alone are rounded: it is rounded alike or stored apart.
+        """
         return [
             unit.name
             for unit in units
-            if unit.options[0].is_quantized and not any(map(self.rounding_reason, unit.operator_names))
+            if unit.options[0].is_quantized
+            and not any(self._nearest_reason(name, unit.options[0].approach) for name in unit.operator_names)
         ]
 
     def rounding_reason(self, name: str) -> str | None:
-        moments, module = self.calibration.moments, self._base.get_submodule(name)
-        return nearest_reason(moments, moment_names(self.trace).get(name), module, self._shared_weights)
+        return self._nearest_reason(name)
+
+    def _nearest_reason(self, name: str, approach: str | None = None) -> str | None:
+        shared = self._shared_by_products if approach == "weight_only" else self._shared_weights
+        module = self._base.get_submodule(name)
+        return nearest_reason(self.calibration.moments, moment_names(self.trace).get(name), module, shared)
 
     def corrections(self, model: nn.Module, name: str, config: OpConfig) -> tuple[Correction, ...]:
         """Integer kernels take a bias for nothing; recurrent layers and tables have no mean input.
@@ -343,9 +335,11 @@ class TorchAdaptor(
 
     @cached_property
     def _shared_weights(self) -> frozenset[int]:
-        """Identities of the parameters that several modules have."""
-        counts = Counter(id(each) for _, each in self._base.named_parameters(remove_duplicate=False))
-        return frozenset(each for each, count in counts.items() if count > 1)
+        return shared_weights(self._base, tables=True)
+
+    @cached_property
+    def _shared_by_products(self) -> frozenset[int]:
+        return shared_weights(self._base, tables=False)
 
     @torch.no_grad()
     def half_quantized(self, tune_cfg: Mapping[str, Any], model: nn.Module, half: Half) -> nn.Module | None:
@@ -394,7 +388,3 @@ class TorchAdaptor(
 
     def model_size(self, model: nn.Module) -> int | None:
         return weight_bytes(model)
-
-
-def _bytes(smoothing: torch.Tensor | None) -> bytes | None:
-    return None if smoothing is None else smoothing.numpy().tobytes()

@@ -52,6 +52,7 @@ from inc_autotune.torch_ext.operators import (
     ANOTHER_WAY,
     LINEAR_TYPES,
     RECURRENT_TYPES,
+    TYPES_WITH_GROUPS,
     Examination,
     ModelTrace,
     OtherWeights,
@@ -62,6 +63,7 @@ from inc_autotune.torch_ext.operators import (
     is_served,
     operator_type,
     suits,
+    tied_tables,
     unserved,
     weights_by_owner,
     without,
@@ -96,7 +98,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
         _check_recurrent(self.capability)
-        refuse_groups(self.capability, LINEAR_TYPES)
+        refuse_groups(self.capability, TYPES_WITH_GROUPS)
         self._histogram = histogram or self.capability.default_needs_histogram
         self._moments = moments
         self._given_example = example_inputs
@@ -147,10 +149,11 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
             types = {name: op_type for name, op_type in found.items() if op_type is not None}
             types |= dict.fromkeys(_possible_products(self._form(model)), "Linear")
         modules = dict(self._form(model).named_modules())
+        tied = tied_tables(modules)
         opwise = {
             (name, op_type): [
                 option.to_dict()
-                for option in self.capability.options(op_type)
+                for option in self._options(op_type, tied.get(name))
                 if suits(option, op_type, modules.get(name))
             ]
             for name, op_type in types.items()
@@ -160,6 +163,12 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
             "opwise": {operator: options for operator, options in opwise.items() if options},
             "optypewise": self.capability.optypewise(),
         }
+
+    def _options(self, op_type: str, product: str | None) -> Sequence[OpConfig]:
+        """Those of a type; of a table with the weight of a product first the ones that let them share integers."""
+        options = self.capability.options(op_type)
+        shared = [each for each in self.capability.options("Linear") if product and each.approach == "weight_only"]
+        return [*shared, *(each for each in options if each not in shared)]
 
     def known_types(self, model: nn.Module) -> Collection[str]:
         classes = (each for each in vars(nn).values() if isinstance(each, type) and issubclass(each, nn.Module))

@@ -34,6 +34,7 @@ from inc_autotune.torch_ext.modules import (
     is_quantized,
     is_student,
     multiplies_integers,
+    share_as_saved,
     unwrapped,
 )
 from inc_autotune.torch_ext.operators import CAPTURED, CAPTURED_REASON
@@ -163,6 +164,8 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
             result = convert(result)
     weights = settled(folder / WEIGHTS)
     try:
+        with safe_open(str(weights), framework="pt") as opened:
+            share_as_saved(result, opened.metadata() or {})
         _check_together(weights, folder / RECIPE)
         load_model(result, str(weights))
     except (RuntimeError, OSError, SafetensorError) as error:

@@ -26,6 +26,7 @@ from inc_autotune.torch_ext.calibration.recipe_entries import (
     without_ranges,
     without_steps,
 )
+from inc_autotune.torch_ext.calibration.tied_tables import follow_products, shared_weights
 
 __all__ = [
     "MEASURED_SAMPLES",
@@ -41,6 +42,7 @@ __all__ = [
     "calibration_entries",
     "calibrations_from_recipe",
     "describe_batch",
+    "follow_products",
     "group_weights",
     "input_of",
     "merged_observations",
@@ -49,6 +51,7 @@ __all__ = [
     "operator_calibrations",
     "pack_calibration",
     "products_from_recipe",
+    "shared_weights",
     "unpack_calibration",
     "without_ranges",
     "without_steps",

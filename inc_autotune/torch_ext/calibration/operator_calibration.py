@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,3 +54,26 @@ class OperatorCalibration:
     weight_scale: Tensor | None = None
     weight_zero_point: Tensor | None = None
     shift: Tensor | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes the integer form of an operator under one configuration; first smoothing and shift.
+
+        All that was calibrated: a dynamic operator has no range, but its smoothing depends on the samples too.
+        """
+        means = self.input_means
+        return (
+            _bytes(self.smoothing),
+            _bytes(self.shift),
+            self.input_minimum,
+            self.input_maximum,
+            self.output_minimum,
+            self.output_maximum,
+            self.hands_on_integers,
+            self.rounds_sums,
+            None if means is None else (_bytes(means.exact), _bytes(means.rounded)),
+        )
+
+
+def _bytes(values: Tensor | None) -> bytes | None:
+    return None if values is None else values.numpy().tobytes()

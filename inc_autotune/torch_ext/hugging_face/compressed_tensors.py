@@ -28,6 +28,7 @@ from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
 from inc_autotune.torch_ext.modules import (
     QuantizedEmbedding,
     QuantizedLinear,
+    WeightOnlyEmbedding,
     WeightOnlyLinear,
     integers_of,
     is_prepared,
@@ -118,7 +119,7 @@ def _found(model: nn.Module) -> _Folder:
     converted = {name: module for name, module in model.named_modules() if is_quantized(module)}
     for name, module in converted.items():
         layer = plain.get_submodule(name)
-        if isinstance(module, QuantizedEmbedding):
+        if isinstance(module, QuantizedEmbedding | WeightOnlyEmbedding):
             found.tensors[f"{name}.weight"] = module.weight
             found.as_floats.append(name)
             continue

@@ -17,6 +17,7 @@ from inc_autotune.torch_ext.modules.registry import (
     prepare_module,
     rounding_steps,
 )
+from inc_autotune.torch_ext.modules.shared_rows import share_as_saved, share_rows
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.student import (
     is_student,
@@ -31,6 +32,7 @@ from inc_autotune.torch_ext.modules.student import (
     unwrapped,
 )
 from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
+from inc_autotune.torch_ext.modules.weight_only_embedding import WeightOnlyEmbedding
 
 __all__ = [
     "PreparedInteger",
@@ -38,6 +40,7 @@ __all__ = [
     "QuantizedEmbedding",
     "QuantizedLinear",
     "QuantizedOperator",
+    "WeightOnlyEmbedding",
     "WeightOnlyLinear",
     "convert_module",
     "converted_model",
@@ -55,6 +58,8 @@ __all__ = [
     "ranges_left_to_runtime",
     "rounding_steps",
     "settle",
+    "share_as_saved",
+    "share_rows",
     "simulation_reason",
     "trained_calibrations",
     "trained_model",

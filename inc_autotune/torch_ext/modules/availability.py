@@ -40,14 +40,26 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
 
 
 def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
-    """Whether the operator is a product of a float activation and a weight of integers, whose scales are bfloat16."""
+    """Whether the operator is a product of a float activation and a weight of integers."""
     return operator_name in LINEAR_TYPES and config.is_quantized and config.approach == "weight_only"
 
 
 def zero_point_parts(operator_name: str, config: OpConfig) -> int:
     """Into how many parts the step between two zero points of a weight is divided: what its deployable form stores."""
-    is_small = is_weight_only_product(operator_name, config) and integer_type(config.weight.dtype).bits == 4
+    is_small = stores_small_scales(operator_name, config) and integer_type(config.weight.dtype).bits == 4
     return ZERO_POINT_PARTS if is_small else 1
+
+
+def is_table_like_a_product(operator_name: str, config: OpConfig) -> bool:
+    """Whether an Embedding stores its rows as weight-only products store theirs: signed ones, and groups."""
+    is_table = operator_name == "Embedding" and config.is_quantized and config.approach == "weight_only"
+    weight = config.weight
+    return is_table and (weight.group_size is not None or weight.dtype in ("int8", "int4"))
+
+
+def stores_small_scales(operator_name: str, config: OpConfig) -> bool:
+    """Whether the deployable form keeps the scales of its weight as bfloat16."""
+    return is_weight_only_product(operator_name, config) or is_table_like_a_product(operator_name, config)
 
 
 def multiplies_integers(operator_name: str, config: OpConfig) -> bool:

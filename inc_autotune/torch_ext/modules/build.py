@@ -19,6 +19,7 @@ from inc_autotune.torch_ext.model import (
 )
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, make_plain
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, prepare_module
+from inc_autotune.torch_ext.modules.shared_rows import share_rows
 from inc_autotune.torch_ext.modules.student import load_arrays, settle, trained_operators
 
 
@@ -51,11 +52,10 @@ def prepared_model(
 
 def converted_model(prepared: nn.Module) -> nn.Module:
     """A model with real integer kernels in place of the prepared modules; shares nothing with `prepared`."""
-    return own_tensors(
-        convert_modules(
-            settle(shared_copy(prepared)), lambda module: convert_module(module) if is_prepared(module) else None
-        )
+    converted = convert_modules(
+        settle(shared_copy(prepared)), lambda module: convert_module(module) if is_prepared(module) else None
     )
+    return own_tensors(share_rows(converted))
 
 
 @torch.no_grad()

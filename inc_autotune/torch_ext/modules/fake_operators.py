@@ -123,10 +123,17 @@ class FakeQuantizedEmbeddingBag(FakeQuantized, nn.EmbeddingBag):
 def _rounded_rows(table: FakeQuantized, rows: Tensor, ids: Tensor) -> Tensor:
     scale, zero_point = table.weight_scale, table.weight_zero_point
     if scale.dim():
-        scale, zero_point = scale[ids].unsqueeze(-1), zero_point[ids].unsqueeze(-1)
+        # [*ids, groups, 1]
+        scale, zero_point = (each.reshape(len(table.weight), -1)[ids].unsqueeze(-1) for each in (scale, zero_point))
     with torch.no_grad():
-        quantized = torch.clamp(torch.round(rows / scale) + zero_point, table.weight_minimum, table.weight_maximum)
-        quantized = (quantized - zero_point) * scale
+        values = rows if table.smoothing is None else rows * table.smoothing
+        count = scale.shape[-2] if scale.dim() else 1
+        groups = values.reshape(*ids.shape, count, values.shape[-1] // count)
+        whole = zero_point.round()
+        quantized = torch.round(groups / scale + (zero_point - whole)) + whole
+        quantized = (quantized.clamp_(table.weight_minimum, table.weight_maximum) - zero_point) * scale
+        quantized = quantized.reshape(values.shape)
+        quantized = quantized if table.smoothing is None else quantized / table.smoothing
     return straight_through(rows, quantized)
 
 
@@ -184,7 +191,7 @@ def prepare_fake_quantized(
     output_range = (calibration.output_minimum, calibration.output_maximum)
     needs_output = writes_integers(operator_name, config)
     register_range(prepared, "output", output_range if needs_output else None, "uint8", "asym", device)
-    if config.rounding == "second_moment":
+    if config.rounding == "second_moment" or calibration.steps is not None:
         round_weight(prepared, calibration.moments.get("weight"), calibration.steps)
     means = calibration.input_means
     shift = None if means is None else bias_shift(prepared, smoothed, means)

@@ -116,7 +116,7 @@ class FakeQuantized(PreparedInteger):
         """The weight with its input channels multiplied by the smoothing scale, float32."""
         if self.smoothing is None:
             return self.weight.float()
-        return self.weight.float() * (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+        return self.weight.float() * (self.smoothing if self.operator.output_axis == 0 else self.smoothing.unsqueeze(1))
 
     def take_weight(self, weight: Tensor) -> None:
         """Have a weight of its own from now on, given as smoothed, on the grid.
@@ -124,7 +124,7 @@ class FakeQuantized(PreparedInteger):
         In bf16 it is off the grid by at most 255 / 512 of a step, so it gives the same integers again.
         """
         if self.smoothing is not None:
-            weight = weight / (self.smoothing if self.operator.input_axis == 1 else self.smoothing.unsqueeze(1))
+            weight = weight / (self.smoothing if self.operator.output_axis == 0 else self.smoothing.unsqueeze(1))
         own = torch.empty_like(self.weight).copy_(weight)
         self.weight = nn.Parameter(own, requires_grad=self.weight.requires_grad)
 

@@ -45,8 +45,10 @@ def dequantized(rows: Tensor, bits: int, scale: Tensor, zero_point: Tensor | Non
         zero_point: int8, like the scale, of 4 bits in sixteenths (`ZERO_POINT_PARTS`); None: all are 0.
         dtype: of the result [rows, columns].
     """
-    values = integers_of(rows, bits).to(dtype).reshape(scale.shape[0], scale.shape[1], -1)
+    values = integers_of(rows, bits).to(dtype)
+    columns = values.shape[1]
+    values = values.reshape(scale.shape[0], scale.shape[1], columns // scale.shape[1])
     if zero_point is not None:
         points = zero_point.to(dtype) / 16 if bits == 4 else zero_point.to(dtype)
         values = values.sub_(points.unsqueeze(-1))
-    return values.mul_(scale.to(dtype).unsqueeze(-1)).reshape(scale.shape[0], -1)
+    return values.mul_(scale.to(dtype).unsqueeze(-1)).reshape(scale.shape[0], columns)

@@ -12,7 +12,7 @@ from torch import Tensor
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.quantization import QuantizationParameters, quantization_parameters
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules.availability import is_weight_only_product
+from inc_autotune.torch_ext.modules.availability import stores_small_scales
 
 if TYPE_CHECKING:
     from inc_autotune.torch_ext.modules.fake_quantized import FakeQuantized
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def stored_grid(prepared: FakeQuantized, parameters: QuantizationParameters) -> QuantizationParameters:
     """The grid of a weight with scales that bfloat16 holds, where the deployable form keeps them so."""
-    if not is_weight_only_product(prepared.operator_name, prepared.config):
+    if not stores_small_scales(prepared.operator_name, prepared.config):
         return parameters
     return replace(parameters, scale=parameters.scale.bfloat16().float())
 
@@ -108,7 +108,8 @@ def checked_smoothing(prepared: FakeQuantized, smoothing: Tensor | None) -> Tens
     """
     if smoothing is None:
         return None
-    axis = prepared.operator.input_axis
+    # Of a table only where a product that has its weight is smoothed: rows are divided then.
+    axis = 1 if prepared.operator_name == "Embedding" else prepared.operator.input_axis
     features = None if axis is None else prepared.weight.shape[axis]
     if smoothing.dim() != 1 or smoothing.numel() != features or not bool((smoothing > 0).all()):
         raise ArgumentError(

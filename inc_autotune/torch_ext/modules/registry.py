@@ -15,7 +15,11 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import pack_steps
 from inc_autotune.core.vocabulary import Rounding
 from inc_autotune.torch_ext.calibration import OperatorCalibration
-from inc_autotune.torch_ext.modules.availability import is_weight_only_product, simulation_reason
+from inc_autotune.torch_ext.modules.availability import (
+    is_table_like_a_product,
+    is_weight_only_product,
+    simulation_reason,
+)
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
 from inc_autotune.torch_ext.modules.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from inc_autotune.torch_ext.modules.fake_operators import prepare_fake_quantized
@@ -34,6 +38,7 @@ from inc_autotune.torch_ext.modules.simulated import SimulatedOperator
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTransposedConvolution
 from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
+from inc_autotune.torch_ext.modules.weight_only_embedding import WeightOnlyEmbedding
 from inc_autotune.torch_ext.modules.weight_rounding import integers_by_moment
 from inc_autotune.torch_ext.operators import RECURRENT_TYPES, TABLE_TYPES, operator_type
 
@@ -156,6 +161,10 @@ def _convert_fake_quantized(prepared: FakeQuantized) -> QuantizedOperator:
             *(name, config, prepared, weight, scale, zero_point, bias, smoothing, input_scale, input_zero_point),
             input_shift=shift,
         )
+    if is_table_like_a_product(name, config):
+        scale, zero_point = (_beside_rows(each, len(prepared.weight)) for each in (scale, zero_point))
+        matrix = prepared.weight_from_rows(weight)
+        return WeightOnlyEmbedding(config, prepared, matrix, scale, zero_point, smoothing)
     if name in TABLE_TYPES:
         table = QuantizedEmbeddingBag if name == "EmbeddingBag" else QuantizedEmbedding
         return table(config, prepared, weight, scale, zero_point)
@@ -188,12 +197,14 @@ def _convert_weight_only(
     prepared: FakeQuantized, weight: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor | None
 ) -> WeightOnlyLinear:
     matrix = prepared.weight_matrix(prepared.weight_from_rows(weight))
-    outputs = matrix.shape[0]
-    scale, zero_point = (
-        (each if each.dim() else each.expand(outputs)).reshape(outputs, -1) for each in (scale, zero_point)
-    )
+    scale, zero_point = (_beside_rows(each, matrix.shape[0]) for each in (scale, zero_point))
     smoothing, shift = _copy(prepared.smoothing), _copy(prepared.input_shift)
     return WeightOnlyLinear(prepared.config, matrix, scale, zero_point, bias, smoothing, shift)
+
+
+def _beside_rows(values: Tensor, rows: int) -> Tensor:
+    """One value, one for each row or one for each of their groups, as [rows, groups]."""
+    return (values if values.dim() else values.expand(rows)).reshape(rows, -1)
 
 
 def _convert_recurrent(prepared: FakeQuantizedRecurrent) -> QuantizedOperator:

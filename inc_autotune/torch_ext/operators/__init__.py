@@ -26,12 +26,14 @@ from inc_autotune.torch_ext.operators.recurrent import (
 )
 from inc_autotune.torch_ext.operators.recurrent_steps import State, Steps, eager_steps, run_layers
 from inc_autotune.torch_ext.operators.suitable import suits
+from inc_autotune.torch_ext.operators.tied_tables import tied_tables
 from inc_autotune.torch_ext.operators.trace import ModelTrace, OperatorTrace, analyse, foldable_batch_norms
 from inc_autotune.torch_ext.operators.types import (
     CONVOLUTION_TYPES,
     LINEAR_TYPES,
     OPERATORS,
     TABLE_TYPES,
+    TYPES_WITH_GROUPS,
     TYPES_WITHOUT_RANGE,
     WEIGHT_DTYPES,
     Operator,
@@ -51,6 +53,7 @@ __all__ = [
     "RECURRENT_TYPES",
     "TABLE_TYPES",
     "TYPES_WITHOUT_RANGE",
+    "TYPES_WITH_GROUPS",
     "WEIGHT_DTYPES",
     "BlockCall",
     "CallWatcher",
@@ -82,6 +85,7 @@ __all__ = [
     "run_block",
     "run_layers",
     "suits",
+    "tied_tables",
     "unserved",
     "weight_matrix",
     "weights_by_owner",

@@ -8,7 +8,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.core.vocabulary import FLOAT_DTYPES
 from inc_autotune.torch_ext.model import is_half
-from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, weight_matrix
+from inc_autotune.torch_ext.operators.types import LINEAR_TYPES, TYPES_WITH_GROUPS, weight_matrix
 from inc_autotune.torch_ext.target import kernels
 
 
@@ -26,7 +26,9 @@ def suits(option: OpConfig, op_type: str, module: nn.Module | None) -> bool:
     if option.dtype in FLOAT_DTYPES and option.dtype != "fp32":
         has_it = module is not None and is_half(module)
         return not has_it and (option.dtype != "bf16" or kernels.has_bf16())
-    if module is None or option.approach != "weight_only" or op_type not in LINEAR_TYPES:
+    if module is None or option.approach != "weight_only" or op_type not in TYPES_WITH_GROUPS:
         return True
-    is_packed = integer_type(option.weight.dtype).bits == 4
-    return weight_matrix(module).shape[1] % (option.weight.group_size or (2 if is_packed else 1)) == 0
+    # Unsigned rows of a table without groups may have an odd number of columns.
+    is_padded = op_type not in LINEAR_TYPES and option.weight.dtype != "int4"
+    least = 2 if integer_type(option.weight.dtype).bits == 4 and not is_padded else 1
+    return weight_matrix(module).shape[1] % (option.weight.group_size or least) == 0

@@ -28,6 +28,9 @@ CONVOLUTION_TYPES = (*(f"Conv{n}d" for n in (1, 2, 3)), *(f"ConvTranspose{n}d" f
 TABLE_TYPES = ("Embedding", "EmbeddingBag")
 """Types that look up rows."""
 
+TYPES_WITH_GROUPS = (*LINEAR_TYPES, "Embedding")
+"""Types of which some weights of a row may have a scale of their own."""
+
 TYPES_WITHOUT_RANGE = (*TABLE_TYPES, *RECURRENT_TYPES)
 """Types whose input is not calibrated: indices, and what a recurrent layer rounds at every step. Each stands alone."""
 
