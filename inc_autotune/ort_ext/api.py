@@ -13,7 +13,7 @@ import onnxruntime
 
 from inc_autotune.core.arguments import AutotuneArguments, check_path, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation import check_evaluation_arguments
+from inc_autotune.core.evaluation import check_evaluation_arguments, with_direction_of
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.search.study import Trial
@@ -165,6 +165,7 @@ def autotune(
     given_providers = _providers(providers, settings.backend)
     data = _calibration_data(calib_dataloader, example_inputs, arguments)
     source = load_source(model)
+    arguments = with_direction_of(eval_metric, arguments)
     evaluate = check_evaluation_arguments(
         eval_func,
         eval_dataloader,

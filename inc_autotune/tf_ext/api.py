@@ -10,7 +10,7 @@ from typing import Any
 
 from inc_autotune.core.arguments import check_path, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError
-from inc_autotune.core.evaluation import check_evaluation_arguments, closing_iterator
+from inc_autotune.core.evaluation import check_evaluation_arguments, closing_iterator, with_direction_of
 from inc_autotune.core.result import Recipe, TuningResult, applying, warn_of_shortcomings
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.search.study import Trial
@@ -172,6 +172,7 @@ def autotune(
     source = load_source(model, signatures) if trainer is None else trainer.copy.source
     data = data_by_signature(calib_dataset, source)
     first = source.signatures[next(iter(data))]
+    arguments = with_direction_of(eval_metric, arguments)
     evaluate = check_evaluation_arguments(
         eval_func,
         eval_dataset,

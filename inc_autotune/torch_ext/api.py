@@ -16,7 +16,7 @@ from torch import nn
 
 from inc_autotune.core.arguments import AutotuneArguments, check_path, shown, takes_foreign_names, validate_arguments
 from inc_autotune.core.errors import ArgumentError, EvaluationError, RecipeError
-from inc_autotune.core.evaluation import check_evaluation_arguments
+from inc_autotune.core.evaluation import check_evaluation_arguments, with_direction_of
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.result import (
     Recipe,
@@ -202,6 +202,7 @@ def autotune(
     adaptor = backend_adaptor(arguments, example_inputs)
     if adaptor.expands:
         arguments = with_rules_for_hidden_products(arguments, model)
+    arguments = with_direction_of(eval_metric, arguments)
     evaluate = check_evaluation_arguments(
         eval_func,
         eval_dataloader,

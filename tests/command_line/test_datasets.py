@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,21 @@ def test_images_that_cannot_be_used(tmp_path):
         list(inputs_of(open_images(tmp_path, "--data", ImageInput((4, 4), True), ImageOptions(), 4)))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_16_bits_are_scaled(tmp_path, channels):
+    values = np.array([[0, 257], [25700, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    wanted = ImageInput((2, 2), False, channels=channels, is_float=False)
+    (item,) = inputs_of(open_images(tmp_path, "--data", wanted, ImageOptions(), 4))
+    assert item[0, :, :, 0].tolist() == [[0, 1], [100, 255]]
+
+
+def test_images_of_floats_are_refused(tmp_path):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(UsageError, match="mode F, and none is known to be white"):
+        list(inputs_of(open_images(tmp_path, "--data", ImageInput((2, 2), True), ImageOptions(), 4)))
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     """The folder of a tokenizer of words."""
@@ -116,14 +132,17 @@ def tokenizer(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_texts_are_tokenized_and_padded(tmp_path, tokenizer, suffix):
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_texts_are_tokenized_and_padded(tmp_path, tokenizer, suffix, mark):
     rows = [("good film", 1), ("bad", 0)]
     path = tmp_path / f"texts{suffix}"
-    if suffix == ".csv":
-        path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    if suffix != ".jsonl":
+        between = "," if suffix == ".csv" else "\t"
+        lines = [("text", "label"), *((text, str(label)) for text, label in rows)]
+        path.write_text(mark + "".join(between.join(line) + "\n" for line in lines))
     else:
-        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        path.write_text(mark + "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     data = open_texts(path, "--data", tokenizer, ["input_ids", "attention_mask"], TextOptions(), 8)
     ((item, labels),) = labelled(data, "--data")
     assert item["input_ids"].tolist() == [[2, 4], [3, 0]]
@@ -135,7 +154,10 @@ def test_texts_are_tokenized_and_padded(tmp_path, tokenizer, suffix):
     ("text", "message"),
     [
         ("txt,label\na,1\n", "Did you mean 'txt'"),
-        ("text,label\na,good\n", "whole numbers"),
+        ("text,label\na,good\n", "the label 'good' is not known. Allowed: whole numbers.$"),
+        ("text,label\na,0.5\n", "the label '0.5' is not known"),
+        ("text,label\na,inf\n", "the label 'inf' is not known"),
+        ("text,label\na,1\nb\n", "row 2 has nothing in the column 'label'.$"),
         ("text,label\n", "holds no rows"),
     ],
 )
@@ -143,6 +165,28 @@ def test_tables_that_do_not_fit(tmp_path, tokenizer, text, message):
     path = tmp_path / "texts.csv"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
+        open_texts(path, "--data", tokenizer, [], TextOptions(), 8)
+
+
+def test_labels_may_be_names_of_the_models_classes(tmp_path, tokenizer):
+    folder = tmp_path / "model"
+    shutil.copytree(tokenizer, folder)
+    (folder / "config.json").write_text(json.dumps({"label2id": {"negative": 0, "positive": 1}}))
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\ngood,positive\nbad,negative\nbad,0\nbad,1.0\n")
+    ((_, labels),) = labelled(open_texts(path, "--data", folder, [], TextOptions(), 8), "--data")
+    assert labels.tolist() == [1, 0, 0, 1]
+    path.write_text("text,label\ngood,fine\n")
+    with pytest.raises(
+        UsageError, match=r"'fine' is not known. Allowed: whole numbers, or names .*'negative', 'positive'"
+    ):
+        open_texts(path, "--data", folder, [], TextOptions(), 8)
+
+
+def test_a_broken_line_is_named(tmp_path, tokenizer):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "good"}\n\n{"text": \n')
+    with pytest.raises(UsageError, match="cannot be read: line 3: "):
         open_texts(path, "--data", tokenizer, [], TextOptions(), 8)
 
 

@@ -32,7 +32,8 @@ def open_arrays(path: Path, option: str, input_names: Sequence[str], batch_size:
     arrays = _read(path, option)
     labels = next((arrays.pop(name) for name in LABELS if name in arrays and name not in input_names), None)
     if not arrays:
-        raise UsageError(f"{option} {str(path)!r}: holds labels only. Add an array for each input of the model.")
+        what = "no arrays" if labels is None else "labels only"
+        raise UsageError(f"{option} {str(path)!r}: holds {what}. Add an array for each input of the model.")
     alone = len(arrays) == 1 and (len(input_names) == 1 or path.suffix == ".npy" or not input_names)
     unknown = [] if alone or not input_names else [name for name in arrays if name not in input_names]
     if unknown:

@@ -112,7 +112,7 @@ def _pixels(file: Path, size: tuple[int, int], crop: float, channels: int, optio
 
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
+            image = _in_bytes(opened).convert("L" if channels == 1 else "RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
         raise UsageError(f"{option}: {str(file)!r} cannot be read as an image: {error}. Remove it.") from error
     height, width = size
@@ -123,6 +123,23 @@ def _pixels(file: Path, size: tuple[int, int], crop: float, channels: int, optio
     left, top = (image.width - width) // 2, (image.height - height) // 2
     pixels: Array = np.asarray(image.crop((left, top, left + width, top + height)))
     return pixels[:, :, None] if channels == 1 else pixels
+
+
+def _in_bytes(image: Any) -> Any:
+    """An image whose values are 0 to 255; Pillow cuts off what 16 bits have above that.
+
+    Raises:
+        ValueError: values are floats or have more bits, so that nothing tells which one is white.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray(np.round(np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its values are of mode {image.mode}, and none is known to be white. Write it with 8 or 16 bits"
+        )
+    return image
 
 
 def _normalized(pixels: Array, options: ImageOptions) -> FloatArray:

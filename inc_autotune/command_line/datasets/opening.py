@@ -19,8 +19,8 @@ from inc_autotune.command_line.objects import find_object, is_object_name
 from inc_autotune.core.errors import foreign_errors_as
 
 ALLOWED = (
-    "an .npz or .npy file, a folder of images, a .csv or .jsonl file of texts, or module:object, batches or a function "
-    "that makes them"
+    "an .npz or .npy file, a folder of images, a .csv, .tsv or .jsonl file of texts, or module:object, batches or a "
+    "function that makes them"
 )
 
 

@@ -1,10 +1,11 @@
-"""Tables of texts, `.csv` or `.jsonl`, with a tokenizer of the transformers library."""
+"""Tables of texts, `.csv`, `.tsv` or `.jsonl`, with a tokenizer of the transformers library."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,8 @@ from inc_autotune.command_line.frameworks import Item
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import did_you_mean
 
-SUFFIXES = (".csv", ".jsonl")
+SUFFIXES = (".csv", ".jsonl", ".tsv")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST = 512
 """Tokens where a tokenizer names no limit."""
 
@@ -27,7 +29,7 @@ class TextOptions(BaseModel):
 
     Args:
         column: with the texts.
-        label_column: with labels, whole numbers; without one there are none.
+        label_column: with labels, whole numbers or names of the model's classes; without one there are none.
         tokenizer: folder of a tokenizer of the transformers library; None: the folder of the model.
         max_length: tokens; what is longer is cut off. None: the tokenizer's limit, or 512.
     """
@@ -54,17 +56,16 @@ def open_texts(
         batch_size: samples in a batch.
 
     Raises:
-        UsageError: a column is missing, a label is no whole number, or there is no tokenizer.
+        UsageError: a column is missing, a label is neither a whole number nor a class of the model, or there is no
+            tokenizer.
     """
     rows = _rows(path, option)
     texts = _column(rows, options.column, path, option, "--text-column")
     labels = None
     if options.label_column in rows[0]:
         found = _column(rows, options.label_column, path, option, "--label-column")
-        try:
-            labels = np.array([int(each) for each in found])
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{option} {str(path)!r}: labels must be whole numbers: {error}.") from error
+        classes = _classes(folder)
+        labels = np.array([_label(each, classes, f"{option} {str(path)!r}") for each in found])
     tokenizer = _tokenizer(options.tokenizer, folder, option, path)
     limit = options.max_length or min(int(tokenizer.model_max_length), LONGEST)
 
@@ -86,11 +87,11 @@ def open_texts(
 
 def _rows(path: Path, option: str) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                rows: list[Any] = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins files with a mark of their order
+            if path.suffix in DELIMITERS:
+                rows: list[Any] = list(csv.DictReader(file, delimiter=DELIMITERS[path.suffix]))
             else:
-                rows = [json.loads(line) for line in file if line.strip()]
+                rows = [_parsed(line, number) for number, line in enumerate(file, 1) if line.strip()]
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{option} {str(path)!r}: cannot be read: {error}.") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
@@ -100,15 +101,47 @@ def _rows(path: Path, option: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _parsed(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+
+
 def _column(rows: list[dict[str, Any]], name: str, path: Path, option: str, remedy: str) -> list[Any]:
     for number, row in enumerate(rows, 1):
         if row.get(name) is None:
             columns = [str(each) for each in rows[0]]
+            if name in columns:
+                raise UsageError(f"{option} {str(path)!r}: row {number} has nothing in the column {name!r}.")
             raise UsageError(
                 f"{option} {str(path)!r}: row {number} has no {name!r}.{did_you_mean(name, columns)} "
                 f"Columns: {', '.join(map(repr, columns))}. Give {remedy}."
             )
     return [row[name] for row in rows]
+
+
+def _classes(folder: Path | None) -> dict[str, int]:
+    """Numbers of classes by name, as the configuration of a model in a folder has them."""
+    if folder is None:
+        return {}
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {
+            str(name): int(number)
+            for name, number in json.loads((folder / "config.json").read_bytes())["label2id"].items()
+        }
+    return {}
+
+
+def _label(value: Any, classes: dict[str, int], where: str) -> int:
+    if isinstance(value, str) and value in classes:
+        return classes[value]
+    with suppress(TypeError, ValueError, OverflowError):
+        number = float(value)
+        if number == int(number):
+            return int(number)
+    names = f", or names of classes of the model: {', '.join(map(repr, classes))}" if classes else ""
+    raise UsageError(f"{where}: the label {value!r} is not known. Allowed: whole numbers{names}.")
 
 
 def _tokenizer(named: str | None, folder: Path | None, option: str, path: Path) -> Any:

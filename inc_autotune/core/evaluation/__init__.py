@@ -3,7 +3,7 @@
 Imports arguments and data.
 """
 
-from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.evaluation.function import check_evaluation_arguments, with_direction_of
 from inc_autotune.core.evaluation.goal import Goal
 from inc_autotune.core.evaluation.metric import Metric, make_metric, metric_predictions, metric_value
 from inc_autotune.core.evaluation.verdict import Judgement, Scores, Verdict, closing_iterator, judge, read_scores
@@ -21,4 +21,5 @@ __all__ = [
     "metric_predictions",
     "metric_value",
     "read_scores",
+    "with_direction_of",
 ]

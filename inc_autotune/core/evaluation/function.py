@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inc_autotune.core.arguments import shown
+from inc_autotune.core.arguments import AutotuneArguments, shown
 from inc_autotune.core.data import is_one_shot
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.evaluation.metric import ALLOWED_METRICS, is_better_when_larger
+
+
+def with_direction_of(eval_metric: Any, arguments: AutotuneArguments) -> AutotuneArguments:
+    """The arguments with the direction of a metric that has a name, where the user gave none: errors shall be small."""
+    larger = is_better_when_larger(eval_metric)
+    criterion = arguments.accuracy_criterion
+    if larger is None or "higher_is_better" in criterion.model_fields_set:
+        return arguments
+    directed = criterion.model_copy(update={"higher_is_better": larger})
+    return arguments.model_copy(update={"accuracy_criterion": directed})
 
 
 def check_evaluation_arguments(

@@ -53,6 +53,18 @@ class Goal:
         """Whether `score` is strictly better than another."""
         return self.loss(score) < self.loss(than)
 
+    def doubt(self) -> str | None:
+        """What is strange about the goal, for a person to look at; None where nothing is."""
+        if self.baseline == 0 and self.criterion.absolute is None and self.criterion.higher_is_better:
+            return "the fp32 model scores 0, as a model does that is always wrong. Check the evaluation, and its labels"
+        absolute = self.criterion.absolute
+        if absolute is not None and self.criterion.higher_is_better and 0 < self.baseline <= absolute:
+            return (
+                f"accuracy_criterion={{'absolute': {absolute:g}}} tolerates the loss of the whole score "
+                f"{self.baseline:g}. One percent of it is {{'relative': 0.01}}"
+            )
+        return None
+
     def describe(self) -> str:
         sign = ">=" if self.criterion.higher_is_better else "<="
         kind = "absolute" if self.criterion.absolute is not None else "relative"

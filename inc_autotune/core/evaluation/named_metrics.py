@@ -274,9 +274,10 @@ def _scores_and_labels(predictions: Any, labels: Any, name: str, *, single: bool
         single: whether one score a sample will do, for two classes.
 
     Raises:
-        DataError: the shapes do not fit.
+        DataError: the shapes do not fit, or labels are no numbers of classes.
     """
     scores, classes = as_numpy(predictions), as_numpy(labels)
+    _check_classes(classes, labels, name)
     for axis in (-1, 1):
         if scores.ndim > 1 and _without(scores.shape, axis) == classes.shape:
             rows = np.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
@@ -286,12 +287,23 @@ def _scores_and_labels(predictions: Any, labels: Any, name: str, *, single: bool
             raise DataError(
                 f"eval_metric={name!r}: predictions {describe(predictions)} do not fit labels {describe(labels)}. "
                 "Predictions must be scores [batch, ..., classes] or [batch, classes, ...] for labels [batch, ...]."
+                + (" Of one-hot labels give the places: labels.argmax(-1)." if scores.shape == classes.shape else "")
             )
         rows = scores.reshape(-1, 1)
     if rows.shape[1] == 1 and not single:
         raise DataError(f"eval_metric={name!r}: predictions {describe(predictions)} have one class, which always wins.")
     counted = classes.ravel() != IGNORED_LABEL
     return rows[counted], classes.ravel()[counted]
+
+
+def _check_classes(classes: Array, labels: Any, name: str) -> None:
+    """Refuse labels that equal no class, which would be scored as if every answer were wrong."""
+    is_whole = classes.dtype.kind in "biu" or (classes.dtype.kind == "f" and bool((classes == np.floor(classes)).all()))
+    if not is_whole:
+        raise DataError(
+            f"eval_metric={name!r}: labels are {describe(labels)}, such as {shown(classes.ravel().tolist()[:1])}. "
+            "Allowed: whole numbers of classes, from 0."
+        )
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

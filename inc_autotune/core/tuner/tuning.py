@@ -136,6 +136,9 @@ def _complete(run: Run, choices: Choices) -> Tuned:
         return finish_unevaluated(run, known)
     goal = Goal(known.baseline.mean, run.arguments.accuracy_criterion)
     logger.info("fp32 score %g, goal %s", goal.baseline, goal.describe())
+    doubt = goal.doubt()
+    if doubt is not None:
+        logger.warning("%s", doubt)
     asked = {**run.arguments.accuracy_criterion.model_dump(), "objective": run.arguments.objective}
     run.history.keep_goal(asked)
     search = Search(run, known, known.baseline, goal)

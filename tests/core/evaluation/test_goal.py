@@ -79,3 +79,20 @@ def test_a_long_list_is_not_repeated_in_full():
     with pytest.raises(EvaluationError) as caught:
         checked_score([0.5] * 10_000, "the fp32 model")
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("baseline", "criterion", "words"),
+    [
+        (0.0, {}, "scores 0"),
+        (0.0, {"absolute": 0.1}, None),
+        (0.0, {"higher_is_better": False}, None),
+        (0.9, {"absolute": 1}, "'absolute': 1} tolerates the loss of the whole score 0.9"),
+        (76.1, {"absolute": 1}, None),
+        (-3.0, {"absolute": 4}, None),
+        (0.9, {}, None),
+    ],
+)
+def test_a_strange_goal_is_doubted(baseline, criterion, words):
+    doubt = Goal(baseline, AccuracyCriterion.model_validate(criterion)).doubt()
+    assert doubt is None if words is None else words in doubt

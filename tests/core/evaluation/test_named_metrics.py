@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from inc_autotune.core.arguments import validate_arguments
 from inc_autotune.core.errors import ArgumentError, DataError
-from inc_autotune.core.evaluation.function import check_evaluation_arguments
+from inc_autotune.core.evaluation.function import check_evaluation_arguments, with_direction_of
 from inc_autotune.core.evaluation.metric import is_better_when_larger, make_metric
 
 GENERATOR = np.random.default_rng(0)
@@ -138,3 +139,37 @@ def test_a_criterion_that_turns_a_named_metric_round_is_refused() -> None:
         check_evaluation_arguments(None, [1], {"topk": {}}, lambda loader, metric: len, higher_is_better=False)
     assert check_evaluation_arguments(None, [1], "mse", lambda *_: len, higher_is_better=False) is len
     assert is_better_when_larger(len) is None
+
+
+@pytest.mark.parametrize("labels", [LABELS.astype(str), LABELS + 0.5, np.array(["cat"] * len(LABELS), dtype=object)])
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "auc"])
+def test_labels_that_equal_no_class_are_refused(metric: str, labels: Any) -> None:
+    with pytest.raises(DataError, match=r"labels are .*Allowed: whole numbers of classes"):
+        value_of(metric, SCORES, labels)
+
+
+def test_whole_numbers_in_any_type_are_labels() -> None:
+    assert value_of("accuracy", SCORES, LABELS.astype(np.float32)) == value_of("accuracy", SCORES, LABELS)
+
+
+def test_one_hot_labels_are_told_how() -> None:
+    with pytest.raises(DataError, match=r"labels\.argmax\(-1\)"):
+        value_of("accuracy", SCORES, np.eye(4)[LABELS])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "metric", "larger"),
+    [
+        (None, "mse", False),
+        ({"absolute": 0.1}, "RMSE", False),
+        (None, {"topk": {"k": 2}}, True),
+        ({"higher_is_better": True}, "mse", True),  # which `check_evaluation_arguments` refuses
+        (None, len, True),
+    ],
+)
+def test_the_direction_of_a_named_metric_need_not_be_said(criterion: Any, metric: Any, larger: bool) -> None:
+    arguments = validate_arguments(strategies=["auto"], backends=["default"], accuracy_criterion=criterion)
+    directed = with_direction_of(metric, arguments)
+    assert directed.accuracy_criterion.higher_is_better is larger
+    assert directed.accuracy_criterion.relative == arguments.accuracy_criterion.relative
+    assert arguments.accuracy_criterion.higher_is_better is True
