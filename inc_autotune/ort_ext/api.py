@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import onnxruntime
 
@@ -33,7 +33,7 @@ from inc_autotune.ort_ext.model import (
 )
 from inc_autotune.ort_ext.recipe_match import TORCH_FRAMEWORK, from_torch_recipe
 from inc_autotune.ort_ext.target import BACKENDS, QDQ, RECIPE_NAMES, Backend, ModelSettings, find_backend, read_recipes
-from inc_autotune.ort_ext.tuned_model import TunedModel, warn_where_too_wide
+from inc_autotune.ort_ext.tuned_model import JustTuned, TunedModel, warn_where_too_wide
 
 
 @takes_foreign_names({"sess_options": "session_options"})
@@ -67,7 +67,7 @@ def autotune(
     progress: bool = True,
     on_trial: Callable[[Trial], object] | None = None,
     example_inputs: Any = None,
-) -> TunedModel:
+) -> JustTuned:
     """Find an INT8 form of an ONNX model that is as accurate as asked.
 
     Args:
@@ -229,6 +229,52 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path) -> TunedModel:
     return tuned
 
 
+class Session(Protocol):
+    """What a type checker knows of `session`: options may stand where onnxruntime has them."""
+
+    @overload
+    def __call__(
+        self,
+        tuned: TunedModel,
+        providers: Sequence[Provider] | None = None,
+        session_options: SessionOptions = None,
+        *,
+        form: str | None = None,
+        graph_optimization_level: str | None = None,
+    ) -> onnxruntime.InferenceSession: ...
+
+    @overload
+    def __call__(
+        self,
+        tuned: TunedModel,
+        sess_options: SessionOptions,
+        providers: Sequence[Provider] | None = None,
+        *,
+        form: str | None = None,
+        graph_optimization_level: str | None = None,
+    ) -> onnxruntime.InferenceSession: ...
+
+
+def _options_may_come_first(function: Callable[..., onnxruntime.InferenceSession]) -> Session:
+    """Understand `session(tuned, options, providers)` too, as onnxruntime has them the other way round."""
+
+    @wraps(function)
+    def understood(*given: Any, **named: Any) -> onnxruntime.InferenceSession:
+        if len(given) < 2 or not isinstance(given[1], onnxruntime.SessionOptions):
+            return function(*given, **named)
+        for name in ("session_options", "sess_options"):
+            if name in named:
+                raise ArgumentError(f"session_options: is given twice, also as {name!r}. Give it once.")
+        if len(given) == 3:
+            if "providers" in named:
+                raise ArgumentError("providers: is given twice. Give it once.")
+            named["providers"] = given[2]
+        return function(given[0], *given[3:], session_options=given[1], **named)
+
+    return understood
+
+
+@_options_may_come_first
 @takes_foreign_names({"sess_options": "session_options"})
 def session(
     tuned: TunedModel,
@@ -258,9 +304,6 @@ def session(
         raise ArgumentError(
             f"tuned: a {type(tuned).__name__}. Allowed: what autotune(), apply_recipe() or load() returned."
         )
-    if isinstance(providers, onnxruntime.SessionOptions):
-        # onnxruntime has them the other way round.
-        providers, session_options = session_options, providers  # type: ignore[assignment]
     settings = tuned.settings
     given = _providers(providers, settings.backend)
     if form is None:
@@ -281,11 +324,11 @@ def _providers(given: Sequence[Provider] | None, backend: Backend) -> list[Provi
     return check_providers(given)
 
 
-def _tuned_model(result: TuningResult, settings: ModelSettings, source: SourceModel) -> TunedModel:
+def _tuned_model(result: TuningResult, settings: ModelSettings, source: SourceModel) -> JustTuned:
     """The result in a form that can be written, its recipe with the settings."""
     assert result.recipe is not None
     result.recipe = replace(result.recipe, settings=settings.to_dict())
-    return TunedModel(result.recipe, result, source)
+    return JustTuned(result.recipe, result, source)
 
 
 def _on_session(eval_func: Callable[[onnxruntime.InferenceSession], Any] | None) -> Callable[[Candidate], Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
@@ -72,6 +72,16 @@ class TunedModel:
     def saved_form(self) -> str | None:
         """The one form of a loaded model; None where every form can be built."""
         return next(iter(self._built)) if self.source is None else None
+
+
+if TYPE_CHECKING:
+
+    class JustTuned(TunedModel):
+        """A tuned model that `autotune` returned, so that its result is there."""
+
+        tuning_result: TuningResult
+else:
+    JustTuned = TunedModel
 
 
 def model_of_recipe(source: SourceModel, recipe: Recipe, form: GraphForm) -> GraphModel:

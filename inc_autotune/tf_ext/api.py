@@ -22,7 +22,7 @@ from inc_autotune.tf_ext.model import Candidate, SignatureModel, Signatures, Sou
 from inc_autotune.tf_ext.preparation import with_trained
 from inc_autotune.tf_ext.target import FORMS, SWITCHES, choices_of, read_switches, skipped_ends
 from inc_autotune.tf_ext.training import DEFAULT_RANGES, Student, Trained, Trainer, may_be_trained, traced_copy
-from inc_autotune.tf_ext.tuned_model import TunedModel, recipe_for_here
+from inc_autotune.tf_ext.tuned_model import JustTuned, TunedModel, recipe_for_here
 
 RECIPES = ("smooth_quant", "smooth_quant_args", *SWITCHES)
 
@@ -58,7 +58,7 @@ def autotune(
     progress: bool = True,
     on_trial: Callable[[Trial], object] | None = None,
     example_inputs: Any = None,
-) -> TunedModel:
+) -> JustTuned:
     """Find an INT8 form of a TensorFlow model that is as accurate as asked.
 
     Args:
@@ -233,13 +233,13 @@ def apply_recipe(model: Any, recipe: Recipe | str | Path, *, signatures: Signatu
     return tuned
 
 
-def _tuned_model(source: SourceModel, found: Candidate | Trained, result: TuningResult) -> TunedModel:
+def _tuned_model(source: SourceModel, found: Candidate | Trained, result: TuningResult) -> JustTuned:
     """The fp32 model, or what training made of it, with its recipe."""
     assert result.recipe is not None
     if isinstance(found, Trained):
         result.recipe = with_trained(result.recipe, found)
         source = found.source
-    return TunedModel(source, result.recipe, result)
+    return JustTuned(source, result.recipe, result)
 
 
 def _on_callable(evaluate: Callable[[SignatureModel], Any] | None) -> Callable[[Candidate], Any] | None:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from inc_autotune.core.result import Recipe, TuningResult, check_framework, check_operators, check_smoothing
 from inc_autotune.graphs import STEPS, WeightCache
@@ -45,6 +46,16 @@ class TunedModel:
     def model(self) -> GraphModel:
         """The quantized model; built when it is first asked for."""
         return model_of_recipe(self.source, self.recipe)
+
+
+if TYPE_CHECKING:
+
+    class JustTuned(TunedModel):
+        """A tuned model that `autotune` returned, so that its result is there."""
+
+        tuning_result: TuningResult
+else:
+    JustTuned = TunedModel
 
 
 def model_of_recipe(source: SourceModel, recipe: Recipe) -> GraphModel:

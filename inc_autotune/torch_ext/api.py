@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ from inc_autotune.torch_ext.data import (
 )
 from inc_autotune.torch_ext.ipex.models import converted_model as converted_by_ipex
 from inc_autotune.torch_ext.ipex.models import fp32_form, is_prepared_by_ipex
-from inc_autotune.torch_ext.model import base_model, expand
+from inc_autotune.torch_ext.model import TunedModule, base_model, expand
 from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_full_precision, check_model
 from inc_autotune.torch_ext.modules import (
@@ -100,7 +100,7 @@ def autotune(
     progress: bool = True,
     on_trial: Callable[[Trial], object] | None = None,
     example_inputs: Any = None,
-) -> nn.Module:
+) -> TunedModule:
     """Find an INT8 form of a model that is as accurate as asked.
 
     Args:
@@ -224,7 +224,7 @@ def autotune(
             attach(error.partial_result.model, result, result.recipe)
         raise
     warn_of_shortcomings(tuned.result, stacklevel=4)
-    return attach(tuned.model, tuned.result, tuned.result.recipe)
+    return cast("TunedModule", attach(tuned.model, tuned.result, tuned.result.recipe))
 
 
 @takes_foreign_names()

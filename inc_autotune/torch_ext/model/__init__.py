@@ -15,6 +15,7 @@ from inc_autotune.torch_ext.model.copies import (
 from inc_autotune.torch_ext.model.expansion import expand, expanded_copy, expansions
 from inc_autotune.torch_ext.model.half_precision import HALF_DTYPES, half_precision_notes, is_half
 from inc_autotune.torch_ext.model.parameter_products import ParameterProduct, install_products
+from inc_autotune.torch_ext.model.tuned_module import TunedModule
 from inc_autotune.torch_ext.model.untouched import (
     AddressMap,
     EagerDispatchMode,
@@ -30,6 +31,7 @@ __all__ = [
     "AddressMap",
     "EagerDispatchMode",
     "ParameterProduct",
+    "TunedModule",
     "attention_fast_path_disabled",
     "base_model",
     "convert_modules",

@@ -194,6 +194,24 @@ def test_session_options_and_the_optimization_level_reach_the_sessions():
         ort_ext.session(tuned, provider_options=[{}])
 
 
+def test_a_session_takes_options_where_onnxruntime_has_them():
+    tuned = tune(linear_chain(), vectors())
+    options, cpu = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
+    options.intra_op_num_threads = 1
+    for session in (
+        ort_ext.session(tuned, options, providers=cpu),
+        ort_ext.session(tuned, options, cpu),
+        ort_ext.session(tuned, cpu, options),
+        ort_ext.session(tuned, providers=cpu, sess_options=options),
+    ):
+        assert session.get_session_options().intra_op_num_threads == 1
+        assert session.get_providers() == cpu
+    with pytest.raises(ArgumentError, match="session_options: is given twice, also as 'sess_options'"):
+        ort_ext.session(tuned, options, sess_options=options)
+    with pytest.raises(ArgumentError, match="providers: is given twice"):
+        ort_ext.session(tuned, options, cpu, providers=cpu)
+
+
 def test_the_users_model_is_not_changed():
     model = transformer_block()
     before = model.SerializeToString(deterministic=True)
