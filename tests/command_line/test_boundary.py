@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -101,3 +102,24 @@ def test_an_empty_name_is_no_folder(folder, program, command):
     result = program(*command)
     assert result.exit_code == 2
     assert "is empty" in result.stderr or "is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("tune --strategy mse", {"mse", "mse_v2"}),
+        ("tune --approach w", {"weight_only"}),
+        ("quantize --objective f", {"footprint"}),
+        ("tune --metric to", {"topk"}),
+        ("res", {"resume"}),
+    ],
+)
+def test_a_shell_completes_commands_and_values(words, completed):
+    given = {
+        "_INC_AUTOTUNE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"inc-autotune {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    code = "from inc_autotune.command_line import main; import sys; sys.argv[0] = 'inc-autotune'; main()"
+    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, **given}, capture_output=True, text=True)
+    assert set(ended.stdout.split()) == completed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,17 +22,32 @@ from inc_autotune.command_line.output import note, show, show_json
 from inc_autotune.command_line.places import check_page, check_places
 from inc_autotune.command_line.stored_runs import origin_of
 from inc_autotune.core.errors import AutotuneError, TuningInterrupted
+from inc_autotune.core.evaluation.metric import NAMED_METRICS
 from inc_autotune.core.optional import require
 from inc_autotune.core.run_context import RunContext, running_in
+from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.search.study import shown_url
+from inc_autotune.core.vocabulary import OBJECTIVES
 
 Model = Annotated[str | None, typer.Argument(help=option.MODEL_HELP, show_default=False)]
 Data = Annotated[str | None, typer.Option("--data", help=option.DATA_HELP)]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="Where the int8 model is written.")]
 Report = Annotated[str | None, typer.Option(help="Where an HTML report is written.")]
 Config = Annotated[Path | None, typer.Option(help="A YAML file with the run; options win over it.")]
-Approach = Annotated[str | None, typer.Option(help="auto, static, dynamic or weight_only.")]
-Objective = Annotated[str | None, typer.Option(help="performance, modelsize or footprint.")]
+APPROACHES = ("auto", "static", "dynamic", "weight_only")
+
+
+def _words(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell completes an option by."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+Approach = Annotated[
+    str | None, typer.Option(help="auto, static, dynamic or weight_only.", autocompletion=_words(APPROACHES))
+]
+Objective = Annotated[
+    str | None, typer.Option(help="performance, modelsize or footprint.", autocompletion=_words(OBJECTIVES))
+]
 Samples = Annotated[int | None, typer.Option(help="Samples that calibrate; 100.", min=1)]
 Alpha = Annotated[str | None, typer.Option(help="Of SmoothQuant: auto, a number from 0 to 1, or off.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
@@ -45,7 +60,10 @@ def tune(
     data: Data = None,
     eval_func: Annotated[str | None, typer.Option("--eval", help="module:function that scores a model.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Labelled data, with --metric instead of --eval.")] = None,
-    metric: Annotated[str | None, typer.Option(help="accuracy, topk, f1, auc, mse, ..., or module:object.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="accuracy, topk, f1, auc, mse, ..., or module:object.", autocompletion=_words(NAMED_METRICS)),
+    ] = None,
     goal: Annotated[str | None, typer.Option(help="What may be lost: 1% of the score, or 0.02 of it.")] = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="A smaller score is better.")] = False,
     output: Output = None,
@@ -57,7 +75,9 @@ def tune(
     ] = False,
     approach: Approach = None,
     objective: Objective = None,
-    strategy: Annotated[str | None, typer.Option(help="How candidates are chosen.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="How candidates are chosen.", autocompletion=_words(STRATEGIES))
+    ] = None,
     tuning_time: Annotated[float | None, typer.Option(help="Seconds to look for the fastest model; 0.", min=0)] = None,
     max_trials: Annotated[int | None, typer.Option(help="Candidates to evaluate at most; 100.", min=1)] = None,
     samples: Samples = None,

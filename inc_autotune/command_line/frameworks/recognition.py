@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ class LoadedModel:
         return self.framework.inputs(self.value)
 
 
-def load_model(text: str, before: Iterable[LoadedModel] = ()) -> LoadedModel:
+def load_model(text: str, before: Collection[LoadedModel] = ()) -> LoadedModel:
     """Read a model that was named on the command line.
 
     Args:
@@ -55,9 +55,14 @@ def load_model(text: str, before: Iterable[LoadedModel] = ()) -> LoadedModel:
     if not text:
         raise UsageError(f"MODEL: is empty. Allowed: {ALLOWED}.")
     path = Path(text)
-    if path.suffix == ".onnx" or path.suffix == ".keras":
+    if path.suffix in (".onnx", ".keras", ".tflite"):
         if not path.is_file():
             raise UsageError(f"MODEL {text!r}: there is no such file.")
+        if path.suffix == ".tflite" and not before:
+            raise UsageError(
+                f"MODEL {text!r}: a LiteRT file can only be timed, beside the model that it came from: "
+                f"`inc-autotune benchmark MODEL {text}`."
+            )
         return LoadedModel(text, _onnx() if path.suffix == ".onnx" else _tensorflow(), path)
     if path.is_dir():
         return _from_folder(text, path, before)
@@ -67,7 +72,7 @@ def load_model(text: str, before: Iterable[LoadedModel] = ()) -> LoadedModel:
     raise UsageError(f"MODEL {text!r}: {reason}. Allowed: {ALLOWED}.")
 
 
-def _from_folder(text: str, folder: Path, before: Iterable[LoadedModel]) -> LoadedModel:
+def _from_folder(text: str, folder: Path, before: Collection[LoadedModel]) -> LoadedModel:
     if (folder / "saved_model.pb").is_file():
         return LoadedModel(text, _tensorflow(), folder)
     if (folder / "recipe.yaml").is_file():

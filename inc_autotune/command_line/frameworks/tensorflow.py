@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from inc_autotune import tf_ext
@@ -75,6 +77,8 @@ class TensorFlow(Framework):
             tf_ext.to_litert(tuned, calib_data, path)
 
     def runner(self, model: Any, threads: int | None = None) -> Run:
+        if isinstance(model, Path) and model.suffix == LITERT:
+            return _litert_runner(model, threads)
         # TensorFlow fixes the number when it first computes; TF_NUM_INTRAOP_THREADS has to be set before.
         call, names = _callable(model)
 
@@ -93,6 +97,32 @@ class TensorFlow(Framework):
 
 def _signature(model: Any) -> Any:
     return next(iter(load_source(model).signatures.values()))
+
+
+def _litert_runner(path: Path, threads: int | None) -> Run:
+    """What runs a LiteRT file, in TensorFlow's interpreter.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+        try:
+            interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+            call = interpreter.get_signature_runner()
+        except ValueError as error:
+            raise UsageError(f"MODEL {str(path)!r}: TensorFlow cannot read it as a LiteRT file: {error}") from error
+    details = call.get_input_details()
+
+    def run(item: Item) -> list[Any]:
+        given = item if isinstance(item, Mapping) else {next(iter(details)): item}
+        return outputs_in_order(
+            call(
+                **{name: np.asarray(value, details[name]["dtype"]) for name, value in given.items() if name in details}
+            )
+        )
+
+    return run
 
 
 def _callable(model: Any) -> tuple[Any, Sequence[str]]:

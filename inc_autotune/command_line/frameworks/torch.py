@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def from_transformers(folder: Path) -> Any:
         import transformers
     except ImportError as error:
         raise UsageError(f"MODEL {str(folder)!r}: needs the transformers library: pip install transformers") from error
+    if not sys.stderr.isatty():
+        logging: Any = transformers.utils.logging
+        logging.disable_progress_bar()  # lines upon lines in a file
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         architecture = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)

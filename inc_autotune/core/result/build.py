@@ -62,8 +62,9 @@ def _loss(goal: Goal, trial: Trial) -> float:
 def warn_of_shortcomings(result: TuningResult, stacklevel: int) -> None:
     """Warn the user, at the given stack level, of a goal that was not met and of a model that is not faster."""
     if result.met is False:
+        tried = f"{len(result.trials)} trial{'s' * (len(result.trials) != 1)}"
         warnings.warn(
-            f"the accuracy goal was not met in {len(result.trials)} trials (score {result.score:g}, goal "
+            f"the accuracy goal was not met in {tried} (score {result.score:g}, goal "
             f"{result.goal}); the best model found is returned. Loosen accuracy_criterion, or raise max_trials or "
             "tuning_time.",
             stacklevel=stacklevel + 1,
