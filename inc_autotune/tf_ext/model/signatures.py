@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,9 @@ from inc_autotune.core.errors import DataError, EvaluationError, did_you_mean
 from inc_autotune.core.result import Recipe
 from inc_autotune.tf_ext.graph import GraphModel, SignatureGraph, TensorDescription
 from inc_autotune.tf_ext.model.variables import Variables
+
+BATCH_SIZE = 32
+"""Of `predict`, as of Keras."""
 
 SAMPLED_ROWS = 4
 """Of each weight, compared with what they should be after an evaluation."""
@@ -140,6 +144,54 @@ class SignatureModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         results = self.default(*args, **kwargs)
         return next(iter(results.values())) if len(results) == 1 else results
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: object = 0, steps: int | None = None) -> Any:
+        """The outputs of all samples as arrays, as `predict` of Keras gives them.
+
+        Args:
+            x: samples along the first dimension: an array, a list of one for each input, or a dict of them by name; or
+                batches of these, in a `tf.data.Dataset` or another iterable, where of a tuple only the first counts.
+            batch_size: of arrays; None: 32, or what the signature fixes.
+            verbose: nothing is printed whatever it says.
+            steps: batches that are read; None: all.
+
+        Returns:
+            An array [samples, ...], or a dict of them by name where there are several outputs.
+
+        Raises:
+            DataError: there is no batch, or an input is missing or unknown.
+        """
+        shape = self.default.inputs[0].spec.shape
+        size = batch_size or (shape[0] if shape.rank else None) or BATCH_SIZE
+        made = [self(each) for each in islice(_batches(x, size), steps)]
+        if not made:
+            raise DataError("predict: there is no batch. Give samples along the first dimension, or batches.")
+        if not isinstance(made[0], Mapping):
+            return np.concatenate([np.asarray(each) for each in made])
+        return {name: np.concatenate([np.asarray(each[name]) for each in made]) for name in made[0]}
+
+    if not TYPE_CHECKING:  # which knows better what there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}: it is made of graphs, and is no Keras model. "
+                "Compute the score from model(x), or from model.predict(x)."
+            )
+
+
+def _batches(x: Any, size: int) -> Iterator[Any]:
+    """Arrays cut into batches, or the inputs of what are batches already."""
+    if isinstance(x, Mapping):
+        for start in range(0, len(next(iter(x.values()), ())), size):
+            yield {name: value[start : start + size] for name, value in x.items()}
+    elif hasattr(x, "shape"):
+        for start in range(0, len(x), size):
+            yield x[start : start + size]
+    elif isinstance(x, list | tuple) and x and all(hasattr(each, "shape") for each in x):
+        for start in range(0, len(x[0]), size):
+            yield [each[start : start + size] for each in x]
+    else:
+        yield from (each[0] if isinstance(each, tuple) else each for each in x)
 
 
 def _traced(graph: SignatureGraph, variables: Mapping[str, tf.Variable]) -> Any:
