@@ -139,6 +139,10 @@ class Adaptor(ABC):
         """
         return {}, {}
 
+    def recipe_settings(self, tune_cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """What was decided for the model as a whole and is needed to build it again, in plain values."""
+        return {}
+
 
 def registered_adaptor(name: str) -> type[Adaptor]:
     """The adaptor class a third party registered under the entry point group `inc_autotune.adaptors`.

@@ -36,6 +36,7 @@ from inc_autotune.core.space import Unit
 from inc_autotune.core.vocabulary import CORRECTIONS, Correction, TrainedRanges
 from inc_autotune.torch_ext.calibrated_adaptor import CalibratedAdaptor
 from inc_autotune.torch_ext.calibration import (
+    BF16_ATTENTION,
     PRODUCT,
     REDUCED,
     OperatorCalibration,
@@ -69,6 +70,7 @@ from inc_autotune.torch_ext.modules import (
     share_rows,
     trained_calibrations,
     trained_model,
+    with_bf16_attention,
 )
 from inc_autotune.torch_ext.modules.half_quantized import half_quantized
 from inc_autotune.torch_ext.operators import (
@@ -76,11 +78,14 @@ from inc_autotune.torch_ext.operators import (
     LINEAR_TYPES,
     TYPES_WITHOUT_RANGE,
     BlockCall,
+    FoundAttention,
     capture_calls,
+    find_attention,
     find_blocks,
     run_block,
 )
 from inc_autotune.torch_ext.shared_calibration import SharedCalibration
+from inc_autotune.torch_ext.target import kernels
 
 INTEGER_SUMS = "sums in integers"
 """The variant of a model whose residual blocks add up integers."""
@@ -101,6 +106,11 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         self._steps: dict[str, tuple[object, np.ndarray[Any, np.dtype[np.uint8]]]] = {}
 
     # Candidates
+
+    @property
+    def bf16_attention(self) -> tuple[str, ...]:
+        """Names of the modules whose attention is computed in bfloat16."""
+        return ()
 
     @torch.no_grad()
     def quantize(
@@ -125,13 +135,15 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
 
     def _replaced(self, replacements: Mapping[str, nn.Module]) -> nn.Module:
         """A copy of the fp32 model with these operators replaced, and expanded only where one of them needs it."""
-        return share_rows(replace_modules(expanded_copy(self._folded, replacements, own_buffers=True), replacements))
+        copy = share_rows(replace_modules(expanded_copy(self._folded, replacements, own_buffers=True), replacements))
+        return with_bf16_attention(copy, self.bf16_attention if replacements else ())
 
     def tuned_model(self, tune_cfg: Mapping[str, Any], model: nn.Module, candidate: Any) -> nn.Module:
         """The fake-quantized model, with weights of its own."""
         configs, calibrations = self._calibrated(tune_cfg)
         reduced = set(filter(self.reduces_range, configs))
-        return prepared_model(self._folded, configs, calibrations, reduced=reduced, trained=tune_cfg.get(TRAINED))
+        prepared = prepared_model(self._folded, configs, calibrations, reduced=reduced, trained=tune_cfg.get(TRAINED))
+        return with_bf16_attention(prepared, self.bf16_attention if configs else ())
 
     def to_recipe(self, tune_cfg: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
         configs, calibrations = self._calibrated(tune_cfg)
@@ -148,6 +160,10 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
             if multiplies_integers(self.trace.operators[name].type, config):
                 entries[name][REDUCED] = self.reduces_range(name)
         return entries, dict(arrays)
+
+    def recipe_settings(self, tune_cfg: Mapping[str, Any]) -> dict[str, Any]:
+        names = self.bf16_attention if any(_leaves_fp32(each) for each in tune_cfg["op"].values()) else ()
+        return {BF16_ATTENTION: list(names)} if names else {}
 
     def _calibrated(self, tune_cfg: Mapping[str, Any]) -> tuple[dict[str, OpConfig], dict[str, OperatorCalibration]]:
         """Configurations of the operators that leave fp32, with their ranges and scales.
@@ -268,6 +284,7 @@ class TorchAdaptor(
     Args:
         capability, example_inputs, histogram, moments: as in the base class.
         integer_sums: whether residual blocks add up integers; None: the variant of a model that does is tried.
+        halves_attention: whether attention is computed in bfloat16 where it gains by that.
         trained_ranges: how ranges of models in training are trained.
     """
 
@@ -279,11 +296,28 @@ class TorchAdaptor(
         histogram: bool = False,
         moments: bool = False,
         integer_sums: bool | None = None,
+        halves_attention: bool = True,
         trained_ranges: TrainedRanges = "learned",
     ) -> None:
         super().__init__(capability, example_inputs, histogram=histogram, moments=moments)
         self._integer_sums = integer_sums
+        self._halves_attention = halves_attention
         self._trained_ranges = trained_ranges
+
+    def notes(self) -> Sequence[str]:
+        return [*super().notes(), *(self._attention.notes() if self._trace is not None else ())]
+
+    @property
+    def bf16_attention(self) -> tuple[str, ...]:
+        return self._attention.able
+
+    @cached_property
+    def _attention(self) -> FoundAttention:
+        # Attention stands between linear layers: other models need not run once more.
+        attends = any(each.type in LINEAR_TYPES for each in self.trace.operators.values())
+        if not (self._halves_attention and attends and kernels.has_bf16()):
+            return FoundAttention()
+        return find_attention(self._base, self._measured_batches())
 
     def variants(self, model: nn.Module) -> Sequence[str]:
         return (INTEGER_SUMS,) if self._integer_sums is None and self.trace.shared_sums else ()
@@ -388,3 +422,7 @@ class TorchAdaptor(
 
     def model_size(self, model: nn.Module) -> int | None:
         return weight_bytes(model)
+
+
+def _leaves_fp32(config: Mapping[str, Any]) -> bool:
+    return OpConfig.from_dict(config).dtype != "fp32"

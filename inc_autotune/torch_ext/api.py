@@ -34,6 +34,7 @@ from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, UNTRAINABLE, back
 from inc_autotune.torch_ext.calibration import (
     REDUCED,
     STEPS,
+    attention_from_recipe,
     calibrations_from_recipe,
     products_from_recipe,
 )
@@ -59,6 +60,7 @@ from inc_autotune.torch_ext.modules import (
     prepared_model,
     trained_recipe,
     unwrapped,
+    with_bf16_attention,
 )
 from inc_autotune.torch_ext.old_calls import accepts_old_calls
 from inc_autotune.torch_ext.operators import operator_type, weight_matrix, with_rules_for_hidden_products
@@ -347,7 +349,8 @@ def build_from_recipe(model: nn.Module, recipe: Recipe) -> nn.Module:
             check_smoothing(name, calibration.smoothing.shape, weight_matrix(modules[name]).shape[1])
     reduced = {name for name, each in quantized.items() if each.calibration.get(REDUCED)}
     base = base_model(model, batch_norms, products, fast_paths=True)
-    return prepared_model(base, configs, calibrations, reduced=reduced)
+    prepared = prepared_model(base, configs, calibrations, reduced=reduced)
+    return with_bf16_attention(prepared, attention_from_recipe(recipe))
 
 
 def attach(model: nn.Module, result: Any, recipe: Recipe | None) -> nn.Module:

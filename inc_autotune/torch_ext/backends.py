@@ -9,6 +9,7 @@ from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.vocabulary import TrainedRanges
 from inc_autotune.torch_ext.adaptor import ModuleAdaptor, TorchAdaptor
+from inc_autotune.torch_ext.target.attention import attention_problem
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,9 @@ BACKENDS = ("default", "ipex")
 
 INTEGER_SUMS_RECIPE = "residual_add_fusion"
 
-RECIPES = ("smooth_quant", "smooth_quant_args", INTEGER_SUMS_RECIPE)
+HALF_ATTENTION_RECIPE = "bf16_attention"
+
+RECIPES = ("smooth_quant", "smooth_quant_args", INTEGER_SUMS_RECIPE, HALF_ATTENTION_RECIPE)
 """Names that the argument `recipes` may have."""
 
 TRAINED_RANGES_DEFAULT: TrainedRanges = "learned"
@@ -55,9 +58,33 @@ def backend_adaptor(arguments: AutotuneArguments, example_inputs: Any) -> Module
         example_inputs,
         histogram=arguments.needs_histogram,
         integer_sums=arguments.recipes.get(INTEGER_SUMS_RECIPE),
+        halves_attention=_halves_attention(arguments),
         moments=arguments.weight_rounding != "nearest",
         trained_ranges=arguments.training_args.ranges or TRAINED_RANGES_DEFAULT,
     )
+
+
+def _halves_attention(arguments: AutotuneArguments) -> bool:
+    """Whether attention may be computed in bfloat16."""
+    return arguments.recipes.get(HALF_ATTENTION_RECIPE) is not False and "bf16" not in arguments.excluded_precisions
+
+
+def _check_attention(arguments: AutotuneArguments) -> None:
+    asked = arguments.recipes.get(HALF_ATTENTION_RECIPE)
+    place = f"recipes[{HALF_ATTENTION_RECIPE!r}]={asked!r}"
+    if not isinstance(asked, bool | None) and asked != "auto":
+        raise ArgumentError(f"{place}. Allowed: True, False or 'auto'.")
+    if asked is not True:
+        return
+    if arguments.backend == "ipex":
+        raise ArgumentError(f"{place}: backend='ipex' has no such kernel. Leave it out, or use backend='default'.")
+    if "bf16" in arguments.excluded_precisions:
+        raise ArgumentError(
+            f"{place}: excluded_precisions={list(arguments.excluded_precisions)!r}. Leave out one of them."
+        )
+    problem = attention_problem()
+    if problem is not None:
+        raise ArgumentError(f"{place}: {problem}. Leave it out: then attention is computed in fp32.")
 
 
 def _check_supported(arguments: AutotuneArguments) -> None:
@@ -84,6 +111,7 @@ def _check_supported(arguments: AutotuneArguments) -> None:
             f"recipes[{INTEGER_SUMS_RECIPE!r}]={asked!r}: backend='ipex' decides that by itself. Leave it out, or use "
             "backend='default'."
         )
+    _check_attention(arguments)
     for name, choice in arguments.corrections.items():
         if backend == "ipex" and choice is True:
             raise ArgumentError(

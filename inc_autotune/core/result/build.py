@@ -131,6 +131,7 @@ def build_result(
             **({"corrections": _compared(corrections)} if corrections else {}),
             **({"trained": sorted(trained)} if assignment.trained else {}),
         },
+        settings=adaptor.recipe_settings(tune_cfg),
     )
     return TuningResult(
         met=trial.met if trial else None,

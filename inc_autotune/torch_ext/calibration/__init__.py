@@ -17,9 +17,11 @@ from inc_autotune.torch_ext.calibration.observed import Observed, merged_observa
 from inc_autotune.torch_ext.calibration.operator_calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.ranges import group_weights, operator_calibrations
 from inc_autotune.torch_ext.calibration.recipe_entries import (
+    BF16_ATTENTION,
     PRODUCT,
     REDUCED,
     STEPS,
+    attention_from_recipe,
     calibration_entries,
     calibrations_from_recipe,
     products_from_recipe,
@@ -29,6 +31,7 @@ from inc_autotune.torch_ext.calibration.recipe_entries import (
 from inc_autotune.torch_ext.calibration.tied_tables import follow_products, shared_weights
 
 __all__ = [
+    "BF16_ATTENTION",
     "MEASURED_SAMPLES",
     "PRODUCT",
     "REDUCED",
@@ -36,6 +39,7 @@ __all__ = [
     "Collector",
     "Observed",
     "OperatorCalibration",
+    "attention_from_recipe",
     "calibrate",
     "calibrate_again",
     "calibrate_by_function",

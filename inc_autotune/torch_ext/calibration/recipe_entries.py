@@ -31,6 +31,9 @@ SUMS = "rounds_sums"
 STEPS = "rounding_steps"
 """Key of the array of how far a weight's integers are from the nearest ones, see `pack_steps`."""
 
+BF16_ATTENTION = "bf16_attention"
+"""Key, among a recipe's settings, of the names of the modules whose attention is computed in bfloat16."""
+
 GRIDS = ("weight_scale", "weight_zero_point")
 """Keys of the arrays of a weight's grid, as training left it."""
 
@@ -106,6 +109,18 @@ def products_from_recipe(operators: Mapping[str, OperatorRecipe]) -> list[Parame
         ]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RecipeError(f"recipe: an entry {PRODUCT!r} is damaged ({error!r}). Save the recipe again.") from error
+
+
+def attention_from_recipe(recipe: Recipe) -> list[str]:
+    """Names of the modules whose attention is computed in bfloat16.
+
+    Raises:
+        RecipeError: the entry is no list of names.
+    """
+    names = recipe.settings.get(BF16_ATTENTION, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecipeError(f"recipe: settings[{BF16_ATTENTION!r}] is no list of modules' names. Save the recipe again.")
+    return names
 
 
 def calibrations_from_recipe(

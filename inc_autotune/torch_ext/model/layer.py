@@ -101,10 +101,22 @@ def _defined(cls: type[nn.Module]) -> set[str]:
 def _reduce(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """For copies and pickles: the class is made again, since no name leads to it."""
     state = getattr(module, "__getstate__", module.__dict__.copy)()
-    return _empty, type(module)._joined, state  # type: ignore[attr-defined]
+    return _empty, tuple(_parts(type(module))), state
 
 
-def _empty(form: type[nn.Module], layer: type[nn.Module]) -> nn.Module:
-    cls = joined_class(form, layer)
+def _parts(cls: type[nn.Module]) -> Iterator[type[nn.Module]]:
+    """The classes that a joined one was made of, step by step, the layer's last; names lead to these."""
+    joined = cls.__dict__.get("_joined")
+    while joined is not None:
+        yield joined[0]
+        cls = joined[1]
+        joined = cls.__dict__.get("_joined")
+    yield cls
+
+
+def _empty(*parts: type[nn.Module]) -> nn.Module:
+    cls = parts[-1]
+    for form in reversed(parts[:-1]):
+        cls = joined_class(form, cls)
     module: nn.Module = cls.__new__(cls)
     return module

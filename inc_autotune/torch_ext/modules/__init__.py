@@ -3,6 +3,7 @@
 `prepare_module` makes the second from the first, `convert_module` the third from the second.
 """
 
+from inc_autotune.torch_ext.modules.attention import with_bf16_attention, without_bf16_attention
 from inc_autotune.torch_ext.modules.availability import multiplies_integers, simulation_reason, writes_integers
 from inc_autotune.torch_ext.modules.build import converted_model, plain_model, prepared_model
 from inc_autotune.torch_ext.modules.convolution import QuantizedConvolution
@@ -66,5 +67,7 @@ __all__ = [
     "trained_operators",
     "trained_recipe",
     "unwrapped",
+    "with_bf16_attention",
+    "without_bf16_attention",
     "writes_integers",
 ]

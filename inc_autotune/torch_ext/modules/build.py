@@ -17,6 +17,7 @@ from inc_autotune.torch_ext.model import (
     replace_modules,
     shared_copy,
 )
+from inc_autotune.torch_ext.modules.attention import without_bf16_attention
 from inc_autotune.torch_ext.modules.prepared import PreparedOperator, make_plain
 from inc_autotune.torch_ext.modules.registry import convert_module, is_prepared, prepare_module
 from inc_autotune.torch_ext.modules.shared_rows import share_rows
@@ -65,4 +66,4 @@ def plain_model(prepared: nn.Module) -> nn.Module:
     for module in copy.modules():
         if isinstance(module, PreparedOperator):
             make_plain(module)
-    return copy
+    return without_bf16_attention(copy)

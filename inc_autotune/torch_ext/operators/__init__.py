@@ -3,6 +3,7 @@
 Imports data and everything below it.
 """
 
+from inc_autotune.torch_ext.operators.attention import FoundAttention, find_attention
 from inc_autotune.torch_ext.operators.blocks import BlockCall, capture_calls, find_blocks, run_block
 from inc_autotune.torch_ext.operators.examination import CAPTURED, CAPTURED_REASON, Examination, examine
 from inc_autotune.torch_ext.operators.found_products import FoundProducts, candidate_parameters
@@ -58,6 +59,7 @@ __all__ = [
     "BlockCall",
     "CallWatcher",
     "Examination",
+    "FoundAttention",
     "FoundProducts",
     "ModelTrace",
     "Operator",
@@ -73,6 +75,7 @@ __all__ = [
     "directions",
     "eager_steps",
     "examine",
+    "find_attention",
     "find_blocks",
     "foldable_batch_norms",
     "given_up",
