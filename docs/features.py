@@ -86,6 +86,7 @@ ABILITIES = {
     ("footprint",): '`objective="footprint"`: memory at run time',
     ("fingerprint",): "trials found again in a storage",
     ("to_recipe",): "a recipe that builds the model again without data",
+    ("recipe_settings",): "what was decided for the model as a whole, in the recipe",
     ("tuned_model",): "a form for the user that is not the candidate: fake-quantized, or prepared",
 }
 """What an adaptor's optional methods bring, as in adaptors.md."""

@@ -36,6 +36,7 @@ from benchmarks.torch.output_errors import outputs
 from benchmarks.torch.profiling import print_profile
 from inc_autotune import torch_ext
 from inc_autotune.core.analysis import relative_error
+from inc_autotune.torch_ext.modules import without_bf16_attention
 
 Form = Callable[[nn.Module, nn.Module, Any], Any]
 
@@ -74,6 +75,11 @@ def compiled(model: nn.Module, inputs: Any) -> Any:
     return result
 
 
+def with_fp32_attention(model: nn.Module) -> nn.Module:
+    """A copy whose attention is torch's own."""
+    return without_bf16_attention(copy.deepcopy(model))
+
+
 def packaged(model: nn.Module, inputs: Any, dynamic_shapes: str | None) -> Any:
     """A package of AOTInductor, loaded."""
     with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +114,7 @@ FORMS: dict[str, Form] = {
     "int8 eager": lambda fp32, int8, inputs: int8,
     "int8 jit": lambda fp32, int8, inputs: common.traced(int8, inputs),
     "int8 compile": lambda fp32, int8, inputs: compiled(int8, inputs),
+    "int8 compile, fp32 attention": lambda fp32, int8, inputs: compiled(with_fp32_attention(int8), inputs),
     "int8 package": lambda fp32, int8, inputs: packaged(int8, inputs, None),
     "int8 package, any size": lambda fp32, int8, inputs: packaged(int8, inputs, "auto"),
     "fp32 openvino": lambda fp32, int8, inputs: in_openvino(fp32, inputs, "f32"),

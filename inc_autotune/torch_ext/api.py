@@ -129,7 +129,8 @@ def autotune(
             default None: only where `tuning_time` is left once the goal is met, and a trial shows that it is met so
             too, and faster. And `fast_bias_correction`, `weight_correction`: True, False, or "auto" (default), which
             compares them at the output. And `weight_rounding`: "nearest", "second_moment" or "auto" (default), which
-            does so too.
+            does so too. And `bf16_attention`: whether `F.scaled_dot_product_attention` multiplies in bfloat16 where it
+            gains by that; True, where it is an error if nothing here does, False, or "auto" (default).
         sampling_sizes: numbers of calibration samples to try, in this order. Default [100].
         accuracy_criterion: `{"relative": 0.01}` or `{"absolute": x}`, and `"higher_is_better"`. Default relative 0.01.
         tuning_time: seconds to look for the fastest model that meets the goal; 0: stop at the first that does.

@@ -60,7 +60,9 @@ def _torch() -> dict[str, Any]:
     import torch
 
     from inc_autotune.torch_ext.target import kernels, saturation
+    from inc_autotune.torch_ext.target.attention import attention_problem
 
+    problem = attention_problem()
     saturates = {
         "fused Linear": saturation.fused_linear_saturates(),
         "integer product": saturation.integer_product_saturates(),
@@ -72,6 +74,7 @@ def _torch() -> dict[str, Any]:
         "computes with": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "bf16": "yes" if kernels.has_bf16() else "no: bf16 is no fallback here",
+        "attention in bf16": "yes" if problem is None else f"no: {problem}",
         "8-bit weights": _words(saturates),
     }
 

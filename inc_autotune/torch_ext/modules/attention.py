@@ -42,12 +42,14 @@ class _Bf16Products(TorchFunctionMode):
     ) -> Any:
         if func is F.scaled_dot_product_attention:
             return _attend(*args, **(kwargs or {}))
-        if func in _PYTHON_METHODS:  # which torch.compile knows as methods of a tensor only
-            return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in _PYTHON_METHODS and getattr(Tensor, name) is func:
+            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-_PYTHON_METHODS = frozenset(each for each in vars(Tensor).values() if isinstance(each, FunctionType))
+_PYTHON_METHODS = frozenset(name for name, each in vars(Tensor).items() if isinstance(each, FunctionType))
+"""Methods that torch wrote in Python: `torch.compile` knows how to call them, and not how they are written."""
 
 
 def _attend(
@@ -68,7 +70,7 @@ def _attend(
         or dropout_p
         or (is_causal and attn_mask is not None)
         or not takes(query, key, value, attn_mask)
-        or not (torch.compiler.is_compiling() or is_worth_it(query, key))
+        or not is_worth_it(query, key)
         or _is_compared_with_trace()
     ):
         return F.scaled_dot_product_attention(

@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int64_t ROWS = 12;    // queries at a time
-constexpr int64_t KEYS = 64;    // keys are padded to a multiple of this
+constexpr int64_t KEYS = 32;    // keys are padded to a multiple of this
 constexpr int64_t DEPTH = 32;   // elements of a head are padded to a multiple of this
 constexpr int64_t CHUNK = 96;   // least queries of one thread's task
 
@@ -212,9 +212,11 @@ BF16 void attend(const Problem& p, Workspace& w, int64_t batch, int64_t head, in
     const int64_t seen = p.causal && query + ROWS < p.keys ? query + ROWS : p.keys;
     const int64_t width = (seen + KEYS - 1) / KEYS * KEYS;
     for (int64_t i = 0; i < ROWS; i += 6)
-      for (int64_t key = 0; key < width; key += KEYS)
-        product<6, 4>(w.queries.get() + i * half, half, w.keys.get() + key, w.padded_keys, half,
-                      w.scores.get() + i * w.padded_keys + key, w.padded_keys);
+      for (int64_t key = 0; key < width; key += 64) {
+        const auto multiply = key + 64 <= width ? product<6, 4> : product<6, 2>;
+        multiply(w.queries.get() + i * half, half, w.keys.get() + key, w.padded_keys, half,
+                 w.scores.get() + i * w.padded_keys + key, w.padded_keys);
+      }
     float factors[ROWS];
     for (int64_t i = 0; i < rows; ++i) {
       float* row = w.scores.get() + i * w.padded_keys;

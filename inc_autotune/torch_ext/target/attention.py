@@ -67,7 +67,7 @@ def takes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> boo
 
 
 def is_worth_it(query: Tensor, key: Tensor) -> bool:
-    """Whether there is enough to compute; `benchmarks/torch/attention.py` prints both kernels' times by shape."""
+    """Whether there is enough to compute; `benchmarks/torch/attention_kernel.py` prints both kernels' times."""
     batch, heads, rows, depth = query.shape
     return rows >= LEAST_ROWS and batch * heads * rows * key.shape[2] * depth >= LEAST_PRODUCTS
 

@@ -22,8 +22,9 @@ class Attention(nn.Module):
 
     def forward(self, x):
         x = x if self.inside is None else self.inside(x)
-        heads = (x + self.offset).unflatten(-1, (4, -1)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(heads, heads, heads, **self.options)
+        heads = x.unflatten(-1, (4, -1)).transpose(1, 2)
+        far = heads + self.offset
+        attended = F.scaled_dot_product_attention(far, far, heads - heads.mean(), **self.options)
         return attended.transpose(1, 2).flatten(2)
 
 
@@ -67,7 +68,7 @@ def test_why_others_stay_in_fp32(module, x, reason):
 def test_one_inexact_call_of_many_decides():
     model = nn.Sequential(Attention())
     assert found(model, sequence()).able == ("0",)
-    assert found(model, sequence(), 50 + sequence()).reasons.keys() == {"0"}
+    assert found(model, sequence(), 30 + sequence()).reasons.keys() == {"0"}
 
 
 def test_a_module_around_one_that_stays_in_fp32_stays_so_too():

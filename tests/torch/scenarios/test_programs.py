@@ -122,7 +122,7 @@ def test_a_model_without_a_call_of_its_own_is_compared_by_the_calls_of_its_modul
         calib_func=lambda each: [(each.encode("left", left), each.encode("right", right)) for left, right in data],
         eval_func=lambda each: 1 - float((compare(each) - reference).abs().mean()),
         progress=False,
-        tuning_time=1,
+        tuning_time=30,
         max_trials=3,
     )
     result = tuned.tuning_result
