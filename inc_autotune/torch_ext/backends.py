@@ -8,7 +8,8 @@ from typing import Any
 from inc_autotune.core.arguments import AutotuneArguments
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.vocabulary import TrainedRanges
-from inc_autotune.torch_ext.adaptor import ModuleAdaptor, TorchAdaptor
+from inc_autotune.torch_ext.adaptor import TorchAdaptor
+from inc_autotune.torch_ext.module_adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.target.attention import attention_problem
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup
 from inc_autotune.core.space import Unit
 from inc_autotune.core.vocabulary import FormName
-from inc_autotune.torch_ext.adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.calibration import Collector, OperatorCalibration, describe_batch
 from inc_autotune.torch_ext.data import Batch, run
 from inc_autotune.torch_ext.ipex.fidelity import check_fp32, traced_note
@@ -33,6 +32,7 @@ from inc_autotune.torch_ext.ipex.models import (
 from inc_autotune.torch_ext.ipex.operations import FUNCTIONS, MODULES, WITHOUT_WEIGHT, Operation, Summary, operations
 from inc_autotune.torch_ext.ipex.summary import ModuleNumbers, configured, smoothable
 from inc_autotune.torch_ext.measurement import interleaved_seconds, interleaved_seconds_in_threads
+from inc_autotune.torch_ext.module_adaptor import ModuleAdaptor
 from inc_autotune.torch_ext.modules import prepare_module
 from inc_autotune.torch_ext.operators import ModelTrace, operator_type
 
