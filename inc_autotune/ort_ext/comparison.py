@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from inc_autotune.core.analysis import operator_errors
+from inc_autotune.core.arguments import DATA_NAMES, takes_foreign_names
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result import Comparison, check_framework, check_operators
@@ -26,6 +27,7 @@ from inc_autotune.ort_ext.persistence import load
 from inc_autotune.ort_ext.tuned_model import TunedModel
 
 
+@takes_foreign_names(DATA_NAMES)
 def compare(model: Any, quantized: TunedModel | str | Path, data: Any, *, samples: int = 32) -> Comparison:
     """How far each operator of a quantized model is from that of the fp32 model: where accuracy is lost.
 

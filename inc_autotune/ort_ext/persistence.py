@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from inc_autotune.core.arguments import check_file, check_path
+from inc_autotune.core.arguments import check_file, check_path, takes_foreign_names
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.result import Recipe
 from inc_autotune.graphs import reading_model
@@ -40,6 +40,7 @@ def convert(tuned: TunedModel, form: str = "qdq") -> ModelProto:
     return embedded(model)
 
 
+@takes_foreign_names({"folder": "path", "directory": "path"})
 def save(tuned: TunedModel, path: str | Path, form: str | None = None) -> None:
     """Write a tuned model, and its recipe as YAML beside it: `model.onnx` and `model.recipe.yaml`.
 

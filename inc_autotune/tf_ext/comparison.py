@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from inc_autotune.core.analysis import OperatorError, operator_errors
+from inc_autotune.core.arguments import DATA_NAMES, takes_foreign_names
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.result import Comparison
@@ -24,6 +25,7 @@ from inc_autotune.tf_ext.operators import LOOKUP, Operator, find_operators
 from inc_autotune.tf_ext.tuned_model import TunedModel, plan_of_recipe
 
 
+@takes_foreign_names(DATA_NAMES)
 def compare(
     model: Any,
     quantized: TunedModel | SignatureModel,

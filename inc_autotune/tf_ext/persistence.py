@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from inc_autotune.core.arguments import takes_foreign_names
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.files import locked
@@ -58,6 +59,7 @@ def convert(tuned: TunedModel | Student) -> SignatureModel:
     return SignatureModel(tuned.model, recipe=tuned.recipe)
 
 
+@takes_foreign_names({"folder": "directory", "path": "directory"})
 def save(model: SignatureModel | TunedModel | Student, directory: str | Path) -> None:
     """Write a plain SavedModel, which `tf.saved_model.load` reads where this library is not installed.
 

@@ -1,9 +1,12 @@
 """PyTorch: autotune, prepare, convert, save, load, apply_recipe, inspect, compare and more for `torch.nn.Module`."""
 
+from typing import TYPE_CHECKING
+
 from inc_autotune.core.optional import require
 
 require("torch", extra="torch")
 
+from inc_autotune.core.arguments import missing_attribute  # noqa: E402
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
 from inc_autotune.torch_ext.hugging_face import (  # noqa: E402
@@ -33,3 +36,6 @@ __all__ = [
     "save_pretrained",
     "to_fp32",
 ]
+
+if not TYPE_CHECKING:  # which knows better what there is
+    __getattr__ = missing_attribute(__name__, __all__)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inc_autotune.core.analysis import ComparedOperator, Recorder, operator_errors
+from inc_autotune.core.arguments import DATA_NAMES, takes_foreign_names
 from inc_autotune.core.arrays import Array
 from inc_autotune.core.errors import ArgumentError, RecipeError
 from inc_autotune.core.result import Comparison, OperatorRecipe, Recipe
@@ -25,6 +26,7 @@ from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES
 OUTPUT = "output"
 
 
+@takes_foreign_names(DATA_NAMES)
 def compare(model: nn.Module, quantized: nn.Module, data: Any, *, samples: int = 32) -> Comparison:
     """How far each operator of a quantized model is from that of the fp32 model: where accuracy is lost.
 

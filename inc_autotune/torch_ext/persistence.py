@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from inc_autotune.core.arguments import check_path
+from inc_autotune.core.arguments import check_path, takes_foreign_names
 from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, foreign_errors_as
 from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_file, write_files, writing
 from inc_autotune.core.optional import require
@@ -58,6 +58,7 @@ WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
 
 
+@takes_foreign_names({"folder": "path", "directory": "path"})
 def save(model: nn.Module, path: str | Path) -> None:
     """Write a tuned or converted model to a folder: weights as safetensors, the recipe as YAML.
 

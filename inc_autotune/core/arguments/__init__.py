@@ -12,13 +12,14 @@ from inc_autotune.core.arguments.autotune import (
 )
 from inc_autotune.core.arguments.base import ArgumentModel, argument_error, first_error, reading_argument
 from inc_autotune.core.arguments.checks import CheckError, choice, shown
-from inc_autotune.core.arguments.foreign_names import takes_foreign_names
+from inc_autotune.core.arguments.foreign_names import DATA_NAMES, missing_attribute, takes_foreign_names
 from inc_autotune.core.arguments.paths import check_file, check_path
 from inc_autotune.core.arguments.rules import OperatorRule
 from inc_autotune.core.arguments.smoothing import AutoAlphaArgs, SmoothQuantArgs
 
 __all__ = [
     "CORE_RECIPES",
+    "DATA_NAMES",
     "AccuracyCriterion",
     "ArgumentModel",
     "AutoAlphaArgs",
@@ -32,6 +33,7 @@ __all__ = [
     "check_path",
     "choice",
     "first_error",
+    "missing_attribute",
     "reading_argument",
     "shown",
     "takes_foreign_names",

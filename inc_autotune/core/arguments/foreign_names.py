@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -92,6 +92,44 @@ FOREIGN: Mapping[str, tuple[str, str]] = {
 """By the name of an argument: whose it is, and what to give here instead."""
 
 
+FOREIGN_VERBS: Mapping[str, tuple[str, str]] = {
+    "quantize": ("NNCF", "autotune(model, data)"),
+    "quantize_with_accuracy_control": ("NNCF", "autotune(model, data, eval_func)"),
+    "compress_weights": ("NNCF", "autotune(model, data, approach='weight_only')"),
+    "fit": (_INC, "autotune(model, data, eval_func)"),
+    "PostTrainingQuantConfig": (_INC, "its fields are arguments of autotune"),
+    "quantize_static": (_ORT, "autotune(model, data), and save(tuned, path)"),
+    "quantize_dynamic": ("other tools", "autotune(model, data, approach='dynamic')"),
+    "quantize_": ("torchao", "autotune(model, data, approach='dynamic')"),
+    "prepare_pt2e": ("torchao", "autotune(model, data)"),
+    "convert_pt2e": ("torchao", "convert(tuned)"),
+    "InferenceSession": ("onnxruntime", "session(tuned, options, providers=[...])"),
+    "TFLiteConverter": (_LITE, "to_litert(tuned, data, path)"),
+}
+"""By the name of a verb: whose it is, and what there is here instead."""
+
+DATA_NAMES = dict.fromkeys(("calib_dataloader", "calib_dataset", "dataloader", "dataset", "inputs"), "data")
+"""What users call the data of a verb that takes no other."""
+
+
+def missing_attribute(module: str, verbs: Iterable[str]) -> Callable[[str], Any]:
+    """What is called for an attribute that a module lacks: it says which verb does what was looked for.
+
+    Args:
+        module: its name.
+        verbs: that it has.
+    """
+    known = tuple(verbs)
+
+    def missing(name: str) -> Any:
+        text = f"module {module!r} has no attribute {name!r}."
+        whose, instead = FOREIGN_VERBS.get(name, ("", ""))
+        hint = f" It is one of {whose}; here: {instead}." if whose else did_you_mean(name, known)
+        raise AttributeError(f"{text}{hint}")
+
+    return missing
+
+
 def takes_foreign_names(
     taken: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
@@ -104,7 +142,7 @@ def takes_foreign_names(
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         call: Callable[..., Result] = function
         known = inspect.signature(function).parameters
-        aliases = {**(taken or {}), **{name: ours for name, ours in _LOADERS.items() if name not in known}}
+        aliases = {**{name: ours for name, ours in _LOADERS.items() if name not in known}, **(taken or {})}
 
         @wraps(function)
         def understood(*args: Any, **given: Any) -> Result:

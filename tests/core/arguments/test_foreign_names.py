@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
 import pytest
 
-from inc_autotune.core.arguments.foreign_names import FOREIGN, takes_foreign_names
+from inc_autotune.core.arguments.foreign_names import (
+    DATA_NAMES,
+    FOREIGN,
+    missing_attribute,
+    takes_foreign_names,
+)
 from inc_autotune.core.errors import ArgumentError, UnknownArgumentError
 
 
@@ -53,3 +59,43 @@ def test_no_explained_name_is_an_argument_of_a_verb() -> None:
     from inc_autotune.core.arguments.autotune import AutotuneArguments
 
     assert not set(FOREIGN) & set(AutotuneArguments.model_fields)
+
+
+@takes_foreign_names(DATA_NAMES)
+def compare(model: Any, data: Any) -> Any:
+    return data
+
+
+@pytest.mark.parametrize("name", ["data", "dataset", "calib_dataloader", "calib_dataset"])
+def test_the_data_of_a_verb_has_many_names(name: str) -> None:
+    assert compare(1, **{name: 2}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "quantize_static",
+            "It is one of onnxruntime.quantization; here: autotune(model, data), and save(tuned, path).",
+        ),
+        ("autotun", "Did you mean 'autotune'?"),
+        ("nothing_like_it", "module 'extension' has no attribute 'nothing_like_it'."),
+    ],
+)
+def test_a_verb_of_others_is_explained(name: str, words: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        missing_attribute("extension", ["autotune", "save"])(name)
+    assert str(caught.value).endswith(words)
+
+
+@pytest.mark.parametrize("extension", ["torch_ext", "ort_ext", "tf_ext"])
+def test_each_extension_explains_and_still_finds_its_modules(extension: str) -> None:
+    module = importlib.import_module(f"inc_autotune.{extension}")
+    with pytest.raises(AttributeError, match="one of NNCF; here: autotune"):
+        _ = module.quantize
+    assert not hasattr(module, "__wrapped__")
+    assert importlib.import_module(f"inc_autotune.{extension}.persistence")
+    with pytest.raises(UnknownArgumentError, match=r"no argument 'datas'\. Did you mean 'data'"):
+        module.compare(1, 2, datas=[])
+    with pytest.raises(ArgumentError, match="is given twice"):
+        module.save(1, path="a", directory="a")
