@@ -45,6 +45,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "int8 weights": {"approach": "weight_only"},
     "int4, groups of 32, to nearest": {**int4(scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},
     "int4, groups of 32": int4(scheme=["sym"]),
+    "int4, groups of 32, not smoothed": {**int4(scheme=["sym"]), "recipes": {"smooth_quant": False}},
     "int4, groups of 32, asymmetric": int4(scheme=["asym"]),
     "int4, groups of 64": int4(scheme=["sym"], granularity=["per_group_64"]),
     "int4, groups of 64, asymmetric": int4(scheme=["asym"], granularity=["per_group_64"]),
