@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from inc_autotune import __version__
 from inc_autotune.command_line.boundary import command
@@ -18,6 +22,15 @@ from inc_autotune.core.optional import require
 PACKAGES = ("torch", "onnxruntime", "onnx", "tensorflow", "tensorflow-cpu", "transformers", "optuna", "plotly")
 
 
+INSTRUCTION_SETS = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+"""That kernels of integers and half precision use, by Linux' names."""
+
+PROCESSOR = Path("/proc/cpuinfo")
+
+
 @command
 def doctor(as_json: option.Json = False) -> int:
     """Show versions, and which kernels exist and saturate on this processor.
@@ -28,6 +41,7 @@ def doctor(as_json: option.Json = False) -> int:
         "inc-autotune": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
+        "processor": _processor(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
     for name, probe in (("PyTorch", _torch), ("ONNX Runtime", _onnxruntime), ("TensorFlow", _tensorflow)):
@@ -46,6 +60,21 @@ def doctor(as_json: option.Json = False) -> int:
         for key, each in value.items():
             show(f"  {key}: {each if each is not None else 'not installed'}")
     return MET
+
+
+def _processor() -> dict[str, Any]:
+    """What kernels are chosen by, as far as the system tells."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        pairs = (line.partition(":") for line in PROCESSOR.read_text(errors="replace").splitlines())
+        told = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    flags = (told.get("flags") or told.get("features") or "").split()
+    found = ", ".join(each for each in INSTRUCTION_SETS if each in flags)
+    return {
+        "name": told.get("model name") or platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "instruction sets": found or ("none of those that matter here" if flags else "not told by this system"),
+    }
 
 
 def _version(package: str) -> str | None:
