@@ -8,6 +8,7 @@ require("torch", extra="torch")
 
 from inc_autotune.core.arguments import missing_attribute  # noqa: E402
 from inc_autotune.torch_ext.api import apply_recipe, autotune, convert  # noqa: E402
+from inc_autotune.torch_ext.checkpoints import quantize_checkpoint  # noqa: E402
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
 from inc_autotune.torch_ext.hugging_face import (  # noqa: E402
     from_pretrained,
@@ -31,6 +32,7 @@ __all__ = [
     "inspect",
     "load",
     "prepare",
+    "quantize_checkpoint",
     "save",
     "save_compressed_tensors",
     "save_pretrained",

@@ -34,6 +34,7 @@ from inc_autotune.torch_ext.backends import BACKENDS, RECIPES, UNTRAINABLE, back
 from inc_autotune.torch_ext.calibration import (
     REDUCED,
     STEPS,
+    STEPS_LEFT_OUT,
     attention_from_recipe,
     calibrations_from_recipe,
     products_from_recipe,
@@ -285,6 +286,11 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path) -> nn.Module:
     if not isinstance(recipe, Recipe):
         raise ArgumentError(
             f"recipe: a {type(recipe).__name__}. Allowed: tuned.tuning_result.recipe, or the path of a recipe in YAML."
+        )
+    if recipe.metadata.get(STEPS_LEFT_OUT):
+        raise RecipeError(
+            "recipe: is of a checkpoint that was quantized block by block; how its weights are rounded stands in the "
+            "files of the model alone. Load these: torch_ext.from_pretrained(folder)."
         )
     with applying(recipe):
         recipe = _fitted(recipe, model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,8 @@ from inc_autotune.core.result.model_folder import CONFIGURATION, QUANTIZATION, c
 from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
+from inc_autotune.torch_ext.model import shared_copy
+from inc_autotune.torch_ext.model.empty import empty_parameters, parameters_without_values
 from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import (
@@ -38,6 +40,7 @@ from inc_autotune.torch_ext.modules import (
     unwrapped,
 )
 from inc_autotune.torch_ext.operators import CAPTURED, CAPTURED_REASON
+from inc_autotune.torch_ext.shards import INDEX, described, load_shards, read_index
 from inc_autotune.torch_ext.target import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
 from inc_autotune.torch_ext.training import settled_student
 
@@ -127,7 +130,7 @@ def write_model(model: nn.Module, path: str | Path, files: Mapping[str, bytes]) 
     for place, content in nested.items():
         write_file(place, content)
     beside: dict[Path, Content | None] = {folder / WEIGHTS: partial(_write_weights, model, about)}
-    beside |= {folder / name: configs.get(name) for name in (CONFIG, GENERATION_CONFIG)}
+    beside |= {folder / name: configs.get(name) for name in (CONFIG, GENERATION_CONFIG, INDEX)}
     beside |= {folder / name: content for name, content in files.items() if folder / name not in nested}
     write_files(folder / RECIPE, text, beside)
 
@@ -157,6 +160,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     recipe = Recipe.load(folder / RECIPE)
+    if settled(folder / INDEX).exists():
+        return _load_sharded(folder, recipe, model)
     source = _transformers_model(folder) if model is None else check_architecture(model)
     with applying(recipe):
         prepared = build_from_recipe(source, without_steps(recipe))  # the weights to come are rounded already
@@ -172,6 +177,22 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
     if is_transformers(result) and GENERATION_CONFIG in _written_configs(recipe, folder):
+        _load_generation_config(result, settled(folder / GENERATION_CONFIG))
+    return result.eval()
+
+
+def _load_sharded(folder: Path, recipe: Recipe, model: nn.Module | None) -> nn.Module:
+    """A converted model whose weights lie in several files; the fp32 model is never in memory."""
+    if described(folder).get(RECIPE) != digest_of(folder / RECIPE):
+        raise _not_together(folder / RECIPE, INDEX)
+    if model is None:
+        with parameters_without_values():
+            source = _transformers_model(folder)
+    else:
+        source = empty_parameters(shared_copy(check_architecture(model)))
+    with applying(recipe):
+        result = attach(load_shards(folder, recipe, source), None, recipe)
+    if is_transformers(result) and settled(folder / GENERATION_CONFIG).exists():
         _load_generation_config(result, settled(folder / GENERATION_CONFIG))
     return result.eval()
 
@@ -197,10 +218,14 @@ def _check_together(weights: Path, recipe: Path) -> None:
     with safe_open(str(weights), framework="pt") as opened:
         expected = (opened.metadata() or {}).get(RECIPE)
     if expected is not None and expected != digest_of(recipe):
-        raise RecipeError(
-            f"{recipe}: was not saved together with {weights.name}, or was edited. Save the model again, or pass an "
-            "edited recipe to apply_recipe(model, recipe)."
-        )
+        raise _not_together(recipe, weights.name)
+
+
+def _not_together(recipe: Path, weights: str) -> RecipeError:
+    return RecipeError(
+        f"{recipe}: was not saved together with {weights}, or was edited. Save the model again, or pass an edited "
+        "recipe to apply_recipe(model, recipe)."
+    )
 
 
 def _write_weights(model: nn.Module, about: dict[str, str], file: BinaryIO) -> None:
@@ -296,22 +321,33 @@ def _transformers_model(folder: Path) -> nn.Module:
         )
     require("transformers", extra="huggingface")
     with _configuring(folder / CONFIG), generator_kept():  # building a model draws its initial weights
-        return _build_transformers_model(_read_json(config), settled(folder / WEIGHTS), folder / CONFIG)
+        return _build_transformers_model(_read_json(config), _weights_files(folder), folder / CONFIG)
 
 
-def _build_transformers_model(description: dict[str, Any], weights: Path, config: Path) -> nn.Module:
+def _weights_files(folder: Path) -> list[Path]:
+    """The file with the weights, or those of an index."""
+    if not settled(folder / INDEX).exists():
+        return [settled(folder / WEIGHTS)]
+    files = [folder / name for name in sorted(set(read_index(folder).values()))]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise RecipeError(f"{missing[0]}: is missing, and {INDEX} names it. Copy it again, or save the model again.")
+    return files
+
+
+def _build_transformers_model(description: dict[str, Any], weights: Sequence[Path], config: Path) -> nn.Module:
     architecture: Any = check_description(description, weights, config)
     model = architecture(architecture.config_class.from_dict(own_settings(description)))
     assert isinstance(model, nn.Module)
     return model
 
 
-def check_description(description: dict[str, Any], weights: Path, config: Path) -> Any:
+def check_description(description: dict[str, Any], weights: Sequence[Path], config: Path) -> Any:
     """The class that a configuration is of.
 
     Args:
         description: the configuration.
-        weights: the file that the model's weights were read from.
+        weights: the files that the model's weights are read from.
         config: the file of the configuration, for messages.
 
     Raises:
@@ -325,18 +361,20 @@ def check_description(description: dict[str, Any], weights: Path, config: Path) 
         raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
     config_class: Any = architecture.config_class
     settings = config_class.from_dict(own_settings(description))
-    with safe_open(str(weights), framework="pt") as opened:
-        most_layers = len(opened.keys())
+    most_layers, size = 0, sum(file.stat().st_size for file in weights)
+    for file in weights:
+        with safe_open(str(file), framework="pt") as opened:
+            most_layers += len(opened.keys())
     if getattr(settings, "num_hidden_layers", 0) > most_layers:
         raise ModelError(
-            f"{config}: has {settings.num_hidden_layers} layers, and {weights.name} {most_layers} tensors."
+            f"{config}: has {settings.num_hidden_layers} layers, and {weights[0].name} {most_layers} tensors."
         )
     with torch.device("meta"):  # takes no memory, whatever sizes the file names
         elements = sum(each.numel() for each in architecture(settings).parameters())
-    if elements > MOST_ELEMENTS_OF_A_BYTE * weights.stat().st_size:
+    if elements > MOST_ELEMENTS_OF_A_BYTE * size:
         raise ModelError(
-            f"{config}: describes a model of {elements} weights, more than the {weights.stat().st_size} bytes of "
-            f"{weights.name} hold. Save the model again."
+            f"{config}: describes a model of {elements} weights, more than the {size} bytes of {weights[0].name} hold. "
+            "Save the model again."
         )
     return architecture
 

@@ -34,6 +34,9 @@ STEPS = "rounding_steps"
 BF16_ATTENTION = "bf16_attention"
 """Key, among a recipe's settings, of the names of the modules whose attention is computed in bfloat16."""
 
+STEPS_LEFT_OUT = "rounding_steps_left_out"
+"""Key of a recipe's metadata: weights are rounded by second moments, and only the model's files know how."""
+
 GRIDS = ("weight_scale", "weight_zero_point")
 """Keys of the arrays of a weight's grid, as training left it."""
 

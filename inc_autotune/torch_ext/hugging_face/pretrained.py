@@ -21,7 +21,7 @@ from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
 from inc_autotune.torch_ext.modules import is_prepared, unwrapped
 from inc_autotune.torch_ext.persistence import is_transformers, load, write_model
 
-_USAGE = """
+USAGE = """
 from transformers import AutoTokenizer
 
 from inc_autotune import torch_ext
@@ -83,7 +83,7 @@ def save_pretrained(
             recipe,
             result,
             title=f"{base_model or name}, int8",
-            usage=(_ENCODER_USAGE if encodes else _USAGE).format(folder=name),
+            usage=(_ENCODER_USAGE if encodes else USAGE).format(folder=name),
             library="sentence-transformers" if encodes else "transformers",
             base_model=base_model,
         ).encode()

@@ -107,7 +107,7 @@ def _skeleton(folder: Path) -> nn.Module:
     from sentence_transformers import SentenceTransformer
 
     description = checked_description(folder)
-    check_description(description, folder / WEIGHTS, folder / CONFIG)
+    check_description(description, [folder / WEIGHTS], folder / CONFIG)
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
         for path in folder.rglob("*"):
