@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,17 +15,15 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from inc_autotune.core.arguments import check_path, takes_foreign_names
-from inc_autotune.core.errors import ArgumentError, ModelError, RecipeError, foreign_errors_as
-from inc_autotune.core.files import Content, digest_of, locked, read_bytes, settled, write_file, write_files, writing
-from inc_autotune.core.optional import require
+from inc_autotune.core.errors import ArgumentError, RecipeError
+from inc_autotune.core.files import Content, digest_of, locked, settled, write_file, write_files, writing
 from inc_autotune.core.result import Recipe, applying
-from inc_autotune.core.result.model_folder import CONFIGURATION, QUANTIZATION, check_replaceable
+from inc_autotune.core.result.model_folder import check_replaceable
 from inc_autotune.torch_ext.api import attach, build_from_recipe, convert
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.ipex.models import is_prepared_by_ipex
 from inc_autotune.torch_ext.model import shared_copy
 from inc_autotune.torch_ext.model.empty import empty_parameters, parameters_without_values
-from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_architecture
 from inc_autotune.torch_ext.modules import (
     PreparedInteger,
@@ -40,22 +37,22 @@ from inc_autotune.torch_ext.modules import (
     unwrapped,
 )
 from inc_autotune.torch_ext.operators import CAPTURED, CAPTURED_REASON
-from inc_autotune.torch_ext.shards import INDEX, described, load_shards, read_index
+from inc_autotune.torch_ext.shards import INDEX, WEIGHTS, described, load_shards
 from inc_autotune.torch_ext.target import SAFE_WEIGHT_MAGNITUDE, is_within_7_bits
 from inc_autotune.torch_ext.training import settled_student
+from inc_autotune.torch_ext.transformers_folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    is_transformers,
+    load_generation_config,
+    transformers_configs,
+    transformers_model,
+)
 
-WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
-CONFIG, GENERATION_CONFIG = CONFIGURATION
 
 CONFIGS = "transformers_configs"
 """In the recipe: names of the files of a transformers model beside it."""
-
-MOST_ELEMENTS_OF_A_BYTE = 8
-"""Weights that a byte of a file may hold."""
-
-LARGEST_CONFIG = 2**26
-"""Bytes that a configuration of transformers may have."""
 
 WEIGHT_BITS = "weight_bits"
 """What both files say of the weights that integer kernels multiply: 8, or 7 for processors on which these saturate."""
@@ -162,7 +159,7 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     recipe = Recipe.load(folder / RECIPE)
     if settled(folder / INDEX).exists():
         return _load_sharded(folder, recipe, model)
-    source = _transformers_model(folder) if model is None else check_architecture(model)
+    source = transformers_model(folder) if model is None else check_architecture(model)
     with applying(recipe):
         prepared = build_from_recipe(source, without_steps(recipe))  # the weights to come are rounded already
         result = attach(prepared, None, recipe)
@@ -177,7 +174,7 @@ def _load(folder: Path, model: nn.Module | None) -> nn.Module:
     except (RuntimeError, OSError, SafetensorError) as error:
         raise RecipeError(f"{folder / WEIGHTS}: does not fit the model: {error}") from error
     if is_transformers(result) and GENERATION_CONFIG in _written_configs(recipe, folder):
-        _load_generation_config(result, settled(folder / GENERATION_CONFIG))
+        load_generation_config(result, settled(folder / GENERATION_CONFIG))
     return result.eval()
 
 
@@ -187,13 +184,13 @@ def _load_sharded(folder: Path, recipe: Recipe, model: nn.Module | None) -> nn.M
         raise _not_together(folder / RECIPE, INDEX)
     if model is None:
         with parameters_without_values():
-            source = _transformers_model(folder)
+            source = transformers_model(folder)
     else:
         source = empty_parameters(shared_copy(check_architecture(model)))
     with applying(recipe):
         result = attach(load_shards(folder, recipe, source), None, recipe)
     if is_transformers(result) and settled(folder / GENERATION_CONFIG).exists():
-        _load_generation_config(result, settled(folder / GENERATION_CONFIG))
+        load_generation_config(result, settled(folder / GENERATION_CONFIG))
     return result.eval()
 
 
@@ -282,136 +279,3 @@ def _folder(path: str | Path, argument: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"{argument}={str(path)!r}: is a file. Give the name of a folder.")
     return folder
-
-
-def is_transformers(model: object) -> bool:
-    """Whether a model is one of the transformers library."""
-    return type(model).__module__.startswith("transformers.") and hasattr(model, "config")
-
-
-def transformers_configs(model: Any) -> dict[str, bytes]:
-    """The configurations of a transformers model by the names of their files."""
-    description = {
-        **json.loads(model.config.to_json_string(use_diff=False)),
-        "architectures": [type(model).__name__],
-        # Without a method there, `AutoModel.from_pretrained`, which knows nothing of integer weights, raises an error
-        # and does not draw random ones.
-        QUANTIZATION: {"library": "inc_autotune"},
-    }
-    found = {CONFIG: json.dumps(description, indent=2).encode()}
-    generation = getattr(model, "generation_config", None)
-    if generation is not None:
-        found[GENERATION_CONFIG] = generation.to_json_string().encode()
-    return found
-
-
-def _load_generation_config(model: Any, path: Path) -> None:
-    import transformers
-
-    with _configuring(path):
-        model.generation_config = transformers.GenerationConfig.from_dict(_read_json(path))
-
-
-def _transformers_model(folder: Path) -> nn.Module:
-    config = settled(folder / CONFIG)
-    if not config.exists():
-        raise ArgumentError(
-            f"model=None: {folder} holds no {CONFIG} of a transformers model, and loading runs no code, so the "
-            "architecture is unknown. Pass an fp32 model of the same architecture: load(path, MyModel())."
-        )
-    require("transformers", extra="huggingface")
-    with _configuring(folder / CONFIG), generator_kept():  # building a model draws its initial weights
-        return _build_transformers_model(_read_json(config), _weights_files(folder), folder / CONFIG)
-
-
-def _weights_files(folder: Path) -> list[Path]:
-    """The file with the weights, or those of an index."""
-    if not settled(folder / INDEX).exists():
-        return [settled(folder / WEIGHTS)]
-    files = [folder / name for name in sorted(set(read_index(folder).values()))]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise RecipeError(f"{missing[0]}: is missing, and {INDEX} names it. Copy it again, or save the model again.")
-    return files
-
-
-def _build_transformers_model(description: dict[str, Any], weights: Sequence[Path], config: Path) -> nn.Module:
-    architecture: Any = check_description(description, weights, config)
-    model = architecture(architecture.config_class.from_dict(own_settings(description)))
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def check_description(description: dict[str, Any], weights: Sequence[Path], config: Path) -> Any:
-    """The class that a configuration is of.
-
-    Args:
-        description: the configuration.
-        weights: the files that the model's weights are read from.
-        config: the file of the configuration, for messages.
-
-    Raises:
-        ModelError: transformers has no such class, or the model is larger than its weights.
-    """
-    import transformers
-
-    name = description["architectures"][0]
-    architecture: Any = getattr(transformers, name, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
-        raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
-    config_class: Any = architecture.config_class
-    settings = config_class.from_dict(own_settings(description))
-    most_layers, size = 0, sum(file.stat().st_size for file in weights)
-    for file in weights:
-        with safe_open(str(file), framework="pt") as opened:
-            most_layers += len(opened.keys())
-    if getattr(settings, "num_hidden_layers", 0) > most_layers:
-        raise ModelError(
-            f"{config}: has {settings.num_hidden_layers} layers, and {weights[0].name} {most_layers} tensors."
-        )
-    with torch.device("meta"):  # takes no memory, whatever sizes the file names
-        elements = sum(each.numel() for each in architecture(settings).parameters())
-    if elements > MOST_ELEMENTS_OF_A_BYTE * size:
-        raise ModelError(
-            f"{config}: describes a model of {elements} weights, more than the {size} bytes of {weights[0].name} hold. "
-            "Save the model again."
-        )
-    return architecture
-
-
-def own_settings(description: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what is not the model's own: names of kernels, which would be fetched from elsewhere."""
-    return {
-        key: value
-        for key, value in description.items()
-        if key != QUANTIZATION and not key.removeprefix("_").startswith("attn_")
-    }
-
-
-def checked_description(folder: Path) -> dict[str, Any]:
-    """The configuration in a folder.
-
-    Raises:
-        ModelError: it is none.
-        OSError: it cannot be read.
-    """
-    config = settled(folder / CONFIG)
-    with _configuring(folder / CONFIG):
-        description = _read_json(config)
-        if not isinstance(description, dict):
-            raise TypeError(f"a {type(description).__name__}")
-        return description
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(read_bytes(path, LARGEST_CONFIG))
-
-
-def _configuring(path: Path) -> AbstractContextManager[None]:
-    """Turn what a damaged configuration makes fail inside into an error that says so."""
-    return foreign_errors_as(
-        lambda error: ModelError(
-            f"{path}: describes no model that transformers can make: {type(error).__name__}: {error}. Save the model "
-            "again, or pass one of the same architecture: load(path, MyModel())."
-        )
-    )

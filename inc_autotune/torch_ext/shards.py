@@ -21,6 +21,9 @@ from inc_autotune.torch_ext.model import replace_modules, shared_copy
 from inc_autotune.torch_ext.modules import WeightOnlyEmbedding, WeightOnlyLinear, convert_module, prepare_module
 from inc_autotune.torch_ext.operators import operator_type
 
+WEIGHTS = "model.safetensors"
+"""The weights, where they lie in one file."""
+
 INDEX = "model.safetensors.index.json"
 """Which tensor lies in which file, as the libraries of Hugging Face write it."""
 

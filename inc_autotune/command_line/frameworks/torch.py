@@ -24,7 +24,8 @@ from inc_autotune.core.analysis import Inspection
 from inc_autotune.core.arguments import check_path
 from inc_autotune.core.result import Comparison
 from inc_autotune.core.result.model_folder import CONFIGURATION, TOKENIZER
-from inc_autotune.torch_ext.persistence import check_model_folder, is_transformers
+from inc_autotune.torch_ext.persistence import check_model_folder
+from inc_autotune.torch_ext.transformers_folder import is_transformers
 
 FILES = (".bin", ".onnx", ".pt", ".pth", ".safetensors", ".tflite", ".zip")
 """Ends of names that no folder should have."""

@@ -17,7 +17,7 @@ from inc_autotune.core.optional import require
 from inc_autotune.torch_ext.checkpoints.stored import Checkpoint
 from inc_autotune.torch_ext.model.empty import parameters_without_values
 from inc_autotune.torch_ext.model.untouched import generator_kept
-from inc_autotune.torch_ext.persistence import CONFIG, own_settings
+from inc_autotune.torch_ext.transformers_folder import CONFIG, own_settings
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 from inc_autotune.core.arguments import check_path, shown
 from inc_autotune.core.errors import ArgumentError, ModelError
 from inc_autotune.core.result.model_folder import QUANTIZATION
-from inc_autotune.torch_ext.persistence import CONFIG, WEIGHTS, checked_description
-from inc_autotune.torch_ext.shards import INDEX, read_index
+from inc_autotune.torch_ext.shards import INDEX, WEIGHTS, read_index
+from inc_autotune.torch_ext.transformers_folder import CONFIG, checked_description
 
 _BYTES = {"F32": 4, "BF16": 2, "F16": 2, "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 """Of an element, by the names that safetensors has for types."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.files import read_bytes, settled, write_file, writing
 from inc_autotune.core.result import Recipe
-from inc_autotune.torch_ext.persistence import CONFIG, RECIPE
+from inc_autotune.torch_ext.persistence import RECIPE
+from inc_autotune.torch_ext.transformers_folder import CONFIG
 
 FOLDER = "unfinished"
 """Of the output, until it is complete."""

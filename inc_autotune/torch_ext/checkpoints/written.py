@@ -15,8 +15,9 @@ from inc_autotune.torch_ext.checkpoints.stored import Checkpoint
 from inc_autotune.torch_ext.checkpoints.unfinished import Unfinished
 from inc_autotune.torch_ext.hugging_face.pretrained import USAGE
 from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
-from inc_autotune.torch_ext.persistence import CONFIG, CONFIGS, GENERATION_CONFIG, RECIPE, transformers_configs
+from inc_autotune.torch_ext.persistence import CONFIGS, RECIPE
 from inc_autotune.torch_ext.shards import INDEX, LAYER_DTYPES, SHARED
+from inc_autotune.torch_ext.transformers_folder import CONFIG, GENERATION_CONFIG, transformers_configs
 
 
 def write_folder(unfinished: Unfinished, checkpoint: Checkpoint, model: Any, tokenizer: Any) -> Recipe:

@@ -35,7 +35,7 @@ from inc_autotune.torch_ext.modules import (
     is_quantized,
     unwrapped,
 )
-from inc_autotune.torch_ext.persistence import CONFIG, is_transformers, transformers_configs
+from inc_autotune.torch_ext.transformers_folder import CONFIG, is_transformers, transformers_configs
 
 _WEIGHTS = "model.safetensors"
 _PACKED, _INTEGERS, _BOTH = "pack-quantized", "int-quantized", "mixed-precision"

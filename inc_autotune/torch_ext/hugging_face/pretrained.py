@@ -19,7 +19,8 @@ from inc_autotune.torch_ext.hugging_face.sentence_encoder import (
 )
 from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
 from inc_autotune.torch_ext.modules import is_prepared, unwrapped
-from inc_autotune.torch_ext.persistence import is_transformers, load, write_model
+from inc_autotune.torch_ext.persistence import load, write_model
+from inc_autotune.torch_ext.transformers_folder import is_transformers
 
 USAGE = """
 from transformers import AutoTokenizer

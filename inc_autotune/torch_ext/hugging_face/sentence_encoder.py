@@ -25,12 +25,12 @@ from inc_autotune.core.shared_switch import SharedSwitch
 from inc_autotune.torch_ext.hugging_face.tokenizer import tokenizer_files
 from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.modules import is_quantized
-from inc_autotune.torch_ext.persistence import (
+from inc_autotune.torch_ext.persistence import load
+from inc_autotune.torch_ext.shards import WEIGHTS
+from inc_autotune.torch_ext.transformers_folder import (
     CONFIG,
-    WEIGHTS,
     check_description,
     checked_description,
-    load,
     own_settings,
     transformers_configs,
 )
