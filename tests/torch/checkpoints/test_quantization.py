@@ -240,11 +240,12 @@ def test_one_block_at_a_time_is_in_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Unfinished, "keep", counted)
     gc.collect()
+    before = bytes_of_tensors()  # of other tests in this process
 
     quantize(tmp_path / "source", tmp_path / "output")
 
     assert len(held) == 14
-    assert max(held) < 0.4 * whole
+    assert max(held) - before < 0.4 * whole
 
 
 def test_no_garbage_is_left_from_block_to_block(tmp_path, monkeypatch):
