@@ -30,12 +30,18 @@ def output_tensors(output: Any) -> list[Tensor]:
 def compared_tensors(output: Any, last: Sequence[Tensor]) -> list[Tensor]:
     """The tensors in which two models are compared: those of the output if some are no integers, else the `last` ones.
 
+    Logits of a language model of transformers are read by a softmax, which does not see what all words have in common:
+    their mean at each position is taken from them.
+
     Args:
         output: what a model returned.
         last: what its last operators returned. Labels, words and text follow from these, and show a small error only
             where they flip.
     """
-    return output_tensors(output) if shows_errors(output) or not last else list(last)
+    if last and not shows_errors(output):
+        return list(last)
+    logits = getattr(output, "logits", None) if "LMOutput" in type(output).__name__ else None
+    return [each - each.mean(-1, keepdim=True) if each is logits else each for each in output_tensors(output)]
 
 
 def shows_errors(output: Any) -> bool:
