@@ -1,12 +1,14 @@
 """Integers of a matrix as deployable forms store them: a byte each, or two of 4 bits in a byte.
 
-TorchScript programs call these functions, so they read no names of the module.
+TorchScript programs call `integers_of` and `dequantized`, so these read no names of the module.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from inc_autotune.core.quantization import integer_type
 
 ZERO_POINT_PARTS = 16
 """Zero points of 4 bits are multiples of a sixteenth, from -8 to below 8: a byte holds them, and bfloat16 their exact
@@ -26,6 +28,28 @@ def stored(integers: Tensor, bits: int) -> Tensor:
         return integers.to(torch.int8)
     low, high = integers.to(torch.int8).chunk(2, 1)
     return (low & 15) | (high << 4)
+
+
+def stored_weight(
+    weight: Tensor, weight_scale: Tensor, weight_zero_point: Tensor, dtype: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A weight as products and tables of weights alone store it: signed integers, scales, zero points.
+
+    Args:
+        weight: integers [rows, columns]; of 4 bits, columns are even.
+        weight_scale: [rows, groups].
+        weight_zero_point: the same shape; of 4 bits, multiples of a sixteenth.
+        dtype: of the integers.
+
+    Returns:
+        What `stored` returns, scales as bfloat16, and zero points as `dequantized` takes them; None if all are 0.
+    """
+    kind = integer_type(dtype)
+    shift = 0 if kind.signed else 1 << (kind.bits - 1)
+    parts = ZERO_POINT_PARTS if kind.bits == 4 else 1
+    zero_points = ((weight_zero_point.float() - shift) * parts).round_()
+    integers = stored(weight.to(torch.int16) - shift, kind.bits)
+    return integers, weight_scale.bfloat16(), zero_points.to(torch.int8) if bool(zero_points.any()) else None
 
 
 def integers_of(rows: Tensor, bits: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
-from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS, dequantized, integers_of, stored
+from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS, dequantized, integers_of, stored_weight
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.modules.weight_only_products import BLOCK_ELEMENTS, weight_only_product
 from inc_autotune.torch_ext.target import weight_only
@@ -63,15 +63,11 @@ class WeightOnlyLinear(QuantizedOperator):
     ) -> None:
         super().__init__(config)
         self.out_features, self.in_features = weight.shape
-        kind = integer_type(config.weight.dtype)
-        self.bits = kind.bits
-        # Stored integers are signed.
-        shift = 0 if kind.signed else 1 << (self.bits - 1)
-        parts = ZERO_POINT_PARTS if self.bits == 4 else 1
-        zero_points = ((weight_zero_point.float() - shift) * parts).round_()
-        self.keep("integer_weight", stored(weight.to(torch.int16) - shift, self.bits))
-        self.keep("weight_scale", weight_scale.bfloat16())
-        self.keep("zero_points", zero_points.to(torch.int8) if bool(zero_points.any()) else None)
+        self.bits = integer_type(config.weight.dtype).bits
+        integers, scale, zero_points = stored_weight(weight, weight_scale, weight_zero_point, config.weight.dtype)
+        self.keep("integer_weight", integers)
+        self.keep("weight_scale", scale)
+        self.keep("zero_points", zero_points)
         self.keep("bias", bias)
         self.keep("smoothing", smoothing)
         self.keep("input_shift", input_shift)
