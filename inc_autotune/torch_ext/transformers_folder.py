@@ -97,12 +97,7 @@ def check_description(description: dict[str, Any], weights: Sequence[Path], conf
     Raises:
         ModelError: transformers has no such class, or the model is larger than its weights.
     """
-    import transformers
-
-    name = description["architectures"][0]
-    architecture: Any = getattr(transformers, name, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
-        raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
+    architecture = model_class(description, config)
     config_class: Any = architecture.config_class
     settings = config_class.from_dict(own_settings(description))
     most_layers, size = 0, sum(file.stat().st_size for file in weights)
@@ -120,6 +115,21 @@ def check_description(description: dict[str, Any], weights: Sequence[Path], conf
             f"{config}: describes a model of {elements} weights, more than the {size} bytes of {weights[0].name} hold. "
             "Save the model again."
         )
+    return architecture
+
+
+def model_class(description: Mapping[str, Any], config: Path) -> Any:
+    """The class that a configuration names first.
+
+    Raises:
+        ModelError: transformers has no such class.
+    """
+    import transformers
+
+    name = description["architectures"][0]
+    architecture = getattr(transformers, name, None)
+    if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
+        raise ModelError(f"{config}: {name!r} is not a model class of the installed transformers library.")
     return architecture
 
 

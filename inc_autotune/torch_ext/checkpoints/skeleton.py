@@ -17,7 +17,7 @@ from inc_autotune.core.optional import require
 from inc_autotune.torch_ext.checkpoints.stored import Checkpoint
 from inc_autotune.torch_ext.model.empty import parameters_without_values
 from inc_autotune.torch_ext.model.untouched import generator_kept
-from inc_autotune.torch_ext.transformers_folder import CONFIG, own_settings
+from inc_autotune.torch_ext.transformers_folder import CONFIG, model_class, own_settings
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,13 @@ def build_skeleton(checkpoint: Checkpoint, blocks: str | None) -> Skeleton:
 
 
 def _without_values(checkpoint: Checkpoint) -> nn.Module:
-    import transformers
-
-    config_file, name = checkpoint.folder / CONFIG, checkpoint.description["architectures"][0]
-    architecture: Any = getattr(transformers, name, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, transformers.PreTrainedModel)):
-        raise ModelError(f"{config_file}: {name!r} is not a model class of the installed transformers library.")
+    config_file = checkpoint.folder / CONFIG
+    made = model_class(checkpoint.description, config_file)
     describing = foreign_errors_as(
         lambda error: ModelError(
             f"{config_file}: describes no model that transformers can make: {type(error).__name__}: {error}."
         )
     )
-    made: Any = architecture
     with describing, generator_kept(), parameters_without_values():
         model: Any = made(made.config_class.from_dict(own_settings(checkpoint.description)))
     assert isinstance(model, nn.Module)

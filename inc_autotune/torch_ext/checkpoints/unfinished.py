@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from inc_autotune.core.errors import ArgumentError
@@ -158,12 +159,6 @@ def _write(tensors: Mapping[str, Tensor], about: dict[str, str] | None, file: Bi
     for name, tensor in tensors.items():
         # Tensors that share memory would be refused.
         shares = tensor.data_ptr() in addresses or not tensor.is_contiguous()
-        own[name] = tensor.detach().clone(memory_format=_contiguous()) if shares else tensor.detach()
+        own[name] = tensor.detach().clone(memory_format=torch.contiguous_format) if shares else tensor.detach()
         addresses.add(tensor.data_ptr())
     safetensors.torch.save_file(own, file.name, metadata=about)
-
-
-def _contiguous() -> Any:
-    import torch
-
-    return torch.contiguous_format
