@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import sys
 from collections.abc import Collection, Mapping
 from types import FrameType, FunctionType
@@ -17,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from inc_autotune.core.errors import RecipeError
 from inc_autotune.torch_ext.model.layer import become
-from inc_autotune.torch_ext.target.attention import attention_problem, bf16_attention, is_worth_it, takes
+from inc_autotune.torch_ext.target.attention import AttentionCall, attention_problem, in_bf16, is_worth_it, takes
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class _Bf16Products(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is F.scaled_dot_product_attention:
-            return _attend(*args, **(kwargs or {}))
+            return _attend(AttentionCall(*args, **(kwargs or {})))
         name = getattr(func, "__name__", "")
         if name in _PYTHON_METHODS and getattr(Tensor, name) is func:
             return getattr(args[0], name)(*args[1:], **(kwargs or {}))
@@ -52,31 +51,20 @@ _PYTHON_METHODS = frozenset(name for name, each in vars(Tensor).items() if isins
 """Methods that torch wrote in Python: `torch.compile` knows how to call them, and not how they are written."""
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    needs_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+def _attend(call: AttentionCall) -> Tensor:
+    read = (call.query, call.key, call.value)
+    needs_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in read)
     if (
         _is_written_down()
         or needs_gradient
-        or dropout_p
-        or (is_causal and attn_mask is not None)
-        or not takes(query, key, value, attn_mask)
-        or not is_worth_it(query, key)
+        or call.dropout_p
+        or (call.is_causal and call.attn_mask is not None)
+        or not takes(*read, call.attn_mask)
+        or not is_worth_it(call.query, call.key)
         or _is_compared_with_trace()
     ):
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    return bf16_attention(query, key, value, attn_mask, is_causal, scale or 1 / math.sqrt(query.shape[-1]))
+        return F.scaled_dot_product_attention(*call[:6], scale=call.scale, enable_gqa=call.enable_gqa)
+    return in_bf16(call)
 
 
 def _is_written_down() -> bool:
@@ -110,6 +98,8 @@ def with_bf16_attention(model: nn.Module, names: Collection[str]) -> nn.Module:
     Raises:
         RecipeError: the model has no such module.
     """
+    if not names:
+        return model
     modules = dict(model.named_modules())
     for name in names:
         module = modules.get(name)
@@ -117,7 +107,7 @@ def with_bf16_attention(model: nn.Module, names: Collection[str]) -> nn.Module:
             raise RecipeError(f"recipe: {name!r} is no module of the model. Is it the same model?")
         if not isinstance(module, Bf16Attention):
             become(module, Bf16Attention, type(module))
-    problem = attention_problem() if names else None
+    problem = attention_problem()
     if problem is not None:
         logger.warning("attention was tuned in bfloat16, and is computed in float32 here: %s", problem)
     return model

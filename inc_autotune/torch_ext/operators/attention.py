@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from inc_autotune.torch_ext.data import Batch, call
 from inc_autotune.torch_ext.model import is_replaceable, shared_copy
 from inc_autotune.torch_ext.model.untouched import untouched
-from inc_autotune.torch_ext.target.attention import attention_problem, bf16_attention, is_worth_it, takes
+from inc_autotune.torch_ext.target.attention import AttentionCall, attention_problem, in_bf16, is_worth_it, takes
 
 LARGEST_ERROR = 1e-4
 """Squared error over squared output with which attention stays in float32; products of int8 have ten times as much."""
@@ -107,35 +107,23 @@ class _Watcher(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if func is F.scaled_dot_product_attention:
             calls = self.calls.setdefault(self._running[-1] if self._running else "", _Calls())
-            _compare(calls, output, *args, **(kwargs or {}))
+            _compare(calls, output, AttentionCall(*args, **(kwargs or {})))
         return output
 
 
-def _compare(
-    calls: _Calls,
-    output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> None:
-    """Arguments behind the output are those of `F.scaled_dot_product_attention`."""
-    if not takes(query, key, value, attn_mask):
+def _compare(calls: _Calls, output: Tensor, call: AttentionCall) -> None:
+    if not takes(call.query, call.key, call.value, call.attn_mask):
         calls.problem = "of another type or shape than the kernel takes"
-    elif dropout_p:
+    elif call.dropout_p:
         calls.problem = "it drops some of its weights"
-    elif is_worth_it(query, key) and attention_problem() is not None:
-        calls.problem = attention_problem()
-    elif is_worth_it(query, key):
+    elif is_worth_it(call.query, call.key):
+        problem = attention_problem()
+        if problem is not None:
+            calls.problem = problem
+            return
         calls.gains = True
-        half = bf16_attention(query, key, value, attn_mask, is_causal, scale or query.shape[-1] ** -0.5)
         size = float(output.square().sum())
-        calls.error = max(calls.error, float((half - output).square().sum()) / size if size else 0.0)
+        calls.error = max(calls.error, float((in_bf16(call) - output).square().sum()) / size if size else 0.0)
 
 
 def _judged(calls: Mapping[str, _Calls], modules: Mapping[str, nn.Module]) -> FoundAttention:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,25 @@ def attention_problem() -> str | None:
         logger.info("attention in bfloat16 is not used: %s", error)
         return str(error)
     return None
+
+
+class AttentionCall(NamedTuple):
+    """The arguments of `F.scaled_dot_product_attention`."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+
+
+def in_bf16(call: AttentionCall) -> Tensor:
+    """What a call that the kernel takes comes to with products of bfloat16, see `bf16_attention`."""
+    scale = 1 / math.sqrt(call.query.shape[-1]) if call.scale is None else call.scale
+    return bf16_attention(call.query, call.key, call.value, call.attn_mask, call.is_causal, scale)
 
 
 def takes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:

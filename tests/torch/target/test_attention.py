@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inc_autotune.torch_ext.target import attention
-from inc_autotune.torch_ext.target.attention import attention_problem, bf16_attention, is_worth_it, takes
+from inc_autotune.torch_ext.target.attention import (
+    AttentionCall,
+    attention_problem,
+    bf16_attention,
+    in_bf16,
+    is_worth_it,
+    takes,
+)
 
 pytestmark = pytest.mark.skipif(attention_problem() is not None, reason=f"no kernel here: {attention_problem()}")
 
@@ -95,6 +102,14 @@ def test_extreme_scores_and_masks_of_the_smallest_number():
     mask[..., 10:] = torch.finfo(torch.float32).min
     result = bf16_attention(query * 100, key, value, mask, False, 1.0)
     assert relative_error(result, expected((query * 100).bfloat16(), key.bfloat16(), value, mask, False, 1.0)) < 1e-3
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, 0.3])
+def test_a_call_has_the_scale_that_it_names(scale):
+    query, key, value = tensors(1, 2, 2, 20, 30, 32)
+    call = AttentionCall(query, key, value, scale=scale)
+    exact = F.scaled_dot_product_attention(*(each.double() for each in (query, key, value)), scale=scale)
+    assert relative_error(in_bf16(call), exact) < 1e-4
 
 
 def test_what_is_no_number_stays_so():
