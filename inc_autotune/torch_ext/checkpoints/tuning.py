@@ -126,7 +126,9 @@ class PartTuner:
     @staticmethod
     def _adaptor(arguments: AutotuneArguments) -> PartAdaptor:
         moments = arguments.weight_rounding != "nearest"
-        return PartAdaptor(arguments.capability, histogram=arguments.needs_histogram, moments=moments)
+        histogram = arguments.needs_histogram
+        # The folder says nothing of attention, so it is float there, and need not be looked for in every part.
+        return PartAdaptor(arguments.capability, histogram=histogram, moments=moments, halves_attention=False)
 
 
 def _without(rules: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
