@@ -63,7 +63,10 @@ def _attend(call: AttentionCall) -> Tensor:
         or not is_worth_it(call.query, call.key)
         or _is_compared_with_trace()
     ):
-        return F.scaled_dot_product_attention(*call[:6], scale=call.scale, enable_gqa=call.enable_gqa)
+        # Field by field, since torch.compile of torch 2.8 takes no slices of named tuples.
+        return F.scaled_dot_product_attention(
+            *(*read, call.attn_mask, call.dropout_p, call.is_causal), scale=call.scale, enable_gqa=call.enable_gqa
+        )
     return in_bf16(call)
 
 
