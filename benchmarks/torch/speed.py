@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -80,6 +81,12 @@ def with_fp32_attention(model: nn.Module) -> nn.Module:
     return without_bf16_attention(copy.deepcopy(model))
 
 
+def with_onednn(model: nn.Module) -> nn.Module:
+    """A copy whose Linears inductor makes into oneDNN's, as on processors that our own kernel is not for."""
+    with patch("inc_autotune.torch_ext.modules.linear.can_run", bool):
+        return copy.deepcopy(model)
+
+
 def packaged(model: nn.Module, inputs: Any, dynamic_shapes: str | None) -> Any:
     """A package of AOTInductor, loaded."""
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +122,7 @@ FORMS: dict[str, Form] = {
     "int8 jit": lambda fp32, int8, inputs: common.traced(int8, inputs),
     "int8 compile": lambda fp32, int8, inputs: compiled(int8, inputs),
     "int8 compile, fp32 attention": lambda fp32, int8, inputs: compiled(with_fp32_attention(int8), inputs),
+    "int8 compile, oneDNN": lambda fp32, int8, inputs: compiled(with_onednn(int8), inputs),
     "int8 package": lambda fp32, int8, inputs: packaged(int8, inputs, None),
     "int8 package, any size": lambda fp32, int8, inputs: packaged(int8, inputs, "auto"),
     "fp32 openvino": lambda fp32, int8, inputs: in_openvino(fp32, inputs, "f32"),

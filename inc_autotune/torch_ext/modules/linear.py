@@ -15,6 +15,7 @@ from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.rounding import SMALLEST_DYNAMIC_SCALE, dynamic_parameters, round_to_integers
 from inc_autotune.torch_ext.modules.state import QuantizedOperator
 from inc_autotune.torch_ext.target import kernels, saturation
+from inc_autotune.torch_ext.target.linear import can_run, integer_linear, packed_weight
 
 _decomposed = torch.ops.quantized_decomposed
 
@@ -41,13 +42,15 @@ class QuantizedLinear(QuantizedOperator):
 
     Forms of the same arithmetic, chosen by a fixed rule:
 
-    1. under `torch.compile` and `torch.export`, and away from the CPU: quantize and dequantize operators around
+    1. under `torch.compile` with static ranges, where `linear.can_run` says so: our own kernel, of which inductor makes
+       what stands behind it a part;
+    2. else under `torch.compile`, under `torch.export` and away from the CPU: quantize and dequantize operators around
        `F.linear`, which inductor lowers to oneDNN's int8 kernels when it freezes;
-    2. where `saturation.can_use_fused_linear` says so: FBGEMM's kernel that quantizes while packing its input;
-    3. where `saturation.can_use_integer_product` says so: plain aten with `torch._int_mm`;
-    4. else the product of the same integers in float32, right on every CPU and with every weight.
+    3. where `saturation.can_use_fused_linear` says so: FBGEMM's kernel that quantizes while packing its input;
+    4. where `saturation.can_use_integer_product` says so: plain aten with `torch._int_mm`;
+    5. else the product of the same integers in float32, right on every CPU and with every weight.
 
-    Eager and `torch.jit.trace` take 2, 3 or 4; compiled, 4 takes the place of 1 where oneDNN's kernel would saturate
+    Eager and `torch.jit.trace` take 3, 4 or 5; compiled, 5 takes the place of 2 where oneDNN's kernel would saturate
     with this weight. Inputs of any leading shape, float32, bfloat16 or float16; the output has the dtype of the input.
 
     Args:
@@ -104,7 +107,7 @@ class QuantizedLinear(QuantizedOperator):
     @torch.no_grad()
     def rebuild(self) -> None:
         self.keep_packed(None)
-        self._lowers_exactly, self._multiplies_int8 = True, False
+        self._lowers_exactly, self._multiplies_int8, self._has_kernel = True, False, False
         if not self.has_values:
             return
         inverse = None if self.smoothing is None else self.smoothing.reciprocal()
@@ -133,6 +136,7 @@ class QuantizedLinear(QuantizedOperator):
         if weight.device.type != "cpu":
             return
         self._lowers_exactly = not saturation.is_too_wide(weight, saturation.compiled_linear_saturates())
+        self._has_kernel = self.input_scale is not None and can_run()
         self._multiplies_int8 = saturation.can_use_integer_product(weight)
         if saturation.is_too_wide(weight, saturation.needs_reduced_range("Linear", self)):
             saturation.warn_of_wide_weights()
@@ -144,6 +148,8 @@ class QuantizedLinear(QuantizedOperator):
         if x.dtype != torch.float32:
             return self.forward(x.float()).to(x.dtype)
         if torch.compiler.is_compiling() or not x.is_cpu:
+            if self._is_compiled_to_kernel(x):
+                return self._by_kernel(x)
             return self._dequantized(x) if self._lowers_exactly else self._integer(x)
         packed = self.packed
         return self._integer(x) if packed is None else self._fused(x, packed)
@@ -168,6 +174,24 @@ class QuantizedLinear(QuantizedOperator):
             self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
         )
         return F.linear(x, weight, self.bias)
+
+    def _is_compiled_to_kernel(self, x: Tensor) -> bool:
+        """Whether the program that is made from this call may have our own operators: it runs in this process."""
+        needs_gradient = torch.is_grad_enabled() and x.requires_grad
+        return self._has_kernel and x.is_cpu and not torch.compiler.is_exporting() and not needs_gradient
+
+    def _by_kernel(self, x: Tensor) -> Tensor:
+        # Compilers that know the weight compute everything but the product once. Integers are unsigned here.
+        return integer_linear(
+            x,
+            self._multiplier,
+            self._for_each_feature(self._input_offset + 128),
+            self._zero_point,
+            packed_weight(self.integer_weight),
+            self._weight_sum.to(torch.int32),
+            self._output_scale,
+            self.bias,
+        )
 
     def _fused(self, x: Tensor, packed: kernels.PackedWeight) -> Tensor:
         x = self._smoothed(x)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from ctypes import c_float, c_int, c_int64, c_void_p
+from ctypes import c_float, c_int, c_int64
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inc_autotune.torch_ext.target.kernels import has_bf16
+from inc_autotune.torch_ext.target.native import KernelError, address, built
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +27,11 @@ LEAST_ROWS = 12
 LARGEST_HEAD = 256
 """Elements of a head that the kernel's registers and caches are laid out for."""
 
-_SOURCE = "attention.cpp"
-
 _library: Any = torch.library.Library
 _OPERATORS: Any = _library("inc_autotune", "FRAGMENT")
 _OPERATORS.define(
     "bf16_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, float scale) -> Tensor"
 )
-
-
-class _KernelError(RuntimeError):
-    """The kernel cannot be built, loaded or trusted here."""
 
 
 @cache
@@ -49,7 +43,7 @@ def attention_problem() -> str | None:
         return "the processor has no AVX512-BF16"
     try:
         _try_out()
-    except _KernelError as error:
+    except KernelError as error:
         logger.info("attention in bfloat16 is not used: %s", error)
         return str(error)
     return None
@@ -154,9 +148,7 @@ def _call(
         mask = (mask if mask.stride(-1) == 1 else mask.contiguous()).expand(batch, heads, rows, key.shape[2])
         strides += mask.stride()[:3]
     kernel(
-        *(c_void_p(each.data_ptr()) for each in tensors),
-        None if mask is None else c_void_p(mask.data_ptr()),
-        c_void_p(output.data_ptr()),
+        *map(address, (*tensors, mask, output)),
         (c_int64 * len(sizes))(*sizes),
         (c_int64 * len(strides))(*strides),
         c_float(scale),
@@ -168,28 +160,15 @@ def _call(
 
 @cache
 def _kernel() -> Callable[..., None]:
-    """The compiled function.
-
-    Raises:
-        _KernelError: there is no compiler, or it fails.
-    """
-    source = files("inc_autotune.torch_ext.target").joinpath(_SOURCE).read_text()
-    try:
-        from torch._inductor.codecache import CppCodeCache
-
-        function: Any = CppCodeCache.load(source).bf16_attention
-    except Exception as error:  # compilers, loaders and torch's own checks raise what they like
-        first = str(error).strip().partition("\n")[0]
-        raise _KernelError(f"it could not be built: {type(error).__name__}: {first}") from error
-    function.restype = None
-    return function  # type: ignore[no-any-return]
+    """The compiled function; raises what `built` does."""
+    return built("attention.cpp", "bf16_attention")
 
 
 def _try_out() -> None:
     """Compare the kernel with torch's on a small problem that has every feature.
 
     Raises:
-        _KernelError: it cannot be built, or differs.
+        KernelError: it cannot be built, or differs.
     """
     count = 2 * 4 * 21 * 40
     values = torch.arange(3 * count, dtype=torch.float32).mul(0.7).sin()
@@ -204,4 +183,4 @@ def _try_out() -> None:
             query, key, value, each, is_causal=each is None, scale=0.3, enable_gqa=True
         )
         if not torch.allclose(output, expected, atol=0.02):
-            raise _KernelError("what it computes is wrong here")
+            raise KernelError("what it computes is wrong here")
