@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 FRAMEWORKS = ("torch", "onnx", "onnxruntime", "tensorflow", "transformers", "sklearn")
 SLOW = (*FRAMEWORKS, "sqlalchemy")
 
@@ -16,6 +18,8 @@ for package in (inc_autotune.core, inc_autotune.testing):
 
 BLOCK = """
 import sys
+
+import pytest
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {frameworks}:
@@ -63,3 +67,14 @@ def test_a_missing_framework_is_an_error_that_names_the_extra():
     assert message.startswith("MissingDependencyError")
     assert "torch" in message
     assert "inc-autotune[torch]" in message
+
+
+def test_the_bridge_to_lm_eval_names_its_extra():
+    pytest.importorskip("torch")
+    message = python(
+        "import sys\nsys.modules['lm_eval'] = None\n"
+        "try:\n    import inc_autotune.torch_ext.harness\n"
+        "except ImportError as error:\n    print(type(error).__name__, error)"
+    )
+    assert message.startswith("MissingDependencyError")
+    assert "inc-autotune[lm-eval]" in message

@@ -62,7 +62,7 @@ class LogLikelihood:
 
     def __call__(self, model: nn.Module) -> Iterator[float]:
         """A score for each window."""
-        _check_model(model, max(map(len, self.windows)), max(int(each.max()) for each in self.windows))
+        check_tokens(model, max(map(len, self.windows)), max(int(each.max()) for each in self.windows))
         for tokens in self.windows:
             yield float(_log_likelihoods(model, tokens).mean())
 
@@ -122,7 +122,7 @@ class MultipleChoice:
     def __call__(self, model: nn.Module) -> Iterator[float]:
         """1 or 0 for each question."""
         every = [tokens for choices, _ in self._asked for tokens, _, _ in choices]
-        _check_model(model, max(map(len, every)), max(int(each.max()) for each in every))
+        check_tokens(model, max(map(len, every)), max(int(each.max()) for each in every))
         for choices, answer in self._asked:
             found = [
                 float(_log_likelihoods(model, tokens)[start - 1 :].sum()) / length for tokens, start, length in choices
@@ -131,8 +131,12 @@ class MultipleChoice:
 
 
 @torch.no_grad()
-def _log_likelihoods(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Of every token but the first, float32 [tokens - 1]."""
+def logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits [tokens, vocabulary] of a causal language model, in its own type, for int64 [tokens].
+
+    Raises:
+        EvaluationError: the model returns something else.
+    """
     output = model(tokens.unsqueeze(0))
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     logits = output[0] if logits is None and isinstance(output, tuple) and output else logits
@@ -142,11 +146,20 @@ def _log_likelihoods(model: nn.Module, tokens: Tensor) -> Tensor:
             f"eval_func: the model returned {shape} for [1, {len(tokens)}] tokens. Expected logits [1, {len(tokens)}, "
             "vocabulary], in a tensor, first in a tuple, or as `logits`: a causal language model."
         )
-    return -F.cross_entropy(logits[0, :-1].float(), tokens[1:], reduction="none")
+    return logits[0]
 
 
-def _check_model(model: nn.Module, longest: int, largest: int) -> None:
-    """Refuse token ids or lengths that the model cannot have been made for."""
+def check_tokens(model: nn.Module, longest: int, largest: int) -> None:
+    """Refuse token ids or lengths that the model cannot have been made for.
+
+    Args:
+        model: with a `config` of the transformers library; nothing is known of others.
+        longest: number of tokens that it is to read at once.
+        largest: token id.
+
+    Raises:
+        EvaluationError: one of them is too large.
+    """
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if isinstance(limit, int) and longest > limit:
         raise EvaluationError(
@@ -159,6 +172,11 @@ def _check_model(model: nn.Module, longest: int, largest: int) -> None:
             f"eval_func: token id {largest}, and the model knows ids below {vocabulary}: this is the tokenizer of "
             "another model. Load the tokenizer from where the model comes from."
         )
+
+
+def _log_likelihoods(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Of every token but the first, float32 [tokens - 1]."""
+    return -F.cross_entropy(logits_of(model, tokens)[:-1].float(), tokens[1:], reduction="none")
 
 
 def _checked_texts(texts: Any) -> Sequence[Any]:
