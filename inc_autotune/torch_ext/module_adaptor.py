@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -41,12 +42,14 @@ from inc_autotune.torch_ext.modules import (
     convert_module,
     converted_model,
     multiplies_integers,
+    packs,
     prepare_module,
     prepared_model,
     rounding_steps,
     share_rows,
     trained_calibrations,
     with_bf16_attention,
+    without_packing,
 )
 from inc_autotune.torch_ext.operators import (
     CAPTURED,
@@ -61,6 +64,10 @@ INTEGER_SUMS = "sums in integers"
 """The variant of a model whose residual blocks add up integers."""
 
 
+KEPT_STEPS = 2
+"""Of each operator, since a plan that is compared with the best one is followed by others that are made of the best."""
+
+
 class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, SupportsTiming, SupportsThreads):
     """Quantizes `torch.nn.Module`s: what stock PyTorch and Intel's extension have in common.
 
@@ -73,7 +80,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         super().__init__(capability, example_inputs, histogram=histogram, moments=moments)
         self._block_calls: dict[str, BlockCall] = {}
         self._modules: dict[str, tuple[object, nn.Module]] = {}
-        self._steps: dict[str, tuple[object, np.ndarray[Any, np.dtype[np.uint8]]]] = {}
+        self._steps: dict[str, dict[object, np.ndarray[Any, np.dtype[np.uint8]]]] = {}
 
     # Candidates
 
@@ -100,7 +107,8 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         if TRAINED in tune_cfg:
             return converted_model(self.tuned_model(tune_cfg, model, None).eval())
         configs, calibrations = self._calibrated(tune_cfg)
-        replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
+        with without_packing() if tune_cfg.get("without_held_out") else nullcontext():
+            replacements = {name: self._converted(name, config, calibrations[name]) for name, config in configs.items()}
         return self._replaced(replacements)
 
     def _replaced(self, replacements: Mapping[str, nn.Module]) -> nn.Module:
@@ -157,8 +165,7 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         calibrations = operator_calibrations(configs, self.trace, self._base, statistics, moments, adds)
         # Only now, for operators share a smoothing scale where they are configured alike.
         configs = {name: self._able(name, config) for name, config in configs.items()}
-        rounded = {name: self._rounded(name, configs[name], each) for name, each in calibrations.items()}
-        return follow_products(configs, rounded, self._base)
+        return follow_products(configs, self._rounded(configs, calibrations), self._base)
 
     def _able(self, name: str, config: OpConfig) -> OpConfig:
         """The configuration without corrections that only others of its unit can have."""
@@ -167,19 +174,38 @@ class ModuleAdaptor(CalibratedAdaptor, SupportsComparison, SupportsBlocks, Suppo
         able = possible_corrections(self, self._base, name, config)
         return config.with_corrections(each for each in config.corrections if each in able)
 
-    def _rounded(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> OperatorCalibration:
-        """With the steps that second moments give its weights; the last ones of each operator are kept."""
-        if not calibration.moments:
-            return calibration
-        key = (config.weight, calibration.key[:2])
-        if name not in self._steps or self._steps[name][0] != key:
-            source, reduced = self._base.get_submodule(name), self.reduces_range(name)
-            self._steps[name] = (key, rounding_steps(source, config, calibration, reduce_range=reduced))
-        return replace(calibration, moments={}, steps=self._steps[name][1])
+    def _rounded(
+        self, configs: Mapping[str, OpConfig], calibrations: Mapping[str, OperatorCalibration]
+    ) -> dict[str, OperatorCalibration]:
+        """With the steps that second moments give weights, of which the last `KEPT_STEPS` of each operator are kept.
+
+        Operators that read one input are rounded together.
+        """
+        keys = {name: (configs[name].weight, each.key[:2]) for name, each in calibrations.items() if each.moments}
+        together: dict[object, list[str]] = {}
+        for name, key in keys.items():
+            if key not in self._steps.setdefault(name, {}):
+                moment = calibrations[name].moments.get("weight")
+                alike = name if moment is None else (id(moment), key, self.reduces_range(name))
+                together.setdefault(alike, []).append(name)
+        for names in together.values():
+            found = rounding_steps(
+                [self._base.get_submodule(name) for name in names],
+                [configs[name] for name in names],
+                [calibrations[name] for name in names],
+                reduce_range=self.reduces_range(names[0]),
+            )
+            for name, steps in zip(names, found, strict=True):
+                kept = list(self._steps[name].items())[1 - KEPT_STEPS :]
+                self._steps[name] = dict([*kept, (keys[name], steps)])
+        return {
+            name: replace(each, moments={}, steps=self._steps[name][keys[name]]) if name in keys else each
+            for name, each in calibrations.items()
+        }
 
     def _converted(self, name: str, config: OpConfig, calibration: OperatorCalibration) -> nn.Module:
         """The operator's integer module; the last one made of each operator is kept, since trials differ little."""
-        key = (config, calibration.key)
+        key = (config, calibration.key, packs())
         if name not in self._modules or self._modules[name][0] != key:
             source = self._base.get_submodule(name)
             prepared = prepare_module(source, config, calibration, reduce_range=self.reduces_range(name))

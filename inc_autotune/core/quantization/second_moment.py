@@ -197,7 +197,10 @@ def quantize_by_second_moment(
             divisor = divisors[offset + start : offset + stop]
             block = block / divisor[:, None] / divisor[None, :]
         place = (slice(group * rows, (group + 1) * rows), slice(start, stop))
-        part = QuantizationParameters(scale[place], zero_point[place], whole.quant_min, whole.quant_max)
+        scales, points = (
+            each[place[0], place[1] if each.shape[1] > 1 else slice(None)] for each in (scale, zero_point)
+        )
+        part = QuantizationParameters(scales, points, whole.quant_min, whole.quant_max)
         result[place] = _rounded(xp, weight[place], part, block, moment.damping(stop - start), result[place])
     return result
 
@@ -225,9 +228,10 @@ def _rounded(
     if factor is None:
         return nearest
     order, lower, squares, added = factor
-    # Columns as rows, so that each lies together.
+    # Columns as rows, so that each lies together; what is the same in all columns stays one row.
     target, scale, zero_point = (
-        xp.take(each.T, order, axis=0) for each in (weight, parameters.scale, parameters.zero_point)
+        xp.take(each.T, order, axis=0) if each.shape[1] > 1 else each.T
+        for each in (weight, parameters.scale, parameters.zero_point)
     )
     limits = (parameters.quant_min, parameters.quant_max)
     found, errors, left = _nearest_plane(xp, target, scale, zero_point, lower, *limits)
@@ -289,6 +293,8 @@ def _nearest_plane(
 ) -> tuple[AnyNamespaceArray, AnyNamespaceArray, AnyNamespaceArray]:
     """Integers [K, N] of a weight [K, N], from the last row to the first; their errors, and what those leave.
 
+    Scales and zero points are [K, N], or [1, N] where they are the same in all rows.
+
     With the moment `L L^T`, the output error of `e` is `sum_i (L_ii (e_i + sum_{j > i} L_ji / L_ii e_j))^2`: each term
     is least where a weight is rounded after adding what the later rows left over. What is left is the inner sum.
     """
@@ -297,6 +303,9 @@ def _nearest_plane(
     lowest, highest = quant_min - whole, quant_max - whole
     fraction = zero_point - whole
     has_fractions = bool(xp.any(fraction != 0))
+    scale, lowest, highest, fraction = (
+        xp.broadcast_to(each, weight.shape) for each in (scale, lowest, highest, fraction)
+    )
     integers, errors, left = (xp.empty_like(weight) for _ in range(3))
     for stop in range(weight.shape[0], 0, -_COLUMNS_AT_ONCE):
         start = max(stop - _COLUMNS_AT_ONCE, 0)
@@ -330,8 +339,8 @@ def _nearest(xp: Any, weight: AnyNamespaceArray, parameters: QuantizationParamet
 
 
 def _beside(xp: Any, values: AnyNamespaceArray, weight: AnyNamespaceArray) -> AnyNamespaceArray:
-    """One value, or one for each row, as float32 [N, K] beside a weight of that shape."""
+    """One value or one for each row as float32 [N, 1], or [N, K] of them, beside a weight [N, K]."""
     values = xp.astype(xp.asarray(values, device=array_api_compat.device(weight)), xp.float32)
     if values.ndim == 1 and values.shape[0] == weight.shape[0]:
         values = values[:, None]
-    return xp.broadcast_to(values, weight.shape)
+    return values if values.ndim == 2 and values.shape[1] > 1 else xp.broadcast_to(values, (weight.shape[0], 1))

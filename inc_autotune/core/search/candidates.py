@@ -45,6 +45,7 @@ class Candidates:
     ) -> None:
         self._adaptor, self._model, self._quantize = adaptor, model, quantize
         self.space, self._phases, self.trainings = space, phases, trainings
+        self._last: tuple[Assignment, Objective, float] | None = None
         self.notes: list[str] = []
         """What went wrong without being an error."""
 
@@ -108,7 +109,19 @@ class Candidates:
         """
         if objective == "performance" and self._is_simulated(assignment):
             return None
-        return self._measured(lambda: gain(self._adaptor, objective, self._model, candidate), objective)
+        found = self._measured(lambda: gain(self._adaptor, objective, self._model, candidate), objective)
+        if found is not None:
+            self._last = (assignment, objective, found)
+        return found
+
+    def last_gain(self, assignment: Assignment, candidate: Any, objective: Objective) -> float | None:
+        """The gain that was measured last, if it was that of the same assignment; else it is measured.
+
+        The speed of a large model takes as long to measure as several candidates to compare.
+        """
+        if self._last is not None and self._last[:2] == (assignment, objective):
+            return self._last[2]
+        return self.gain(assignment, candidate, objective)
 
     def speedup_in_threads(self, assignment: Assignment, candidate: Any) -> float | None:
         """fp32 seconds over the candidate's in the threads of the user's program; None as for `gain`, and for one."""

@@ -88,8 +88,8 @@ def _finish(
     objective, candidates, choices = run.arguments.objective, known.candidates, known.choices
     space = known.space_of(assignment)
     measured = None if trial is None else trial.gain
-    gain = candidates.gain(assignment, candidate, objective) if measured is None else measured
-    speedup = gain if objective == "performance" else candidates.gain(assignment, candidate, "performance")
+    gain = candidates.last_gain(assignment, candidate, objective) if measured is None else measured
+    speedup = gain if objective == "performance" else candidates.last_gain(assignment, candidate, "performance")
     in_threads = candidates.speedup_in_threads(assignment, candidate)
     if speedup is not None and in_threads is not None:
         # On the wall of a busy machine fp32 may seem many times as slow as it is.

@@ -37,7 +37,7 @@ from inc_autotune.core.evaluation import Scores
 from inc_autotune.core.search import Candidates, Choices, Evaluations, Ranking, is_asked_for
 from inc_autotune.core.space import Assignment, TuningSpace
 from inc_autotune.core.tuner.run import Run
-from inc_autotune.core.vocabulary import CORRECTIONS, Correction, listing
+from inc_autotune.core.vocabulary import CORRECTIONS, Correction, FormName, listing
 
 logger = logging.getLogger(__name__)
 
@@ -275,11 +275,12 @@ def _find_plans(run: Run, space: TuningSpace) -> tuple[SmoothingPlan, ...]:
             plans = plan_smoothing(run.adaptor, run.model, space, arguments, size, **limits)
             # Rounding by second moments takes as long as comparing several plans, so it comes last, and what it may
             # decide otherwise is asked again.
-            plans = plan_forms(run.adaptor, run.model, space, plans, forms, size, alphas=known, **limits)
+            lost: set[FormName] = set()
+            plans = plan_forms(run.adaptor, run.model, space, plans, forms, size, alphas=known, hopeless=lost, **limits)
             requested = run.arguments.weight_rounding
             plans = plan_rounding(run.adaptor, run.model, space, plans, requested, size, alphas=known, **limits)
             if plans[0].rounded:
-                again = [name for name in forms if name in COMPARED_AGAIN]
+                again = [name for name in forms if name in COMPARED_AGAIN and name not in lost]
                 plans = plan_forms(run.adaptor, run.model, space, plans, again, size, alphas=known, **limits)
         return [asdict(plan) for plan in plans]
 

@@ -46,6 +46,7 @@ def operator_calibrations(
     leaders = {name: members[0] for members in trace.groups for name in members}
     scales = _smoothing_scales(configs, trace, model, statistics)
     names = moment_names(trace)
+    shifted: dict[str, dict[str, SecondMoment]] = {}
     calibrations = {}
     for name, config in configs.items():
         scale, limits, means, shift = scales.get(name), None, None, None
@@ -64,7 +65,10 @@ def operator_calibrations(
         if config.rounding == "second_moment" and name in names:
             found = weight_moments(moments, names[name], model.get_submodule(name))
         if found is not None and shift is not None:
-            found = {weight: moment.shifted(shift) for weight, moment in found.items()}
+            # By the name of the input, which others read too.
+            if names[name] not in shifted:
+                shifted[names[name]] = {weight: moment.shifted(shift) for weight, moment in found.items()}
+            found = shifted[names[name]]
         calibrations[name] = OperatorCalibration(
             minimum, maximum, scale, moments=found or {}, input_means=means, shift=shift
         )

@@ -19,7 +19,7 @@ from inc_autotune.torch_ext.modules.registry import (
     rounding_steps,
 )
 from inc_autotune.torch_ext.modules.shared_rows import share_as_saved, share_rows
-from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.modules.state import QuantizedOperator, packs, without_packing
 from inc_autotune.torch_ext.modules.student import (
     is_student,
     load_arrays,
@@ -53,6 +53,7 @@ __all__ = [
     "make_student",
     "model_arrays",
     "multiplies_integers",
+    "packs",
     "plain_model",
     "prepare_module",
     "prepared_model",
@@ -69,5 +70,6 @@ __all__ = [
     "unwrapped",
     "with_bf16_attention",
     "without_bf16_attention",
+    "without_packing",
     "writes_integers",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.torch_ext.modules.rounding import SMALLEST_DYNAMIC_SCALE, dynamic_parameters, round_to_integers
-from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.modules.state import QuantizedOperator, packs
 from inc_autotune.torch_ext.target import kernels, saturation
 from inc_autotune.torch_ext.target.linear import can_run, integer_linear, packed_weight
 
@@ -141,7 +141,8 @@ class QuantizedLinear(QuantizedOperator):
         if saturation.is_too_wide(weight, saturation.needs_reduced_range("Linear", self)):
             saturation.warn_of_wide_weights()
         is_symmetric_dynamic = self.input_scale is None and self.config.activation.scheme == "sym"
-        if not is_symmetric_dynamic and saturation.can_use_fused_linear(weight):
+        is_needed = packs() or not self._multiplies_int8
+        if is_needed and not is_symmetric_dynamic and saturation.can_use_fused_linear(weight):
             self.keep_packed(kernels.pack_linear(weight, self.weight_scale, self.bias))
 
     def forward(self, x: Tensor) -> Tensor:

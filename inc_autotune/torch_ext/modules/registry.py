@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -88,23 +89,33 @@ def prepare_module(
 
 @torch.no_grad()
 def rounding_steps(
-    module: nn.Module, config: OpConfig, calibration: OperatorCalibration, *, reduce_range: bool
-) -> npt.NDArray[np.uint8]:
-    """How far the integers of an operator's weights are from the nearest ones, packed for a recipe.
+    modules: Sequence[nn.Module],
+    configs: Sequence[OpConfig],
+    calibrations: Sequence[OperatorCalibration],
+    *,
+    reduce_range: bool,
+) -> list[npt.NDArray[np.uint8]]:
+    """How far the integers of operators' weights are from the nearest ones, packed for a recipe.
 
     Args:
-        module, config, calibration, reduce_range: as for `prepare_module`.
+        modules, configs, calibrations, reduce_range: as for `prepare_module`. Several are linear, have one moment, one
+            smoothing scale and the same integers.
     """
-    calibration, plain = replace(calibration, input_means=None), config.with_corrections(())
 
-    def prepared(rounding: Rounding) -> nn.Module:
-        return prepare_module(module, plain.with_rounding(rounding), calibration, reduce_range=reduce_range)
+    def prepared(index: int, rounding: Rounding) -> nn.Module:
+        calibration, config = replace(calibrations[index], input_means=None), configs[index].with_corrections(())
+        return prepare_module(modules[index], config.with_rounding(rounding), calibration, reduce_range=reduce_range)
 
-    nearest = prepared("nearest")
-    if isinstance(nearest, FakeQuantized):
-        rounded = integers_by_moment(nearest, calibration.moments["weight"])
-        return pack_steps((rounded - nearest.integer_weight()).to(torch.int16).contiguous().numpy())
-    return pack_steps((_integers(prepared("second_moment")) - _integers(nearest)).contiguous().numpy())
+    nearest = [prepared(index, "nearest") for index in range(len(modules))]
+    products = [each for each in nearest if isinstance(each, FakeQuantized)]
+    if products:
+        rounded = integers_by_moment(products, calibrations[0].moments["weight"])
+        differences = [each - of.integer_weight() for each, of in zip(rounded, products, strict=True)]
+        return [pack_steps(each.to(torch.int16).contiguous().numpy()) for each in differences]
+    return [
+        pack_steps((_integers(prepared(index, "second_moment")) - _integers(form)).contiguous().numpy())
+        for index, form in enumerate(nearest)
+    ]
 
 
 def _integers(form: nn.Module) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +17,28 @@ from inc_autotune.torch_ext.target import PackedWeight
 
 _HOLDER = "_packed_holder"
 """How the names of holders begin."""
+
+
+_PACKS: ContextVar[bool] = ContextVar("_PACKS", default=True)
+
+
+@contextmanager
+def without_packing() -> Iterator[None]:
+    """Let operators that are made inside go without weights in a kernel's layout, where others compute as fast.
+
+    For models that run once or twice: packing takes longer than that. They have the same integers, and outputs that are
+    equal up to the rounding of floats.
+    """
+    token = _PACKS.set(False)
+    try:
+        yield
+    finally:
+        _PACKS.reset(token)
+
+
+def packs() -> bool:
+    """Whether weights are to be laid out for a kernel."""
+    return _PACKS.get()
 
 
 class _PackedHolder(nn.Module):

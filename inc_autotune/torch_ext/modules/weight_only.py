@@ -9,7 +9,7 @@ from torch import Tensor
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import integer_type
 from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS, dequantized, integers_of, stored_weight
-from inc_autotune.torch_ext.modules.state import QuantizedOperator
+from inc_autotune.torch_ext.modules.state import QuantizedOperator, packs
 from inc_autotune.torch_ext.modules.weight_only_products import BLOCK_ELEMENTS, weight_only_product
 from inc_autotune.torch_ext.target import weight_only
 from inc_autotune.torch_ext.target.kernels import has_bf16
@@ -82,7 +82,7 @@ class WeightOnlyLinear(QuantizedOperator):
         self.keep("_inverse_smoothing", None if self.smoothing is None else self.smoothing.reciprocal(), derived=True)
         groups = self.weight_scale.shape[1]
         self._group = self.in_features // groups
-        if not self.weight_scale.is_cpu or not weight_only.has_kernel(self.bits):
+        if not self.weight_scale.is_cpu or not weight_only.has_kernel(self.bits) or not packs():
             return
         if self.bits == 4 and weight_only.fits_int4(self.out_features, self.in_features, self._group):
             self.keep(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inc_autotune.core.quantization import (
+    QuantizationParameters,
     SecondMoment,
     beside_columns,
     dequantize,
@@ -44,7 +45,7 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
         prepared.weight_axis,
     )
     if moment is not None:
-        weight = dequantize(integers_by_moment(prepared, moment), grid, axis)
+        weight = dequantize(integers_by_moment([prepared], moment)[0], grid, axis)
     elif steps is not None:
         integers = quantize(weight, grid, axis)
         integers += torch.from_numpy(unpack_steps(steps, tuple(integers.shape)))
@@ -53,25 +54,51 @@ def round_weight(prepared: FakeQuantized, moment: SecondMoment | None, steps: np
 
 
 @torch.no_grad()
-def integers_by_moment(prepared: FakeQuantized, moment: SecondMoment) -> Tensor:
-    """The integers that a second moment gives an operator's weight: float32, arranged as `weight_rows`.
+def integers_by_moment(prepared: Sequence[FakeQuantized], moment: SecondMoment) -> list[Tensor]:
+    """The integers that a second moment gives the weights of operators: float32, arranged as `weight_rows`.
 
     Args:
-        prepared: has its smoothing scale and the grid of its weight.
+        prepared: have their smoothing scale and the grid of their weight. Several are linear, read one input and have
+            the same integers: their outputs are rounded as those of one operator, which takes less time.
         moment: second moment of the input.
     """
-    smoothed, grid = prepared.smoothed_weight(), prepared.weight_parameters()
-    weight = prepared.weight_rows(smoothed)
-    is_transposed = prepared.weight_output_axis == 1
-    matrix = weight.t() if is_transposed else weight.flatten(1)
-    if prepared.group_size is not None:
-        matrix = prepared.weight_matrix(smoothed)
+    matrices, grids = zip(*map(_matrix_and_grid, prepared), strict=True)
+    scale, zero_point = grids[0].scale, grids[0].zero_point
+    if len(prepared) > 1:
         scale, zero_point = (
-            beside_columns(each, len(matrix), prepared.group_size) for each in (grid.scale, grid.zero_point)
+            torch.cat([_for_each_row(each, len(matrix)) for each, matrix in zip(values, matrices, strict=True)])
+            for values in zip(*((grid.scale, grid.zero_point) for grid in grids), strict=True)
         )
-        grid = replace(grid, scale=scale, zero_point=zero_point)
-    integers = torch.from_numpy(quantize_by_second_moment(matrix.numpy(), grid, moment, smoothing=prepared.smoothing))
-    return integers.t() if is_transposed else integers.reshape(weight.shape)
+    grid = replace(grids[0], scale=scale, zero_point=zero_point)
+    whole = torch.cat(matrices) if len(prepared) > 1 else matrices[0]
+    found = quantize_by_second_moment(whole.numpy(), grid, moment, smoothing=prepared[0].smoothing)
+    parts = torch.split(torch.from_numpy(found), [len(matrix) for matrix in matrices])
+    return [_arranged(each, part) for each, part in zip(prepared, parts, strict=True)]
+
+
+def _matrix_and_grid(prepared: FakeQuantized) -> tuple[Tensor, QuantizationParameters]:
+    """The smoothed weight as [outputs, columns], and its grid beside that."""
+    smoothed, grid = prepared.smoothed_weight(), prepared.weight_parameters()
+    if prepared.group_size is None:
+        weight = prepared.weight_rows(smoothed)
+        return (weight.t() if prepared.weight_output_axis == 1 else weight.flatten(1)), grid
+    matrix = prepared.weight_matrix(smoothed)
+    scale, zero_point = (
+        beside_columns(each, len(matrix), prepared.group_size) for each in (grid.scale, grid.zero_point)
+    )
+    return matrix, replace(grid, scale=scale, zero_point=zero_point)
+
+
+def _for_each_row(values: Tensor, rows: int) -> Tensor:
+    """One value, or one for each row, as [rows, 1]; [rows, columns] as they are."""
+    return values if values.dim() == 2 else values.expand(rows).unsqueeze(1)
+
+
+def _arranged(prepared: FakeQuantized, matrix: Tensor) -> Tensor:
+    """Inverse of what `_matrix_and_grid` does to the order of weights."""
+    if prepared.weight_output_axis == 1:
+        return matrix.t()
+    return matrix.reshape(prepared.weight_rows(prepared.weight).shape)
 
 
 @torch.no_grad()

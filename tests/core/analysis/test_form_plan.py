@@ -128,3 +128,11 @@ def test_a_form_that_was_found_before_is_kept():
     assert adaptor.asked == []
     moved = planned(adaptor, error=0.68, allowed=("exponents",), form=known)[0]
     assert moved.name == "alpha 0.6, beta 0.1, norm of the weight"
+
+
+def test_a_form_that_comes_out_far_from_the_best_one_is_hopeless():
+    for shifted, expected in ((5.0, {"shift"}), (3.0, set())):
+        hopeless = set()
+        adaptor = Scripted(lambda alpha, beta, weight, is_shifted, error=shifted: error * 0.5 if is_shifted else 0.6)
+        planned(adaptor, hopeless=hopeless)
+        assert hopeless == expected

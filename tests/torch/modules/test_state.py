@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inc_autotune.torch_ext.modules import is_prepared, is_quantized
+from inc_autotune.torch_ext.modules import is_prepared, is_quantized, without_packing
 from tests.torch.module_examples import EXAMPLES, integer_config, linear
 
 
@@ -145,3 +145,16 @@ def test_repr_says_how_it_is_quantized():
     assert "smoothed=True" in repr(EXAMPLES["Conv1D"]().quantized())
     assert "kernel_size=(3, 3)" in repr(EXAMPLES["Conv2d"]().quantized())
     assert "in_features=96, out_features=64" in repr(linear(integer_config()).prepared())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear smoothed", "linear dynamic", "linear int4 in groups", "linear int8 in groups", "linear weight only"],
+)
+def test_without_packing_an_operator_computes_the_same(name):
+    example = EXAMPLES[name]()
+    with without_packing():
+        bare = example.quantized()
+    assert bare.state_dict().keys() == example.quantized().state_dict().keys()
+    # Kernels of weights alone multiply in bfloat16.
+    torch.testing.assert_close(bare(example.x), example.quantized()(example.x), rtol=0.02, atol=0.05)

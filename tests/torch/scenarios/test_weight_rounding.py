@@ -1,14 +1,17 @@
 """Weights rounded by the second moments of their inputs, from calibration to recipes and files."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from inc_autotune import torch_ext
 from inc_autotune.core.errors import RecipeError
-from inc_autotune.core.quantization import InputMoments
+from inc_autotune.core.op_config import FP32_TENSOR, OpConfig, TensorConfig
+from inc_autotune.core.quantization import InputMoments, SecondMoment, unpack_steps
+from inc_autotune.torch_ext.calibration import OperatorCalibration
 from inc_autotune.torch_ext.calibration.moments import update_moment
-from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear
+from inc_autotune.torch_ext.modules import QuantizedConvolution, QuantizedLinear, rounding_steps
 from tests.torch.small_models import TiedWeights, vectors
 
 SEED = torch.Generator().manual_seed(0)
@@ -109,6 +112,27 @@ def test_a_saved_model_is_the_same_when_loaded(rounded, tmp_path, converted):
     torch_ext.save(model, tmp_path)
     x = images(4)
     assert torch_ext.load(tmp_path, Net().eval())(x).equal(model(x))
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_group_32"])
+def test_operators_that_read_one_input_are_rounded_as_each_alone(granularity):
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, outputs) for outputs in (5, 16, 3)]
+    moment = SecondMoment(64)
+    moment.update(torch.randn(200, 4) @ torch.randn(4, 64) + 0.1 * torch.randn(200, 64))
+    calibration = OperatorCalibration(smoothing=torch.rand(64) + 0.5, moments={"weight": moment})
+    weight = TensorConfig("int4", "sym", granularity)
+    config = OpConfig(weight, FP32_TENSOR, "weight_only", rounding="second_moment")
+
+    def steps(modules):
+        count = len(modules)
+        packed = rounding_steps(modules, [config] * count, [calibration] * count, reduce_range=False)
+        return np.concatenate([unpack_steps(p, layer.weight.shape) for p, layer in zip(packed, modules, strict=True)])
+
+    together, alone = steps(layers), np.concatenate([steps([layer]) for layer in layers])
+    # Sums of other shapes round otherwise, which a weight in the middle of two integers may show.
+    assert np.mean(together != alone) < 0.02
+    assert np.any(together)
 
 
 def test_a_shared_weight_stays_shared():
