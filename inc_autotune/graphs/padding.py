@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from inc_autotune.core.arrays import Array
+from inc_autotune.core.data import scores_words, without_common_part
 from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.outputs import comparable_arrays
 
@@ -22,8 +23,15 @@ def real_positions(feed: Feed) -> Array | None:
 
 
 def comparable_outputs(feed: Feed, outputs: Iterable[Any]) -> list[Array]:
-    """The outputs of one run in which a candidate is compared with the fp32 model."""
-    return real_outputs(outputs, real_positions(feed))
+    """The outputs of one run in which a candidate is compared with the fp32 model.
+
+    Scores of words are read by a softmax: what all words of a position have in common is taken from them.
+    """
+    numbers = [each for each in feed.inputs.values() if each.dtype.kind in "iu"]
+    arrays = [
+        without_common_part(each) if scores_words(each.shape, numbers) else each for each in comparable_arrays(outputs)
+    ]
+    return real_outputs(arrays, real_positions(feed))
 
 
 def real_outputs(outputs: Iterable[Any], real: Array | None) -> list[Array]:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from inc_autotune.graphs.feed import Feed
 from inc_autotune.graphs.outputs import BLIND, ONLY_INTEGERS, comparable_arrays, comparison_note
+from inc_autotune.graphs.padding import comparable_outputs
 
 SCORES, LABELS = np.array([[0.5, 0.25]], np.float32), np.array([1])
 
@@ -26,3 +28,16 @@ def test_numbers_are_found_in_whatever_a_runtime_returns(outputs, expected, note
     assert [each.tolist() for each in found] == [each.tolist() for each in expected]
     assert all(each.dtype.kind == "f" for each in found)
     assert comparison_note(outputs) == note
+
+
+def test_scores_of_words_are_compared_without_what_all_words_have_in_common():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2, 5, 1200)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    feed = Feed({"input_ids": random.integers(0, 1200, (2, 5)), "attention_mask": mask}, 2, frozenset({"input_ids"}))
+    hidden = random.normal(size=(2, 5, 24)).astype(np.float32)
+    first, second = ([logits + common, hidden] for common in (0.0, random.normal(size=(2, 5, 1))))
+    for one, other in zip(comparable_outputs(feed, first), comparable_outputs(feed, second), strict=True):
+        assert len(one) == 8
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert comparable_outputs(feed, first)[1].tobytes() == hidden[mask.astype(bool)].tobytes()

@@ -16,6 +16,7 @@ from inc_autotune.core.data.loaders import (
     model_fails,
     no_item,
 )
+from inc_autotune.core.data.logits import scores_words, without_common_part
 from inc_autotune.core.data.reading import LABEL_NAMES, Reading
 
 __all__ = [
@@ -41,5 +42,7 @@ __all__ = [
     "model_fails",
     "no_item",
     "pack_calibration",
+    "scores_words",
     "unpack_calibration",
+    "without_common_part",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inc_autotune.core.data import without_common_part
 from inc_autotune.torch_ext.data.nested import every_tensor
 from inc_autotune.torch_ext.model import tensors_in
 
@@ -41,7 +42,7 @@ def compared_tensors(output: Any, last: Sequence[Tensor]) -> list[Tensor]:
     if last and not shows_errors(output):
         return list(last)
     logits = getattr(output, "logits", None) if "LMOutput" in type(output).__name__ else None
-    return [each - each.mean(-1, keepdim=True) if each is logits else each for each in output_tensors(output)]
+    return [without_common_part(each) if each is logits else each for each in output_tensors(output)]
 
 
 def shows_errors(output: Any) -> bool:
