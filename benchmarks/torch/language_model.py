@@ -33,22 +33,29 @@ WINDOW = 256
 CONTEXT = 128
 
 
-def int4(**weight: list[str]) -> dict[str, Any]:
-    """Arguments of a tuning with weights of 4 bits, also of the table, so that a head tied to it shares them."""
-    rule = {"weight": {"dtype": ["int4"], **weight}}
+def weights(dtype: str, **weight: list[str]) -> dict[str, Any]:
+    """Arguments of a tuning with weights of few bits, also of the table, so that a head tied to it shares them."""
+    rule = {"weight": {"dtype": [dtype], **weight}}
     return {"approach": "weight_only", "op_type_dict": {"Linear": rule, "Embedding": rule}}
 
+
+NEAREST = {"weight_rounding": "nearest", "smooth_quant": False}
 
 FORMS: dict[str, dict[str, Any]] = {
     "int8 static": {"approach": "static"},
     "int8 dynamic": {"approach": "dynamic"},
     "int8 weights": {"approach": "weight_only"},
-    "int4, groups of 32, to nearest": {**int4(scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},
-    "int4, groups of 32": int4(scheme=["sym"]),
-    "int4, groups of 32, not smoothed": {**int4(scheme=["sym"]), "recipes": {"smooth_quant": False}},
-    "int4, groups of 32, asymmetric": int4(scheme=["asym"]),
-    "int4, groups of 64": int4(scheme=["sym"], granularity=["per_group_64"]),
-    "int4, groups of 64, asymmetric": int4(scheme=["asym"], granularity=["per_group_64"]),
+    "int4, groups of 32, to nearest": {**weights("int4", scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},
+    "int4, groups of 32": weights("int4", scheme=["sym"]),
+    "int4, groups of 32, not smoothed": {**weights("int4", scheme=["sym"]), "recipes": {"smooth_quant": False}},
+    "int4, groups of 32, asymmetric": weights("int4", scheme=["asym"]),
+    "int4, groups of 64": weights("int4", scheme=["sym"], granularity=["per_group_64"]),
+    "int4, groups of 64, asymmetric": weights("int4", scheme=["asym"], granularity=["per_group_64"]),
+    "int3, groups of 32, to nearest": {**weights("int3", scheme=["sym"]), "recipes": NEAREST},
+    "int3, groups of 32": {**weights("int3", scheme=["sym"]), "recipes": {"smooth_quant": False}},
+    "int3, groups of 32, asymmetric": {**weights("int3", scheme=["asym"]), "recipes": {"smooth_quant": False}},
+    "int2, groups of 32, to nearest": {**weights("int2", scheme=["asym"]), "recipes": NEAREST},
+    "int2, groups of 32, asymmetric": {**weights("int2", scheme=["asym"]), "recipes": {"smooth_quant": False}},
 }
 
 

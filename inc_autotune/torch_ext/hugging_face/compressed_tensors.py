@@ -70,8 +70,8 @@ def save_compressed_tensors(model: nn.Module, folder: str | Path, *, tokenizer: 
 
     Args:
         model: what `autotune` returned, which is converted first, or `convert`, `load` or `from_pretrained`. Its
-            Linears have weights alone in integers of 8 or 4 bits, or static ranges. Tables of embeddings in integers
-            are stored as floats of the same values, with a warning: the format has none.
+            Linears have weights alone in integers of 8, 4, 3 or 2 bits, or static ranges. Tables of embeddings in
+            integers are stored as floats of the same values, with a warning: the format has none.
         folder: made where it does not exist; files of other names stay.
         tokenizer: see `save_pretrained`.
 

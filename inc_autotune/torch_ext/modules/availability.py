@@ -8,6 +8,9 @@ from inc_autotune.torch_ext.modules.integer_rows import ZERO_POINT_PARTS
 from inc_autotune.torch_ext.operators import CONVOLUTION_TYPES, LINEAR_TYPES, RECURRENT_TYPES, TABLE_TYPES
 from inc_autotune.torch_ext.target import has_engine
 
+BITS_IN_GROUPS = (2, 3)
+"""Bits of weights that are stored without a gap where they stand in groups, whose sizes fill whole bytes."""
+
 
 def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
     """Why an operator of this config is computed in float with integer values; None where an integer form exists.
@@ -24,7 +27,9 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
     if operator_name in RECURRENT_TYPES and config.approach == "weight_only":
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
     if is_weight_only_product(operator_name, config):
-        return None if integer_type(weight.dtype).bits in (4, 8) else f"no storage format for {weight.dtype}"
+        bits = integer_type(weight.dtype).bits
+        is_stored = bits in (4, 8) or (bits in BITS_IN_GROUPS and weight.group_size is not None)
+        return None if is_stored else f"no storage format for {weight.dtype}"
     if operator_name not in (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES):
         return f"no integer kernel for {operator_name}"
     if weight.dtype != "int8" or weight.scheme == "asym":
@@ -46,8 +51,9 @@ def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
 
 def zero_point_parts(operator_name: str, config: OpConfig) -> int:
     """Into how many parts the step between two zero points of a weight is divided: what its deployable form stores."""
-    is_small = stores_small_scales(operator_name, config) and integer_type(config.weight.dtype).bits == 4
-    return ZERO_POINT_PARTS if is_small else 1
+    bits = integer_type(config.weight.dtype).bits
+    is_small = bits == 4 or (bits in BITS_IN_GROUPS and config.weight.group_size is not None)
+    return ZERO_POINT_PARTS if is_small and stores_small_scales(operator_name, config) else 1
 
 
 def is_table_like_a_product(operator_name: str, config: OpConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Linear with a weight of 8 or 4 bits and a float activation."""
+"""Linear with a weight of 8, 4, 3 or 2 bits and a float activation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class WeightOnlyLinear(QuantizedOperator):
     A step of generation reads every weight for a few rows, and takes as long as reading them does. Forms, chosen by a
     fixed rule:
 
-    1. few rows (`weight_only.most_rows`): torch's kernels, which read the integers and multiply in bfloat16;
+    1. few rows (`weight_only.most_rows`): torch's kernels, which read the integers and multiply in bfloat16. There is
+       none for 3 and 2 bits, whose integers are unpacked into the form of the one for 4 bits;
     2. more rows, and shapes that the kernels do not know: the weight is dequantized block by block, to bfloat16 where
        the processor multiplies it, else to float32;
     3. compiled, exported and away from the CPU: dequantized as a whole, in float32.
@@ -32,10 +33,10 @@ class WeightOnlyLinear(QuantizedOperator):
     float16; the output has the dtype of the input.
 
     Args:
-        config: weight_only, of 8 or 4 bits.
+        config: weight_only, of 8 or 4 bits, or of 3 or 2 in groups.
         weight: integers [out_features, in_features].
         weight_scale: [out_features, groups].
-        weight_zero_point: the same shape; of 4 bits, multiples of a sixteenth, which is what is stored.
+        weight_zero_point: the same shape; of 4 bits and less, multiples of a sixteenth, which is what is stored.
         bias: float32 [out_features] or None.
         smoothing: float32 [in_features], the input is divided by it; None: not smoothed.
         input_shift: float32 [in_features], taken from the input before it is divided; the bias has its product.
@@ -84,13 +85,13 @@ class WeightOnlyLinear(QuantizedOperator):
         self._group = self.in_features // groups
         if not self.weight_scale.is_cpu or not weight_only.has_kernel(self.bits) or not packs():
             return
-        if self.bits == 4 and weight_only.fits_int4(self.out_features, self.in_features, self._group):
+        if self.bits <= 4 and weight_only.fits_int4(self.out_features, self.in_features, self._group):
             self.keep(
                 "_kernel_weight", weight_only.pack_int4(integers_of(self.integer_weight, self.bits)), derived=True
             )
             points = None if self.zero_points is None else self.zero_points.float() / ZERO_POINT_PARTS
             self.keep("_kernel_scale", weight_only.group_scales(self.weight_scale, points), derived=True)
-        elif self.bits != 4 and groups == 1 and self.zero_points is None:
+        elif self.bits == 8 and groups == 1 and self.zero_points is None:
             self.keep("_kernel_scale", self.weight_scale[:, 0].contiguous(), derived=True)
 
     def forward(self, x: Tensor) -> Tensor:

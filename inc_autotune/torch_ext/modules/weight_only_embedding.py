@@ -22,9 +22,9 @@ class WeightOnlyEmbedding(QuantizedOperator):
     Args:
         config: weight_only.
         source: the fp32 embedding, for its attributes.
-        weight: integers [num_embeddings, embedding_dim]; of 4 bits, columns are even.
+        weight: integers [num_embeddings, embedding_dim], columns as `integer_rows.stored` wants them.
         weight_scale: [num_embeddings, groups].
-        weight_zero_point: the same shape; of 4 bits, multiples of a sixteenth.
+        weight_zero_point: the same shape; of 4 bits and less, multiples of a sixteenth.
         smoothing: float32 [embedding_dim], by which rows are divided; None: they are not.
     """
 

@@ -33,7 +33,7 @@ def weight_only_product(
         zero_point: int8, as `integer_rows.dequantized` takes it; None: all are 0.
         kernel_weight: in the layout of the 4-bit kernel; None: there is none, or the integers have 8 bits.
         kernel_scale: in the form that the kernel reads; None: there is no kernel for the weight.
-        bits: 4 or 8.
+        bits: 2, 3, 4 or 8.
         most_rows: up to so many the kernel is faster.
         wide: dtype to dequantize the weight to for more of them.
         block: rows of the weight to dequantize at a time.

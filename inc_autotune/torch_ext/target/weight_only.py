@@ -29,18 +29,18 @@ def most_rows(bits: int) -> int:
     for one. `benchmarks/torch/weight_only.py` prints both.
     """
     if has_bf16():
-        return 32 if bits == 4 else 8
-    return 64 if bits == 4 else 32
+        return 32 if bits <= 4 else 8
+    return 64 if bits <= 4 else 32
 
 
 @cache
 def has_kernel(bits: int) -> bool:
-    """Whether torch has the kernel, and it computes what it should; bfloat16 in and out."""
+    """Whether torch has the kernel, and it computes what it should; bfloat16 in and out. Up to 4 bits it is one."""
     integers = torch.arange(32 * 32).reshape(32, 32) % 16 - 8
     x = torch.linspace(-1, 1, 64).reshape(2, 32).bfloat16()
     scale = torch.full((32, 1), 0.5).bfloat16()
     try:
-        if bits == 4:
+        if bits <= 4:
             y = int4_product(x, pack_int4(integers), group_scales(scale, None), 32)
         else:
             y = int8_product(x, integers.to(torch.int8), scale[:, 0])

@@ -75,8 +75,10 @@ def distance(expected, actual):
         (weight("int4", "per_group_32"), 4, "group"),
         (weight("int4", "per_group_64"), 4, "channel"),  # one group of each row, but for the down projections
         (weight("int8", "per_channel"), 8, "channel"),
+        (weight("int3", "per_group_32"), 3, "group"),
+        (weight("int2", "per_group_32"), 2, "group"),
     ],
-    ids=["groups", "wide groups", "bytes"],
+    ids=["groups", "wide groups", "bytes", "3 bits", "2 bits"],
 )
 def test_weights_alone_in_integers_are_read_by_transformers(rules, bits, strategy, tmp_path):
     quantized = torch_ext.convert(tune(llama(), "weight_only", rules))

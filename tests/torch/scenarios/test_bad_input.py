@@ -283,8 +283,8 @@ def test_rules_that_leave_nothing(arguments, words):
     ("arguments", "words"),
     [
         (
-            {"op_type_dict": {"Linear": rule(dtype=["int3"])}},
-            ("op_type_dict['Linear']: weight dtype 'int3'", "capability="),
+            {"op_type_dict": {"Linear": rule(dtype=["int5"])}},
+            ("op_type_dict['Linear']: weight dtype 'int5'", "capability="),
         ),
         (
             {"op_name_dict": {"head": rule(granularity="per_tensor")}},

@@ -298,8 +298,8 @@ def test_int4_linear_falls_back_like_int8():
     ("rules", "message"),
     [
         (
-            {"op_type_dict": {"Linear": {"weight": {"dtype": ["int3"]}}}},
-            r"op_type_dict\['Linear'\]: weight dtype 'int3'",
+            {"op_type_dict": {"Linear": {"weight": {"dtype": ["int5"]}}}},
+            r"op_type_dict\['Linear'\]: weight dtype 'int5'",
         ),
         (
             {"op_name_dict": {"head": {"weight": {"granularity": "per_tensor"}}}},

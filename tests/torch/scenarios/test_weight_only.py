@@ -1,4 +1,4 @@
-"""Linears with weights of 8 and 4 bits and float activations."""
+"""Linears with weights of 8 to 2 bits and float activations."""
 
 from __future__ import annotations
 
@@ -72,6 +72,31 @@ def test_weights_are_integers_and_activations_are_not(net, batches, weight, grou
     assert torch.equal(outputs(torch_ext.load(tmp_path / "saved", net), batches), y)
     recipe = tuned.tuning_result.recipe
     assert torch.equal(outputs(torch_ext.convert(torch_ext.apply_recipe(net, recipe)), batches), y)
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+@pytest.mark.parametrize(("dtype", "bits", "least"), [("int3", 3, 10), ("int2", 2, 3)])
+@pytest.mark.parametrize("scheme", ["sym", "asym"])
+def test_three_and_two_bits_have_no_gaps_and_the_kernel_of_four(dtype, bits, least, scheme, batches, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 16)).eval()
+    tuned = quantized(net, batches, {"dtype": dtype, "scheme": scheme})
+    converted = torch_ext.convert(tuned)
+    linears = [each for each in converted.modules() if isinstance(each, WeightOnlyLinear)]
+    assert [each.integer_weight.nbytes for each in linears] == [128 * 64 * bits // 8, 64 * 16 * bits // 8]
+    assert all(each._kernel_weight is not None for each in linears) is weight_only.has_kernel(4)
+    y = outputs(converted, batches)
+    assert signal_to_noise_db(outputs(net, batches), y) > least
+    assert signal_to_noise_db(outputs(tuned, batches), y) > 40
+    many = torch.cat(batches * 10)  # for which the weight is dequantized
+    assert signal_to_noise_db(outputs(tuned, [many]), outputs(converted, [many])) > 40
+    assert {each.form for each in tuned.tuning_result.operators} == {dtype}
+    torch_ext.save(converted, tmp_path / "saved")
+    assert torch.equal(outputs(torch_ext.load(tmp_path / "saved", net), batches), y)
+    recipe = tuned.tuning_result.recipe
+    assert torch.equal(outputs(torch_ext.convert(torch_ext.apply_recipe(net, recipe)), batches), y)
+    traced = torch.jit.trace(converted, batches[0])
+    assert signal_to_noise_db(y, outputs(traced, batches)) > 60
 
 
 @pytest.mark.filterwarnings("ignore:the tuned model is not faster")
