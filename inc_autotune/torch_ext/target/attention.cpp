@@ -155,6 +155,17 @@ BF16 void pack_values(const Problem& p, Workspace& w, int64_t batch, int64_t hea
     }
 }
 
+// Whether some of the bytes are 0.
+BF16 bool has_zeros(const uint8_t* bytes, int64_t count) {
+  __mmask64 zeros = 0;
+  for (int64_t i = 0; i < count; i += 64) {
+    const __mmask64 mask = count - i >= 64 ? ~0ull : (1ull << (count - i)) - 1;
+    const __m512i each = _mm512_maskz_loadu_epi8(mask, bytes + i);
+    zeros |= mask & ~_mm512_test_epi8_mask(each, each);
+  }
+  return zeros != 0;
+}
+
 // Masked scores of one query; those of no key are infinitely small.
 BF16 void mask_row(const Problem& p, float* row, int64_t batch, int64_t head, int64_t query, int64_t width) {
   const int64_t end = p.causal ? (query + 1 < p.keys ? query + 1 : p.keys) : p.keys;
@@ -163,7 +174,8 @@ BF16 void mask_row(const Problem& p, float* row, int64_t batch, int64_t head, in
     const uint8_t* kept = static_cast<const uint8_t*>(p.mask) + start;
     const float* added = static_cast<const float*>(p.mask) + start;
     const __m512 none = _mm512_set1_ps(-INFINITY);
-    for (int64_t key = 0; key < end; key += 16) {
+    const bool is_whole = p.mask_is_boolean && !has_zeros(kept, end);
+    for (int64_t key = is_whole ? end : 0; key < end; key += 16) {
       const __mmask16 there = lanes(end - key);
       const __m512 scores = _mm512_loadu_ps(row + key);
       if (p.mask_is_boolean) {

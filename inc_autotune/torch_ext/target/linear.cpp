@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t ROWS = 6;       // of a tile
 constexpr int64_t COLUMNS = 64;   // of a tile: a panel of the weight
-constexpr int64_t BLOCK = 192 << 10;  // bytes of rows that stay in the second cache
+constexpr int64_t BLOCK = 96 << 10;  // bytes of rows that stay in the second cache
 constexpr int64_t PIECES = 16;    // of an activation
 constexpr int DEGREE = 4;         // of the polynomial in each piece
 
@@ -37,9 +37,10 @@ struct Problem {
   const float* norm_weight;  // [columns], null where nothing is normalized
   const float* norm_bias;
   float epsilon;
-  const float* next_multiplier;  // [columns], null where the output is float32
+  const float* next_multiplier;  // [columns], null where nothing is rounded again
   const float* next_offset;
-  void* output;            // float32 or uint8, [rows, columns]
+  float* output;           // [rows, columns], null where only the integers are asked for
+  uint8_t* integers;       // [rows, columns] or null
   int64_t rows, depth, padded_depth, columns;
 };
 
@@ -135,20 +136,33 @@ VNNI void finish(const Problem& p, const int32_t* sums, int64_t row, int64_t row
       __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, bias);
       if (p.pieces) y = activated(activation, y);
       if (p.residual) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, p.residual + place));
-      if (p.next_multiplier)
-        _mm_mask_storeu_epi8(static_cast<uint8_t*>(p.output) + place, mask, rounded(y, multiplier, offset));
+      if (p.output)
+        _mm512_mask_storeu_ps(p.output + place, mask, y);
       else
-        _mm512_mask_storeu_ps(static_cast<float*>(p.output) + place, mask, y);
+        _mm_mask_storeu_epi8(p.integers + place, mask, rounded(y, multiplier, offset));
     }
   }
 }
 
-// Layer normalization of rows of the output, in place.
+// Ask for what `finish` reads and writes, which is far away: it comes while the product is computed.
+inline void prefetch(const Problem& p, int64_t row, int64_t rows, int64_t panel) {
+  const int64_t size = p.output ? 4 : 1, bytes = std::min(COLUMNS, p.columns - panel * COLUMNS) * size;
+  const char* output = p.output ? reinterpret_cast<const char*>(p.output) : reinterpret_cast<const char*>(p.integers);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t place = (row + i) * p.columns + panel * COLUMNS;
+    for (int64_t byte = 0; byte < bytes; byte += 64)
+      __builtin_prefetch(output + place * size + byte, 1);
+    if (p.residual)
+      for (int64_t column = 0; column < COLUMNS; column += 16) __builtin_prefetch(p.residual + place + column);
+  }
+}
+
+// Layer normalization of rows of the output, in place, and their integers.
 VNNI void normalize(const Problem& p, int64_t begin, int64_t end) {
   if (!p.norm_weight) return;
   const __m512 count = _mm512_set1_ps(p.columns);
   for (int64_t row = begin; row < end; ++row) {
-    float* y = static_cast<float*>(p.output) + row * p.columns;
+    float* y = p.output + row * p.columns;
     __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
     for (int64_t i = 0; i < p.columns; i += 16) sum = _mm512_add_ps(sum, given(y, i, lanes(p.columns - i)));
     const __m512 mean = _mm512_div_ps(_mm512_set1_ps(_mm512_reduce_add_ps(sum)), count);
@@ -160,8 +174,12 @@ VNNI void normalize(const Problem& p, int64_t begin, int64_t end) {
     const __m512 factor = _mm512_set1_ps(1 / std::sqrt(_mm512_reduce_add_ps(squares) / p.columns + p.epsilon));
     for (int64_t i = 0; i < p.columns; i += 16) {
       const __mmask16 mask = lanes(p.columns - i);
-      const __m512 each = _mm512_mul_ps(_mm512_sub_ps(given(y, i, mask), mean), factor);
-      _mm512_mask_storeu_ps(y + i, mask, _mm512_fmadd_ps(each, given(p.norm_weight, i, mask), given(p.norm_bias, i, mask)));
+      const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(given(y, i, mask), mean), factor);
+      const __m512 each = _mm512_fmadd_ps(normal, given(p.norm_weight, i, mask), given(p.norm_bias, i, mask));
+      _mm512_mask_storeu_ps(y + i, mask, each);
+      if (p.integers)
+        _mm_mask_storeu_epi8(p.integers + row * p.columns + i, mask,
+                             rounded(each, given(p.next_multiplier, i, mask), given(p.next_offset, i, mask)));
     }
   }
 }
@@ -173,6 +191,7 @@ VNNI void multiply(const Problem& p, const uint8_t* integers, int64_t stride, in
     for (int64_t row = begin; row < end; row += ROWS) {
       const uint8_t* left = integers + (row - begin) * stride;
       const int8_t* right = p.weight + panel * COLUMNS * p.padded_depth;
+      prefetch(p, row, std::min(ROWS, end - row), panel);
       switch (end - row) {
         case 1: product<1>(left, stride, right, p.padded_depth, sums); break;
         case 2: product<2>(left, stride, right, p.padded_depth, sums); break;
@@ -195,29 +214,28 @@ __declspec(dllexport)
 void integer_linear(const void* input, const float* multiplier, const float* offset, const int8_t* weight,
                     const int32_t* weight_sum, const float* scale, const float* bias, const float* pieces,
                     const float* residual, const float* norm_weight, const float* norm_bias, const float* next_multiplier,
-                    const float* next_offset, void* output, const int64_t* sizes, int zero_point, float end, float epsilon,
-                    int threads) {
+                    const float* next_offset, float* output, uint8_t* integers, const int64_t* sizes, int zero_point,
+                    float end, float epsilon, int threads) {
   const int64_t rows = sizes[0], depth = sizes[1], columns = sizes[2], padded_depth = (depth + 3) / 4 * 4;
-  const Problem p{input,    sizes[3],    multiplier, offset,  zero_point,      weight,      weight_sum,
-                  scale,    bias,        pieces,     end,     residual,        norm_weight, norm_bias,
-                  epsilon,  next_multiplier, next_offset, output, rows,        depth,       padded_depth, columns};
+  const Problem p{input,       sizes[3],  multiplier, offset,  zero_point,      weight,      weight_sum, scale,
+                  bias,        pieces,    end,        residual, norm_weight,    norm_bias,   epsilon,    next_multiplier,
+                  next_offset, output,    integers,   rows,    depth,           padded_depth, columns};
   const int64_t panels = (columns + COLUMNS - 1) / COLUMNS;
   const auto tiles = [](int64_t count) { return (count + ROWS - 1) / ROWS * ROWS; };
-  const int64_t bytes = padded_depth + (norm_weight ? 4 * columns : 0);  // of a row, while its block is at work
-  const int64_t block = std::min(tiles((rows + threads - 1) / threads), std::max(ROWS, BLOCK / bytes / ROWS * ROWS));
+  const int64_t block = std::min(tiles((rows + threads - 1) / threads), std::max(ROWS, BLOCK / padded_depth / ROWS * ROWS));
   const int64_t blocks = (rows + block - 1) / block;
   const int64_t parts = std::min(panels, blocks < threads ? (threads + blocks - 1) / blocks : 1);
 #pragma omp parallel num_threads(threads)
   {
-    std::unique_ptr<uint8_t[]> integers(multiplier ? new uint8_t[block * padded_depth]() : nullptr);
+    std::unique_ptr<uint8_t[]> rounded_rows(multiplier ? new uint8_t[block * padded_depth]() : nullptr);
 #pragma omp for collapse(2) schedule(static)
     for (int64_t index = 0; index < blocks; ++index)
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t begin = index * block, until = std::min(begin + block, rows);
         const int64_t first = panels * part / parts, last = panels * (part + 1) / parts;
         if (multiplier) {
-          round_rows(p, begin, until, integers.get());
-          multiply(p, integers.get(), padded_depth, begin, until, first, last);
+          round_rows(p, begin, until, rounded_rows.get());
+          multiply(p, rounded_rows.get(), padded_depth, begin, until, first, last);
         } else {
           multiply(p, static_cast<const uint8_t*>(input) + begin * p.input_stride, p.input_stride, begin, until, first, last);
         }

@@ -40,11 +40,13 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _library: Any = torch.library.Library
 _OPERATORS: Any = _library("inc_autotune", "FRAGMENT")
 _OPERATORS.define("packed_linear_weight(Tensor weight) -> Tensor")
-_OPERATORS.define(
-    "integer_linear(Tensor x, Tensor? multiplier, Tensor? offset, int zero_point, Tensor packed, Tensor weight_sum, "
-    "Tensor scale, Tensor? bias, str activation, Tensor? residual, Tensor? norm_weight, Tensor? norm_bias, "
-    "float epsilon, Tensor? next_multiplier, Tensor? next_offset) -> Tensor"
+_ARGUMENTS = (
+    "Tensor x, Tensor? multiplier, Tensor? offset, int zero_point, Tensor packed, Tensor weight_sum, Tensor scale, "
+    "Tensor? bias, str activation, Tensor? residual, Tensor? norm_weight, Tensor? norm_bias, float epsilon, "
+    "Tensor? next_multiplier, Tensor? next_offset"
 )
+_OPERATORS.define(f"integer_linear({_ARGUMENTS}) -> Tensor")
+_OPERATORS.define(f"integer_linear_and_integers({_ARGUMENTS}) -> (Tensor, Tensor)")
 
 
 class Product(NamedTuple):
@@ -68,7 +70,8 @@ class Product(NamedTuple):
         norm_weight: float32 [columns].
         norm_bias: likewise, given with it.
         epsilon: of the normalization.
-        next_multiplier: float32 [columns]; the result is uint8 then, and not normalized.
+        next_multiplier: float32 [columns]. The result is uint8 then, and not normalized; of the operator
+            `integer_linear_and_integers`, which normalizes, the integers are a second result.
         next_offset: likewise, given with it.
     """
 
@@ -158,8 +161,16 @@ def _shape_in_graph(*arguments: Any) -> Tensor:
     return _shaped(Product(*arguments))
 
 
+def _shapes_in_graph(*arguments: Any) -> tuple[Tensor, Tensor]:
+    product = Product(*arguments)
+    return _empty(product, torch.float32), _empty(product, torch.uint8)
+
+
 def _shaped(product: Product) -> Tensor:
-    dtype = torch.float32 if product.next_multiplier is None else torch.uint8
+    return _empty(product, torch.float32 if product.next_multiplier is None else torch.uint8)
+
+
+def _empty(product: Product, dtype: torch.dtype) -> Tensor:
     return product.x.new_empty((*product.x.shape[:-1], product.scale.shape[0]), dtype=dtype)
 
 
@@ -168,23 +179,37 @@ def _linear(*arguments: Any) -> Tensor:
     if linear_problem() is not None:
         return by_torch(product)
     output = _shaped(product)
-    if output.numel():
-        _call(_kernel(), product, output)
+    _call(_kernel(), product, output)
     return output
+
+
+def _linear_and_integers(*arguments: Any) -> tuple[Tensor, Tensor]:
+    product = Product(*arguments)
+    if linear_problem() is not None:
+        return both_by_torch(product)
+    output, integers = _empty(product, torch.float32), _empty(product, torch.uint8)
+    _call(_kernel(), product, output, integers)
+    return output, integers
 
 
 for _name, _function, _shape in (
     ("packed_linear_weight", _pack, _shape_of_packed),
     ("integer_linear", _linear, _shape_in_graph),
+    ("integer_linear_and_integers", _linear_and_integers, _shapes_in_graph),
 ):
     torch.library.register_fake(f"inc_autotune::{_name}", _shape, lib=_OPERATORS)
     _OPERATORS.impl(_name, _function, "CPU")
 
 
-def _call(kernel: Callable[..., None], product: Product, output: Tensor) -> None:
-    x = product.x.contiguous()
-    residual = None if product.residual is None else product.residual.expand_as(output).contiguous()
-    depth, columns = x.shape[-1], output.shape[-1]
+def _call(kernel: Callable[..., None], product: Product, *outputs: Tensor) -> None:
+    """Compute what the outputs are for: one of float32, one of uint8, or both."""
+    by_type = {each.dtype: each for each in outputs}
+    x, residual = product.x.contiguous(), product.residual
+    depth, columns = x.shape[-1], product.scale.shape[0]
+    if residual is not None:
+        residual = residual.expand(*x.shape[:-1], columns).contiguous()
+    if x.numel() == 0:
+        return
     kernel(
         address(x),
         address(product.multiplier),
@@ -199,8 +224,9 @@ def _call(kernel: Callable[..., None], product: Product, output: Tensor) -> None
         address(product.norm_bias),
         address(product.next_multiplier),
         address(product.next_offset),
-        address(output),
-        (c_int64 * 4)(output.numel() // columns, depth, columns, depth),
+        address(by_type.get(torch.float32)),
+        address(by_type.get(torch.uint8)),
+        (c_int64 * 4)(x.numel() // depth, depth, columns, depth),
         c_int(product.zero_point),
         c_float(_END),
         c_float(product.epsilon),
@@ -246,6 +272,14 @@ def by_torch(product: Product) -> Tensor:
     return y if p.next_multiplier is None or p.next_offset is None else _rounded(y, p.next_multiplier, p.next_offset)
 
 
+def both_by_torch(product: Product) -> tuple[Tensor, Tensor]:
+    """What `integer_linear_and_integers` returns."""
+    y = by_torch(product._replace(next_multiplier=None, next_offset=None))
+    assert product.next_multiplier is not None
+    assert product.next_offset is not None
+    return y, _rounded(y, product.next_multiplier, product.next_offset)
+
+
 def _rounded(x: Tensor, multiplier: Tensor, offset: Tensor) -> Tensor:
     return (x * multiplier + offset).round().clamp(0, 255).to(torch.uint8)
 
@@ -263,17 +297,26 @@ def _try_out() -> None:
     sums = weight.sum(1, dtype=torch.int32)
     scale, bias = torch.linspace(0.0005, 0.001, columns), torch.linspace(-1, 1, columns)
     rounding = torch.full((depth,), 100.0), torch.full((depth,), 120.0)
-    following = torch.full((columns,), 20.0), torch.full((columns,), 30.0)
+    following, behind = torch.full((columns,), 20.0), torch.full((columns,), 30.0)
     first = Product(x, *rounding, 120, _pack(weight), sums, scale, bias)
     residual = torch.linspace(-3, 3, rows * columns).view(rows, columns)
+    normalized = first._replace(residual=residual, norm_weight=scale + 1, norm_bias=bias, epsilon=1e-5)
     for product in (
         first._replace(bias=None),
-        first._replace(activation="gelu", next_multiplier=following[0], next_offset=following[1]),
+        first._replace(activation="gelu", next_multiplier=following, next_offset=behind),
         first._replace(x=_rounded(x, *rounding), multiplier=None, offset=None, activation="gelu_tanh"),
-        first._replace(residual=residual, norm_weight=scale + 1, norm_bias=bias, epsilon=1e-5),
     ):
         output = _shaped(product)
         _call(_kernel(), product, output)
-        most = 1.0 if output.dtype == torch.uint8 else 1e-3
-        if not torch.allclose(output.float(), by_torch(product).float(), rtol=1e-5, atol=most):
-            raise KernelError("what it computes is wrong here")
+        _compare(output, by_torch(product))
+    product = normalized._replace(next_multiplier=following, next_offset=behind)
+    both = _empty(product, torch.float32), _empty(product, torch.uint8)
+    _call(_kernel(), product, *both)
+    for output, expected in zip(both, both_by_torch(product), strict=True):
+        _compare(output, expected)
+
+
+def _compare(output: Tensor, expected: Tensor) -> None:
+    most = 1.0 if output.dtype == torch.uint8 else 1e-3
+    if not torch.allclose(output.float(), expected.float(), rtol=1e-5, atol=most):
+        raise KernelError("what it computes is wrong here")

@@ -29,8 +29,8 @@ _FOLLOWING = "following_"
 class _Fusion(NamedTuple):
     pattern: Any
     is_possible: Callable[[Any], bool]
-    fused: Callable[..., Tensor]
-    """Of all that the pattern names."""
+    fuse: Callable[..., None]
+    """Of a match, and of all that the pattern names."""
 
 
 @cache
@@ -41,9 +41,9 @@ def register_fusions() -> None:
         from torch._inductor.pattern_matcher import register_graph_pattern
 
         # One after another: what a pass has put into a graph, only the next one sees.
-        for stage, fusions in zip(pass_patterns, (_normalizations(), _activations()), strict=False):
-            for pattern, is_possible, fused in fusions:
-                register_graph_pattern(pattern, extra_check=is_possible, pass_dict=stage)(partial(_replace, fused))
+        for stage, fusions in zip(pass_patterns, (_normalizations(), _activations(), _integers()), strict=False):
+            for pattern, is_possible, fuse in fusions:
+                register_graph_pattern(pattern, extra_check=is_possible, pass_dict=stage)(fuse)
     except Exception as error:  # names and signatures there are torch's own affair
         logger.warning("compiled products stay apart from what follows them: %s: %s", type(error).__name__, error)
 
@@ -66,7 +66,7 @@ def _function(name: str, *arguments: Any, **options: Any) -> Any:
     return CallFunction(getattr(getattr(torch.ops.aten, packet), overload or "default"), *arguments, **options)
 
 
-def _product(users: int, *behind: Any, before: tuple[Any, ...] = ()) -> Any:
+def _product(users: Any, *behind: Any, before: tuple[Any, ...] = ()) -> Any:
     """A pattern: a product, what is behind it, and how many read it."""
     from torch._inductor.pattern_matcher import CallFunction, KeywordArg
 
@@ -90,7 +90,7 @@ def _activations() -> Iterator[_Fusion]:
     relu = _function("relu", _product(1, *nothing))
     for name, pattern in (("gelu", gelu), ("gelu_tanh", gelu_tanh), ("relu", relu)):
         given = tuple(KeywordArg(_FOLLOWING + each) for each in Product._fields[1:])
-        yield _Fusion(_second(pattern, given), _is_read_rounded, partial(_rounded, name))
+        yield _Fusion(_second(pattern, given), _is_read_rounded, partial(_replace, partial(_rounded, name)))
 
 
 def _second(first: Any, given: tuple[Any, ...]) -> Any:
@@ -125,7 +125,9 @@ def _normalizations() -> Iterator[_Fusion]:
         factor = _function("rsqrt", _function("add.Tensor", variance, KeywordArg("epsilon")))
         normal = _function("mul.Tensor", _function("sub.Tensor", y, mean), factor)
         scaled = _function("mul.Tensor", normal, KeywordArg("norm_weight"))
-        yield _Fusion(_function("add.Tensor", scaled, KeywordArg("norm_bias")), _is_over_columns, _normalized)
+        yield _Fusion(
+            _function("add.Tensor", scaled, KeywordArg("norm_bias")), _is_over_columns, partial(_replace, _normalized)
+        )
 
 
 def _is_over_columns(match: Any) -> bool:
@@ -140,6 +142,58 @@ def _is_over_columns(match: Any) -> bool:
 
 def _normalized(axes: Any, **found: Any) -> Tensor:
     return _call(Product(**found))
+
+
+def _integers() -> Iterator[_Fusion]:
+    """Products that normalize, and whose readers round what they read alike, as query, key and value do."""
+    from torch._inductor.pattern_matcher import MULTIPLE, KeywordArg
+
+    given = tuple(map(KeywordArg, Product._fields))
+    pattern = _product(MULTIPLE, before=given)
+    yield _Fusion(pattern, lambda match: bool(_readers(match.output_node())), _hand_on_integers)
+
+
+def _readers(node: Any) -> list[Any]:
+    """The products that round a normalized one's output as the first of them does."""
+    product = Product(*node.args)
+    readers = [
+        each for each in node.users if each.target is node.target and each.args[0] is node and each.args[1] is not None
+    ]
+    is_ready = product.norm_weight is not None and product.next_multiplier is None
+    if not is_ready or not readers or _shape(product.scale)[0] % 4:
+        return []
+    rounding = readers[0].args[1:3]
+    if any(each.all_input_nodes for each in rounding):  # else it is an input, a constant or filled with one
+        return []
+    return [each for each in readers if all(map(_hold_the_same, each.args[1:3], rounding))]
+
+
+def _hold_the_same(one: Any, other: Any) -> bool:
+    """Whether two nodes without inputs are the same, or constants with the same numbers."""
+    if one is other or one.op != other.op or one.op == "placeholder":
+        return one is other
+    if one.op != "get_attr":
+        return (one.target, one.args, one.kwargs) == (other.target, other.args, other.kwargs)
+    values = [operator.attrgetter(each.target)(each.graph.owning_module) for each in (one, other)]
+    return torch.equal(*values)
+
+
+def _hand_on_integers(match: Any, **found: Any) -> None:
+    node = match.output_node()
+    readers, graph, output = _readers(node), node.graph, node.meta["val"]
+    with graph.inserting_before(node):
+        # Copies, since readers' constants may come later in the graph.
+        rounding = [each if each.op == "placeholder" else graph.node_copy(each) for each in readers[0].args[1:3]]
+        arguments = Product(*node.args)._replace(next_multiplier=rounding[0], next_offset=rounding[1])
+        both = graph.call_function(torch.ops.inc_autotune.integer_linear_and_integers.default, tuple(arguments))
+        both.meta.update(node.meta, val=(output, output.new_empty(output.shape, dtype=torch.uint8)))
+        parts = [graph.call_function(operator.getitem, (both, index)) for index in (0, 1)]
+    for part, value in zip(parts, both.meta["val"], strict=True):
+        part.meta.update(node.meta, val=value)
+    for each in readers:
+        each.args = (parts[1], None, None, *each.args[3:])
+    node.replace_all_uses_with(parts[0])
+    graph.erase_node(node)
 
 
 def _shape(node: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from inc_autotune.torch_ext.target import linear
 from inc_autotune.torch_ext.target.linear import (
     ACTIVATIONS,
     Product,
+    both_by_torch,
     by_torch,
     can_run,
     integer_linear,
@@ -83,6 +84,21 @@ def test_any_shape_and_all_that_follows(rows, depth, columns, activation, behind
         assert int(difference.sum()) <= 1 + difference.numel() / 1000
     else:
         assert torch.allclose(result, expected, rtol=1e-4, atol=1e-4 if "normalized" in behind else 5e-6)
+
+
+@needs_kernel
+@pytest.mark.parametrize("columns", [1, 70, 384])
+def test_what_is_normalized_and_its_integers(columns):
+    vector = torch.linspace(0.5, 2, columns)
+    residual = torch.linspace(-2, 2, 30 * columns).view(2, 15, columns)
+    given = product(30, 50, columns, residual=residual, norm_weight=vector, norm_bias=vector, epsilon=1e-5)
+    given = given._replace(x=given.x.view(2, 15, 50), **rounding(columns))
+    results = torch.ops.inc_autotune.integer_linear_and_integers(*given)
+    expected = both_by_torch(given)
+    assert torch.allclose(results[0], expected[0], rtol=1e-4, atol=1e-4)
+    difference = (results[1].int() - expected[1].int()).abs()
+    assert int(difference.max()) <= 1
+    assert int(difference.sum()) <= 1 + difference.numel() / 1000
 
 
 @needs_kernel
@@ -161,6 +177,9 @@ def test_without_a_compiler_torch_computes_it(monkeypatch):
     given = product(12, 40, 70)
     monkeypatch.setattr(linear, "linear_problem", lambda: "it could not be built")
     assert torch.equal(run(given), by_torch(given))
+    given = given._replace(**rounding(70))
+    results = torch.ops.inc_autotune.integer_linear_and_integers(*given)
+    assert all(map(torch.equal, results, both_by_torch(given)))
 
 
 def test_a_compiler_that_fails_is_a_reason(monkeypatch):
@@ -196,5 +215,8 @@ def test_the_operators_are_sound_under_compilation():
     utilities = ("test_schema", "test_faketensor")
     given = product(5, 40, 70, activation="gelu", **rounding(70))
     torch.library.opcheck(torch.ops.inc_autotune.integer_linear, tuple(given), test_utils=utilities)
+    torch.library.opcheck(
+        torch.ops.inc_autotune.integer_linear_and_integers, tuple(given._replace(activation="")), test_utils=utilities
+    )
     weight = torch.ones(5, 6, dtype=torch.int8)
     torch.library.opcheck(torch.ops.inc_autotune.packed_linear_weight, (weight,), test_utils=utilities)

@@ -45,6 +45,20 @@ class Block(nn.Module):
         return self.norm(y + x if self.product_first else x + y)
 
 
+class SeveralReaders(nn.Module):
+    """A normalized product that three others read, two of which round it alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = Block(F.relu)
+        self.readers = nn.ModuleList(IntegerLinear(WIDTH, WIDTH, seed) for seed in (3, 4, 5))
+        self.readers[2].multiplier = self.readers[0].multiplier.clone()
+
+    def forward(self, x):
+        y = self.block(x)
+        return y + sum(each(y) for each in self.readers)
+
+
 class NotFused(nn.Module):
     """What looks like it and is not: two read the activation, another axis or shape, an odd number of columns."""
 
@@ -70,9 +84,12 @@ def compiled(model, *inputs, dynamic=False):
     with torch.no_grad(), torch._inductor.config.patch(config):
         function = torch.compile(model.eval(), fullgraph=True, dynamic=dynamic)
         outputs = [function(x) for x in inputs]
-    operator = torch.ops.inc_autotune.integer_linear.default
+    operators = (
+        torch.ops.inc_autotune.integer_linear.default,
+        torch.ops.inc_autotune.integer_linear_and_integers.default,
+    )
     # Held by name, since a graph goes on to change.
-    return outputs, [Product(*node.args) for node in graphs[-1].nodes if node.target is operator]
+    return outputs, [Product(*node.args) for node in graphs[-1].nodes if node.target in operators]
 
 
 class Blocks(nn.Sequential):
@@ -94,10 +111,19 @@ def test_activations_and_normalizations_become_parts_of_products(dynamic):
         # A value at the border of two integers may fall to either side.
         assert float((output - model(x)).abs().mean()) < 1e-3
     assert [each.activation for each in products] == ["gelu", "", "gelu_tanh", "", "relu", "", "", ""]
-    assert [each.next_multiplier is None for each in products] == [False, True] * 3 + [True, True]
-    assert [each.multiplier is None for each in products] == [False, True] * 3 + [False, False]
+    assert [each.next_multiplier is None for each in products] == [False] * 6 + [True, True]
+    assert [each.multiplier is None for each in products] == [False] + [True] * 6 + [False]
     assert [each.residual is None for each in products] == [True, False] * 4
     assert [each.epsilon for each in products] == [0.0, 1e-6] * 4
+
+
+def test_readers_that_round_alike_get_integers():
+    model = SeveralReaders().eval()
+    x = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    (output,), products = compiled(model, x)
+    assert float((output - model(x)).abs().mean()) < 1e-3
+    assert sorted(each.multiplier is None for each in products[1:]) == [False, True, True, True]
+    assert products[1].next_multiplier is not None
 
 
 def test_what_cannot_be_a_part_stays():
