@@ -27,7 +27,7 @@ UNITS = 40
 class Tuning:
     """The tuner's loop without models; several workers evaluate at once and finish in turn."""
 
-    def __init__(self, bad, order=None, *, score=None, thorough=False, workers=1, units=UNITS):
+    def __init__(self, bad, order=None, *, score=None, thorough=False, workers=1, units=UNITS, harm=None):
         names = [f"u{index}" for index in range(units)]
         space = TuningSpace(tuple(Unit(name, ((name, "Linear"),), (INT8, FP32)) for name in names))
         order = list(order) if order is not None else [*bad, *(name for name in names if name not in bad)]
@@ -39,7 +39,7 @@ class Tuning:
             goal=Goal(1.0, AccuracyCriterion(relative=0.01)),
             plans=(OFF,),
             sampling_sizes=(100,),
-            rank=lambda assignment: [UnitHarm(name, None) for name in order],
+            rank=lambda assignment: [UnitHarm(name, None if harm is None else harm(name)) for name in order],
             thorough=thorough,
             workers=workers,
         )
@@ -200,3 +200,26 @@ def test_all_units_but_one_are_the_last_resort(units):
     tried = [len(each.assignment.fallback_units) for each in Tuning([], score=lambda _: 0.5, units=units).run().trials]
     assert units - 1 in tried
     assert units not in tried
+
+
+def tried(tuning):
+    return [len(trial.assignment.fallback_units) for trial in tuning.run().trials]
+
+
+def test_the_first_numbers_of_fallbacks_are_left_out_where_they_leave_too_much_harm():
+    harm = {f"u{index}": 1.0 if index < 16 else 1e-3 for index in range(UNITS)}
+    # Twice the tolerance of 0.01 is left with 10 fallbacks, but no more than an eighth of 40 units falls back at once.
+    tuning = Tuning(list(harm)[:16], score=lambda fallen: 1 - 0.003 * (16 - len(fallen)), harm=harm.get)
+    assert tried(tuning) == [0, 4, 8, 16]
+    # One unit has most of the harm: nothing is left out.
+    harm = {f"u{index}": 1.0 if index < 1 else 1e-3 for index in range(UNITS)}
+    assert tried(Tuning(["u0"], harm=harm.get)) == [0, 1]
+
+
+def test_few_units_fall_back_one_by_one_whatever_their_harm():
+    assert tried(Tuning(["u0", "u1"], units=8, harm=lambda name: 1.0)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("harm", [lambda name: None if name == "u3" else 1.0, lambda name: math.inf, lambda name: 0.0])
+def test_without_a_harm_of_each_unit_no_number_is_left_out(harm):
+    assert tried(Tuning(["u0", "u1"], harm=harm)) == [0, 1, 2]
