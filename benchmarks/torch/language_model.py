@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
@@ -41,6 +42,13 @@ def weights(dtype: str, **weight: list[str]) -> dict[str, Any]:
 
 NEAREST = {"weight_rounding": "nearest", "smooth_quant": False}
 
+
+def without_head(**weight: list[str]) -> dict[str, Any]:
+    """The same for all Linears but the head, which stays in float with its table, as peers have it."""
+    floats = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
+    rule = {"weight": {"dtype": ["int4"], **weight}}
+    return {"approach": "weight_only", "op_type_dict": {"Linear": rule}, "op_name_dict": {"lm_head": floats}}
+
 FORMS: dict[str, dict[str, Any]] = {
     "int8 static": {"approach": "static"},
     "int8 dynamic": {"approach": "dynamic"},
@@ -49,6 +57,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "int4, groups of 32": weights("int4", scheme=["sym"]),
     "int4, groups of 32, not smoothed": {**weights("int4", scheme=["sym"]), "recipes": {"smooth_quant": False}},
     "int4, groups of 32, asymmetric": weights("int4", scheme=["asym"]),
+    "int4, groups of 32, head in float": without_head(scheme=["sym"]),
+    "int4, groups of 32, asymmetric, head in float": without_head(scheme=["asym"]),
     "int4, groups of 64": weights("int4", scheme=["sym"], granularity=["per_group_64"]),
     "int4, groups of 64, asymmetric": weights("int4", scheme=["asym"], granularity=["per_group_64"]),
     "int3, groups of 32, to nearest": {**weights("int3", scheme=["sym"]), "recipes": NEAREST},
@@ -101,6 +111,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(FORMS), default=list(FORMS))
     parser.add_argument("--windows", type=int, default=8, help="windows to evaluate on")
     parser.add_argument("--calibrate", type=int, default=12, help="windows to calibrate on")
+    parser.add_argument("--save", type=Path, help="a folder for peers/language_models.py to be written; then end")
     options = common.parse(parser)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,6 +125,16 @@ def main() -> None:
 
     settings = {"gguf_file": options.gguf, "dtype": torch.float32}
     model = AutoModelForCausalLM.from_pretrained(options.model, **settings).eval()
+    if options.save:
+        windows = {"evaluate": torch.stack(evaluate.windows), "calibrate": torch.cat(batches)}
+        config = copy.deepcopy(model.config)
+        vars(config).pop("quantization_config", None)  # of GGUF, with which transformers saves no model
+        plain = AutoModelForCausalLM.from_config(config)
+        plain.load_state_dict(model.state_dict())
+        plain.save_pretrained(options.save)
+        tokenizer.save_pretrained(options.save)
+        save_file(windows, str(options.save / "windows.safetensors"))
+        return
     forms = {"fp32": model, "bf16": copy.deepcopy(model).bfloat16()}
     costs, passes = dict.fromkeys(forms, 0.0), dict.fromkeys(forms, 0.0)
     pass_seconds(model, batches[:1])
