@@ -52,6 +52,10 @@ def without_head(**weight: list[str]) -> dict[str, Any]:
 FORMS: dict[str, dict[str, Any]] = {
     "int8 static": {"approach": "static"},
     "int8 dynamic": {"approach": "dynamic"},
+    "int8 dynamic, by token": {
+        "approach": "dynamic",
+        "op_type_dict": {"Linear": {"activation": {"granularity": ["per_token"]}}},
+    },
     "int8 weights": {"approach": "weight_only"},
     "int4, groups of 32, to nearest": {**weights("int4", scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},
     "int4, groups of 32": weights("int4", scheme=["sym"]),

@@ -31,6 +31,11 @@ class TensorConfig:
         return GROUP_SIZES.get(self.granularity or "")
 
     @property
+    def is_per_token(self) -> bool:
+        """Whether each token of an activation has a range of its own."""
+        return self.granularity == "per_token"
+
+    @property
     def is_float(self) -> bool:
         return self.dtype in FLOAT_DTYPES
 

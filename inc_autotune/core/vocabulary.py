@@ -14,10 +14,14 @@ DTYPES_TEXT = f"{INTEGER_DTYPES_TEXT}, {', '.join(FLOAT_DTYPES)}"
 Scheme = Literal["sym", "asym"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
-Granularity = Literal["per_tensor", "per_channel", "per_group_32", "per_group_64", "per_group_128"]
+WeightGranularity = Literal["per_tensor", "per_channel", "per_group_32", "per_group_64", "per_group_128"]
 """What has a scale of its own: the tensor, each output channel, or so many weights of an output channel one after
 another."""
-GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+WEIGHT_GRANULARITIES: tuple[WeightGranularity, ...] = get_args(WeightGranularity)
+ActivationGranularity = Literal["per_tensor", "per_token"]
+"""What has a scale of its own: the tensor, or each token, which is all indices but the last one."""
+ACTIVATION_GRANULARITIES: tuple[ActivationGranularity, ...] = get_args(ActivationGranularity)
+GRANULARITIES: tuple[str, ...] = (*WEIGHT_GRANULARITIES, "per_token")
 GROUP_SIZES: Mapping[str, int] = {"per_group_32": 32, "per_group_64": 64, "per_group_128": 128}
 """Weights that share a scale, by granularity."""
 

@@ -21,7 +21,7 @@ from inc_autotune.core.data import Packed, UnportableError
 from inc_autotune.core.errors import ArgumentError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import ActivationStatistics, InputGroup, SecondMoment, Statistics, refused_note
-from inc_autotune.core.space import Capability, Unit, refuse_groups
+from inc_autotune.core.space import Capability, Unit, refuse_granularities
 from inc_autotune.core.vocabulary import Approach, FormName
 from inc_autotune.graphs.calibration import Calibration, merged
 from inc_autotune.graphs.calibration_state import pack_calibration, pack_feed, unpack_calibration, unpack_feed
@@ -97,7 +97,7 @@ class GraphAdaptor(
     """Why, and what to do instead, where someone wants to train a quantized model."""
 
     def __init__(self, capability: Capability, *, histogram: bool, example_inputs: Any, moments: bool = False) -> None:
-        refuse_groups(capability, self.grouped_types)
+        refuse_granularities(capability, self.grouped_types)
         self.capability = capability
         self.histogram = histogram or capability.default_needs_histogram
         self.moments_wanted = moments

@@ -25,7 +25,7 @@ from inc_autotune.core.errors import ArgumentError, CapabilityError
 from inc_autotune.core.op_config import OpConfig
 from inc_autotune.core.quantization import InputGroup, refused_note
 from inc_autotune.core.run_context import run_context
-from inc_autotune.core.space import Capability, Unit, load_capability, refuse_groups
+from inc_autotune.core.space import Capability, Unit, load_capability, refuse_granularities
 from inc_autotune.core.vocabulary import FORM_NAMES, FormName
 from inc_autotune.torch_ext.calibration import (
     MEASURED_SAMPLES,
@@ -98,7 +98,7 @@ class CalibratedAdaptor(Adaptor, SupportsSmoothing, SupportsSmoothingForms, Supp
         version = torch.__version__.split("+")[0]
         self.capability: Capability = load_capability(self.default_capability, version, capability)
         _check_recurrent(self.capability)
-        refuse_groups(self.capability, TYPES_WITH_GROUPS)
+        refuse_granularities(self.capability, TYPES_WITH_GROUPS, LINEAR_TYPES)
         self._histogram = histogram or self.capability.default_needs_histogram
         self._moments = moments
         self._given_example = example_inputs

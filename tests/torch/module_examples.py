@@ -23,8 +23,9 @@ def integer_config(
     scheme: str = "asym",
     granularity: str = "per_channel",
     approach: str = "static",
+    ranges: str = "per_tensor",
 ) -> OpConfig:
-    rounded = FP32_TENSOR if approach == "weight_only" else TensorConfig(activation, scheme, "per_tensor", "minmax")
+    rounded = FP32_TENSOR if approach == "weight_only" else TensorConfig(activation, scheme, ranges, "minmax")
     return OpConfig(TensorConfig(weight, weight_scheme, granularity, "minmax"), rounded, approach)  # type: ignore[arg-type]
 
 
@@ -108,6 +109,7 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "linear signed": lambda: linear(integer_config(activation="int8")),
     "linear dynamic": lambda: linear(integer_config(approach="dynamic")),
     "linear dynamic smoothed": lambda: linear(integer_config(approach="dynamic"), smoothed=True),
+    "linear dynamic by token": lambda: linear(integer_config(approach="dynamic", ranges="per_token"), smoothed=True),
     "linear dynamic sym": lambda: linear(integer_config(approach="dynamic", scheme="sym"), smoothed=True),
     "linear weight only": lambda: linear(integer_config(approach="weight_only")),
     "linear int4 in groups": lambda: linear(

@@ -32,15 +32,20 @@ class QuantizedRows:
 
     Args:
         values: integer-valued float32 [R, K] within -128..127, or real numbers where the activation stays in float.
-        scale: of the whole tensor; 1 for float rows.
-        zero_point: an integer; 0 for float rows.
+        scale: of the whole tensor, or of each row, [R, 1]; 1 for float rows.
+        zero_point: an integer, or an integer-valued one for each row, [R, 1]; 0 for float rows.
         is_integer: whether the activation is quantized.
     """
 
     values: AnyNamespaceArray
-    scale: float
-    zero_point: int
+    scale: float | AnyNamespaceArray
+    zero_point: int | AnyNamespaceArray
     is_integer: bool
+
+    @property
+    def has_zero_point(self) -> bool:
+        """Whether zero is another integer than 0."""
+        return not isinstance(self.zero_point, int) or self.zero_point != 0
 
 
 def quantize_rows(
@@ -55,6 +60,21 @@ def quantize_rows(
     if shift:
         values -= shift
     return QuantizedRows(values, float(parameters.scale), int(parameters.zero_point) - shift, True)
+
+
+def quantize_each_row(rows: AnyNamespaceArray, config: TensorConfig, *, framework: str = "pytorch") -> QuantizedRows:
+    """Quantize float32 rows [R, K], each with its own range, as dynamic kernels with a range for each token do."""
+    xp = array_api_compat.array_namespace(rows)
+    lowest, highest = xp.min(rows, axis=1), xp.max(rows, axis=1)
+    scheme = config.scheme or "asym"
+    parameters = quantization_parameters(lowest, highest, dtype=config.dtype, scheme=scheme, framework=framework)
+    values = quantize(rows, parameters, axis=0)
+    shift = _signed_shift(parameters.quant_max)
+    if shift:
+        values -= shift
+    scale = xp.reshape(xp.astype(parameters.scale, xp.float32), (-1, 1))
+    zero_point = xp.reshape(xp.astype(parameters.zero_point, xp.float32), (-1, 1)) - shift
+    return QuantizedRows(values, scale, zero_point, True)
 
 
 class OperatorLoss:
@@ -141,7 +161,7 @@ class OperatorLoss:
         if self._integer_product is None or not rows.is_integer:
             if zero_point is not None:
                 integers -= xp.reshape(zero_point, (-1, 1))
-            centred = rows.values - rows.zero_point if rows.zero_point else rows.values
+            centred = rows.values - rows.zero_point if rows.has_zero_point else rows.values
             result = centred @ xp.matrix_transpose(integers)
         else:
             shift = _signed_shift(parameters.quant_max)
@@ -149,11 +169,11 @@ class OperatorLoss:
                 integers -= shift
             result = self._integer_product(rows.values, integers)
             # sum((x - zx)(w - zw)) = sum(x w) - zx sum(w) - zw (sum(x) - K zx)
-            if rows.zero_point:
+            if rows.has_zero_point:
                 result -= rows.zero_point * xp.sum(integers, axis=1)
             if zero_point is not None:
-                row_sums = xp.sum(rows.values, axis=1) - weight.shape[1] * rows.zero_point
-                result -= xp.reshape(row_sums, (-1, 1)) * (zero_point - shift)
+                row_sums = xp.sum(rows.values, axis=1, keepdims=True) - weight.shape[1] * rows.zero_point
+                result -= row_sums * (zero_point - shift)
         result *= rows.scale * parameters.scale
         return result
 

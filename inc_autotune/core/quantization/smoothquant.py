@@ -14,7 +14,13 @@ from inc_autotune.core.arrays import AnyNamespaceArray
 from inc_autotune.core.errors import ArgumentError, CalibrationError, did_you_mean
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.quantization.histogram import Histogram, clipping_range
-from inc_autotune.core.quantization.operator_loss import IntegerProduct, OperatorLoss, QuantizedRows, quantize_rows
+from inc_autotune.core.quantization.operator_loss import (
+    IntegerProduct,
+    OperatorLoss,
+    QuantizedRows,
+    quantize_each_row,
+    quantize_rows,
+)
 from inc_autotune.core.quantization.smoothing_scale import check_exponent, group_weight_absmax, smoothing_scale
 from inc_autotune.core.quantization.statistics import ActivationStatistics
 from inc_autotune.core.vocabulary import MOST_ALPHAS, SHARED_CRITERIA, listing
@@ -263,6 +269,8 @@ def _smoothed_rows(
     smoothed = rows if scale is None else rows / scale
     if config.is_float:
         return QuantizedRows(smoothed, 1.0, 0, False)
+    if config.is_per_token:
+        return quantize_each_row(smoothed, config, framework=framework)
     lowest, highest = smoothed_range(statistics, scale, config, framework=framework)
     return quantize_rows(smoothed, lowest, highest, config, framework=framework)
 

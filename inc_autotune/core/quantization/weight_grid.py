@@ -19,7 +19,7 @@ from inc_autotune.core.quantization.affine import (
     quantization_parameters,
     scheme_table,
 )
-from inc_autotune.core.vocabulary import GRANULARITIES, WEIGHT_ALGORITHMS
+from inc_autotune.core.vocabulary import WEIGHT_ALGORITHMS, WEIGHT_GRANULARITIES
 
 _SHRINK_FACTORS = tuple(float(factor) for factor in np.linspace(1.0, 0.2, 41))
 
@@ -54,7 +54,7 @@ def weight_parameters(
         ArgumentError: a part of `config` is not among the above, or the weight holds NaN or infinity.
     """
     granularity, algorithm, scheme = config.granularity or "per_tensor", config.algorithm or "minmax", config.scheme
-    check_choice("granularity", granularity, GRANULARITIES)
+    check_choice("granularity", granularity, WEIGHT_GRANULARITIES)
     check_choice("algorithm", algorithm, WEIGHT_ALGORITHMS)
     xp = array_api_compat.array_namespace(weight)
     weight = as_float32(xp, weight)

@@ -3,7 +3,7 @@
 Imports arguments and quantization.
 """
 
-from inc_autotune.core.space.capability import Capability, load_capability, refuse_groups
+from inc_autotune.core.space.capability import Capability, load_capability, refuse_granularities
 from inc_autotune.core.space.narrowing import describe_options, narrow_options
 from inc_autotune.core.space.units import Assignment, OperatorKey, TuningSpace, Unit, build_space
 
@@ -17,5 +17,5 @@ __all__ = [
     "describe_options",
     "load_capability",
     "narrow_options",
-    "refuse_groups",
+    "refuse_granularities",
 ]

@@ -90,17 +90,23 @@ def _choose(document: Document, framework_version: str) -> Block:
     )
 
 
-def refuse_groups(capability: Capability, able: Collection[str] = ()) -> None:
-    """Refuse groups of weights where nothing computes with them.
+def refuse_granularities(capability: Capability, able: Collection[str] = (), by_token: Collection[str] = ()) -> None:
+    """Refuse groups of weights, and ranges of tokens, where nothing computes with them.
 
     Args:
-        able: operator types with weight-only forms that do.
+        able: operator types with weight-only forms that have groups.
+        by_token: operator types with dynamic forms that have a range for each token.
 
     Raises:
         CapabilityError: another type, or another approach, has such a granularity.
     """
     for op_type, options in capability.table.items():
         for option in options:
+            if option.activation.is_per_token and op_type not in by_token:
+                raise CapabilityError(
+                    f"capability: {option.approach} {op_type}: activation granularity 'per_token' has no form here. "
+                    f"Allowed: 'per_tensor'{f', and for {listing(by_token)} both' if by_token else ''}."
+                )
             if option.weight.group_size and (op_type not in able or option.approach != "weight_only"):
                 raise CapabilityError(
                     f"capability: {option.approach} {op_type}: granularity {option.weight.granularity!r} has no form "

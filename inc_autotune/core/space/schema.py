@@ -13,6 +13,7 @@ from inc_autotune.core.arguments import CheckError, choice, shown
 from inc_autotune.core.op_config import OpConfig, TensorConfig
 from inc_autotune.core.space.located_yaml import Document, Steps
 from inc_autotune.core.vocabulary import (
+    ACTIVATION_GRANULARITIES,
     ALGORITHMS,
     APPROACHES,
     DTYPES,
@@ -22,6 +23,7 @@ from inc_autotune.core.vocabulary import (
     INTEGER_DTYPES,
     SCHEMES,
     WEIGHT_ALGORITHMS,
+    WEIGHT_GRANULARITIES,
     Approach,
     listing,
 )
@@ -143,13 +145,16 @@ class OperatorOptions(Entry):
         possible = f"{{}} is not possible under {approach!r}. Allowed: {{}}."
         calibrated = "{} needs calibration, which 'dynamic' does without. Allowed: {}."
         useless = "{!r} says nothing about a float dtype. Remove it."
+        found_at_run_time = "{} is found at run time, by 'dynamic' alone. Allowed: {}."
         is_float = approach == "weight_only"
         for part, name, words, problem in (
             ("weight", "dtype", (signed, f"u{signed}"), belongs),
             ("weight", "algorithm", WEIGHT_ALGORITHMS, "{} is for activations. Allowed for weights: {}."),
             ("activation", "dtype", FLOAT_DTYPES if is_float else INTEGER_DTYPES, possible),
             *(("activation", name, (), useless.format(name)) for name in PROPERTIES if is_float and name != "dtype"),
-            ("activation", "granularity", ("per_tensor",), "{} is for weights. Allowed for activations: {}."),
+            ("weight", "granularity", WEIGHT_GRANULARITIES, "{} is for activations. Allowed for weights: {}."),
+            ("activation", "granularity", ACTIVATION_GRANULARITIES, "{} is for weights. Allowed for activations: {}."),
+            *(() if approach == "dynamic" else (("activation", "granularity", ("per_tensor",), found_at_run_time),)),
             ("activation", "algorithm", ("minmax",) if approach == "dynamic" else ALGORITHMS, calibrated),
         ):
             for value in getattr(getattr(self, part), name):

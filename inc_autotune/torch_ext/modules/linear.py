@@ -51,7 +51,9 @@ class QuantizedLinear(QuantizedOperator):
     5. else the product of the same integers in float32, right on every CPU and with every weight.
 
     Eager and `torch.jit.trace` take 3, 4 or 5; compiled, 5 takes the place of 2 where oneDNN's kernel would saturate
-    with this weight. Inputs of any leading shape, float32, bfloat16 or float16; the output has the dtype of the input.
+    with this weight. With a range for each token (`per_token`) they multiply an input that is in steps of each token
+    already, as one of scale 1. Inputs of any leading shape, float32, bfloat16 or float16; the output has the dtype of
+    the input.
 
     Args:
         config: static or dynamic.
@@ -107,6 +109,8 @@ class QuantizedLinear(QuantizedOperator):
     @torch.no_grad()
     def rebuild(self) -> None:
         self.keep_packed(None)
+        activation = self.config.activation
+        self._is_symmetric, self._per_token = activation.scheme == "sym", activation.is_per_token
         self._lowers_exactly, self._multiplies_int8, self._has_kernel = True, False, False
         if not self.has_values:
             return
@@ -140,10 +144,11 @@ class QuantizedLinear(QuantizedOperator):
         self._multiplies_int8 = saturation.can_use_integer_product(weight)
         if saturation.is_too_wide(weight, saturation.needs_reduced_range("Linear", self)):
             saturation.warn_of_wide_weights()
-        is_symmetric_dynamic = self.input_scale is None and self.config.activation.scheme == "sym"
+        is_symmetric_dynamic = self.input_scale is None and self._is_symmetric and not self._per_token
         is_needed = packs() or not self._multiplies_int8
         if is_needed and not is_symmetric_dynamic and saturation.can_use_fused_linear(weight):
-            self.keep_packed(kernels.pack_linear(weight, self.weight_scale, self.bias))
+            bias = None if self._per_token else self.bias
+            self.keep_packed(kernels.pack_linear(weight, self.weight_scale, bias))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
@@ -151,7 +156,11 @@ class QuantizedLinear(QuantizedOperator):
         if torch.compiler.is_compiling() or not x.is_cpu:
             if self._is_compiled_to_kernel(x):
                 return self._by_kernel(x)
+            if self._per_token and not _leaves_ranges_to_runtime():
+                return self._by_token(x)
             return self._dequantized(x) if self._lowers_exactly else self._integer(x)
+        if self._per_token:
+            return self._by_token(x)
         packed = self.packed
         return self._integer(x) if packed is None else self._fused(x, packed)
 
@@ -165,16 +174,16 @@ class QuantizedLinear(QuantizedOperator):
     def _dequantized(self, x: Tensor) -> Tensor:
         x = self._smoothed(x)
         if self.input_scale is None:
-            # In this order, since dynamo does not follow context variables.
-            if torch.compiler.is_dynamo_compiling() or not _RANGES_LEFT_TO_RUNTIME.get():
-                x = _dequantized_dynamic(x, self.config.activation.scheme == "sym")
+            if not _leaves_ranges_to_runtime():
+                x = _dequantized_dynamic(x, self._is_symmetric)
         else:
-            arguments = (self._scale, self._zero_point, 0, 255, torch.uint8)
-            x = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
-        weight = _decomposed.dequantize_per_channel(
-            self.integer_weight, self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8
-        )
-        return F.linear(x, weight, self.bias)
+            x = _through_uint8(x, self._scale, self._zero_point)
+        return F.linear(x, self._dequantized_weight(), self.bias)
+
+    def _dequantized_weight(self) -> Tensor:
+        arguments = (self.weight_scale, self._weight_zero_point, 0, -128, 127, torch.int8)
+        weight: Tensor = _decomposed.dequantize_per_channel(self.integer_weight, *arguments)
+        return weight
 
     def _is_compiled_to_kernel(self, x: Tensor) -> bool:
         """Whether the program that is made from this call may have our own operators: it runs in this process."""
@@ -203,10 +212,34 @@ class QuantizedLinear(QuantizedOperator):
             y = kernels.fused_linear(rows, self._scale, self._zero_point, packed)
         return y.squeeze(0) if x.dim() == 1 else y
 
+    def _by_token(self, x: Tensor) -> Tensor:
+        is_lowered = torch.compiler.is_compiling() or not x.is_cpu
+        packed = None if is_lowered else self.packed
+        # A trace has one form for inputs of any size.
+        is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if packed is not None and not is_tracing and x.numel() == self.in_features and not self._is_symmetric:
+            y = self._fused(x, packed)
+            return y if self.bias is None else y + self.bias
+        x = self._smoothed(x)
+        scale, zero_point = dynamic_parameters(x, 0, 255, self._is_symmetric, per_token=True)
+        # Less 128, so that sums are small; the kernels' own zero point takes it off again.
+        offset = zero_point - 128
+        steps = torch.addcmul(offset, x, scale.reciprocal()).reshape(-1, self.in_features)
+        if packed is not None:
+            sums = kernels.fused_linear(steps, 1.0, 128, packed)
+        elif is_lowered and self._lowers_exactly:
+            sums = F.linear(_through_uint8(steps, 1.0, 128), self._dequantized_weight())
+        else:
+            sums = self._product(steps.round().clamp(-128, 127)) * self.weight_scale
+        sums = torch.addr(sums, offset.reshape(-1), self._weight_sum * self.weight_scale, alpha=-1)
+        scale = scale.reshape(-1, 1)
+        y = sums * scale if self.bias is None else torch.addcmul(self.bias, sums, scale)
+        return y.reshape(*x.shape[:-1], self.out_features)
+
     def _integer(self, x: Tensor) -> Tensor:
         if self.input_scale is None:
             x = self._smoothed(x)
-            scale, zero_point = dynamic_parameters(x, 0, 255, self.config.activation.scheme == "sym")
+            scale, zero_point = dynamic_parameters(x, 0, 255, self._is_symmetric)
             multiplier, offset = self._for_each_feature(scale.reciprocal()), zero_point - 128
             output_scale, output_bias = self._output_parameters(scale, offset)
         else:
@@ -249,11 +282,21 @@ class QuantizedLinear(QuantizedOperator):
         )
 
 
+def _leaves_ranges_to_runtime() -> bool:
+    # In this order, since dynamo does not follow context variables.
+    return not torch.compiler.is_dynamo_compiling() and _RANGES_LEFT_TO_RUNTIME.get()
+
+
 def _dequantized_dynamic(x: Tensor, symmetric: bool) -> Tensor:
     if symmetric:
         scale, zero_point = dynamic_parameters(x, 0, 255, True)
         return (round_to_integers(x, scale.reciprocal(), zero_point, 0, 255) - zero_point) * scale
     scale, zero_point = _decomposed.choose_qparams(x, 0, 255, SMALLEST_DYNAMIC_SCALE, torch.uint8)
+    return _through_uint8(x, scale, zero_point)
+
+
+def _through_uint8(x: Tensor, scale: float | Tensor, zero_point: int | Tensor) -> Tensor:
+    """Rounded to uint8 and back, by operators that inductor takes into the product behind them."""
     arguments = (scale, zero_point, 0, 255, torch.uint8)
     result: Tensor = _decomposed.dequantize_per_tensor(_decomposed.quantize_per_tensor(x, *arguments), *arguments)
     return result

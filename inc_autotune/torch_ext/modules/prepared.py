@@ -138,5 +138,6 @@ def describe(config: OpConfig) -> str:
     weight, activation = config.weight, config.activation
     parts = [f"weight={weight.dtype} {weight.scheme} {weight.granularity}"]
     if not activation.is_float:
-        parts.append(f"activation={activation.dtype} {activation.scheme}")
+        by_token = " per_token" if activation.is_per_token else ""
+        parts.append(f"activation={activation.dtype} {activation.scheme}{by_token}")
     return ", ".join([*parts, str(config.approach)])

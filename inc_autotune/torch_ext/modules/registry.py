@@ -41,7 +41,7 @@ from inc_autotune.torch_ext.modules.transposed_convolution import QuantizedTrans
 from inc_autotune.torch_ext.modules.weight_only import WeightOnlyLinear
 from inc_autotune.torch_ext.modules.weight_only_embedding import WeightOnlyEmbedding
 from inc_autotune.torch_ext.modules.weight_rounding import integers_by_moment
-from inc_autotune.torch_ext.operators import RECURRENT_TYPES, TABLE_TYPES, operator_type
+from inc_autotune.torch_ext.operators import LINEAR_TYPES, RECURRENT_TYPES, TABLE_TYPES, operator_type
 
 
 def prepare_module(
@@ -77,10 +77,13 @@ def prepare_module(
             f"config: weight dtype {config.dtype!r}: nothing to prepare. Allowed: an integer dtype, 'bf16' or 'fp16'; "
             "an operator that stays in fp32 is left as it is."
         )
-    if config.activation.granularity == "per_channel":
+    granularity = config.activation.granularity
+    by_token = config.activation.is_per_token and name in LINEAR_TYPES and config.approach == "dynamic"
+    if granularity not in (None, "per_tensor") and not by_token:
         raise ArgumentError(
-            "config: activation granularity 'per_channel': not supported. Allowed: 'per_tensor'; smoothing scales "
-            "the channels of an activation one by one."
+            f"config: activation granularity {granularity!r}: not supported by {name}, {config.approach}. Allowed: "
+            "'per_tensor', and 'per_token' for dynamic linear operators; smoothing scales the channels of an "
+            "activation one by one."
         )
     if name in RECURRENT_TYPES:
         return prepare_fake_recurrent(module, name, config, calibration, reduce_range)

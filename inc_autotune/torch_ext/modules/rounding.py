@@ -43,8 +43,8 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, 
 
     Args:
         x: float32.
-        scale: float32, 0-d.
-        zero_point: any dtype, 0-d.
+        scale: float32, 0-d or broadcastable.
+        zero_point: any dtype, 0-d or broadcastable.
         quant_min: smallest integer.
         quant_max: largest integer.
     """
@@ -65,23 +65,28 @@ def straight_through(value: Tensor, quantized: Tensor) -> Tensor:
     return value + (quantized - value).detach()
 
 
-def dynamic_parameters(x: Tensor, quant_min: int, quant_max: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of a tensor from its own range, widened to hold zero.
+def dynamic_parameters(
+    x: Tensor, quant_min: int, quant_max: int, symmetric: bool, per_token: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a tensor, or of each of its tokens, from its own range, widened to hold zero.
 
     Args:
         x: float32, any shape.
         quant_min: smallest integer.
         quant_max: largest integer.
         symmetric: zero point in the middle of the integers.
+        per_token: a scale and a zero point for each row along the last axis.
 
     Returns:
-        (scale float32 0-d, zero point float32 0-d); a scale of at least `SMALLEST_DYNAMIC_SCALE`.
+        (scale float32 0-d, zero point float32 0-d), for tokens both [..., 1]; scales of at least
+        `SMALLEST_DYNAMIC_SCALE`.
 
     Source: ChooseQuantizationParams in ATen/native/quantized/cpu/QuantUtils.h.
     """
     if not torch.jit.is_tracing() and x.numel() == 0:  # type: ignore[attr-defined, no-untyped-call]
-        return x.new_ones(()), x.new_zeros(())
-    minimum, maximum = torch.aminmax(x.detach())
+        shape = (*x.shape[:-1], 1) if per_token else ()
+        return x.new_ones(shape), x.new_zeros(shape)
+    minimum, maximum = torch.aminmax(x.detach(), dim=-1, keepdim=True) if per_token else torch.aminmax(x.detach())
     minimum, maximum = minimum.double().clamp(max=0.0), maximum.double().clamp(min=0.0)
     levels = quant_max - quant_min
     if symmetric:
@@ -103,7 +108,8 @@ def fake_quantized_input(
         return x
     kind = integer_type(activation.dtype)
     if config.approach == "dynamic":
-        input_scale, input_zero_point = dynamic_parameters(x, kind.minimum, kind.maximum, activation.scheme == "sym")
+        is_symmetric, per_token = activation.scheme == "sym", activation.is_per_token
+        input_scale, input_zero_point = dynamic_parameters(x, kind.minimum, kind.maximum, is_symmetric, per_token)
     if input_scale is None or input_zero_point is None:
         return x
     return fake_quantize(x, input_scale, input_zero_point, kind.minimum, kind.maximum)

@@ -101,7 +101,14 @@ def loss_by_definition(
     parameters = weight_parameters(smoothed, config.weight, framework=framework, reduce_range=reduce_range)
     weight = fake_quantize(smoothed, parameters, axis).astype(np.float64)
     rows = x / scale
-    if not config.activation.is_float:
+    if config.activation.is_per_token:
+        low, high = rows.min(axis=1), rows.max(axis=1)
+        scheme = config.activation.scheme or ""
+        activation = quantization_parameters(
+            low, high, dtype=config.activation.dtype, scheme=scheme, framework=framework
+        )
+        rows = fake_quantize(rows, activation, 0)
+    elif not config.activation.is_float:
         low = (np.asarray(statistics.channel_minimum) / scale).min()
         high = (np.asarray(statistics.channel_maximum) / scale).max()
         activation = quantization_parameters(
@@ -264,6 +271,10 @@ CONFIGS = {
     "per_tensor": OpConfig(TensorConfig("int8", "sym", "per_tensor", "minmax"), ACTIVATION, "static"),
     "symmetric activation": OpConfig(WEIGHT, TensorConfig("uint8", "sym", "per_tensor", "minmax"), "static"),
     "signed activation": OpConfig(WEIGHT, TensorConfig("int8", "asym", "per_tensor", "minmax"), "dynamic"),
+    "ranges of tokens": OpConfig(WEIGHT, TensorConfig("uint8", "asym", "per_token", "minmax"), "dynamic"),
+    "ranges of tokens, asymmetric weight": OpConfig(
+        TensorConfig("uint8", "asym", "per_channel", "minmax"), TensorConfig("uint8", "sym", "per_token"), "dynamic"
+    ),
     "4 bits": OpConfig(
         TensorConfig("int4", "sym", "per_channel", "mse"), TensorConfig("uint4", "asym", "per_tensor"), "static"
     ),

@@ -246,6 +246,12 @@ def test_message_names_file_line_key_and_suggestion():
             "[per_channel]",
             ":5: int4.static.Conv2d.activation.granularity: 'per_channel' is for weights.",
         ),
+        (
+            "[per_tensor]",
+            "[per_token]",
+            ":5: int4.static.Conv2d.activation.granularity: 'per_token' is found at run time, by 'dynamic' alone.",
+        ),
+        ("[per_channel]", "[per_token]", ":4: int4.static.Conv2d.weight.granularity: 'per_token' is for activations."),
         ("[minmax]", "[kl]", ":4: int4.static.Conv2d.weight.algorithm: 'kl' is for activations."),
         ("Conv2d:", "Conv2d: 3 #", "my.yaml:"),
         ("Conv2d:", "3:", ":3: int4.static.3: key 3 is not text."),
