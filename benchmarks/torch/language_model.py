@@ -49,6 +49,7 @@ def without_head(**weight: list[str]) -> dict[str, Any]:
     rule = {"weight": {"dtype": ["int4"], **weight}}
     return {"approach": "weight_only", "op_type_dict": {"Linear": rule}, "op_name_dict": {"lm_head": floats}}
 
+
 FORMS: dict[str, dict[str, Any]] = {
     "int8 static": {"approach": "static"},
     "int8 dynamic": {"approach": "dynamic"},
