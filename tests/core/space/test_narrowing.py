@@ -141,8 +141,8 @@ def test_an_operator_without_options_is_fp32():
 @pytest.mark.parametrize(
     ("given", "problems"),
     [
-        ({"Linear": rule("int3")}, ["op_type_dict['Linear']: weight dtype 'int3' is not in", "int8", "capability="]),
-        ({"Linear": rule(["int8", "int3"])}, ["weight dtype 'int3' is not in the capability"]),
+        ({"Linear": rule("int5")}, ["op_type_dict['Linear']: weight dtype 'int5' is not in", "int8", "capability="]),
+        ({"Linear": rule(["int8", "int5"])}, ["weight dtype 'int5' is not in the capability"]),
         ({".*": rule("uint8")}, ["op_type_dict['.*']: operator", "has no option with weight dtype uint8"]),
         (
             {"Conv2d": rule("int4", "uint8")},
