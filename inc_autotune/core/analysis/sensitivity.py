@@ -21,6 +21,7 @@ from inc_autotune.core.analysis.output_error import (
 )
 from inc_autotune.core.errors import QuantizationError
 from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.quantization import integer_type
 from inc_autotune.core.space import Assignment, TuningSpace, Unit
 
 logger = logging.getLogger(__name__)
@@ -210,8 +211,9 @@ def choose_fallback(
     harm: UnitHarm,
     error_of: ErrorOf | None = None,
 ) -> OpConfig:
-    """The fallback of a harmful unit: the first of dynamic and bf16 that removes most of the harm, else fp32.
+    """The fallback of a harmful unit: the first of wider weights, dynamic and bf16 that removes most harm; or fp32.
 
+    Weights alone can be wider where rules allow several integer types, of which the smallest is the default.
     Dynamic quantization rounds the weight as before, so it is not tried if that alone does too much harm.
 
     Args:
@@ -261,7 +263,16 @@ def _by_error(harms: Iterable[UnitHarm]) -> tuple[UnitHarm, ...]:
 
 
 def _fallback_options(options: Sequence[OpConfig], current: OpConfig) -> list[OpConfig]:
-    """The first dynamic and the first bf16 option, in this order; the dynamic one keeps the smoothing and rounding."""
+    """The first option of each wider integer weight, the first dynamic and the first bf16 one, in this order.
+
+    All but bf16 keep the smoothing and rounding.
+    """
+    wider: dict[int, OpConfig] = {}
+    for option in options:
+        if option.is_quantized and option.approach == "weight_only" == current.approach:
+            wider.setdefault(integer_type(option.weight.dtype).bits, option)
+    bits = integer_type(current.weight.dtype).bits
+    more = [option for width, option in sorted(wider.items()) if width > bits]
     dynamic = [option for option in options if option.approach == "dynamic" and current.approach == "static"]
     bf16 = [option for option in options if option.dtype == "bf16"]
-    return [option.with_choices_of(current) for option in dynamic[:1]] + bf16[:1]
+    return [option.with_choices_of(current) for option in (*more, *dynamic[:1])] + bf16[:1]

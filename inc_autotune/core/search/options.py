@@ -121,6 +121,7 @@ def allowed_options(offered: Options, arguments: AutotuneArguments, *, warn: boo
         approach=arguments.approach,
         excluded_precisions=arguments.excluded_precisions,
         include_weight_only=arguments.objective != "performance",
+        smallest_first=arguments.objective != "performance",
         warn=warn,
     )
     if arguments.approach != "auto" and not _quantized(allowed):

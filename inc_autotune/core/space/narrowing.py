@@ -10,6 +10,7 @@ from types import MappingProxyType
 from inc_autotune.core.arguments import OperatorRule
 from inc_autotune.core.errors import CapabilityError, did_you_mean
 from inc_autotune.core.op_config import FP32, OpConfig
+from inc_autotune.core.quantization import integer_type
 from inc_autotune.core.space.units import OperatorKey
 from inc_autotune.core.vocabulary import FLOAT_DTYPES, Approach, RequestedApproach
 
@@ -33,6 +34,7 @@ def narrow_options(
     approach: RequestedApproach = "auto",
     excluded_precisions: Collection[str] = (),
     include_weight_only: bool = False,
+    smallest_first: bool = False,
     warn: bool = True,
 ) -> dict[OperatorKey, tuple[OpConfig, ...]]:
     """Keep the options that the user's arguments allow.
@@ -58,6 +60,8 @@ def narrow_options(
         approach: "auto" or "qat" (static, then dynamic), "static", "dynamic" or "weight_only".
         excluded_precisions: dtypes that no weight and no activation may have.
         include_weight_only: keep weight-only options after the others, under any approach.
+        smallest_first: where rules leave weights of several integer types, named in one of them, those of the fewest
+            bits come first. Else the order is that of the capability.
         warn: whether to warn of patterns that match nothing.
 
     Returns:
@@ -91,6 +95,7 @@ def narrow_options(
             approach,
             excluded_precisions,
             include_weight_only,
+            smallest_first,
         )
         for operator, offered in options.items()
     }
@@ -126,6 +131,7 @@ def _narrow(
     approach: RequestedApproach,
     excluded: Collection[str],
     include_weight_only: bool,
+    smallest_first: bool,
 ) -> tuple[OpConfig, ...]:
     wanted: Constraints = {}
     for _, rule in rules:
@@ -155,7 +161,15 @@ def _narrow(
         kept = [option for option in usual if not option.is_quantized]
     if not float_named and not any(option.is_quantized for option in kept):
         kept = []  # bf16 is where an integer type falls back to, or what a rule asks for
+    named = set(wanted.get(("weight", "dtype"), ())) - set(FLOAT_DTYPES)
+    if smallest_first and len(named) > 1:
+        kept.sort(key=_weight_bits)
     return (*kept, FP32)
+
+
+def _weight_bits(option: OpConfig) -> int:
+    """Of integers; floats come behind all of them."""
+    return integer_type(option.weight.dtype).bits if option.is_quantized else 16
 
 
 def _fits(option: OpConfig, wanted: Constraints) -> bool:

@@ -205,3 +205,18 @@ def test_a_unit_of_infinite_harm_comes_first_and_falls_back_to_what_helps(make):
         return choose_fallback(adaptor, None, adaptor.space, adaptor.start, ranked[0], error_of=lambda _: left)
 
     assert [fallback(left) for left in (np.inf, 0.5, 0.05)] == [FP32, FP32, DYNAMIC]
+
+
+@pytest.mark.parametrize(("left", "dtype"), [([0.0], "int4"), ([0.5, 0.0], "int8"), ([0.5, 0.5], "fp32")])
+def test_a_harmful_unit_of_few_bits_falls_back_to_wider_weights(left, dtype):
+    small, wider, widest = (
+        OpConfig(TensorConfig(name, "sym", "per_channel", "minmax"), FP32_TENSOR, "weight_only")
+        for name in ("int3", "int4", "int8")
+    )
+    adaptor = Planted({"a": 0.01})
+    space = TuningSpace((Unit("a", (("a", "Dense"),), (small, wider, widest, FP32)),))
+    start = space.default(1).replace({"a": small.with_alpha(0.5)})
+    errors = iter(error * 0.01 for error in left)
+    found = choose_fallback(adaptor, None, space, start, UnitHarm("a", 0.01), error_of=lambda _: next(errors))
+    assert found.dtype == dtype
+    assert found.alpha == (None if dtype == "fp32" else 0.5)

@@ -192,3 +192,13 @@ def test_validated_rules_are_taken_as_they_are(options):
     )
     narrowed = narrow_options(options, arguments.op_type_dict, arguments.op_name_dict, arguments.approach)
     assert narrowed[CONV] == (INT4_CONV, FP32)
+
+
+def test_of_several_integer_types_of_a_rule_the_smallest_may_come_first(options):
+    both = {"Conv2d": rule(["int8", "int4"])}
+    usual, smallest = (narrow(options, both, smallest_first=flag)[CONV] for flag in (False, True))
+    assert usual[0].weight.dtype == "int8"
+    assert [*dict.fromkeys(dtypes(smallest))] == ["int4", "int8", "fp32"]
+    assert set(usual) == set(smallest)
+    # Without a rule that names several, the capability decides.
+    assert narrow(options, smallest_first=True)[CONV] == options[CONV]

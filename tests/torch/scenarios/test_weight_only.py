@@ -157,3 +157,26 @@ def test_groups_of_other_operators_are_refused(net, batches):
     }
     with pytest.raises(CapabilityError, match="weight_only Conv2d: granularity 'per_group_32' has no form here"):
         torch_ext.autotune(net, batches, capability={"int8": {"weight_only": {"Conv2d": conv}}})
+
+
+@pytest.mark.filterwarnings("ignore:the tuned model is not faster")
+@pytest.mark.parametrize(("objective", "forms"), [("modelsize", {"int4", "int8"}), ("performance", {"int8"})])
+def test_for_size_four_bits_come_first_and_what_they_harm_gets_eight(objective, forms, net, batches):
+    expected = outputs(net, batches)
+
+    def minus_error(model):
+        return -float((outputs(model, batches) - expected).norm() / expected.norm())
+
+    tuned = torch_ext.autotune(
+        net,
+        batches,
+        minus_error,
+        approach="weight_only",
+        op_type_dict={"Linear": {"weight": {"dtype": ["int8", "int4"]}}},
+        accuracy_criterion={"absolute": 0.08},
+        objective=objective,
+        recipes={"smooth_quant": False, "weight_rounding": "nearest"},
+        progress=False,
+    )
+    assert tuned.tuning_result.met
+    assert {each.form for each in tuned.tuning_result.operators} == forms
