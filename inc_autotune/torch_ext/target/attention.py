@@ -30,7 +30,9 @@ LARGEST_HEAD = 256
 _library: Any = torch.library.Library
 _OPERATORS: Any = _library("inc_autotune", "FRAGMENT")
 _OPERATORS.define(
-    "bf16_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, float scale) -> Tensor"
+    "bf16_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, float scale) -> Tensor",
+    # Without it, Inductor would write a mask that it computes anew for every call, to have the strides of the graph.
+    tags=(torch.Tag.flexible_layout,),
 )
 
 
@@ -125,7 +127,14 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, c
     return output
 
 
-torch.library.register_fake("inc_autotune::bf16_attention", _shaped, lib=_OPERATORS)
+def _shape_in_graph(*arguments: Any) -> Tensor:
+    from inc_autotune.torch_ext.target.attention_fusion import register_fusions
+
+    register_fusions()  # now, since the graph is looked through for them when it is whole
+    return _shaped(*arguments)
+
+
+torch.library.register_fake("inc_autotune::bf16_attention", _shape_in_graph, lib=_OPERATORS)
 _OPERATORS.impl("bf16_attention", _attention, "CPU")
 
 

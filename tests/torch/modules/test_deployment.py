@@ -124,7 +124,10 @@ def test_compiled_linears_become_integer_kernels():
     model = nn.Sequential(*layers).eval()
     actual = torch.compile(model, fullgraph=True)(first.x)
     assert signal_to_noise_db(model(first.x), actual) >= 50
-    by_onednn = 1 if can_run() else 3  # where ours runs, the dynamic one alone
+    torch._dynamo.reset()
+    exports = torch.compile(lambda x: x + 1 if torch.compiler.is_exporting() else x, backend="eager")
+    takes_ours = can_run() and not exports(torch.zeros(1))  # torch 2.8 says so always
+    by_onednn = 1 if takes_ours else 3  # ours is for static ranges
     assert torch._dynamo.utils.counters["inductor"]["qlinear_weight_prepack_matcher_count"] == by_onednn
 
 
