@@ -56,6 +56,7 @@ VERBS = (
     "compile_to_package",
     "convert_to_openvino",
     "save_compressed_tensors",
+    "int8_cache",
     "quantize_checkpoint",
 )
 

@@ -53,9 +53,9 @@ def without_head(**weight: list[str]) -> dict[str, Any]:
 FORMS: dict[str, dict[str, Any]] = {
     "int8 static": {"approach": "static"},
     "int8 dynamic": {"approach": "dynamic"},
-    "int8 dynamic, by token": {
+    "int8 dynamic, one range": {
         "approach": "dynamic",
-        "op_type_dict": {"Linear": {"activation": {"granularity": ["per_token"]}}},
+        "op_type_dict": {"Linear": {"activation": {"granularity": ["per_tensor"]}}},
     },
     "int8 weights": {"approach": "weight_only"},
     "int4, groups of 32, to nearest": {**weights("int4", scheme=["sym"]), "recipes": {"weight_rounding": "nearest"}},

@@ -12,6 +12,7 @@ from inc_autotune.torch_ext.checkpoints import quantize_checkpoint  # noqa: E402
 from inc_autotune.torch_ext.comparison import compare  # noqa: E402
 from inc_autotune.torch_ext.hugging_face import (  # noqa: E402
     from_pretrained,
+    int8_cache,
     save_compressed_tensors,
     save_pretrained,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "convert_to_openvino",
     "from_pretrained",
     "inspect",
+    "int8_cache",
     "load",
     "prepare",
     "quantize_checkpoint",
