@@ -17,7 +17,7 @@ from inc_autotune.core.search import allowed_options, check_rule_types, offered_
 from inc_autotune.core.search.strategy import STRATEGIES
 from inc_autotune.core.tuner import tune
 from inc_autotune.torch_ext.adaptor import TorchAdaptor
-from inc_autotune.torch_ext.backends import BACKENDS, RECIPES
+from inc_autotune.torch_ext.backends import BACKENDS
 from inc_autotune.torch_ext.calibration import without_steps
 from inc_autotune.torch_ext.model.untouched import generator_kept
 from inc_autotune.torch_ext.model_check import check_model
@@ -62,7 +62,6 @@ class PartTuner:
         return validate_arguments(
             strategies=STRATEGIES,
             backends=BACKENDS,
-            recipe_names=RECIPES,
             **{**self.given, **others},
             approach="weight_only",
             objective="modelsize",

@@ -166,7 +166,6 @@ class IpexAdaptor(ModuleAdaptor):
 
     # Candidates
 
-    @torch.no_grad()
     def smoothing_forms(self) -> tuple[FormName, ...]:
         """All but the shift, which the extension's summary has no place for."""
         return ("exponents", "norm")

@@ -172,6 +172,7 @@ def test_no_data(source, tmp_path):
         ({"blocks": "model.nothing"}, ArgumentError, "blocks='model.nothing'.*'model.layers'"),
         ({"tokenizer": 7}, ArgumentError, "tokenizer=7"),
         ({"recipes": {"weight_rounding": "up"}}, ArgumentError, "weight_rounding"),
+        ({"recipes": {"bf16_attention": True}}, ArgumentError, "unknown key 'bf16_attention'"),
         ({"op_type_dict": {"Lineer": {"weight": {"dtype": ["int4"]}}}}, ArgumentError, "Lineer"),
         ({"op_type_dict": {"Linear": {"weight": {"dtype": ["int5"]}}}}, CapabilityError, "int5"),
         ({"op_type_dict": {".*": {"weight": {"dtype": ["fp32"]}}}}, ModelError, "nothing to quantize"),
