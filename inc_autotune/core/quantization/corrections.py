@@ -148,12 +148,14 @@ def _restored_rows(
     """Integers of the rows, [channels, elements], and their scale; see `restore_moments`."""
     zeros = _beside_rows(xp.astype(parameters.zero_point, xp.float32))
     moved, scale = nearest, parameters.scale
+    mean, spread = _mean_and_spread(xp, rows, 1)
+    wanted = spread if scale.ndim else _mean_and_spread(xp, rows, None)[1]
     for _ in range(_ROUNDS):
-        scale = _with_norm(xp, rows, moved - zeros, scale)
+        scale = _with_norm(xp, wanted, moved - zeros, scale)
         exact = rows / _beside_rows(scale) + zeros
         moved = _with_mean(xp, exact, moved, parameters.quant_min, parameters.quant_max)
-    before = _distance(xp, rows, (nearest - zeros) * _beside_rows(parameters.scale))
-    after = _distance(xp, rows, (moved - zeros) * _beside_rows(scale))
+    before = _distance(xp, mean, spread, (nearest - zeros) * _beside_rows(parameters.scale))
+    after = _distance(xp, mean, spread, (moved - zeros) * _beside_rows(scale))
     # With one scale all channels change, or none.
     is_closer = after < before if scale.ndim else xp.sum(after) < xp.sum(before)
     return xp.where(_beside_rows(is_closer), moved, nearest), xp.where(is_closer, scale, parameters.scale)
@@ -164,10 +166,22 @@ def _beside_rows(values: AnyNamespaceArray) -> AnyNamespaceArray:
     return values[:, None] if values.ndim else values
 
 
-def _distance(xp: Any, rows: AnyNamespaceArray, others: AnyNamespaceArray) -> AnyNamespaceArray:
-    """Squared distance of mean and standard deviation, [channels]."""
-    mean, spread = (function(rows, axis=1) - function(others, axis=1) for function in (xp.mean, xp.std))
-    return mean * mean + spread * spread
+def _mean_and_spread(xp: Any, rows: AnyNamespaceArray, axis: int | None) -> tuple[AnyNamespaceArray, AnyNamespaceArray]:
+    """Mean and standard deviation, [channels], or of all.
+
+    Not by `std`, which torch computes one element after another.
+    """
+    mean = xp.mean(rows, axis=axis)
+    centred = rows - (_beside_rows(mean) if axis == 1 else mean)
+    return mean, xp.sqrt(xp.mean(centred * centred, axis=axis))
+
+
+def _distance(
+    xp: Any, mean: AnyNamespaceArray, spread: AnyNamespaceArray, others: AnyNamespaceArray
+) -> AnyNamespaceArray:
+    """Squared distance of the rows' mean and standard deviation from those of others, [channels]."""
+    means, spreads = _mean_and_spread(xp, others, 1)
+    return (mean - means) ** 2 + (spread - spreads) ** 2
 
 
 def _mean_output(weight: AnyNamespaceArray, mean: AnyNamespaceArray, groups: int) -> AnyNamespaceArray:
@@ -178,11 +192,10 @@ def _mean_output(weight: AnyNamespaceArray, mean: AnyNamespaceArray, groups: int
 
 
 def _with_norm(
-    xp: Any, rows: AnyNamespaceArray, steps: AnyNamespaceArray, scale: AnyNamespaceArray
+    xp: Any, wanted: AnyNamespaceArray, steps: AnyNamespaceArray, scale: AnyNamespaceArray
 ) -> AnyNamespaceArray:
-    """The scale with which the integers have the standard deviation of the weight; the same for a constant one."""
-    axis = 1 if scale.ndim else None
-    wanted, found = xp.std(rows, axis=axis), xp.std(steps, axis=axis)
+    """The scale with which the integers have a standard deviation; the same for constant ones."""
+    found = _mean_and_spread(xp, steps, 1 if scale.ndim else None)[1]
     is_known = (wanted > 0) & (found > 0)
     ratio = xp.sign(scale) * wanted / xp.where(found > 0, found, xp.ones_like(found))
     # What float32 makes of equal numbers is no loss.
@@ -197,8 +210,27 @@ def _with_mean(
 
     Every integer is moved by one at most, towards its number.
     """
+    count = xp.round(xp.sum(exact - integers, axis=1, dtype=xp.float64))
+    (changed,) = xp.nonzero(count)
+    if changed.shape[0] == count.shape[0]:
+        return _moved(xp, exact, integers, count, lowest, highest)
+    result = xp.asarray(integers, copy=True)
+    if changed.shape[0]:
+        numbers, before, counts = (xp.take(each, changed, axis=0) for each in (exact, integers, count))
+        result[changed] = _moved(xp, numbers, before, counts, lowest, highest)
+    return result
+
+
+def _moved(
+    xp: Any,
+    exact: AnyNamespaceArray,
+    integers: AnyNamespaceArray,
+    count: AnyNamespaceArray,
+    lowest: int,
+    highest: int,
+) -> AnyNamespaceArray:
+    """Integers of which `count` a row are moved by one, upwards where it is positive: those that gain most."""
     error = exact - integers
-    count = xp.round(xp.sum(error, axis=1, dtype=xp.float64))
     direction = xp.astype(xp.sign(count), integers.dtype)[:, None]
     gain = error * direction
     moved = integers + direction
