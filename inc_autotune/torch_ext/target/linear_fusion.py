@@ -186,14 +186,20 @@ def _hand_on_integers(match: Any, **found: Any) -> None:
         rounding = [each if each.op == "placeholder" else graph.node_copy(each) for each in readers[0].args[1:3]]
         arguments = Product(*node.args)._replace(next_multiplier=rounding[0], next_offset=rounding[1])
         both = graph.call_function(torch.ops.inc_autotune.integer_linear_and_integers.default, tuple(arguments))
-        both.meta.update(node.meta, val=(output, output.new_empty(output.shape, dtype=torch.uint8)))
+        both.meta.update(_described(node), val=(output, output.new_empty(output.shape, dtype=torch.uint8)))
         parts = [graph.call_function(operator.getitem, (both, index)) for index in (0, 1)]
     for part, value in zip(parts, both.meta["val"], strict=True):
-        part.meta.update(node.meta, val=value)
+        part.meta.update(_described(node), val=value)
     for each in readers:
         each.args = (parts[1], None, None, *each.args[3:])
+        each.meta = _described(each)
     node.replace_all_uses_with(parts[0])
     graph.erase_node(node)
+
+
+def _described(node: Any) -> dict[str, Any]:
+    """What is known of a node, but for the arguments that it was traced with, to whose strides torch holds new ones."""
+    return {name: value for name, value in node.meta.items() if name != "eager_input_vals"}
 
 
 def _shape(node: Any) -> tuple[Any, ...]:
