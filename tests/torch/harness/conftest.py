@@ -62,6 +62,14 @@ def model():
     return LlamaForCausalLM(config).eval()
 
 
+@pytest.fixture
+def texts():
+    """Batches of ids of words, to calibrate on."""
+    end = len(SPECIAL) + len(WORDS)
+    seeds = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    return [{"input_ids": torch.randint(len(SPECIAL), end, (2, 12), generator=each)} for each in seeds]
+
+
 def lines():
     """Questions about animals, of several lengths."""
     animals, deeds, places = ["cat", "dog", "bird", "fish"], ["sat", "ran", "flew", "swam"], ["mat", "sky", "sea"]

@@ -75,10 +75,7 @@ def test_requests_of_one_input_share_a_pass(model, tokenizer):
     assert calls == [2]
 
 
-def test_tuned_converted_and_traced_models_are_asked_alike(model, tokenizer, tasks):
-    texts = [
-        {"input_ids": torch.randint(3, 20, (2, 12), generator=torch.Generator().manual_seed(seed))} for seed in (0, 1)
-    ]
+def test_tuned_converted_and_traced_models_are_asked_alike(model, tokenizer, tasks, texts):
     tuned = torch_ext.autotune(model, texts, objective="modelsize", progress=False)
     quantized = torch_ext.convert(tuned)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed; .ci/lm-eval runs these tests")
 
@@ -36,11 +35,8 @@ def test_every_model_is_asked_the_same_in_the_same_order(model, tokenizer, tasks
 
 
 @pytest.mark.filterwarnings("ignore:the tuned model is not faster")
-def test_tuning_takes_it_as_an_evaluation(model, tokenizer, tasks):
+def test_tuning_takes_it_as_an_evaluation(model, tokenizer, tasks, texts):
     evaluate = TaskScores(str(tasks["choices"]), tokenizer, metric="acc")
-    texts = [
-        {"input_ids": torch.randint(3, 20, (2, 12), generator=torch.Generator().manual_seed(seed))} for seed in (0, 1)
-    ]
     tuned = torch_ext.autotune(
         model, texts, evaluate, accuracy_criterion={"absolute": 0.5}, objective="modelsize", progress=False
     )
