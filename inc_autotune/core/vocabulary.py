@@ -21,7 +21,7 @@ WEIGHT_GRANULARITIES: tuple[WeightGranularity, ...] = get_args(WeightGranularity
 ActivationGranularity = Literal["per_tensor", "per_token"]
 """What has a scale of its own: the tensor, or each token, which is all indices but the last one."""
 ACTIVATION_GRANULARITIES: tuple[ActivationGranularity, ...] = get_args(ActivationGranularity)
-GRANULARITIES: tuple[str, ...] = (*WEIGHT_GRANULARITIES, "per_token")
+GRANULARITIES: tuple[str, ...] = tuple(dict.fromkeys((*WEIGHT_GRANULARITIES, *ACTIVATION_GRANULARITIES)))
 GROUP_SIZES: Mapping[str, int] = {"per_group_32": 32, "per_group_64": 64, "per_group_128": 128}
 """Weights that share a scale, by granularity."""
 

@@ -27,8 +27,7 @@ def simulation_reason(operator_name: str, config: OpConfig) -> str | None:
     if operator_name in RECURRENT_TYPES and config.approach == "weight_only":
         return None if weight.dtype in ("int8", "uint8") else f"no storage format for {weight.dtype}"
     if is_weight_only_product(operator_name, config):
-        bits = integer_type(weight.dtype).bits
-        is_stored = bits in (4, 8) or (bits in BITS_IN_GROUPS and weight.group_size is not None)
+        is_stored = integer_type(weight.dtype).bits == 8 or _is_stored_small(config)
         return None if is_stored else f"no storage format for {weight.dtype}"
     if operator_name not in (*LINEAR_TYPES, *CONVOLUTION_TYPES, *RECURRENT_TYPES):
         return f"no integer kernel for {operator_name}"
@@ -51,9 +50,13 @@ def is_weight_only_product(operator_name: str, config: OpConfig) -> bool:
 
 def zero_point_parts(operator_name: str, config: OpConfig) -> int:
     """Into how many parts the step between two zero points of a weight is divided: what its deployable form stores."""
+    return ZERO_POINT_PARTS if _is_stored_small(config) and stores_small_scales(operator_name, config) else 1
+
+
+def _is_stored_small(config: OpConfig) -> bool:
+    """Whether there is a format for the integers of a weight in less than a byte each."""
     bits = integer_type(config.weight.dtype).bits
-    is_small = bits == 4 or (bits in BITS_IN_GROUPS and config.weight.group_size is not None)
-    return ZERO_POINT_PARTS if is_small and stores_small_scales(operator_name, config) else 1
+    return bits == 4 or (bits in BITS_IN_GROUPS and config.weight.group_size is not None)
 
 
 def is_table_like_a_product(operator_name: str, config: OpConfig) -> bool:
